@@ -1,0 +1,70 @@
+# Needs Python 3.11 or newer, pip and make. Another Python: make demo PYTHON=python3.12
+
+PYTHON ?= python3
+VENV ?= .venv
+OLDEST ?= .venv-oldest
+
+PIP_INSTALL = -m pip --disable-pip-version-check install --quiet
+
+.PHONY: help demo test test-all test-oldest lint lock clean
+
+help:
+	@echo 'make demo         train, guide, sample and evaluate on real digits; a few minutes on a laptop'
+	@echo 'make test         the fast tests'
+	@echo 'make test-all     all tests'
+	@echo 'make test-oldest  the fast tests with the oldest JAX that is supported'
+	@echo 'make lint         the linters'
+	@echo 'make lock         resolve the exact versions in requirements/ again'
+	@echo 'make clean        remove environments and caches; runs/ stays'
+
+demo: $(VENV)/installed
+	$(VENV)/bin/python -m diffusion_jax.main --config=configs/digits.py --workdir=runs/digits
+	@echo
+	@echo 'Guided digits, a row for each class:  runs/digits/samples/grid.png'
+	@echo 'How good they are:                    runs/digits/evaluation.json'
+	@echo 'How the training went:                $(VENV)/bin/python -m json.tool --json-lines runs/digits/diffusion/metrics.jsonl'
+
+test: $(VENV)/installed-dev
+	$(VENV)/bin/python -m pytest -m 'not slow'
+
+test-all: $(VENV)/installed-dev
+	$(VENV)/bin/python -m pytest
+
+test-oldest: $(OLDEST)/installed-dev
+	$(OLDEST)/bin/python -m pytest -m 'not slow'
+
+lint: $(VENV)/installed-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports --cache-dir .cache/import_linter
+
+lock: $(VENV)/made
+	$(VENV)/bin/python requirements/lock.py
+
+clean:
+	rm -rf $(VENV) $(OLDEST) .cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Each of these files says that a step of an installation was completed, and with which inputs.
+
+$(VENV)/made $(OLDEST)/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(@D)
+	@touch $@
+
+$(VENV)/installed: $(VENV)/made requirements/runtime.lock setup.py
+	@echo 'Installing into $(VENV); the first time this takes a minute ...'
+	@$(VENV)/bin/python $(PIP_INSTALL) -r requirements/runtime.lock
+	@$(VENV)/bin/python $(PIP_INSTALL) --no-deps --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements/dev.lock
+	@$(VENV)/bin/python $(PIP_INSTALL) -r requirements/dev.lock
+	@touch $@
+
+$(OLDEST)/installed-dev: $(OLDEST)/made requirements/oldest.lock setup.py
+	@echo 'Installing into $(OLDEST) ...'
+	@$(OLDEST)/bin/python $(PIP_INSTALL) -r requirements/oldest.lock
+	@$(OLDEST)/bin/python $(PIP_INSTALL) --no-deps --editable .
+	@touch $@

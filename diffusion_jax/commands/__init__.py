@@ -1,0 +1,1 @@
+"""`diffusion-jax NAME …`, one file a command."""

@@ -1,0 +1,67 @@
+"""Which images a run reads, and how they are prepared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from diffusion_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Attributes:
+    name: 'digits', scikit-learn's 8×8 digits; 'folder', image files; 'tfds', a prepared TensorFlow data set.
+    path: of a folder, the directory; of tfds, its data_dir, '' for the library's default.
+    tfds_name: such as 'cifar10' or 'my_data:1.0.0'.
+    train_split: of a folder, the sub-directory of `path`, '' for `path` itself; of tfds, the name of the split.
+    test_split: the same for test images.
+    labels: of a folder, the class is the name of an image's sub-folder ('folder'), its file name up to the first
+        '_' ('prefix', as in the authors' release), or there is none ('none').
+    num_classes: how many classes there are; without meaning where images have none.
+    image_size: height and width to which images are cropped.
+    image_channels: 1, grey, or 3, RGB.
+    flip: training images are mirrored with probability 1/2.
+    random_crop: training images are cropped at random, else at the centre.
+    num_workers: threads that load batches ahead of the training step.
+    """
+
+    name: str = 'digits'
+    path: str = ''
+    tfds_name: str = ''
+    train_split: str = 'train'
+    test_split: str = 'test'
+    labels: str = 'folder'
+    num_classes: int = 10
+    image_size: tuple[int, int] = (8, 8)
+    image_channels: int = 1
+    flip: bool = False
+    random_crop: bool = False
+    num_workers: int = 0
+
+
+def check_data(config: DataConfig) -> None:
+    """Raises UserError for a setting that cannot work."""
+    _one_of(config, 'name', ('digits', 'folder', 'tfds'))
+    _one_of(config, 'labels', ('folder', 'prefix', 'none'))
+    _one_of(config, 'image_channels', (1, 3))
+    for key, least in (('num_classes', 1), ('num_workers', 0)):
+        if getattr(config, key) < least:
+            raise UserError(f'config.data.{key} is {getattr(config, key)}; it must be at least {least}')
+    if min(config.image_size) < 1:
+        raise UserError(f'config.data.image_size is {config.image_size}; height and width must be at least 1')
+    if config.name == 'digits':
+        for key, only in (('image_size', (8, 8)), ('image_channels', 1), ('num_classes', 10)):
+            _one_of(config, key, (only,))
+    if config.name == 'folder' and not config.path:
+        raise UserError("config.data.path is ''; name='folder' needs the directory that holds the images")
+    if config.name == 'tfds' and not config.tfds_name:
+        raise UserError("config.data.tfds_name is ''; name='tfds' needs a data set, such as 'cifar10'")
+
+
+def _one_of(config: DataConfig, key: str, allowed: Sequence[Any]) -> None:
+    value = getattr(config, key)
+    if value not in allowed:
+        choices = ', '.join(map(str, allowed))
+        raise UserError(f'config.data.{key} is {value!r}; it must be one of {choices} for {config.name!r}')

@@ -1,0 +1,75 @@
+"""In which order images are fed, and to which host.
+
+The order is that of global batches of indices: reshuffled each epoch, repeated without end, cut into batches.
+Only then does each host take its rows and load them. So the n-th global batch holds the same images on any
+number of hosts, and a saved position is one number that is valid on any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import grain
+import numpy as np
+
+from diffusion_jax.data.sources import Source
+from diffusion_jax.data.transforms import Transform
+from diffusion_jax.errors import UserError
+
+Batch = dict[str, np.ndarray]
+
+
+def batches(
+    source: Source,
+    batch_size: int,
+    *,
+    seed: int,
+    transform: Transform | None = None,
+    num_workers: int = 0,
+    host: int = 0,
+    num_hosts: int = 1,
+) -> grain.DatasetIterator[Batch]:
+    """Endless shuffled batches, {'image': uint8 [B, H, W, C], 'label': int32 [B]}, B = batch_size / num_hosts.
+
+    batch_size is that of all hosts together and may exceed the number of images. The iterator's `get_state()` is
+    a small dict for JSON that counts batches: `set_state` resumes exactly, random transforms included, with any
+    num_workers and num_hosts, given the same seed and batch_size.
+    """
+    if batch_size % num_hosts:
+        raise UserError(f'batch_size is {batch_size}; it must be a multiple of the number of hosts, {num_hosts}')
+    rows = np.arange(batch_size).reshape(num_hosts, -1)[host]
+
+    def load(step: int, indices: np.ndarray) -> Batch:
+        return _load(source, indices[rows], transform, seed, step * batch_size + rows)
+
+    dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    dataset = dataset.batch(batch_size, drop_remainder=True).map_with_index(load)
+    return iter(dataset.to_iter_dataset(_read_options(num_workers)))
+
+
+def epoch(
+    source: Source, batch_size: int, *, transform: Transform | None = None, num_workers: int = 0
+) -> Iterator[Batch]:
+    """All images once, in order; the last batch may be short."""
+    dataset = grain.MapDataset.range(len(source)).batch(batch_size)
+    dataset = dataset.map(lambda indices: _load(source, indices, transform, 0, indices))
+    return iter(dataset.to_iter_dataset(_read_options(num_workers)))
+
+
+def _load(source: Source, indices, transform: Transform | None, seed: int, positions) -> Batch:
+    """positions: each record's place in the endless order; with the seed, they fix what the transform draws."""
+    if transform is None and hasattr(source, 'gather'):
+        return source.gather(indices)
+    records = [source[int(index)] for index in indices]
+    images = [record['image'] for record in records]
+    if transform is not None:
+        rngs = (np.random.default_rng([seed, int(position)]) for position in positions)
+        images = [transform(image, rng) for image, rng in zip(images, rngs, strict=True)]
+    labels = np.array([record['label'] for record in records], np.int32)
+    return {'image': np.stack(images), 'label': labels}
+
+
+def _read_options(num_workers: int) -> grain.ReadOptions:
+    # An element is a whole batch: one more than there are threads keeps all of them busy.
+    buffer = num_workers + 1 if num_workers else 0
+    return grain.ReadOptions(num_threads=num_workers, prefetch_buffer_size=buffer)

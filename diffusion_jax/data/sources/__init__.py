@@ -1,0 +1,52 @@
+"""Where images come from: one file a kind of source."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from diffusion_jax.data.config import DataConfig
+from diffusion_jax.data.sources.digits import digits_source
+from diffusion_jax.data.sources.folder import folder_source
+from diffusion_jax.data.sources.tfds import tfds_source
+from diffusion_jax.errors import UserError
+
+
+class Source(Protocol):
+    """Images by index, each of its own size. A source that holds arrays offers `gather` as well (ArraySource)."""
+
+    class_names: tuple[str, ...]  # the name of label i is class_names[i]; empty where images have no labels
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """{'image': uint8 [H, W, C], 'label': int}; the label is 0 where images have none."""
+        ...
+
+
+def make_source(config: DataConfig, split: str) -> Source:
+    """The images of `split`, 'train' or 'test'. Raises UserError where they cannot be read as the config says."""
+    source = {'digits': _digits, 'folder': _folder, 'tfds': _tfds}[config.name](config, split)
+    if source.class_names and len(source.class_names) != config.num_classes:
+        raise UserError(
+            f'config.data.num_classes is {config.num_classes}; the images have {len(source.class_names)} classes'
+        )
+    return source
+
+
+def _digits(config: DataConfig, split: str) -> Source:
+    return digits_source(split)
+
+
+def _folder(config: DataConfig, split: str) -> Source:
+    train = folder_source(config.path, config.train_split, config.labels, config.image_channels)
+    if split == 'train':
+        return train
+    # A class keeps its number in the test images, also where some class has none there.
+    return folder_source(
+        config.path, config.test_split, config.labels, config.image_channels, class_names=train.class_names
+    )
+
+
+def _tfds(config: DataConfig, split: str) -> Source:
+    name = {'train': config.train_split, 'test': config.test_split}[split]
+    return tfds_source(config.tfds_name, config.path, name, config.image_channels)

@@ -1,0 +1,49 @@
+"""A prepared TensorFlow data set, read without TensorFlow: it must lie on disk as ArrayRecord files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from diffusion_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class TfdsSource:
+    records: Sequence[dict[str, Any]]
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        record = self.records[index]
+        return {'image': record['image'], 'label': int(record.get('label', 0))}
+
+
+def tfds_source(name: str, data_dir: str, split: str, channels: int) -> TfdsSource:
+    """Features 'image' and, where there is one, 'label' of a split of the data set `name`.
+
+    data_dir: '' for the library's default. split: may be a slice such as 'train[:90%]'.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, data_dir=data_dir or None, file_format='array_record')
+    except tfds.core.DatasetNotFoundError:
+        raise UserError(f'config.data.tfds_name is {name!r}; there is no such data set') from None
+    if not builder.is_prepared():
+        raise UserError(
+            f'{builder.data_path}: {name} is not prepared as ArrayRecord; run `tfds build {name}'
+            f' --file_format=array_record --data_dir={builder.data_dir}` where TensorFlow is installed'
+        )
+    features = builder.info.features
+    if 'image' not in features or features['image'].shape[-1] != channels:
+        raise UserError(f'{name}: must have a feature "image" of {channels} channels (config.data.image_channels)')
+    try:
+        records = builder.as_data_source(split=split)
+    except (KeyError, ValueError) as error:
+        raise UserError(f'{name} has no split {split!r}; it has {", ".join(builder.info.splits)}') from error
+    class_names = tuple(features['label'].names) if 'label' in features else ()
+    return TfdsSource(records, class_names)

@@ -1,0 +1,1 @@
+"""The pure maths of diffusion: knows arrays, and nothing of networks, data or devices."""

@@ -1,0 +1,31 @@
+"""Settings of the diffusion process and of what the network predicts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """The process of one model: it is trained and sampled with the same.
+
+    Attributes:
+        schedule: 'linear' (DDPM) or 'cosine' (Improved DDPM).
+        rescale_timesteps: the network sees t·1000/num_timesteps instead of t.
+        prediction: what the network's first half is: 'eps', 'x_0', 'v' or 'previous_x'.
+        variance: 'fixed_small', 'fixed_large', 'learned' or 'learned_range'; a learned one doubles the
+            network's output channels.
+        loss: 'mse' (L_simple; hybrid where the variance is learned), 'rescaled_mse', 'kl' (L_vlb) or
+            'rescaled_kl'.
+    """
+
+    schedule: str = 'linear'
+    num_timesteps: int = 1000
+    rescale_timesteps: bool = False
+    prediction: str = 'eps'
+    variance: str = 'learned_range'
+    loss: str = 'mse'
+
+    @property
+    def learned_variance(self) -> bool:
+        return self.variance in ('learned', 'learned_range')

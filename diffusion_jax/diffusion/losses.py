@@ -1,0 +1,119 @@
+"""What a diffusion model is trained on, per example.
+
+    L_simple = mean (target − output)²                                      DDPM (2006.11239), eq. 14
+    L_vlb    = KL(q(x_{t-1}|x_t, x_0) ‖ p(x_{t-1}|x_t)) for t > 0,          DDPM, eq. 5; Improved DDPM (2102.09672), eq. 4-7
+               −log p(x_0|x_1) for t = 0
+    L_hybrid = L_simple + λ·L_vlb, the variance alone learning from L_vlb   Improved DDPM, eq. 16
+
+Everything of L_vlb is in bits per dimension.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from diffusion_jax.diffusion.process import (
+    Gaussian,
+    Prediction,
+    Transition,
+    align,
+    is_last,
+    posterior,
+    predict,
+    split,
+    true_posterior,
+)
+
+
+def image_mean(x: Array) -> Array:
+    """The mean over everything but the batch: [B]."""
+    return jnp.mean(x, axis=tuple(range(1, x.ndim)))
+
+
+def normal_kl(p: Gaussian, q: Gaussian) -> Array:
+    """KL(p ‖ q) in nats, elementwise."""
+    return 0.5 * (
+        q.log_variance
+        - p.log_variance
+        - 1
+        + jnp.exp(p.log_variance - q.log_variance)
+        + (p.mean - q.mean) ** 2 * jnp.exp(-q.log_variance)
+    )
+
+
+def standard_normal_cdf(x: Array) -> Array:
+    """Φ(x) by the approximation ½·(1 + tanh(√(2/π)·(x + 0.044715x³))) behind all published likelihoods."""
+    return jax.nn.sigmoid(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+
+
+def discretized_gaussian_log_likelihood(x: Array, mean: Array, log_scale: Array) -> Array:
+    """log of the mass that N(mean, exp(log_scale)²) gives to the pixel value x, elementwise in nats.
+
+    The pixel value k is the interval of width 2/255 around x = k/127.5 − 1; the intervals of 0 and 255 reach to
+    infinity (DDPM, eq. 13). Mass below 1e-12 counts as 1e-12.
+    """
+    inverse_scale = jnp.exp(-log_scale)
+    upper = inverse_scale * (x - mean + 1 / 255)
+    lower = inverse_scale * (x - mean - 1 / 255)
+    below, above = standard_normal_cdf(upper), standard_normal_cdf(-lower)
+    # Taken in the tail of its own side, where Φ is small, the difference keeps its digits in float32.
+    inside = jnp.where(x > mean, above - standard_normal_cdf(-upper), below - standard_normal_cdf(lower))
+    mass = jnp.where(x < -0.999, below, jnp.where(x > 0.999, above, inside))
+    return jnp.log(jnp.maximum(mass, 1e-12))
+
+
+def vb_term(prediction: Prediction, x_0: Array, x_t: Array, transition: Transition, variance: str) -> Array:
+    """This transition's term of the variational bound, [B] in bits per dimension (Improved DDPM, eq. 4-7)."""
+    model = posterior(prediction, x_t, transition, variance)
+    kl = image_mean(normal_kl(true_posterior(x_0, x_t, transition), model))
+    nll = -image_mean(discretized_gaussian_log_likelihood(x_0, model.mean, 0.5 * model.log_variance))
+    return jnp.where(is_last(transition), nll, kl) / math.log(2)
+
+
+def training_target(x_0: Array, x_t: Array, eps: Array, transition: Transition, kind: str) -> Array:
+    """What a network of this kind (see `predict`) should have put out."""
+    level = align(transition.level, x_0)
+    return {
+        'eps': lambda: eps,
+        'x_0': lambda: x_0,
+        'v': lambda: level.signal * eps - level.noise * x_0,
+        'previous_x': lambda: true_posterior(x_0, x_t, transition).mean,
+    }[kind]()
+
+
+def diffusion_loss(
+    output: Array,
+    x_0: Array,
+    x_t: Array,
+    eps: Array,
+    transition: Transition,
+    kind: str,
+    variance: str,
+    loss: str,
+    num_timesteps: int,
+) -> dict[str, Array]:
+    """The losses of a network's raw output, each [B]: 'loss', and its parts 'mse' and 'vb' where there are two.
+
+    Args:
+      kind, variance: see `predict` and `posterior`.
+      loss: 'mse' is L_simple, and L_hybrid where the variance is learned; 'kl' is L_vlb. 'rescaled_kl' is L_vlb
+        times num_timesteps, an estimate of the whole bound. 'rescaled_mse' weighs the L_vlb of L_hybrid by
+        λ = num_timesteps/1000: L_hybrid of the paper is 'rescaled_mse', as its λ = 0.001 stands with the whole bound.
+      num_timesteps: of the schedule in use.
+    """
+    if loss in ('kl', 'rescaled_kl'):
+        vb = vb_term(predict(output, x_t, transition, kind), x_0, x_t, transition, variance)
+        return {'loss': vb * num_timesteps if loss == 'rescaled_kl' else vb}
+    value, raw_variance = split(output, x_t)
+    mse = image_mean((training_target(x_0, x_t, eps, transition, kind) - value) ** 2)
+    if raw_variance is None:
+        return {'loss': mse, 'mse': mse}
+    frozen = jnp.concatenate([jax.lax.stop_gradient(value), raw_variance], axis=-1)
+    vb = vb_term(predict(frozen, x_t, transition, kind), x_0, x_t, transition, variance)
+    if loss == 'rescaled_mse':
+        vb *= num_timesteps / 1000
+    return {'loss': mse + vb, 'mse': mse, 'vb': vb}

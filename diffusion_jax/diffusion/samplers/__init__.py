@@ -1,0 +1,1 @@
+"""Samplers: one pure step a family, one loop for all."""

@@ -1,0 +1,180 @@
+"""Noise schedules: how much noise each timestep of the discrete process carries.
+
+The forward process is q(x_t|x_{t-1}) = N(√(1−β_t)·x_{t-1}, β_t), hence with ᾱ_t = ∏_{s≤t} (1−β_s)
+
+    q(x_t|x_0) = N(√ᾱ_t·x_0, 1−ᾱ_t)                                                 DDPM (2006.11239), eq. 4
+    q(x_{t-1}|x_t, x_0) = N(μ̃(x_t, x_0), β̃_t)                                       DDPM, eq. 6
+    μ̃ = √ᾱ_{t-1}·β_t/(1−ᾱ_t) · x_0  +  √(1−β_t)·(1−ᾱ_{t-1})/(1−ᾱ_t) · x_t,   β̃_t = (1−ᾱ_{t-1})/(1−ᾱ_t)·β_t    eq. 7
+
+Timesteps count from 0, and ᾱ before timestep 0 is 1. Sampling with fewer steps keeps some timesteps of the
+trained process and gives them the betas that leave their ᾱ as they were: Improved DDPM (2102.09672), eq. 19.
+
+All of it is float64 on the host, once; `transitions` casts to float32 what the device needs. These functions
+check the settings that they are given and raise ValueError.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion_jax.diffusion.process import Level, Transition
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """The table of one discrete process; every array is [T], the least noisy timestep first.
+
+    Attributes:
+      betas: float64, β_t of this process, respaced or not.
+      alpha_bar: float64, ᾱ_t.
+      timesteps: int64, the timesteps of the original process that these are.
+      t: float64, what the network sees at them.
+    """
+
+    betas: np.ndarray
+    alpha_bar: np.ndarray
+    timesteps: np.ndarray
+    t: np.ndarray
+
+
+def betas(name: str, num_timesteps: int) -> np.ndarray:
+    """β_t of a named schedule, float64 [T].
+
+    'linear': from 1e-4 to 0.02, both times 1000/T (DDPM, section 4).
+    'cosine': ᾱ(u) = cos²((u + 0.008)/1.008 · π/2) at u = t/T, β at most 0.999 (Improved DDPM, eq. 17).
+    """
+    if num_timesteps < 1:
+        raise ValueError(f'num_timesteps is {num_timesteps}: a process needs at least one timestep')
+    if name == 'linear':
+        scale = 1000 / num_timesteps
+        values = np.linspace(scale * 1e-4, scale * 0.02, num_timesteps, dtype=np.float64)
+        if values.max() > 1:
+            raise ValueError(
+                f'the linear schedule needs at least 20 timesteps, not {num_timesteps}: its betas exceed 1'
+            )
+        return values
+    if name == 'cosine':
+        angles = (np.arange(num_timesteps + 1) / num_timesteps + 0.008) / 1.008 * math.pi / 2
+        alpha_bar = np.cos(angles) ** 2
+        return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
+    raise ValueError(f"no noise schedule is called {name!r}: choose 'linear' or 'cosine'")
+
+
+def respaced_timesteps(num_timesteps: int, spec: str) -> list[int]:
+    """The timesteps that a respacing keeps, sorted.
+
+    spec: '' keeps all. 'ddimN' keeps every k-th from 0 on, with the smallest whole stride k that gives
+    exactly N (the striding of the DDIM paper). 'a,b,c' cuts the timesteps into sections of equal length, the
+    first ones longer by one where it does not divide, and spreads a timesteps over the first section, from
+    its first to its last, b over the second, and so on; '250' is one section.
+    """
+    if not spec:
+        return list(range(num_timesteps))
+    if spec.startswith('ddim'):
+        return _strided(num_timesteps, *_counts(spec, spec[len('ddim') :]))
+    counts = _counts(spec, *spec.split(','))
+    length, longer = divmod(num_timesteps, len(counts))
+    kept: list[int] = []
+    start = 0
+    for section, count in enumerate(counts):
+        size = length + (section < longer)
+        if count > size:
+            raise ValueError(f'respacing {spec!r} wants {count} timesteps of a section that has {size}')
+        kept += [start + offset for offset in _spread(size, count)]
+        start += size
+    if not kept:
+        raise ValueError(f'respacing {spec!r} keeps no timestep')
+    return kept
+
+
+def _counts(spec: str, *numbers: str) -> list[int]:
+    if not all(number.strip().isdecimal() for number in numbers):
+        raise ValueError(f"respacing {spec!r} is none of '', '250', '10,15,20', 'ddim25'")
+    return [int(number) for number in numbers]
+
+
+def _strided(num_timesteps: int, count: int) -> list[int]:
+    for stride in range(1, num_timesteps):
+        kept = range(0, num_timesteps, stride)
+        if len(kept) == count:
+            return list(kept)
+    raise ValueError(
+        f'no whole stride keeps exactly {count} of {num_timesteps} timesteps (respacing ddim{count})'
+    )
+
+
+def _spread(size: int, count: int) -> list[int]:
+    stride = (size - 1) / (count - 1) if count > 1 else 1.0
+    offsets = []
+    position = 0.0
+    for _ in range(count):
+        offsets.append(round(position))
+        position += (
+            stride  # published results rest on the drift of this sum where it ends in .5: not a product
+        )
+    return offsets
+
+
+def make_schedule(
+    name: str, num_timesteps: int, respacing: str = '', rescale_timesteps: bool = False
+) -> Schedule:
+    """The (respaced) schedule of a model.
+
+    rescale_timesteps: the model was trained to see timesteps scaled to 0…1000, whatever their number.
+    """
+    values = betas(name, num_timesteps)
+    timesteps = np.arange(num_timesteps)
+    t = timesteps * (1000 / num_timesteps if rescale_timesteps else 1.0)
+    return respace(Schedule(values, np.cumprod(1 - values), timesteps, t), respacing)
+
+
+def respace(schedule: Schedule, spec: str) -> Schedule:
+    """The shorter process over the timesteps that `respaced_timesteps` keeps (Improved DDPM, eq. 19)."""
+    kept = np.asarray(respaced_timesteps(len(schedule.betas), spec))
+    alpha_bar = schedule.alpha_bar[kept]
+    return Schedule(
+        1 - alpha_bar / _before(alpha_bar, 1.0), alpha_bar, schedule.timesteps[kept], schedule.t[kept]
+    )
+
+
+def float64_transitions(schedule: Schedule) -> Transition:
+    """All transitions of a process as numpy float64 [T]: row t leads from level t to the level before.
+
+    β̃ is 0 at the first timestep, where no logarithm exists: its log-variances are those of the second one, or
+    β itself in a process of one timestep.
+    """
+    beta, alpha_bar = schedule.betas, schedule.alpha_bar
+    before = _before(alpha_bar, 1.0)
+    posterior_variance = beta * (1 - before) / (1 - alpha_bar)
+    first = posterior_variance[1] if len(beta) > 1 else beta[0]
+    level = Level(t=schedule.t, signal=np.sqrt(alpha_bar), noise=np.sqrt(1 - alpha_bar))
+    return Transition(
+        level=level,
+        previous=Level(
+            *(_before(values, clean) for values, clean in zip(level, (0.0, 1.0, 0.0), strict=True))
+        ),
+        mean_x0=np.sqrt(before) * beta / (1 - alpha_bar),
+        mean_xt=np.sqrt(1 - beta) * (1 - before) / (1 - alpha_bar),
+        log_beta=np.log(beta),
+        log_posterior=np.log(np.append(first, posterior_variance[1:])),
+        log_large=np.log(np.append(first, beta[1:])),
+    )
+
+
+def transitions(schedule: Schedule) -> Transition:
+    """All transitions of a process as float32 [T] on the device."""
+    return jax.tree.map(lambda values: jnp.asarray(values, jnp.float32), float64_transitions(schedule))
+
+
+def row(transitions: Transition, t: jax.Array | int) -> Transition:
+    """Row t, [] or int [B], of a table of transitions; t counts the rows, not the original timesteps."""
+    return jax.tree.map(lambda values: values[t], transitions)
+
+
+def _before(values: np.ndarray, first: float) -> np.ndarray:
+    return np.append(first, values[:-1])

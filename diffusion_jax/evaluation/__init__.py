@@ -1,0 +1,1 @@
+"""How good are images: distances between sets of features, and judges."""

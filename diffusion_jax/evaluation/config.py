@@ -1,0 +1,17 @@
+"""Settings of an evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Attributes:
+    judge: 'digits_svm' has an independent classifier say how often a sample shows the digit that was asked
+        for; '' does without.
+    required_agreement: the share of samples on which the judge must agree; less is a failure of the run.
+    """
+
+    judge: str = ''
+    required_agreement: float = 0.0

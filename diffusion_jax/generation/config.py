@@ -1,0 +1,42 @@
+"""Settings of a sampling run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """Which images are drawn, and how.
+
+    Attributes:
+        name: the samples go to samples/<name>; by default to samples/, or, where other samples live there
+            already, to a folder named after what differs.
+        sampler: 'ddpm' or 'ddim'.
+        respacing: the steps that are kept of the process: '250', 'ddim25', '90,60,60,20,20'; '' is all.
+        eta: of DDIM; 0 is deterministic, 1 as random as DDPM.
+        scale: s of classifier guidance; 0 does without the classifier.
+        clip: x_0 is clamped to [−1, 1] in every step, before guidance.
+        labels: 'balanced' (image i is of class i mod K) or 'random'.
+        classes: only these; () is all of the data set's.
+        ema_rate: which average of the diffusion model's parameters is used; 0 is the parameters themselves.
+        classifier_ema_rate: the same for the classifier.
+        unguided: also draw the same images without guidance, to samples/unguided.
+        grid_columns: how many images of each class samples/grid.png shows.
+    """
+
+    name: str = ''
+    sampler: str = 'ddpm'
+    respacing: str = '250'
+    eta: float = 0.0
+    scale: float = 1.0
+    clip: bool = True
+    num_samples: int = 64
+    batch_size: int = 64
+    seed: int = 0
+    labels: str = 'balanced'
+    classes: tuple[int, ...] = ()
+    ema_rate: float = 0.9999
+    classifier_ema_rate: float = 0.0
+    unguided: bool = False
+    grid_columns: int = 10

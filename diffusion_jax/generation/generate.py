@@ -1,0 +1,96 @@
+"""From sample indices to images: one pure function, the whole sampler in one compiled program.
+
+Image i rests on (seed, i) alone: its start x_T and the noise of every step come from the key
+`fold_in(key(seed), i)`, whatever batch and device it is drawn in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from diffusion_jax.data.transforms import to_uint8
+from diffusion_jax.diffusion.config import DiffusionConfig
+from diffusion_jax.diffusion.guidance import classifier_guidance, clip
+from diffusion_jax.diffusion.process import Denoiser
+from diffusion_jax.diffusion.samplers.ddim import ddim_step
+from diffusion_jax.diffusion.samplers.ddpm import ddpm_step
+from diffusion_jax.diffusion.samplers.loop import initial_noise, sample_loop
+from diffusion_jax.diffusion.schedules import make_schedule, transitions
+from diffusion_jax.generation.config import SampleConfig
+from diffusion_jax.generation.denoiser import make_denoiser, make_log_prob
+from diffusion_jax.models import ClassifierConfig, UNetConfig
+
+
+class Request(NamedTuple):
+    """What may change from call to call without compiling again.
+
+    Attributes:
+        seed: uint32 scalar.
+        index: int32 [B], which samples of that seed.
+        y: int32 [B], their classes.
+        scale: float32 scalar or [B], s of classifier guidance.
+        eta: float32 scalar, of DDIM.
+    """
+
+    seed: jax.Array
+    index: jax.Array
+    y: jax.Array
+    scale: jax.Array
+    eta: jax.Array
+
+
+def sample_keys(seed: jax.Array, index: jax.Array) -> jax.Array:
+    """One key for each sample index [B]."""
+    return jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(index)
+
+
+def make_generate(
+    unet: UNetConfig,
+    classifier: ClassifierConfig | None,
+    diffusion: DiffusionConfig,
+    config: SampleConfig,
+) -> Callable[[dict[str, Any], Request], jax.Array]:
+    """(params, request) → uint8 images [B, H, W, C], to be jitted by the caller.
+
+    `params` holds 'diffusion', and 'classifier' where a classifier is given; without one nothing is guided.
+    Only the sampler, its steps and clipping, and the shapes are fixed here.
+    """
+    table = transitions(
+        make_schedule(
+            diffusion.schedule, diffusion.num_timesteps, config.respacing, diffusion.rescale_timesteps
+        )
+    )
+
+    def generate(params: dict[str, Any], request: Request) -> jax.Array:
+        denoise = make_denoiser(unet, params['diffusion'], diffusion.prediction, request.y)
+        if config.clip:
+            denoise = clip(denoise)
+        if classifier is not None:
+            log_prob = make_log_prob(classifier, params['classifier'], request.y)
+            denoise = classifier_guidance(denoise, log_prob, request.scale)
+        step = _make_step(config.sampler, denoise, diffusion.variance, request.eta)
+        keys = sample_keys(request.seed, request.index)
+        x_t = initial_noise(keys, (*unet.image_size, unet.image_channels))
+        return to_uint8(sample_loop(step, table, keys, x_t))
+
+    return generate
+
+
+def _make_step(sampler: str, denoise: Denoiser, variance: str, eta: jax.Array) -> Callable:
+    """(x_t, transition, noise) → x_{t−1}."""
+    if sampler == 'ddpm':
+        return lambda x_t, transition, noise: ddpm_step(denoise, x_t, transition, noise, variance)
+    return lambda x_t, transition, noise: ddim_step(denoise, x_t, transition, noise, eta)
+
+
+def make_labels(config: SampleConfig, num_classes: int, index: jax.Array) -> jax.Array:
+    """The class of each sample [B]; like the image, it rests on the seed and the index alone."""
+    classes = jnp.asarray(config.classes or range(num_classes), jnp.int32)
+    if config.labels == 'balanced':
+        return classes[index % len(classes)]
+    keys = sample_keys(config.seed, index)
+    return classes[jax.vmap(lambda key: jax.random.randint(key, (), 0, len(classes)))(keys)]

@@ -1,0 +1,62 @@
+"""Many samples in a folder, batch by batch, each written whole: a killed run goes on where it was."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from diffusion_jax.interruption import Interrupted
+from diffusion_jax.report import Progress
+from diffusion_jax.workdir import write_npz
+
+Draw = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def draw_samples(
+    directory: Path,
+    draw: Draw,
+    num_samples: int,
+    batch_size: int,
+    progress: Progress,
+    stop: Callable[[], bool],
+) -> None:
+    """Writes `samples.npz` in the authors' format: arr_0 uint8 [N, H, W, C], arr_1 int64 [N] labels.
+
+    Every batch has the full size, so that an image is the same to the bit however many are asked for.
+
+    Args:
+        draw: sample indices [batch_size] → (images, labels).
+
+    Raises:
+        Interrupted: because `stop` said so; what was drawn is kept and used by the next call.
+    """
+    shards = directory / 'shards'
+    shards.mkdir(parents=True, exist_ok=True)
+    done = 0
+    parts = []
+    while done < num_samples:
+        path = shards / f'{done:08d}.npz'
+        if not path.exists():
+            if stop():
+                raise Interrupted(
+                    f'{directory}: stopped after {done} of {num_samples} samples, which are saved'
+                )
+            count = min(batch_size, num_samples - done)
+            images, labels = draw(np.arange(done, done + batch_size))
+            write_npz(path, arr_0=images[:count], arr_1=labels[:count])
+        parts.append(path)
+        with np.load(path) as shard:
+            done += len(shard['arr_1'])
+        progress.update(done)
+    images, labels = zip(*(load_samples(path) for path in parts), strict=True)
+    write_npz(directory / 'samples.npz', arr_0=np.concatenate(images), arr_1=np.concatenate(labels))
+    shutil.rmtree(shards)
+
+
+def load_samples(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of a file of samples."""
+    with np.load(path) as file:
+        return file['arr_0'], file['arr_1']

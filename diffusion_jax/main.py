@@ -1,0 +1,107 @@
+"""`python -m diffusion_jax.main --config=configs/digits.py --workdir=runs/digits`: runs an experiment.
+
+The stages of the config run in order, or those that --stage names. A stage whose result is there already is
+passed over, an interrupted one goes on where it stopped: to resume, give the same command again.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+import jax
+from absl import flags
+from absl import logging as absl_logging
+from ml_collections import config_flags
+
+from diffusion_jax.config import STAGES, Experiment, one_of, read_experiment
+from diffusion_jax.errors import CheckFailed, UserError
+from diffusion_jax.interruption import Interrupted, stop_requests
+from diffusion_jax.sharding import make_mesh
+from diffusion_jax.stages import evaluate, sample, train, train_classifier
+from diffusion_jax.stages.run import Run
+from diffusion_jax.workdir import lock
+
+logger = logging.getLogger(__name__)
+
+MODULES: dict[str, ModuleType] = {
+    'train': train,
+    'train_classifier': train_classifier,
+    'sample': sample,
+    'evaluate': evaluate,
+}
+# The stage that makes a network, and the setting that makes it needless.
+PRETRAINED = {'train': 'diffusion', 'train_classifier': 'classifier'}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program with command line arguments, the program's name first; returns its exit code."""
+    argv = list(sys.argv if argv is None else argv)
+    set_up_logging()
+    try:
+        options = parse_flags(argv)
+        run_experiment(read_experiment(options.config.to_dict()), Path(options.workdir), options.stage)
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    except CheckFailed as error:
+        print(f'check failed: {error}', file=sys.stderr)
+        return 1
+    except Interrupted as error:
+        print(f'{error}; give the same command to go on', file=sys.stderr)
+        return 130
+    return 0
+
+
+def set_up_logging() -> None:
+    """Our own messages on stderr as they are; of the libraries only errors."""
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    package = logging.getLogger(__package__)
+    package.setLevel(logging.INFO)
+    package.propagate = False
+    if not package.handlers:
+        package.addHandler(logging.StreamHandler())
+
+
+def parse_flags(argv: Sequence[str]) -> flags.FlagValues:
+    """The flags `config` (a ConfigDict), `workdir` and `stage` (a list, perhaps empty)."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file(
+        'config', None, 'The experiment: a file such as configs/digits.py.', flag_values=values
+    )
+    flags.DEFINE_string('workdir', None, 'The folder that takes all results.', flag_values=values)
+    flags.DEFINE_list('stage', [], f'Only these of {", ".join(STAGES)}.', flag_values=values)
+    try:
+        rest = values(argv)[1:]
+        if rest:
+            raise UserError(f'{" ".join(rest)}: arguments that mean nothing here; see the README')
+        if values.config is None or values.workdir is None:
+            raise UserError('give --config=<file> and --workdir=<folder>; see the README')
+    except (flags.Error, AttributeError, KeyError, TypeError, OSError, ImportError, SyntaxError) as error:
+        raise UserError(f'command line: {" ".join(str(error).split())}') from error
+    return values
+
+
+def run_experiment(experiment: Experiment, workdir: Path, stages: Sequence[str] = ()) -> None:
+    """Runs the named stages, by default those of the experiment, in one working directory."""
+    for stage in stages:
+        one_of('stage', stage, STAGES)
+    mesh = make_mesh(experiment.mesh.data, experiment.mesh.fsdp)
+    with lock(workdir), stop_requests() as stop:
+        run = Run(experiment, workdir.absolute(), mesh, stop)
+        logger.info('%d %s device(s), results in %s', mesh.size, jax.default_backend(), workdir)
+        for stage in stages or experiment.stages:
+            network = PRETRAINED.get(stage)
+            if not stages and network and getattr(experiment.pretrained, network):
+                logger.info('%s: passed over, the %s is given as pretrained', stage, network)
+            elif MODULES[stage].complete(run):
+                logger.info('%s: complete already', stage)
+            else:
+                MODULES[stage].main(run)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

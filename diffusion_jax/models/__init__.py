@@ -1,0 +1,94 @@
+"""Networks as pure functions: `init` makes parameters, `apply` runs them.
+
+Parameters are a plain nested dict of float32 arrays, named after the parts of the network:
+
+    time_embedding/{linear_in, linear_out}/{kernel, bias}
+    label_embedding/embedding                              UNet with classes
+    encoder/block_0/conv/{kernel, bias}
+    encoder/block_i/residual/{norm_in, conv_in, embedding, norm_out, conv_out, skip}/{scale | kernel, bias}
+    encoder/block_i/attention/{norm, qkv, out}/...
+    encoder/block_i/downsample/...                         between levels: a residual block or one conv
+    middle/{residual_in, attention, residual_out}/...
+    decoder/block_i/{residual, attention, upsample}/...    UNet
+    norm_out, conv_out                                     UNet
+    head/...                                               classifier
+
+Kernels are [height, width, in, out], and [in, out] where they act on single pixels.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+from flax import nnx
+
+from diffusion_jax.models.classifier import Classifier
+from diffusion_jax.models.config import (
+    ClassifierConfig,
+    TrunkConfig,
+    UNetConfig,
+    check_classifier,
+    check_unet,
+)
+from diffusion_jax.models.unet import UNet
+
+__all__ = [
+    'ClassifierConfig',
+    'TrunkConfig',
+    'UNetConfig',
+    'apply',
+    'check_classifier',
+    'check_unet',
+    'init',
+    'param_shapes',
+]
+
+Params = dict[str, Any]
+NETWORKS = {UNetConfig: UNet, ClassifierConfig: Classifier}
+
+
+def init(config: UNetConfig | ClassifierConfig, key: jax.Array) -> Params:
+    """Initial parameters, from PyTorch's distributions; the last convolution of every residual path is zero."""
+    return nnx.to_pure_dict(nnx.state(_build(config, key), nnx.Param))
+
+
+def apply(
+    config: UNetConfig | ClassifierConfig,
+    params: Params,
+    x: jax.Array,
+    t: jax.Array,
+    y: jax.Array | None = None,
+    *,
+    low_res: jax.Array | None = None,
+    key: jax.Array | None = None,
+) -> jax.Array:
+    """Runs the network on images x [B, H, W, C] in [-1, 1] (noisy ones reach beyond) at times t [B].
+
+    Args:
+      t: what the embedding sees, int or float, in units of 1000 steps; may be fractional.
+      y: labels [B], int. Needed by a UNet with classes, ignored by every other network.
+      low_res: [B, h, w, C], enlarged bilinearly to the size of x. Needed by upsamplers, ignored by others.
+      key: turns dropout on.
+
+    Returns:
+      UNet: [B, H, W, out_channels]; classifier: logits [B, num_classes]; float32. H and W may differ from
+      the config's image_size, as long as they can be halved between all levels and the head is not
+      attention pooling.
+    """
+    return nnx.merge(_graph(config), params)(x, t, y, low_res, key)
+
+
+def param_shapes(config: UNetConfig | ClassifierConfig) -> Params:
+    """The parameters as jax.ShapeDtypeStruct; allocates nothing."""
+    return jax.eval_shape(functools.partial(init, config), jax.random.key(0))
+
+
+def _build(config: UNetConfig | ClassifierConfig, key: jax.Array) -> nnx.Module:
+    return NETWORKS[type(config)](config, rngs=nnx.Rngs(params=key))
+
+
+@functools.lru_cache
+def _graph(config: UNetConfig | ClassifierConfig) -> nnx.GraphDef:
+    return nnx.graphdef(nnx.eval_shape(lambda: _build(config, jax.random.key(0))))

@@ -1,0 +1,80 @@
+"""The classifier p(y|x_t) of noisy images: the UNet's encoder and middle under a pooling head (paper, section 4)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from diffusion_jax.models.attention import AttentionPool
+from diffusion_jax.models.config import ClassifierConfig
+from diffusion_jax.models.layers import group_norm, linear
+from diffusion_jax.models.plan import heads, level_channels, plan
+from diffusion_jax.models.trunk import Trunk
+
+HIDDEN = 2048  # of the perceptrons on spatial means
+
+
+class AdaptiveHead(nnx.Module):
+    """A linear map of the mean over all pixels, initially zero."""
+
+    def __init__(self, config: ClassifierConfig, rngs: nnx.Rngs):
+        channels = level_channels(config)[-1]
+        self.norm = group_norm(channels, rngs)
+        self.out = linear(channels, config.num_classes, rngs, zero=True)
+
+    def __call__(self, h: jax.Array, skips: list) -> jax.Array:
+        return self.out(nnx.silu(self.norm(h.astype(jnp.float32))).mean(axis=(1, 2)))
+
+
+class AttentionHead(nnx.Module):
+    """Attention pooling, the head of the paper."""
+
+    def __init__(self, config: ClassifierConfig, rngs: nnx.Rngs):
+        channels = level_channels(config)[-1]
+        factor = 2 ** (len(config.channel_mult) - 1)
+        size = (config.image_size[0] // factor, config.image_size[1] // factor)
+        self.norm = group_norm(channels, rngs)
+        self.pool = AttentionPool(size, channels, heads(config, channels), config.num_classes, rngs)
+
+    def __call__(self, h: jax.Array, skips: list) -> jax.Array:
+        return self.pool(nnx.silu(self.norm(h.astype(jnp.float32))))
+
+
+class SpatialHead(nnx.Module):
+    """A perceptron on the means over all pixels of every encoder block and of the middle.
+
+    The first version has a ReLU between its layers, the second group normalization and SiLU.
+    """
+
+    def __init__(self, config: ClassifierConfig, rngs: nnx.Rngs):
+        layout = plan(config)
+        features = sum(block[-1].out_channels for block in (*layout.encoder, layout.middle))
+        self.linear = linear(features, HIDDEN, rngs)
+        self.norm = group_norm(HIDDEN, rngs) if config.pool == 'spatial_v2' else None
+        self.out = linear(HIDDEN, config.num_classes, rngs)
+
+    def __call__(self, h: jax.Array, skips: list) -> jax.Array:
+        features = [feature.astype(jnp.float32).mean(axis=(1, 2)) for feature in (*skips, h)]
+        h = self.linear(jnp.concatenate(features, axis=-1))
+        return self.out(nnx.silu(self.norm(h)) if self.norm else nnx.relu(h))
+
+
+HEADS = {
+    'adaptive': AdaptiveHead,
+    'attention': AttentionHead,
+    'spatial': SpatialHead,
+    'spatial_v2': SpatialHead,
+}
+
+
+class Classifier(Trunk):
+    """Encoder, middle and head. It has no use for labels or a low-resolution image."""
+
+    def __init__(self, config: ClassifierConfig, rngs: nnx.Rngs):
+        super().__init__(config, rngs)
+        self.head = HEADS[config.pool](config, rngs)
+
+    def __call__(self, x: jax.Array, t: jax.Array, y: None, low_res: None, key: jax.Array | None) -> jax.Array:
+        h, skips = self.encode(x, self.time_embedding(t), key)
+        return self.head(h, skips)

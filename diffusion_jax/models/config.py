@@ -1,0 +1,165 @@
+"""What describes a network, and the checks of such a description."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from diffusion_jax.errors import UserError
+
+QKV_ORDERS = ('legacy', 'new')
+POOLS = ('adaptive', 'attention', 'spatial', 'spatial_v2')
+DTYPES = ('float32', 'bfloat16')
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrunkConfig:
+    """What the UNet and the classifier have in common: the encoder and the middle. Defaults are ADM's.
+
+    Attributes:
+      image_size: height and width in pixels. Attention resolutions are those of the shorter side.
+      channel_mult: channels of each level, in units of `model_channels`; each level halves the side.
+      attention_resolutions: side lengths in pixels at which residual blocks are followed by attention.
+      num_head_channels: channels of one head; given, it decides the number of heads, not `num_heads`.
+      qkv_order: how the channels of the qkv projection are laid out: 'legacy' is [head][q|k|v][channel],
+        'new' is [q|k|v][head][channel]. Only weights that come from elsewhere can tell the difference.
+      scale_shift_norm: adaptive group normalization (paper, section 3.1); otherwise the embedding is added.
+      resblock_updown: residual blocks resample, as in BigGAN; otherwise a convolution or pooling does.
+      conv_resample: without `resblock_updown`, whether resampling has a 3x3 convolution of its own.
+      rescale_residual: scales residual connections by 1/sqrt(2) (paper, table 1).
+      dtype: of the computation between embedding and head, whose parameters stay in float32.
+      remat: recompute residual and attention blocks in the backward pass instead of storing them.
+    """
+
+    image_size: tuple[int, int] = (64, 64)
+    image_channels: int = 3
+    model_channels: int = 128
+    channel_mult: tuple[float, ...] = (1, 2, 3, 4)
+    num_res_blocks: int = 2
+    attention_resolutions: tuple[int, ...] = (32, 16, 8)
+    num_heads: int = 4
+    num_head_channels: int | None = 64
+    qkv_order: str = 'legacy'
+    scale_shift_norm: bool = True
+    resblock_updown: bool = True
+    conv_resample: bool = True
+    dropout: float = 0.0
+    rescale_residual: bool = False
+    dtype: str = 'float32'
+    remat: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig(TrunkConfig):
+    """The diffusion model, or with `low_res` the upsampler.
+
+    Attributes:
+      out_channels: twice the image's where the variance is learned.
+      num_classes: None for an unconditional model.
+      num_heads_upsample: heads in the decoder, where `num_head_channels` is None; None for `num_heads`.
+      low_res: the network also sees a smaller image, enlarged to the size of x.
+    """
+
+    out_channels: int = 6
+    num_classes: int | None = None
+    num_heads_upsample: int | None = None
+    low_res: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig(TrunkConfig):
+    """The noisy classifier p(y|x_t): encoder, middle and a head of `num_classes` logits.
+
+    Attributes:
+      pool: how the head reduces the image. 'attention' fixes the image's size; 'spatial' and 'spatial_v2'
+        are perceptrons on the spatial means of every encoder block.
+    """
+
+    num_classes: int = 1000
+    pool: str = 'attention'
+
+
+def check_unet(config: UNetConfig) -> None:
+    """Raises UserError unless a UNet can be built from the config."""
+    _check_trunk(config)
+    _check_positive(config, 'out_channels', 'num_classes', 'num_heads_upsample')
+
+
+def check_classifier(config: ClassifierConfig) -> None:
+    """Raises UserError unless a classifier can be built from the config."""
+    _check_trunk(config)
+    _check_positive(config, 'num_classes')
+    _check_choice('pool', config.pool, POOLS)
+
+
+def _check_trunk(config: TrunkConfig) -> None:
+    _check_positive(
+        config,
+        'image_size',
+        'image_channels',
+        'model_channels',
+        'channel_mult',
+        'num_res_blocks',
+        'attention_resolutions',
+        'num_heads',
+        'num_head_channels',
+    )
+    _check_choice('qkv_order', config.qkv_order, QKV_ORDERS)
+    _check_choice('dtype', config.dtype, DTYPES)
+    if not 0 <= config.dropout < 1:
+        raise UserError(f'dropout is {config.dropout}; it must be at least 0 and below 1')
+    if not config.channel_mult:
+        raise UserError('channel_mult is empty; give one factor for each level')
+    _check_sizes(config)
+    _check_channels(config)
+
+
+def _check_sizes(config: TrunkConfig) -> None:
+    levels = len(config.channel_mult)
+    divisor = 2 ** (levels - 1)
+    if any(side % divisor for side in config.image_size):
+        raise UserError(
+            f'image_size is {config.image_size}; with {levels} levels in channel_mult '
+            f'both sides must be divisible by {divisor}'
+        )
+    visited = [min(config.image_size) // 2**level for level in range(levels)]
+    for side in config.attention_resolutions:
+        _check_choice('attention_resolutions', side, visited)
+
+
+def _check_channels(config: TrunkConfig) -> None:
+    heads = 'num_heads' if config.num_head_channels is None else 'num_head_channels'
+    divisors = {heads: getattr(config, heads)}
+    if config.num_head_channels is None and getattr(config, 'num_heads_upsample', None):
+        divisors['num_heads_upsample'] = config.num_heads_upsample
+    last = len(config.channel_mult) - 1
+    for level, mult in enumerate(config.channel_mult):
+        channels = int(mult * config.model_channels)
+        if channels == 0 or channels % 32:
+            raise UserError(
+                f'channel_mult {mult} of model_channels {config.model_channels} gives {channels} channels '
+                f'at level {level}; group normalization needs a multiple of 32'
+            )
+        side = min(config.image_size) // 2**level
+        if side not in config.attention_resolutions and level != last:
+            continue
+        for key, value in divisors.items():
+            if channels % value:
+                raise UserError(
+                    f'{key} is {value}; it must divide the {channels} channels of the attention at side {side}'
+                )
+
+
+def _check_positive(config: TrunkConfig, *keys: str) -> None:
+    for key in keys:
+        value = getattr(config, key)
+        numbers = value if isinstance(value, tuple) else (value,)
+        if any(number is not None and not (number > 0 and math.isfinite(number)) for number in numbers):
+            raise UserError(f'{key} is {value}; it must be positive')
+
+
+def _check_choice(key: str, value: Any, allowed: Collection[Any]) -> None:
+    if value not in allowed:
+        raise UserError(f'{key} is {value!r}; it must be one of {", ".join(map(repr, allowed))}')

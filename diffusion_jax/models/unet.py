@@ -1,0 +1,52 @@
+"""The UNet that predicts the noise (paper, section 3), and with a low-resolution image the upsampler."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from diffusion_jax.models.config import UNetConfig
+from diffusion_jax.models.layers import conv3x3, group_norm
+from diffusion_jax.models.plan import level_channels, plan
+from diffusion_jax.models.trunk import Trunk, sequences
+
+
+class UNet(Trunk):
+    """Encoder, middle, decoder; each decoder block also sees the output of its mirror image in the encoder."""
+
+    def __init__(self, config: UNetConfig, rngs: nnx.Rngs):
+        super().__init__(config, rngs)
+        layout = plan(config)
+        channels = level_channels(config)[0]
+        self.num_classes = config.num_classes
+        self.low_res = config.low_res
+        if config.num_classes is not None:
+            self.label_embedding = nnx.Embed(
+                config.num_classes,
+                4 * config.model_channels,
+                embedding_init=nnx.initializers.normal(1.0),
+                rngs=rngs,
+            )
+        self.decoder = sequences(config, layout.decoder, len(layout.encoder) + 1, rngs)
+        self.norm_out = group_norm(channels, rngs)
+        self.conv_out = conv3x3(channels, config.out_channels, rngs, zero=True)
+
+    def __call__(
+        self,
+        x: jax.Array,
+        t: jax.Array,
+        y: jax.Array | None,
+        low_res: jax.Array | None,
+        key: jax.Array | None,
+    ) -> jax.Array:
+        if self.low_res:
+            low_res = jax.image.resize(low_res, (*x.shape[:3], low_res.shape[-1]), 'bilinear')
+            x = jnp.concatenate([x, low_res], axis=-1)
+        embedding = self.time_embedding(t)
+        if self.num_classes is not None:
+            embedding += self.label_embedding(y)
+        h, skips = self.encode(x, embedding, key)
+        for i, skip in enumerate(reversed(skips)):
+            h = self.decoder[f'block_{i}'](jnp.concatenate([h, skip], axis=-1), embedding, key)
+        return self.conv_out(nnx.silu(self.norm_out(h.astype(jnp.float32))))

@@ -1,0 +1,157 @@
+"""What a person sees of a run: a progress line, metrics.jsonl and TensorBoard event files."""
+
+from __future__ import annotations
+
+import collections
+import json
+import math
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import tensorboardX
+
+METRICS_FILE = 'metrics.jsonl'
+BAR_WIDTH = 20
+REDRAW_SECONDS = 0.1
+
+
+class Progress:
+    """How far a long part is, with values such as the loss, images per second and the time left.
+
+    On a terminal one line is redrawn in place; elsewhere a plain line is printed every `interval` seconds.
+    Speed is the mean over the last updates and begins with the first, so that it does not count compilation.
+
+    Args:
+        title: what is going on, in a word or two.
+        total: what `update` is given at the end.
+        start: where a resumed run begins.
+        images_per_step: images in one step of `total`; 1 where `total` counts images.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total: int,
+        *,
+        start: int = 0,
+        images_per_step: int = 1,
+        interval: float = 10.0,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.title, self.total, self.images_per_step = title, total, images_per_step
+        self._stream = stream or sys.stderr
+        self._live = self._stream.isatty()
+        self._interval = REDRAW_SECONDS if self._live else interval
+        self._clock = clock
+        self._started = clock()
+        self._updates: collections.deque[tuple[float, int]] = collections.deque(maxlen=50)
+        self._shown = -math.inf
+        self._done = start
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._live:
+            self._stream.write('\n')
+            self._stream.flush()
+
+    def update(self, done: int, **values: float) -> None:
+        """`done` of `total` are done; shown if it is time, or the end."""
+        now = self._clock()
+        self._done = done
+        self._updates.append((now, done))
+        if now - self._shown < self._interval and done < self.total:
+            return
+        self._shown = now
+        line = self._line(values)
+        if self._live:
+            # Cut to the terminal's width: a wrapped line could not be redrawn. \033[K clears what was longer.
+            line = '\r' + line[: shutil.get_terminal_size().columns - 1] + '\033[K'
+        else:
+            line += '\n'
+        self._stream.write(line)
+        self._stream.flush()
+
+    def _line(self, values: Mapping[str, float]) -> str:
+        share = self._done / max(self.total, 1)
+        filled = round(BAR_WIDTH * share)
+        bar = '█' * filled + '·' * (BAR_WIDTH - filled) + ' ' if self._live else ''
+        parts = [f'{self.title} {bar}{share:4.0%}', f'{self._done:,}/{self.total:,}']
+        parts += [f'{name} {value:.4g}' for name, value in values.items()]
+        (first_time, first), (last_time, last) = self._updates[0], self._updates[-1]
+        if last > first and last_time > first_time:
+            speed = (last - first) / (last_time - first_time)
+            parts.append(f'{_number(speed * self.images_per_step)} images/s')
+            if self._done < self.total:
+                parts.append(f'{_duration((self.total - self._done) / speed)} left')
+        if self._done >= self.total:
+            parts.append(f'took {_duration(self._clock() - self._started)}')
+        return '  '.join(parts)
+
+
+def _number(value: float) -> str:
+    return f'{value:,.0f}' if value >= 10 else f'{value:.2g}'
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'
+
+
+class MetricsWriter:
+    """Appends scalars to `directory`/metrics.jsonl, and scalars and images to TensorBoard event files there.
+
+    Args:
+        resume_step: what an interrupted run wrote of later steps is dropped, because they come again.
+    """
+
+    def __init__(self, directory: str | Path, resume_step: int = 0):
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / METRICS_FILE
+        if path.exists():
+            _drop_later_steps(path, resume_step)
+        self._file = open(path, 'a')
+        self._events = tensorboardX.SummaryWriter(str(directory), purge_step=resume_step + 1)
+
+    def __enter__(self) -> MetricsWriter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """One line of metrics.jsonl: the step, then the values by name; what is not finite becomes null."""
+        values = {name: float(value) for name, value in values.items()}
+        line = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._file.write(json.dumps({'step': step} | line) + '\n')
+        self._file.flush()
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+
+    def image(self, step: int, name: str, image: np.ndarray) -> None:
+        """uint8 [H, W, C], grey or RGB; only for TensorBoard."""
+        self._events.add_image(name, image, step, dataformats='HWC')
+
+    def close(self) -> None:
+        self._file.close()
+        self._events.close()
+
+
+def _drop_later_steps(path: Path, last_step: int) -> None:
+    """Cuts the file before the first line that is of a later step or was not written to its end."""
+    end = 0
+    with open(path, 'rb+') as file:
+        for line in file:
+            if not line.endswith(b'\n') or json.loads(line)['step'] > last_step:
+                break
+            end += len(line)
+        file.truncate(end)

@@ -1,0 +1,139 @@
+"""Trains one network in its own folder, or goes on where an earlier run left it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from diffusion_jax import models
+from diffusion_jax.config import Experiment
+from diffusion_jax.data.config import DataConfig
+from diffusion_jax.data.pipeline import batches
+from diffusion_jax.data.sources import Source, make_source
+from diffusion_jax.data.transforms import make_transform
+from diffusion_jax.errors import UserError
+from diffusion_jax.report import MetricsWriter
+from diffusion_jax.sharding import batch_sharding, param_shardings, put_batch
+from diffusion_jax.stages.networks import CHECKPOINTS
+from diffusion_jax.stages.run import Run
+from diffusion_jax.training import loop
+from diffusion_jax.training.checkpoints import Checkpoints, describe_network, latest_step, load_params
+from diffusion_jax.training.config import OUTSIDE_THE_RESULT, TrainConfig
+from diffusion_jax.training.losses import Losses
+from diffusion_jax.training.step import TrainState, init_state, make_train_step
+from diffusion_jax.workdir import check_stamp
+
+logger = logging.getLogger(__name__)
+
+
+def is_complete(directory: Path, config: TrainConfig) -> bool:
+    """Whether the folder's newest checkpoint is of the last step."""
+    return (latest_step(directory / CHECKPOINTS) or 0) >= config.num_steps
+
+
+def fit(
+    run: Run,
+    directory: Path,
+    network: Any,
+    losses: Losses,
+    config: TrainConfig,
+    *,
+    pretrained: str,
+    make_hooks: Callable[[MetricsWriter], list[loop.Hook]],
+) -> None:
+    """Trains `network` to `config.num_steps` steps, with checkpoints and logs in `directory`.
+
+    Args:
+        pretrained: a folder of checkpoints whose parameters to start from; '' to start anew.
+        make_hooks: what to do now and then; see `loop.run`.
+    """
+    experiment = run.experiment
+    check_stamp(directory, _stamp(experiment, network, config, pretrained))
+    data = batches(
+        training_source(experiment.data),
+        config.batch_size,
+        seed=experiment.seed,
+        transform=make_transform(experiment.data, augment=True),
+        num_workers=experiment.data.num_workers,
+    )
+    with Checkpoints(directory / CHECKPOINTS, keep=config.keep_checkpoints) as checkpoints:
+        state, shardings = _start(run, checkpoints, network, config, pretrained, data)
+        train_step = jax.jit(
+            make_train_step(losses, config, experiment.diffusion.num_timesteps),
+            in_shardings=(shardings, batch_sharding(run.mesh)),
+            out_shardings=(shardings, None),
+            donate_argnums=0,
+        )
+        with MetricsWriter(directory, resume_step=int(state.step)) as writer:
+            loop.run(
+                state,
+                train_step,
+                data,
+                config,
+                put=functools.partial(put_batch, run.mesh),
+                save=lambda state: checkpoints.save(state, data.get_state(), describe_network(network)),
+                hooks=make_hooks(writer),
+                writer=writer,
+                name=directory.name,
+                stop=run.stop,
+            )
+
+
+def _start(
+    run: Run, checkpoints: Checkpoints, network: Any, config: TrainConfig, pretrained: str, data: Any
+) -> tuple[TrainState, TrainState]:
+    """The state to go on from and its shardings; `data` is moved to the position that belongs to it."""
+    num_timesteps = run.experiment.diffusion.num_timesteps
+    key = jax.random.key(run.experiment.seed)
+
+    def fresh(key: jax.Array) -> TrainState:
+        init_key, state_key = jax.random.split(key)
+        return init_state(models.init(network, init_key), config, num_timesteps, state_key)
+
+    abstract = jax.eval_shape(fresh, key)
+    shardings = param_shardings(run.mesh, abstract)
+    if checkpoints.latest_step is not None:
+        target = jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            abstract,
+            shardings,
+        )
+        state, position = checkpoints.restore(target)
+        data.set_state(position)
+        logger.info('%s: goes on from step %d', checkpoints.directory.parent.name, int(state.step))
+        return state, shardings
+    if pretrained:
+        params, step = load_params(Path(pretrained) / CHECKPOINTS, network)
+        logger.info('starts from the parameters of %s, step %d', pretrained, step)
+        start = lambda params: init_state(params, config, num_timesteps, jax.random.split(key)[1])
+        return jax.jit(start, out_shardings=shardings)(params), shardings
+    return jax.jit(fresh, out_shardings=shardings)(key), shardings
+
+
+def training_source(config: DataConfig) -> Source:
+    """The training images; UserError where their classes are not those of the config."""
+    source = make_source(config, 'train')
+    classes = len(source.class_names)
+    if classes and classes != config.num_classes:
+        raise UserError(f'config.data.num_classes is {config.num_classes}; the data has {classes} classes')
+    return source
+
+
+def _stamp(experiment: Experiment, network: Any, config: TrainConfig, pretrained: str) -> dict[str, Any]:
+    """What the trained parameters rest on."""
+    train = dataclasses.asdict(config)
+    data = dataclasses.asdict(experiment.data)
+    return {
+        'network': describe_network(network) | {'dropout': network.dropout, 'dtype': network.dtype},
+        'diffusion': dataclasses.asdict(experiment.diffusion),
+        'data': {name: value for name, value in data.items() if name != 'num_workers'},
+        'train': {name: value for name, value in train.items() if name not in OUTSIDE_THE_RESULT},
+        'pretrained': pretrained,
+        'seed': experiment.seed,
+    }

@@ -1,0 +1,56 @@
+"""Stage `train`: the diffusion model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from diffusion_jax.config import make_schedule
+from diffusion_jax.generation.grid import save_png
+from diffusion_jax.report import MetricsWriter
+from diffusion_jax.stages.fit import fit, is_complete
+from diffusion_jax.stages.networks import DIFFUSION
+from diffusion_jax.stages.run import Run
+from diffusion_jax.stages.sample import make_draw, picture
+from diffusion_jax.training.losses import diffusion_losses
+from diffusion_jax.training.step import TrainState
+
+
+def directory(workdir: Path) -> Path:
+    return workdir / DIFFUSION
+
+
+def complete(run: Run) -> bool:
+    return is_complete(directory(run.workdir), run.experiment.train)
+
+
+def main(run: Run) -> None:
+    experiment = run.experiment
+    schedule = make_schedule(experiment.diffusion)
+    fit(
+        run,
+        directory(run.workdir),
+        experiment.unet,
+        diffusion_losses(experiment.unet, experiment.diffusion, schedule),
+        experiment.train,
+        pretrained=experiment.pretrained.diffusion,
+        make_hooks=lambda writer: [(experiment.train.sample_every, _sample_hook(run, writer))],
+    )
+
+
+def _sample_hook(run: Run, writer: MetricsWriter) -> Callable[[int, TrainState], None]:
+    """Draws a grid of unguided samples with the average that sampling will use."""
+    config = run.experiment.sample
+
+    def draw_grid(step: int, state: TrainState) -> None:
+        params = state.ema[str(config.ema_rate)] if config.ema_rate else state.params
+        draw = make_draw(run, {DIFFUSION: params}, guided=False)
+        images, labels = draw(np.arange(config.batch_size))
+        conditional = run.experiment.unet.num_classes is not None
+        grid = picture(images, labels if conditional else None, config.grid_columns)
+        save_png(directory(run.workdir) / 'grids' / f'step_{step:08d}.png', grid)
+        writer.image(step, 'samples', grid)
+
+    return draw_grid

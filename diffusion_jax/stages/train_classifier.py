@@ -1,0 +1,71 @@
+"""Stage `train_classifier`: p(y|x_t), which guides the diffusion model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from diffusion_jax.config import make_schedule
+from diffusion_jax.data.pipeline import epoch
+from diffusion_jax.data.sources import make_source
+from diffusion_jax.data.transforms import make_transform
+from diffusion_jax.report import MetricsWriter
+from diffusion_jax.stages.fit import fit, is_complete
+from diffusion_jax.stages.networks import CLASSIFIER
+from diffusion_jax.stages.run import Run
+from diffusion_jax.training.loop import mean_metrics
+from diffusion_jax.training.losses import Losses, classifier_losses, draw_inputs
+from diffusion_jax.training.step import TrainState, batch_metrics
+
+
+def directory(workdir: Path) -> Path:
+    return workdir / CLASSIFIER
+
+
+def complete(run: Run) -> bool:
+    return is_complete(directory(run.workdir), run.experiment.train_classifier)
+
+
+def main(run: Run) -> None:
+    experiment = run.experiment
+    losses = classifier_losses(experiment.classifier, make_schedule(experiment.diffusion))
+    config = experiment.train_classifier
+    fit(
+        run,
+        directory(run.workdir),
+        experiment.classifier,
+        losses,
+        config,
+        pretrained=experiment.pretrained.classifier,
+        make_hooks=lambda writer: [(config.validate_every, _validation_hook(run, losses, writer))],
+    )
+
+
+def _validation_hook(run: Run, losses: Losses, writer: MetricsWriter) -> Callable[[int, TrainState], None]:
+    """Loss and accuracy on the test images, each noised at a random level: the same levels every time."""
+    data, num_timesteps = run.experiment.data, run.experiment.diffusion.num_timesteps
+    batch_size = run.experiment.train_classifier.batch_size
+    transform = make_transform(data, augment=False)
+
+    @jax.jit
+    def evaluate(params, batch, key):
+        t_key, noise_key = jax.random.split(key)
+        t = jax.random.randint(t_key, batch['label'].shape, 0, num_timesteps)
+        values = losses(params, draw_inputs(noise_key, batch, t), None)
+        return batch_metrics(values, t, num_timesteps)
+
+    def validate(step: int, state: TrainState) -> None:
+        source = make_source(data, 'test')
+        keys = (jax.random.fold_in(jax.random.key(0), i) for i in range(len(source)))
+        batches = epoch(source, batch_size, transform=transform, num_workers=data.num_workers)
+        metrics = [
+            evaluate(state.params, jax.tree.map(jnp.asarray, batch), key)
+            for batch, key in zip(batches, keys, strict=False)
+        ]
+        values = mean_metrics(metrics)
+        writer.scalars(step, {f'validation_{name}': value for name, value in values.items()})
+
+    return validate

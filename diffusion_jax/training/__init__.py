@@ -1,0 +1,1 @@
+"""One training step and one loop for diffusion models, classifiers and upsamplers."""

@@ -1,0 +1,49 @@
+"""Settings of a training run, of a diffusion model or of a classifier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How one network is trained. Batch sizes are global: over all devices and hosts.
+
+    Attributes:
+        microbatches: the batch is split into so many parts and their gradients are averaged.
+        learning_rate_schedule: 'constant', 'linear' or 'cosine' (both from the learning rate to 0 at `num_steps`).
+        warmup_steps: the learning rate rises linearly from 0 over so many steps first.
+        clip_norm: gradients of a larger global norm are scaled down to it; 0 is off.
+        ema_rates: an average of the parameters is kept for each, ema = rate·ema + (1−rate)·params.
+        ema_warmup: the rate of step n is min(rate, (1+n)/(10+n)): early averages forget the initial parameters.
+        timestep_sampler: 'uniform' or 'loss_second_moment'.
+        log_every, validate_every, sample_every, checkpoint_every: in steps; 0 is never, where it makes sense.
+    """
+
+    num_steps: int
+    batch_size: int
+    microbatches: int = 1
+    learning_rate: float = 1e-4
+    learning_rate_schedule: str = 'constant'
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    clip_norm: float = 0.0
+    ema_rates: tuple[float, ...] = (0.9999,)
+    ema_warmup: bool = False
+    timestep_sampler: str = 'uniform'
+    log_every: int = 10
+    validate_every: int = 0
+    sample_every: int = 0
+    checkpoint_every: int = 10_000
+    keep_checkpoints: int = 3
+
+
+# Settings that change what is seen or kept of a run, or how long it is, but not what it computes.
+OUTSIDE_THE_RESULT = (
+    'num_steps',
+    'log_every',
+    'validate_every',
+    'sample_every',
+    'checkpoint_every',
+    'keep_checkpoints',
+)

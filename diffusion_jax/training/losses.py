@@ -1,0 +1,75 @@
+"""What each kind of network is trained to do: the loss of every example of a batch.
+
+A `Losses` is all that a training step knows of a network. Its inputs are dicts of [B, …] arrays:
+`x_0`, `eps`, `t` (row of the schedule) and `y`, drawn by `draw_inputs` for both kinds alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from diffusion_jax import models
+from diffusion_jax.data.transforms import to_float
+from diffusion_jax.diffusion.config import DiffusionConfig
+from diffusion_jax.diffusion.losses import diffusion_loss
+from diffusion_jax.diffusion.process import add_noise
+from diffusion_jax.diffusion.schedules import Schedule, row, transitions
+from diffusion_jax.models import ClassifierConfig, UNetConfig
+
+Params = Any
+Inputs = dict[str, jax.Array]
+Losses = Callable[[Params, Inputs, jax.Array | None], dict[str, jax.Array]]
+
+
+def draw_inputs(key: jax.Array, batch: dict[str, jax.Array], t: jax.Array) -> Inputs:
+    """The noise for a batch of uint8 images at the given timesteps [B]."""
+    x_0 = to_float(batch['image'])
+    return {'x_0': x_0, 'eps': jax.random.normal(key, x_0.shape), 't': t, 'y': batch['label']}
+
+
+def diffusion_losses(config: UNetConfig, diffusion: DiffusionConfig, schedule: Schedule) -> Losses:
+    """The denoising loss of DDPM and Improved DDPM; the network's key, if any, is for dropout."""
+    table = transitions(schedule)
+
+    def losses(params: Params, inputs: Inputs, key: jax.Array | None) -> dict[str, jax.Array]:
+        transition = row(table, inputs['t'])
+        x_t = add_noise(inputs['x_0'], inputs['eps'], transition.level)
+        y = inputs['y'] if config.num_classes else None
+        output = models.apply(config, params, x_t, transition.level.t, y, key=key)
+        return diffusion_loss(
+            output,
+            inputs['x_0'],
+            x_t,
+            inputs['eps'],
+            transition,
+            kind=diffusion.prediction,
+            variance=diffusion.variance,
+            loss=diffusion.loss,
+            num_timesteps=diffusion.num_timesteps,
+        )
+
+    return losses
+
+
+def classifier_losses(config: ClassifierConfig, schedule: Schedule) -> Losses:
+    """Cross entropy of p(y|x_t) at noisy images, and how often y is the first, or among the first five."""
+    table = transitions(schedule)
+
+    def losses(params: Params, inputs: Inputs, key: jax.Array | None) -> dict[str, jax.Array]:
+        level = row(table, inputs['t']).level
+        x_t = add_noise(inputs['x_0'], inputs['eps'], level)
+        logits = models.apply(config, params, x_t, level.t, key=key)
+        y = inputs['y']
+        rank = jnp.sum(logits > jnp.take_along_axis(logits, y[:, None], axis=1), axis=1)
+        return {
+            'loss': optax.softmax_cross_entropy_with_integer_labels(logits, y),
+            'accuracy': (rank < 1).astype(jnp.float32),
+            'accuracy_top5': (rank < 5).astype(jnp.float32),
+        }
+
+    return losses

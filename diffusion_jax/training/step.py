@@ -1,0 +1,129 @@
+"""One training step, the same for every network: draw, differentiate, update, average.
+
+All of it is one pure function of (state, batch). Jitted with sharded arguments it serves one device, eight,
+or many hosts: the compiler inserts the collectives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from diffusion_jax.diffusion import timestep_samplers
+from diffusion_jax.training.config import TrainConfig
+from diffusion_jax.training.losses import Inputs, Losses, Params, draw_inputs
+from diffusion_jax.training.optimizer import learning_rate, make_optimizer, update_ema
+
+Metrics = dict[str, tuple[jax.Array, jax.Array]]
+
+
+class TrainState(NamedTuple):
+    """All that training carries from step to step, and that a checkpoint holds beside the data's position."""
+
+    step: jax.Array
+    params: Params
+    ema: dict[str, Params]
+    opt_state: Any
+    timestep_sampler: dict[str, jax.Array]
+    key: jax.Array
+
+
+def init_state(params: Params, config: TrainConfig, num_timesteps: int, key: jax.Array) -> TrainState:
+    """The state before the first step; every average starts as a copy of the parameters."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        ema={str(rate): jax.tree.map(jnp.copy, params) for rate in config.ema_rates},
+        opt_state=make_optimizer(config).init(params),
+        timestep_sampler=timestep_samplers.init(config.timestep_sampler, num_timesteps),
+        key=key,
+    )
+
+
+def mean_gradients(
+    losses: Losses, params: Params, inputs: Inputs, key: jax.Array | None, microbatches: int
+) -> tuple[Params, dict[str, jax.Array]]:
+    """Gradient of mean(weight·loss) over the whole batch, and every loss [B].
+
+    Microbatch i holds the examples i, i+n, i+2n, …: so a batch that is sharded over devices stays where it is.
+    """
+
+    def weighted_loss(params: Params, inputs: Inputs, key: jax.Array | None):
+        values = losses(params, inputs, key)
+        return jnp.mean(inputs['weight'] * values['loss']), values
+
+    gradient = jax.grad(weighted_loss, has_aux=True)
+    if microbatches == 1:
+        return gradient(params, inputs, key)
+
+    def split(x: jax.Array) -> jax.Array:
+        return jnp.moveaxis(x.reshape(-1, microbatches, *x.shape[1:]), 1, 0)
+
+    def merge(x: jax.Array) -> jax.Array:
+        return jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])
+
+    def accumulate(total: Params, part: tuple[jax.Array, Inputs]):
+        index, inputs = part
+        grads, values = gradient(params, inputs, None if key is None else jax.random.fold_in(key, index))
+        return jax.tree.map(jnp.add, total, grads), values
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    parts = (jnp.arange(microbatches), jax.tree.map(split, inputs))
+    total, values = jax.lax.scan(accumulate, zeros, parts)
+    return jax.tree.map(lambda g: g / microbatches, total), jax.tree.map(merge, values)
+
+
+def batch_metrics(values: dict[str, jax.Array], t: jax.Array, num_timesteps: int) -> Metrics:
+    """Mean of every loss, and of `loss` by quartile of t (q0: the least noise), as (total, count) pairs."""
+    metrics = {name: (jnp.sum(value), jnp.asarray(value.size)) for name, value in values.items()}
+    for quartile in range(4):
+        inside = (4 * t) // num_timesteps == quartile
+        metrics[f'loss_q{quartile}'] = (jnp.sum(values['loss'] * inside), jnp.sum(inside))
+    return metrics
+
+
+def make_update(
+    losses: Losses, config: TrainConfig, num_timesteps: int
+) -> Callable[[TrainState, Inputs, jax.Array | None], tuple[TrainState, Metrics]]:
+    """The part of a step after its random draws: inputs hold also `weight` [B], the importance weights."""
+    optimizer = make_optimizer(config)
+    rate = learning_rate(config)
+
+    def update(state: TrainState, inputs: Inputs, key: jax.Array | None) -> tuple[TrainState, Metrics]:
+        grads, values = mean_gradients(losses, state.params, inputs, key, config.microbatches)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        one = jnp.asarray(1)
+        metrics = batch_metrics(values, inputs['t'], num_timesteps)
+        metrics['grad_norm'] = (optax.global_norm(grads), one)
+        metrics['param_norm'] = (optax.global_norm(params), one)
+        metrics['learning_rate'] = (jnp.asarray(rate(state.step)), one)
+        return state._replace(
+            step=state.step + 1,
+            params=params,
+            ema=update_ema(state.ema, params, state.step + 1, warmup=config.ema_warmup),
+            opt_state=opt_state,
+            timestep_sampler=timestep_samplers.update(state.timestep_sampler, inputs['t'], values['loss']),
+        ), metrics
+
+    return update
+
+
+def make_train_step(
+    losses: Losses, config: TrainConfig, num_timesteps: int
+) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]:
+    """(state, uint8 batch) → (state, metrics). Every draw of step n comes from `fold_in(key, n)`."""
+    update = make_update(losses, config, num_timesteps)
+
+    def train_step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
+        t_key, noise_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
+        size = batch['image'].shape[0]
+        t, weight = timestep_samplers.draw(state.timestep_sampler, t_key, size)
+        inputs = draw_inputs(noise_key, batch, t) | {'weight': weight}
+        return update(state, inputs, dropout_key)
+
+    return train_step

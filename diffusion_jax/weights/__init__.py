@@ -1,0 +1,1 @@
+"""Weights in and out: parameters of the authors' release and ours."""

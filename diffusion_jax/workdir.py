@@ -1,0 +1,142 @@
+"""A folder of results: written whole or not at all, by one run at a time, and saying what made it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from diffusion_jax.errors import UserError
+
+LOCK_FILE = '.lock'
+STAMP_FILE = 'stamp.json'
+NOT_SET = '(not set)'
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
+    """A file for writing that takes its name only when all of it is on disk; missing folders are made.
+
+    After an error, or when the process is killed, whatever had that name before is still there.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        with open(temporary, 'wb') as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Writes the whole file or nothing."""
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes dicts, sequences, dataclasses, paths and numpy scalars as JSON that a person can read."""
+    write_bytes(path, (json.dumps(normalise(value), indent=2) + '\n').encode())
+
+
+def write_npz(path: str | Path, **arrays: np.ndarray) -> None:
+    """Writes arrays by name, uncompressed."""
+    with atomic_file(path) as file:
+        np.savez(file, **arrays)
+
+
+@contextlib.contextmanager
+def lock(directory: str | Path) -> Iterator[None]:
+    """Holds a folder for this process; it is made if it does not exist.
+
+    The operating system lets go of the lock when the process ends, however it ends.
+
+    Raises:
+        UserError: the folder cannot be written, or another process holds it.
+    """
+    path = Path(directory) / LOCK_FILE
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, 'a+')
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f'{directory}: cannot be written ({reason}); choose another folder') from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read().strip() or 'another process'
+            raise UserError(
+                f'{directory}: in use by {holder}; wait until it ends, or choose another folder'
+            ) from error
+        file.truncate(0)
+        file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
+        file.flush()
+        yield
+
+
+def check_stamp(directory: str | Path, stamp: Mapping[str, Any]) -> None:
+    """Writes what a folder's content rests on when it is first used, and compares it from then on.
+
+    Raises:
+        UserError: the folder was made with other settings; the message names each of them.
+    """
+    path = Path(directory) / STAMP_FILE
+    stamp = normalise(stamp)
+    if not path.exists():
+        write_json(path, stamp)
+        return
+    try:
+        difference = stamp_difference(json.loads(path.read_text()), stamp)
+    except ValueError as error:
+        raise UserError(f'{path}: is no stamp ({error}); remove the folder or choose another') from error
+    if difference:
+        changes = ', '.join(f'{key}: had {had}, now {now}' for key, (had, now) in difference.items())
+        raise UserError(
+            f'{directory}: made with other settings ({changes}); restore them or choose another folder'
+        )
+
+
+def stamp_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The settings that differ: dotted key → (old value, new value), NOT_SET where one has no such key."""
+    old, new = _flatten(normalise(old)), _flatten(normalise(new))
+    pairs = {key: (old.get(key, NOT_SET), new.get(key, NOT_SET)) for key in old | new}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def normalise(value: Any) -> Any:
+    """A value as it would come back from JSON."""
+    if dataclasses.is_dataclass(value):
+        return normalise(dataclasses.asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): normalise(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [normalise(item) for item in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flatten(value, f'{prefix}{key}.')
+        else:
+            flat[f'{prefix}{key}'] = value
+    return flat

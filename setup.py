@@ -1,0 +1,45 @@
+"""The package and what it needs. Exact versions that were tested together are in requirements/."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'diffusion_jax' / '__init__.py').read_text()).group(1)
+
+JAX = '>=0.8,<0.12'
+
+setup(
+    name='diffusion_jax',
+    version=VERSION,
+    description='Diffusion models with classifier guidance (arXiv 2105.05233) in JAX',
+    author='The diffusion_jax authors',
+    license='MIT',
+    python_requires='>=3.11',
+    packages=find_packages(include=['diffusion_jax', 'diffusion_jax.*']),
+    install_requires=[
+        'absl-py',
+        'flax>=0.12.6',
+        'grain>=0.2.18',
+        'importlib_resources',  # tensorflow-datasets imports it and does not ask for it
+        f'jax{JAX}',
+        'ml-collections>=1.0',
+        'numpy>=2.0',
+        'optax>=0.2.8',
+        'orbax-checkpoint>=0.12.8',
+        'pillow>=10.1',
+        'scikit-learn>=1.4',
+        'scipy>=1.14',
+        'tensorboardX>=2.6.2',
+        'tensorflow-datasets>=4.9.10',
+    ],
+    extras_require={
+        'cuda': [f'jax[cuda12]{JAX}'],
+        'tpu': [f'jax[tpu]{JAX}'],
+        'convert': ['torch>=2.0'],
+        'dev': ['hypothesis', 'import-linter>=2.5', 'pytest>=8', 'ruff'],
+        'experiments': ['matplotlib'],
+    },
+    entry_points={'console_scripts': ['diffusion-jax = diffusion_jax.commands.cli:main']},
+)

@@ -1,0 +1,39 @@
+"""Settings that cannot work are refused by name."""
+
+import pytest
+
+from diffusion_jax.data.config import DataConfig, check_data
+from diffusion_jax.errors import UserError
+
+
+@pytest.mark.parametrize(
+    'config',
+    [
+        DataConfig(),
+        DataConfig('folder', path='images', labels='prefix', image_size=(32, 48), image_channels=3),
+        DataConfig('tfds', tfds_name='cifar10', image_size=(32, 32), image_channels=3, num_workers=2),
+    ],
+)
+def test_sound_settings_pass(config):
+    check_data(config)
+
+
+@pytest.mark.parametrize(
+    ('config', 'message'),
+    [
+        (DataConfig('mnist'), 'config.data.name .*mnist.*digits, folder, tfds'),
+        (DataConfig('folder', path='x', labels='suffix'), 'config.data.labels .*suffix.*folder, prefix, none'),
+        (DataConfig('folder', path='x', image_channels=4), 'config.data.image_channels is 4.*1, 3'),
+        (DataConfig('folder', path='x', image_size=(0, 8)), 'config.data.image_size'),
+        (DataConfig('folder', path='x', num_workers=-1), 'config.data.num_workers is -1'),
+        (DataConfig('folder', path='x', num_classes=0), 'config.data.num_classes is 0'),
+        (DataConfig('folder'), 'config.data.path'),
+        (DataConfig('tfds'), 'config.data.tfds_name'),
+        (DataConfig(image_size=(16, 16)), 'config.data.image_size'),
+        (DataConfig(image_channels=3), 'config.data.image_channels'),
+        (DataConfig(num_classes=9), 'config.data.num_classes'),
+    ],
+)
+def test_settings_that_cannot_work_are_named(config, message):
+    with pytest.raises(UserError, match=message):
+        check_data(config)

@@ -1,0 +1,225 @@
+"""Digits, folders of images, and TensorFlow data sets without TensorFlow."""
+
+import dataclasses
+import io
+import sys
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from diffusion_jax.data.config import DataConfig
+from diffusion_jax.data.sources import make_source
+from diffusion_jax.errors import UserError
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+# Digits
+
+
+def test_digits_are_all_there_once():
+    train, test = make_source(DataConfig(), 'train'), make_source(DataConfig(), 'test')
+    assert (len(train), len(test)) == (1500, 297)
+    assert train.class_names == test.class_names == tuple('0123456789')
+    both = np.concatenate([train.images, test.images])
+    assert both.shape == (1797, 8, 8, 1) and both.dtype == np.uint8
+    real = load_digits()
+    key = lambda images, labels: sorted(
+        (image.tobytes(), label) for image, label in zip(images, labels, strict=True)
+    )
+    sixteenths = np.round(both / 255 * 16).astype(np.uint8)
+    labels = np.concatenate([train.labels, test.labels])
+    assert key(sixteenths, labels) == key(real.images.astype(np.uint8), real.target)
+
+
+def test_digits_are_split_the_same_way_each_time():
+    first, second = make_source(DataConfig(), 'test'), make_source(DataConfig(), 'test')
+    np.testing.assert_array_equal(first.images, second.images)
+    np.testing.assert_array_equal(first.labels[:10], [0, 4, 4, 8, 4, 9, 2, 6, 8, 4])
+    assert (np.bincount(first.labels) > 20).all()
+
+
+def test_gather_and_index_agree():
+    source = make_source(DataConfig(), 'train')
+    gathered = source.gather(np.array([5, 3]))
+    for row, index in enumerate((5, 3)):
+        np.testing.assert_array_equal(gathered['image'][row], source[index]['image'])
+        assert gathered['label'][row] == source[index]['label']
+
+
+# Folders
+
+
+def folder_config(path, **settings):
+    defaults = {'train_split': '', 'image_channels': 3, 'num_classes': 2}
+    return DataConfig('folder', path=str(path), **(defaults | settings))
+
+
+def save(pixels, path, mode=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.fromarray(pixels)
+    picture.convert(mode or picture.mode).save(path)
+
+
+def records(source):
+    return [source[index] for index in range(len(source))]
+
+
+def test_folder_labels_are_the_sub_folders(tmp_path):
+    red, blue = noise(4, 6, 3), noise(5, 3, 3, seed=1)
+    save(red, tmp_path / 'zebra' / '1.png')
+    save(blue, tmp_path / 'ant' / 'deeper' / '2.PNG')
+    (tmp_path / 'ant' / '.hidden.png').write_text('no image')
+    (tmp_path / 'ant' / 'notes.txt').write_text('no image')
+    source = make_source(folder_config(tmp_path), 'train')
+    assert source.class_names == ('ant', 'zebra')
+    first, second = records(source)
+    np.testing.assert_array_equal(first['image'], blue)
+    np.testing.assert_array_equal(second['image'], red)
+    assert (first['label'], second['label']) == (0, 1)
+
+
+def test_prefix_labels_are_sorted_over_all_files(tmp_path):
+    for name in ('b_1.png', 'sub/a_2.png', 'c_0.png', 'a_9.png'):
+        save(noise(2, 2, 3), tmp_path / name)
+    source = make_source(folder_config(tmp_path, labels='prefix', num_classes=3), 'train')
+    assert source.class_names == ('a', 'b', 'c')
+    assert [record['label'] for record in records(source)] == [0, 1, 2, 0]
+
+
+def test_without_labels_every_label_is_zero(tmp_path):
+    for name in ('b_1.png', 'sub/a_2.png'):
+        save(noise(2, 2, 3), tmp_path / name)
+    source = make_source(folder_config(tmp_path, labels='none'), 'train')
+    assert source.class_names == ()
+    assert [record['label'] for record in records(source)] == [0, 0]
+
+
+def test_test_images_keep_the_class_numbers_of_training(tmp_path):
+    for name in ('train/ant/1.png', 'train/bee/1.png', 'val/bee/1.png'):
+        save(noise(2, 2, 3), tmp_path / name)
+    config = folder_config(tmp_path, train_split='train', test_split='val')
+    source = make_source(config, 'test')
+    assert source.class_names == ('ant', 'bee')
+    assert [record['label'] for record in records(source)] == [1]
+
+    save(noise(2, 2, 3), tmp_path / 'val/cat/1.png')
+    with pytest.raises(UserError, match="cat/1.png.*'cat'"):
+        make_source(config, 'test')
+
+
+@pytest.mark.parametrize(
+    ('mode', 'name'),
+    [('L', 'x.png'), ('RGBA', 'x.png'), ('P', 'x.png'), ('1', 'x.png'), ('LA', 'x.png'), ('P', 'x.gif')]
+    + [('CMYK', 'x.jpg'), ('RGB', 'x.jpeg'), ('L', 'x.JPG')],
+)
+@pytest.mark.parametrize('channels', [1, 3])
+def test_every_kind_of_image_becomes_rgb_or_grey(tmp_path, mode, name, channels):
+    save(noise(6, 9, 3), tmp_path / 'a' / name, mode)
+    config = folder_config(tmp_path, image_channels=channels, num_classes=1)
+    image = make_source(config, 'train')[0]['image']
+    assert image.shape == (6, 9, channels) and image.dtype == np.uint8
+    with Image.open(tmp_path / 'a' / name) as picture:
+        expected = np.asarray(picture.convert({1: 'L', 3: 'RGB'}[channels]))
+    np.testing.assert_array_equal(image, expected.reshape(image.shape))
+
+
+@pytest.mark.parametrize('name', ['broken.png', 'broken.jpg', 'broken.gif'])
+@pytest.mark.parametrize('damage', ['empty', 'garbage', 'truncated'])
+def test_a_broken_image_is_named(tmp_path, name, damage):
+    path = tmp_path / 'a' / name
+    save(noise(50, 50, 3), path)
+    content = {'empty': b'', 'garbage': b'garbage' * 99, 'truncated': path.read_bytes()[:400]}[damage]
+    path.write_bytes(content)
+    source = make_source(folder_config(tmp_path, num_classes=1), 'train')
+    with pytest.raises(UserError, match=name):
+        source[0]
+
+
+def test_sixteen_bits_are_refused_rather_than_clipped(tmp_path):
+    save(np.full((4, 4), 40000, np.uint16), tmp_path / 'a' / 'deep.png')
+    with pytest.raises(UserError, match='deep.png.*8 bits'):
+        make_source(folder_config(tmp_path, num_classes=1), 'train')[0]
+
+
+def test_what_a_folder_lacks_is_said(tmp_path):
+    with pytest.raises(UserError, match='nowhere: no such directory'):
+        make_source(folder_config(tmp_path / 'nowhere'), 'train')
+    with pytest.raises(UserError, match='no image there'):
+        make_source(folder_config(tmp_path), 'train')
+    save(noise(2, 2, 3), tmp_path / 'lonely.png')
+    with pytest.raises(UserError, match="lonely.png: lies in no sub-folder.*'prefix'"):
+        make_source(folder_config(tmp_path), 'train')
+    with pytest.raises(UserError, match='num_classes is 2; the images have 1'):
+        make_source(folder_config(tmp_path, labels='prefix'), 'train')
+
+
+# TensorFlow data sets
+
+
+class TinyShapes(tfds.core.GeneratorBasedBuilder):
+    """Three images with labels, written as encoded bytes so that nothing needs TensorFlow."""
+
+    VERSION = tfds.core.Version('1.0.0')
+    IMAGES = [noise(4, 5, 3, seed=seed) for seed in range(3)]
+
+    def _info(self):
+        features = {
+            'image': tfds.features.Image(shape=(None, None, 3), encoding_format='png'),
+            'label': tfds.features.ClassLabel(names=['square', 'disc']),
+        }
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {'train': self._examples(range(2)), 'validation': self._examples(range(2, 3))}
+
+    def _generate_examples(self):
+        raise NotImplementedError
+
+    def _examples(self, indices):
+        for index in indices:
+            file = io.BytesIO()
+            Image.fromarray(self.IMAGES[index]).save(file, format='png')
+            file.seek(0)
+            yield index, {'image': file, 'label': ['square', 'disc'][index % 2]}
+
+
+@pytest.fixture(scope='module')
+def tiny_shapes(tmp_path_factory):
+    data_dir = tmp_path_factory.mktemp('tfds')
+    TinyShapes(data_dir=data_dir, file_format='array_record').download_and_prepare()
+    return DataConfig(
+        'tfds', path=str(data_dir), tfds_name='tiny_shapes', test_split='validation', image_channels=3, num_classes=2
+    )
+
+
+def test_tfds_is_read_without_tensorflow(tiny_shapes):
+    train, test = make_source(tiny_shapes, 'train'), make_source(tiny_shapes, 'test')
+    assert train.class_names == test.class_names == ('square', 'disc')
+    read = records(train) + records(test)
+    assert [len(train), len(test)] == [2, 1]
+    for record in read:
+        assert record['image'].dtype == np.uint8
+        index = next(i for i, image in enumerate(TinyShapes.IMAGES) if np.array_equal(image, record['image']))
+        assert record['label'] == index % 2
+    assert 'tensorflow' not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ('changed', 'message'),
+    [
+        ({'path': '/nowhere'}, 'not prepared.*tfds build tiny_shapes --file_format=array_record'),
+        ({'tfds_name': 'no_such_shapes'}, 'no_such_shapes.*no such data set'),
+        ({'train_split': 'extra'}, "no split 'extra'.*train, validation"),
+        ({'image_channels': 1}, 'image_channels'),
+        ({'num_classes': 3}, 'num_classes is 3; the images have 2'),
+    ],
+)
+def test_what_a_tfds_lacks_is_said(tiny_shapes, changed, message):
+    with pytest.raises(UserError, match=message):
+        make_source(dataclasses.replace(tiny_shapes, **changed), 'train')

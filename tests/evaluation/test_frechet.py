@@ -1,0 +1,87 @@
+"""The Fréchet distance against closed forms, and moments against numpy."""
+
+import functools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffusion_jax.evaluation.frechet import Gaussian, Moments, frechet_distance, gaussian, merge, moments, update
+
+
+def features(count, dim, seed=0, offset=0.0):
+    rng = np.random.default_rng(seed)
+    return offset + rng.normal(size=(count, dim)) @ rng.normal(size=(dim, dim))
+
+
+def test_moments_are_mean_and_unbiased_covariance():
+    f = features(50, 4)
+    mean, covariance = moments(f)
+    np.testing.assert_allclose(mean, f.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(covariance, np.cov(f, rowvar=False), rtol=1e-12)
+
+
+def test_moments_of_float32_are_computed_in_float64():
+    f = features(100, 3, offset=1000).astype(np.float32)
+    mean, covariance = moments(f)
+    assert mean.dtype == covariance.dtype == np.float64
+    np.testing.assert_allclose(covariance, np.cov(f.astype(np.float64), rowvar=False), rtol=1e-9)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(1, 20), min_size=2, max_size=6), st.randoms(use_true_random=False), st.integers(0, 99))
+def test_batches_and_their_order_do_not_matter(sizes, random, seed):
+    f = features(sum(sizes), 3, seed, offset=1e4)
+    parts = np.split(f, np.cumsum(sizes)[:-1])
+    random.shuffle(parts)
+    one_by_one = functools.reduce(update, parts, Moments())
+    apart = functools.reduce(merge, [update(Moments(), part) for part in parts])
+    for total in (one_by_one, apart):
+        assert total.count == len(f)
+        np.testing.assert_allclose(total.mean, f.mean(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(gaussian(total).covariance, np.cov(f, rowvar=False), rtol=1e-8, atol=1e-8)
+
+
+def test_merging_with_nothing_changes_nothing():
+    some = update(Moments(), features(9, 3))
+    for total in (merge(some, Moments()), merge(Moments(), some)):
+        np.testing.assert_allclose(total.mean, some.mean, rtol=1e-15)
+        np.testing.assert_allclose(total.scatter, some.scatter, rtol=1e-15)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 8), st.integers(0, 9999))
+def test_commuting_covariances_have_a_closed_form(dim, seed):
+    """With common eigenvectors, d² = |μ_a − μ_b|² + Σ (√λ_a − √λ_b)²; eigenvalues may be 0."""
+    rng = np.random.default_rng(seed)
+    basis, _ = np.linalg.qr(rng.normal(size=(dim, dim)))
+    roots = rng.uniform(0, 3, (2, dim)) * (rng.random((2, dim)) < 0.7)
+    means = rng.normal(size=(2, dim))
+    a, b = (Gaussian(mean, (basis * root**2) @ basis.T) for mean, root in zip(means, roots, strict=True))
+    expected = np.sum((means[0] - means[1]) ** 2) + np.sum((roots[0] - roots[1]) ** 2)
+    np.testing.assert_allclose(frechet_distance(a, b), expected, rtol=1e-9, atol=1e-12)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(2, 30), st.integers(2, 30), st.integers(0, 9999))
+def test_distance_is_symmetric_and_never_negative(n, m, seed):
+    """Also with fewer samples than features, where both covariances are singular."""
+    a, b = moments(features(n, 10, seed)), moments(features(m, 10, seed + 1))
+    distance = frechet_distance(a, b)
+    assert distance > 0
+    np.testing.assert_allclose(distance, frechet_distance(b, a), rtol=1e-9)
+    scale = np.trace(a.covariance)
+    assert 0 <= frechet_distance(a, a) < 1e-12 * scale
+
+
+@pytest.mark.parametrize(('n', 'm'), [(20, 25), (60, 25), (60, 80)])
+def test_distance_of_few_samples_is_that_of_their_gram_matrix(n, m):
+    """Tr (Σ_a Σ_b)^½ is the nuclear norm of the centred X_a X_bᵀ: an exact way that takes no root at all."""
+    x, y = features(n, 40, 0), features(m, 40, 1)
+    a, b = moments(x), moments(y)
+    gram = (x - a.mean) @ (y - b.mean).T / np.sqrt((n - 1) * (m - 1))
+    cross = np.linalg.svd(gram, compute_uv=False).sum()
+    traces = np.trace(a.covariance) + np.trace(b.covariance)
+    expected = np.sum((a.mean - b.mean) ** 2) + traces - 2 * cross
+    np.testing.assert_allclose(frechet_distance(a, b), expected, rtol=1e-12)

@@ -1,0 +1,88 @@
+"""The architecture as data."""
+
+import pytest
+
+from diffusion_jax.models import ClassifierConfig, UNetConfig
+from diffusion_jax.models.plan import Layer, plan
+
+CONFIG = UNetConfig(
+    image_size=(16, 24),
+    model_channels=64,
+    channel_mult=(0.5, 1),
+    num_res_blocks=2,
+    attention_resolutions=(8,),
+    num_head_channels=16,
+)
+
+
+def names(blocks):
+    return [tuple(layer.name for layer in block) for block in blocks]
+
+
+def test_encoder():
+    assert names(plan(CONFIG).encoder) == [
+        ('conv',),
+        ('residual',),
+        ('residual',),
+        ('downsample',),
+        ('residual', 'attention'),
+        ('residual', 'attention'),
+    ]
+    assert plan(CONFIG).encoder[0] == (Layer('conv', 'conv', 3, 32),)
+    assert plan(CONFIG).encoder[3] == (Layer('downsample', 'residual', 32, 32, resample='down'),)
+    assert plan(CONFIG).encoder[4] == (
+        Layer('residual', 'residual', 32, 64),
+        Layer('attention', 'attention', 64, 64, heads=4),
+    )
+
+
+def test_decoder_mirrors_the_encoder():
+    decoder = plan(CONFIG).decoder
+    assert names(decoder) == [
+        ('residual', 'attention'),
+        ('residual', 'attention'),
+        ('residual', 'attention', 'upsample'),
+        ('residual',),
+        ('residual',),
+        ('residual',),
+    ]
+    # What comes from below and the skip connection, together.
+    assert [block[0].in_channels for block in decoder] == [128, 128, 96, 96, 64, 64]
+    assert [block[0].out_channels for block in decoder] == [64, 64, 64, 32, 32, 32]
+
+
+def test_plain_resampling_has_layers_of_its_own():
+    config = UNetConfig(resblock_updown=False)
+    assert plan(config).encoder[3] == (Layer('downsample', 'downsample', 128, 128),)
+    assert plan(config).decoder[2][-1] == Layer('upsample', 'upsample', 512, 512)
+
+
+def test_middle_always_attends():
+    middle = plan(UNetConfig(attention_resolutions=())).middle
+    assert [layer.kind for layer in middle] == ['residual', 'attention', 'residual']
+
+
+def test_classifier_is_the_unet_without_decoder():
+    trunk = dict(image_size=(32, 32), channel_mult=(1, 2), attention_resolutions=(16,))
+    unet, classifier = plan(UNetConfig(**trunk)), plan(ClassifierConfig(**trunk))
+    assert classifier.encoder == unet.encoder
+    assert classifier.middle == unet.middle
+    assert classifier.decoder == ()
+
+
+def test_upsampler_sees_twice_the_channels():
+    assert plan(UNetConfig(low_res=True)).encoder[0][0].in_channels == 6
+
+
+@pytest.mark.parametrize(
+    ('settings', 'encoder_heads', 'decoder_heads'),
+    [
+        (dict(num_heads=2, num_head_channels=None), 2, 2),
+        (dict(num_heads=2, num_head_channels=None, num_heads_upsample=4), 2, 4),
+        (dict(num_heads=2, num_head_channels=16, num_heads_upsample=4), 8, 8),
+    ],
+)
+def test_heads(settings, encoder_heads, decoder_heads):
+    layout = plan(UNetConfig(image_size=(8, 8), channel_mult=(1,), attention_resolutions=(8,), **settings))
+    assert layout.encoder[1][1].heads == layout.middle[1].heads == encoder_heads
+    assert layout.decoder[0][1].heads == decoder_heads

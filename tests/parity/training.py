@@ -1,0 +1,3 @@
+"""Checks of recorded cases."""
+
+CHECKS = []

@@ -1,0 +1,31 @@
+"""Parity with the authors' release: every recorded case of `GOLDEN_DIR` (default tests/golden)."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.parity import data, diffusion, evaluation, models, training
+from tests.parity.case import Case
+
+GOLDEN_DIR = Path(os.environ.get('GOLDEN_DIR', Path(__file__).parent / 'golden'))
+CHECKS = diffusion.CHECKS + models.CHECKS + training.CHECKS + data.CHECKS + evaluation.CHECKS
+
+
+def parameters():
+    for path in sorted(GOLDEN_DIR.glob('*.json')):
+        case = Case(path)
+        check = next((check for check in CHECKS if check.recognise(case)), None)
+        slow = check is not None and check.slow(case)
+        yield pytest.param(case, check, id=case.name, marks=[pytest.mark.slow] if slow else [])
+
+
+@pytest.mark.parametrize(('case', 'check'), parameters())
+def test_golden(case, check):
+    if check is None:
+        pytest.skip('no check reads cases of this kind')
+    check.run(case)
+
+
+def test_cases_are_found():
+    assert list(GOLDEN_DIR.glob('*.json')), f'no recorded case in {GOLDEN_DIR}'

@@ -1,0 +1,126 @@
+import io
+import json
+import math
+import struct
+
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from diffusion_jax.report import METRICS_FILE, MetricsWriter, Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_plain_lines_come_now_and_then():
+    stream, clock = io.StringIO(), Clock()
+    with Progress('train', 40, images_per_step=64, interval=10, stream=stream, clock=clock) as progress:
+        for step in range(1, 41):
+            clock.now += 1 if step > 1 else 30  # the first step compiles
+            progress.update(step, loss=1 / step)
+    lines = stream.getvalue().splitlines()
+    assert lines == [
+        'train   2%  1/40  loss 1',
+        'train  28%  11/40  loss 0.09091  64 images/s  0:29 left',
+        'train  52%  21/40  loss 0.04762  64 images/s  0:19 left',
+        'train  78%  31/40  loss 0.03226  64 images/s  0:09 left',
+        'train 100%  40/40  loss 0.025  64 images/s  took 1:09',
+    ]
+
+
+def test_terminal_line_is_redrawn(monkeypatch):
+    monkeypatch.setenv('COLUMNS', '60')
+    stream, clock = Terminal(), Clock()
+    with Progress('sample', 100, stream=stream, clock=clock) as progress:
+        for done in (25, 50, 100):
+            clock.now += 5
+            progress.update(done)
+    first, second, last = stream.getvalue().split('\r')[1:]
+    assert first == 'sample █████···············  25%  25/100\033[K'
+    assert second.startswith('sample ██████████··········  50%  50/100  5 images/s  0:10')
+    assert last.endswith('\n') and '100%' in last
+    assert all(len(line.split('\033')[0]) < 60 for line in (first, second, last))
+
+
+def test_resumed_run_shows_its_own_speed():
+    stream, clock = io.StringIO(), Clock()
+    progress = Progress('train', 1000, interval=0, stream=stream, clock=clock)
+    for step in (900, 910):
+        clock.now += 1
+        progress.update(step)
+    assert stream.getvalue().splitlines()[-1] == 'train  91%  910/1,000  10 images/s  0:09 left'
+
+
+def read_lines(directory):
+    return [json.loads(line) for line in (directory / METRICS_FILE).read_text().splitlines()]
+
+
+def read_events(directory):
+    """The events of all files there, in order: each is length, checksum, message, checksum."""
+    for path in sorted(directory.glob('events.*')):
+        data = path.read_bytes()
+        while data:
+            (length,) = struct.unpack('<Q', data[:8])
+            yield Event.FromString(data[12 : 12 + length])
+            data = data[16 + length :]
+
+
+def test_scalars_are_written_to_both(tmp_path):
+    with MetricsWriter(tmp_path / 'run') as writer:
+        writer.scalars(10, {'loss': np.float32(0.5), 'grad_norm': 2})
+        writer.scalars(20, {'loss': math.nan, 'grad_norm': math.inf})
+        writer.image(20, 'samples', np.zeros((4, 6, 1), np.uint8))
+    assert read_lines(tmp_path / 'run') == [
+        {'step': 10, 'loss': 0.5, 'grad_norm': 2.0},
+        {'step': 20, 'loss': None, 'grad_norm': None},
+    ]
+    values = {(e.step, v.tag): v for e in read_events(tmp_path / 'run') for v in e.summary.value}
+    assert values[10, 'loss'].simple_value == 0.5
+    assert math.isnan(values[20, 'loss'].simple_value)
+    assert (values[20, 'samples'].image.height, values[20, 'samples'].image.width) == (4, 6)
+
+
+def test_lines_are_on_disk_at_once(tmp_path):
+    with MetricsWriter(tmp_path) as writer:
+        writer.scalars(1, {'loss': 1.0})
+        assert len(read_lines(tmp_path)) == 1
+
+
+@pytest.mark.parametrize('tail', ['', '{"step": 30, "lo', 'not json\n'])
+def test_resumed_run_repeats_no_line(tmp_path, tail):
+    with MetricsWriter(tmp_path) as writer:
+        for step in (10, 20, 30, 40):
+            writer.scalars(step, {'loss': 1.0})
+    with open(tmp_path / METRICS_FILE, 'a') as file:
+        file.write(tail)
+    with MetricsWriter(tmp_path, resume_step=20) as writer:
+        writer.scalars(30, {'loss': 2.0})
+    assert [(line['step'], line['loss']) for line in read_lines(tmp_path)] == [
+        (10, 1.0),
+        (20, 1.0),
+        (30, 2.0),
+    ]
+
+
+def test_tensorboard_is_told_where_a_resumed_run_begins(tmp_path):
+    with MetricsWriter(tmp_path, resume_step=20) as writer:
+        writer.scalars(30, {'loss': 2.0})
+    starts = [e.step for e in read_events(tmp_path) if e.HasField('session_log')]
+    assert starts == [21]
+
+
+def test_half_a_line_at_the_resumed_step_is_dropped(tmp_path):
+    (tmp_path / METRICS_FILE).write_text('{"step": 10}\n{"step": 2')
+    with MetricsWriter(tmp_path, resume_step=100) as writer:
+        writer.scalars(110, {})
+    assert [line['step'] for line in read_lines(tmp_path)] == [10, 110]
