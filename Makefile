@@ -22,7 +22,7 @@ demo: $(VENV)/installed
 	@echo
 	@echo 'Guided digits, a row for each class:  runs/digits/samples/grid.png'
 	@echo 'How good they are:                    runs/digits/evaluation.json'
-	@echo 'How the training went:                $(VENV)/bin/python -m json.tool --json-lines runs/digits/diffusion/metrics.jsonl'
+	@echo 'How training went:                    runs/digits/*/metrics.jsonl, or tensorboard --logdir runs/digits'
 
 test: $(VENV)/installed-dev
 	$(VENV)/bin/python -m pytest -m 'not slow'

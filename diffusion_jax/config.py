@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from diffusion_jax.data.config import DataConfig, check_data
@@ -105,7 +105,7 @@ def read_section(cls: type, section: Any, where: str, derived: Mapping[str, Any]
 
 
 def read_value(hint: Any, value: Any, where: str) -> Any:
-    """A value of the annotated type: whole numbers serve as floats, lists as tuples; nothing else is converted."""
+    """A value of the annotated type. Whole numbers serve as floats and lists as tuples, nothing else."""
     if dataclasses.is_dataclass(hint):
         return read_section(hint, value, where)
     if isinstance(hint, types.UnionType):
@@ -144,15 +144,23 @@ def _require(
 
 
 def _check(experiment: Experiment) -> None:
-    check_data(experiment.data)
-    check_unet(experiment.unet)
-    check_classifier(experiment.classifier)
+    _in_section('', check_data, experiment.data)
+    _in_section('unet.', check_unet, experiment.unet)
+    _in_section('classifier.', check_classifier, experiment.classifier)
     for stage in experiment.stages:
         one_of('stages', stage, STAGES)
     _check_diffusion(experiment.diffusion)
     _check_train('train', experiment.train)
     _check_train('train_classifier', experiment.train_classifier)
     _check_sample(experiment)
+
+
+def _in_section(section: str, check: Callable[[Any], None], value: Any) -> None:
+    """The rooms' own checks name a key; the user must also hear where in the config it stands."""
+    try:
+        check(value)
+    except UserError as error:
+        raise UserError(f'config.{section}{error}') from error
 
 
 def one_of(where: str, value: Any, allowed: tuple[Any, ...]) -> None:
@@ -222,9 +230,8 @@ def _check_sample(experiment: Experiment) -> None:
     make_schedule(experiment.diffusion, sample.respacing)
     for label in sample.classes:
         if not 0 <= label < experiment.data.num_classes:
-            raise UserError(
-                f'config.sample.classes has {label}; the data has the classes 0 to {experiment.data.num_classes - 1}'
-            )
+            last = experiment.data.num_classes - 1
+            raise UserError(f'config.sample.classes has {label}; the data has the classes 0 to {last}')
     if sample.unguided and not sample.scale:
         raise UserError('config.sample.unguided is True and sample.scale 0; all samples are unguided then')
     if '/' in sample.name or sample.name.startswith('.') or sample.name == 'unguided':

@@ -20,12 +20,12 @@ from ml_collections import config_flags
 from diffusion_jax.config import STAGES, Experiment, one_of, read_experiment
 from diffusion_jax.errors import CheckFailed, UserError
 from diffusion_jax.interruption import Interrupted, stop_requests
-from diffusion_jax.sharding import make_mesh
+from diffusion_jax.sharding import check_batch_size, make_mesh
 from diffusion_jax.stages import evaluate, sample, train, train_classifier
 from diffusion_jax.stages.run import Run
 from diffusion_jax.workdir import lock
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger('diffusion_jax')
 
 MODULES: dict[str, ModuleType] = {
     'train': train,
@@ -59,18 +59,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def set_up_logging() -> None:
     """Our own messages on stderr as they are; of the libraries only errors."""
     absl_logging.set_verbosity(absl_logging.ERROR)
-    package = logging.getLogger(__package__)
-    package.setLevel(logging.INFO)
-    package.propagate = False
-    if not package.handlers:
-        package.addHandler(logging.StreamHandler())
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    if not logger.handlers:
+        logger.addHandler(logging.StreamHandler())
 
 
 def parse_flags(argv: Sequence[str]) -> flags.FlagValues:
     """The flags `config` (a ConfigDict), `workdir` and `stage` (a list, perhaps empty)."""
     values = flags.FlagValues()
     config_flags.DEFINE_config_file(
-        'config', None, 'The experiment: a file such as configs/digits.py.', flag_values=values
+        'config', help_string='A file such as configs/digits.py.', flag_values=values, sys_argv=list(argv)
     )
     flags.DEFINE_string('workdir', None, 'The folder that takes all results.', flag_values=values)
     flags.DEFINE_list('stage', [], f'Only these of {", ".join(STAGES)}.', flag_values=values)
@@ -90,6 +89,7 @@ def run_experiment(experiment: Experiment, workdir: Path, stages: Sequence[str] 
     for stage in stages:
         one_of('stage', stage, STAGES)
     mesh = make_mesh(experiment.mesh.data, experiment.mesh.fsdp)
+    check_batches(experiment, mesh, stages or experiment.stages)
     with lock(workdir), stop_requests() as stop:
         run = Run(experiment, workdir.absolute(), mesh, stop)
         logger.info('%d %s device(s), results in %s', mesh.size, jax.default_backend(), workdir)
@@ -101,6 +101,16 @@ def run_experiment(experiment: Experiment, workdir: Path, stages: Sequence[str] 
                 logger.info('%s: complete already', stage)
             else:
                 MODULES[stage].main(run)
+
+
+def check_batches(experiment: Experiment, mesh: jax.sharding.Mesh, stages: Sequence[str]) -> None:
+    """UserError, before anything is trained, where a stage's batches cannot be split over the devices."""
+    for stage in stages:
+        section = getattr(experiment, stage)
+        parts = getattr(section, 'microbatches', 1)
+        if hasattr(section, 'batch_size'):
+            name = f'{stage}.batch_size' + (f' / {stage}.microbatches' if parts > 1 else '')
+            check_batch_size(mesh, section.batch_size // parts, name)
 
 
 if __name__ == '__main__':

@@ -24,12 +24,12 @@ class Progress:
     """How far a long part is, with values such as the loss, images per second and the time left.
 
     On a terminal one line is redrawn in place; elsewhere a plain line is printed every `interval` seconds.
-    Speed is the mean over the last updates and begins with the first, so that it does not count compilation.
+    Speed is the mean over the last updates; the time before the first, when programs compile, is not in it.
 
     Args:
         title: what is going on, in a word or two.
         total: what `update` is given at the end.
-        start: where a resumed run begins.
+        start: where a resumed run begins; shown on entering, while there is nothing to update yet.
         images_per_step: images in one step of `total`; 1 where `total` counts images.
     """
 
@@ -55,6 +55,7 @@ class Progress:
         self._done = start
 
     def __enter__(self) -> Progress:
+        self._show({})
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -67,9 +68,11 @@ class Progress:
         now = self._clock()
         self._done = done
         self._updates.append((now, done))
-        if now - self._shown < self._interval and done < self.total:
-            return
-        self._shown = now
+        if now - self._shown >= self._interval or done >= self.total:
+            self._show(values)
+
+    def _show(self, values: Mapping[str, float]) -> None:
+        self._shown = self._clock()
         line = self._line(values)
         if self._live:
             # Cut to the terminal's width: a wrapped line could not be redrawn. \033[K clears what was longer.
@@ -85,15 +88,21 @@ class Progress:
         bar = '█' * filled + '·' * (BAR_WIDTH - filled) + ' ' if self._live else ''
         parts = [f'{self.title} {bar}{share:4.0%}', f'{self._done:,}/{self.total:,}']
         parts += [f'{name} {value:.4g}' for name, value in values.items()]
-        (first_time, first), (last_time, last) = self._updates[0], self._updates[-1]
-        if last > first and last_time > first_time:
-            speed = (last - first) / (last_time - first_time)
+        speed = self._speed()
+        if speed:
             parts.append(f'{_number(speed * self.images_per_step)} images/s')
-            if self._done < self.total:
-                parts.append(f'{_duration((self.total - self._done) / speed)} left')
+        if speed and self._done < self.total:
+            parts.append(f'{_duration((self.total - self._done) / speed)} left')
         if self._done >= self.total:
             parts.append(f'took {_duration(self._clock() - self._started)}')
         return '  '.join(parts)
+
+    def _speed(self) -> float:
+        """Steps a second; 0 where nothing is known yet."""
+        if len(self._updates) < 2:
+            return 0.0
+        (first_time, first), (last_time, last) = self._updates[0], self._updates[-1]
+        return (last - first) / max(last_time - first_time, 1e-9)
 
 
 def _number(value: float) -> str:

@@ -13,11 +13,14 @@ CHECKS = diffusion.CHECKS + models.CHECKS + training.CHECKS + data.CHECKS + eval
 
 
 def parameters():
+    found = []
     for path in sorted(GOLDEN_DIR.glob('*.json')):
         case = Case(path)
         check = next((check for check in CHECKS if check.recognise(case)), None)
         slow = check is not None and check.slow(case)
-        yield pytest.param(case, check, id=case.name, marks=[pytest.mark.slow] if slow else [])
+        marks = [pytest.mark.slow] if slow else []
+        found.append(pytest.param(case, check, id=case.name, marks=marks))
+    return found
 
 
 @pytest.mark.parametrize(('case', 'check'), parameters())

@@ -59,7 +59,12 @@ def test_second_run_is_refused_while_the_first_lasts(tmp_path):
 
 
 def test_killed_run_holds_nothing(tmp_path):
-    program = f'from diffusion_jax import workdir\nwith workdir.lock({str(tmp_path)!r}): print("held", flush=True); input()'
+    program = f"""
+from diffusion_jax import workdir
+with workdir.lock({str(tmp_path)!r}):
+    print('held', flush=True)
+    input()
+"""
     with subprocess.Popen(
         [sys.executable, '-c', program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:

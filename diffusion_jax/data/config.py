@@ -15,10 +15,10 @@ class DataConfig:
     name: 'digits', scikit-learn's 8×8 digits; 'folder', image files; 'tfds', a prepared TensorFlow data set.
     path: of a folder, the directory; of tfds, its data_dir, '' for the library's default.
     tfds_name: such as 'cifar10' or 'my_data:1.0.0'.
-    train_split: of a folder, the sub-directory of `path`, '' for `path` itself; of tfds, the name of the split.
+    train_split: of a folder, the sub-directory of `path`, '' for `path` itself; of tfds, the split's name.
     test_split: the same for test images.
-    labels: of a folder, the class is the name of an image's sub-folder ('folder'), its file name up to the first
-        '_' ('prefix', as in the authors' release), or there is none ('none').
+    labels: of a folder, the class is the name of an image's sub-folder ('folder'), its file name up to the
+        first '_' ('prefix', as in the authors' release), or there is none ('none').
     num_classes: how many classes there are; without meaning where images have none.
     image_size: height and width to which images are cropped.
     image_channels: 1, grey, or 3, RGB.

@@ -29,14 +29,21 @@ def batches(
     host: int = 0,
     num_hosts: int = 1,
 ) -> grain.DatasetIterator[Batch]:
-    """Endless shuffled batches, {'image': uint8 [B, H, W, C], 'label': int32 [B]}, B = batch_size / num_hosts.
+    """Endless shuffled batches {'image': uint8 [B, H, W, C], 'label': int32 [B]}, B = batch_size / num_hosts.
 
-    batch_size is that of all hosts together and may exceed the number of images. The iterator's `get_state()` is
-    a small dict for JSON that counts batches: `set_state` resumes exactly, random transforms included, with any
-    num_workers and num_hosts, given the same seed and batch_size.
+    The iterator's `get_state()` is a small dict for JSON that counts batches. `set_state` resumes exactly,
+    random transforms included, on any num_hosts with any num_workers, given the same seed and batch_size.
+
+    Args:
+        batch_size: of all hosts together; may exceed the number of images.
+        transform: brings every image to one size; None where all have it.
+        num_workers: threads that load ahead (Pillow does without the interpreter's lock); 0 loads on demand.
+
+    Raises:
+        UserError: num_hosts does not divide batch_size.
     """
     if batch_size % num_hosts:
-        raise UserError(f'batch_size is {batch_size}; it must be a multiple of the number of hosts, {num_hosts}')
+        raise UserError(f'batch_size is {batch_size}; it must be a multiple of the {num_hosts} hosts')
     rows = np.arange(batch_size).reshape(num_hosts, -1)[host]
 
     def load(step: int, indices: np.ndarray) -> Batch:
@@ -56,8 +63,10 @@ def epoch(
     return iter(dataset.to_iter_dataset(_read_options(num_workers)))
 
 
-def _load(source: Source, indices, transform: Transform | None, seed: int, positions) -> Batch:
-    """positions: each record's place in the endless order; with the seed, they fix what the transform draws."""
+def _load(
+    source: Source, indices: np.ndarray, transform: Transform | None, seed: int, positions: np.ndarray
+) -> Batch:
+    """positions: each image's place in the endless order. It fixes, with the seed, what transform draws."""
     if transform is None and hasattr(source, 'gather'):
         return source.gather(indices)
     records = [source[int(index)] for index in indices]

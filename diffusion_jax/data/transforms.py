@@ -23,9 +23,9 @@ MIN_CROP_FRACTION = 0.8  # a random crop shows at least this share of the shorte
 
 
 def make_transform(config: DataConfig, *, augment: bool) -> Transform | None:
-    """Every image to `config.image_size`; with `augment`, also what the config says of random crops and flips.
+    """Every image to `config.image_size`; with `augment`, by the random crops and flips of the config.
 
-    None where images already have their size and nothing is drawn, so that whole batches are gathered at once.
+    None where images have their size already and nothing is drawn: whole batches are gathered at once then.
     """
     randomly = augment and config.random_crop
     if config.name == 'digits' and not randomly and not (augment and config.flip):

@@ -2,7 +2,8 @@
 
     L_vlb = L_0 + L_1 + … + L_{T-1} + L_prior                           Improved DDPM (2102.09672), eq. 4-7
 
-one term a transition (`losses.vb_term`; L_0 is the decoder of uint8 pixels) and L_prior = KL(q(x_T|x_0) ‖ N(0, 1)).
+One term is of one transition (`losses.vb_term`; L_0 is the decoder of uint8 pixels), and the prior term is
+KL(q(x_T|x_0) ‖ N(0, 1)), x_T being at the noisiest level.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ def bits_per_dimension(
       variance: see `posterior`.
 
     Returns:
-      'total' and 'prior', [B]; 'vb', [B, T], the term of every transition, the first timestep first; and the mean
-      squared errors there of the predictions, 'x_0_mse' and 'eps_mse', [B, T].
+      'total' and 'prior', [B]; 'vb', [B, T]: the term of every transition, the first timestep first;
+      'x_0_mse' and 'eps_mse', [B, T]: the mean squared errors of the predictions there.
     """
     num_steps = len(transitions.level.t)
 

@@ -1,8 +1,8 @@
 """What a diffusion model is trained on, per example.
 
     L_simple = mean (target − output)²                                      DDPM (2006.11239), eq. 14
-    L_vlb    = KL(q(x_{t-1}|x_t, x_0) ‖ p(x_{t-1}|x_t)) for t > 0,          DDPM, eq. 5; Improved DDPM (2102.09672), eq. 4-7
-               −log p(x_0|x_1) for t = 0
+    L_vlb    = KL(q(x_{t-1}|x_t, x_0) ‖ p(x_{t-1}|x_t)), but at t = 0      Improved DDPM (2102.09672), eq. 4-7
+               −log p(x_0|x_t)
     L_hybrid = L_simple + λ·L_vlb, the variance alone learning from L_vlb   Improved DDPM, eq. 16
 
 Everything of L_vlb is in bits per dimension.
@@ -53,8 +53,8 @@ def standard_normal_cdf(x: Array) -> Array:
 def discretized_gaussian_log_likelihood(x: Array, mean: Array, log_scale: Array) -> Array:
     """log of the mass that N(mean, exp(log_scale)²) gives to the pixel value x, elementwise in nats.
 
-    The pixel value k is the interval of width 2/255 around x = k/127.5 − 1; the intervals of 0 and 255 reach to
-    infinity (DDPM, eq. 13). Mass below 1e-12 counts as 1e-12.
+    The pixel value k is the interval of width 2/255 around x = k/127.5 − 1; the intervals of 0 and 255 reach
+    to infinity (DDPM, eq. 13). Mass below 1e-12 counts as 1e-12.
     """
     inverse_scale = jnp.exp(-log_scale)
     upper = inverse_scale * (x - mean + 1 / 255)
@@ -78,11 +78,11 @@ def training_target(x_0: Array, x_t: Array, eps: Array, transition: Transition, 
     """What a network of this kind (see `predict`) should have put out."""
     level = align(transition.level, x_0)
     return {
-        'eps': lambda: eps,
-        'x_0': lambda: x_0,
-        'v': lambda: level.signal * eps - level.noise * x_0,
-        'previous_x': lambda: true_posterior(x_0, x_t, transition).mean,
-    }[kind]()
+        'eps': eps,
+        'x_0': x_0,
+        'v': level.signal * eps - level.noise * x_0,
+        'previous_x': true_posterior(x_0, x_t, transition).mean,
+    }[kind]
 
 
 def diffusion_loss(
@@ -96,13 +96,13 @@ def diffusion_loss(
     loss: str,
     num_timesteps: int,
 ) -> dict[str, Array]:
-    """The losses of a network's raw output, each [B]: 'loss', and its parts 'mse' and 'vb' where there are two.
+    """The losses of a network's raw output, [B] each: 'loss', and its parts 'mse' and 'vb' where it has them.
 
     Args:
       kind, variance: see `predict` and `posterior`.
-      loss: 'mse' is L_simple, and L_hybrid where the variance is learned; 'kl' is L_vlb. 'rescaled_kl' is L_vlb
-        times num_timesteps, an estimate of the whole bound. 'rescaled_mse' weighs the L_vlb of L_hybrid by
-        λ = num_timesteps/1000: L_hybrid of the paper is 'rescaled_mse', as its λ = 0.001 stands with the whole bound.
+      loss: 'mse' is L_simple, or L_hybrid with λ = 1 where the variance is learned, in 'rescaled_mse' with
+        λ = num_timesteps/1000. (λ = 0.001 of the paper weighs the sum over all timesteps.) 'kl' is L_vlb, in
+        'rescaled_kl' times num_timesteps, which estimates that sum.
       num_timesteps: of the schedule in use.
     """
     if loss in ('kl', 'rescaled_kl'):

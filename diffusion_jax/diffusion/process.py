@@ -1,9 +1,9 @@
 """The diffusion process: levels, transitions, and the one place where parameterizations are converted.
 
-    x_t = signal·x_0 + noise·eps,   signal = √ᾱ_t, noise = √(1−ᾱ_t)                      DDPM (2006.11239), eq. 4
-    q(x_{t-1}|x_t, x_0) = N(mean_x0·x_0 + mean_xt·x_t, β̃_t)                              DDPM, eq. 6 and 7
-    p(x_{t-1}|x_t) = N(mean_x0·x̂_0 + mean_xt·x_t, Σ)                                     DDPM, eq. 11
-    Σ = exp(f·log β_t + (1−f)·log β̃_t)                                                   Improved DDPM (2102.09672), eq. 15
+    x_t = signal·x_0 + noise·eps,  signal = √ᾱ_t,  noise = √(1−ᾱ_t)         DDPM (2006.11239), eq. 4
+    q(x_{t-1}|x_t, x_0) = N(mean_x0·x_0 + mean_xt·x_t, β̃_t)                DDPM, eq. 6 and 7
+    p(x_{t-1}|x_t) = N(mean_x0·x̂_0 + mean_xt·x_t, Σ)                       DDPM, eq. 11
+    Σ = exp(f·log β_t + (1−f)·log β̃_t)                                     Improved DDPM (2102.09672), eq. 15
 
 A denoiser estimates x_0 (x̂_0) and eps from x_t; whichever its network predicts, the other follows from the
 first line. Images are [B, H, W, C]; a coefficient is [] or [B] and belongs to whole images.
@@ -58,7 +58,7 @@ class Prediction(NamedTuple):
 
 
 class Gaussian(NamedTuple):
-    """A diagonal normal; all three broadcast against the image. log_variance is finite where variance is 0."""
+    """A diagonal normal; all three broadcast against x. log_variance is finite where variance is 0."""
 
     mean: Array
     variance: Array
@@ -69,7 +69,7 @@ Denoiser = Callable[[Array, Transition], Prediction]
 
 
 def align(coefficients: Any, x: Array) -> Any:
-    """Gives every array of a pytree, [] or [B], the trailing axes with which it broadcasts against x [B, …]."""
+    """Every array of a pytree, [] or [B], with the trailing axes that let it broadcast against x [B, …]."""
     return jax.tree.map(lambda c: jnp.reshape(c, jnp.shape(c) + (1,) * (x.ndim - jnp.ndim(c))), coefficients)
 
 
@@ -113,8 +113,8 @@ def predict(output: Array, x_t: Array, transition: Transition, kind: str) -> Pre
 
     Args:
       output: [B, H, W, C], or [B, H, W, 2C] with the raw variance in the second half.
-      kind: what the network predicts: 'eps' (DDPM, eq. 12), 'x_0', 'v' = signal·eps − noise·x_0 (Salimans & Ho,
-        2202.00512, appendix D) or 'previous_x', the mean of the posterior.
+      kind: what the network predicts: 'eps' (DDPM, eq. 15), 'x_0', 'v' = signal·eps − noise·x_0 (Salimans &
+        Ho, 2202.00512, appendix D) or 'previous_x', the mean of the posterior.
     """
     value, variance = split(output, x_t)
     return _PREDICTIONS[kind](value, x_t, transition)._replace(variance=variance)

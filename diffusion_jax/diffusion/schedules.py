@@ -2,9 +2,10 @@
 
 The forward process is q(x_t|x_{t-1}) = N(√(1−β_t)·x_{t-1}, β_t), hence with ᾱ_t = ∏_{s≤t} (1−β_s)
 
-    q(x_t|x_0) = N(√ᾱ_t·x_0, 1−ᾱ_t)                                                 DDPM (2006.11239), eq. 4
-    q(x_{t-1}|x_t, x_0) = N(μ̃(x_t, x_0), β̃_t)                                       DDPM, eq. 6
-    μ̃ = √ᾱ_{t-1}·β_t/(1−ᾱ_t) · x_0  +  √(1−β_t)·(1−ᾱ_{t-1})/(1−ᾱ_t) · x_t,   β̃_t = (1−ᾱ_{t-1})/(1−ᾱ_t)·β_t    eq. 7
+    q(x_t|x_0) = N(√ᾱ_t·x_0, 1−ᾱ_t)                                        DDPM (2006.11239), eq. 4
+    q(x_{t-1}|x_t, x_0) = N(μ̃_t, β̃_t)                                      DDPM, eq. 6
+    μ̃_t = √ᾱ_{t-1}·β_t/(1−ᾱ_t) · x_0 + √(1−β_t)·(1−ᾱ_{t-1})/(1−ᾱ_t) · x_t
+    β̃_t = (1−ᾱ_{t-1})/(1−ᾱ_t) · β_t                                        DDPM, eq. 7
 
 Timesteps count from 0, and ᾱ before timestep 0 is 1. Sampling with fewer steps keeps some timesteps of the
 trained process and gives them the betas that leave their ᾱ as they were: Improved DDPM (2102.09672), eq. 19.

@@ -1,11 +1,11 @@
 """Which timesteps to train on: uniform, or by importance where the loss is large.
 
-The importance of a timestep is p_t ∝ √E[L_t²] over its last losses (Improved DDPM, 2102.09672, section 3.3), and
+The importance of a timestep is p_t ∝ √E[L_t²] over its last losses (Improved DDPM, 2102.09672, eq. 18), and
 an example drawn at t weighs 1/(T·p_t), so that the expected loss stays that of uniform sampling.
 
 The state is a plain dict of arrays, saved with the rest of a training state:
   uniform: {'weights': [T]}, all ones;
-  loss_second_moment: {'history': float32 [T, 10], oldest loss first, 'counts': int32 [T], how many there are}.
+  loss_second_moment: {'history': float32 [T, 10], the last losses in order, 'counts': int32 [T], how many}.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from diffusion_jax.evaluation.precision_recall import precision_recall
 
 
 def evaluate_pixels(samples: np.ndarray, reference: np.ndarray) -> dict[str, float]:
-    """Metrics of uint8 images [N, H, W, C] in the space of their pixels; not comparable with those of Inception."""
+    """Metrics of uint8 images [N, H, W, C] with pixels as features; not to be compared with Inception's."""
     samples, reference = pixels(samples), pixels(reference)
     precision, recall = precision_recall(samples, reference)
     distance = frechet_distance(moments(samples), moments(reference))

@@ -1,6 +1,6 @@
 """The Fréchet distance between two Gaussians, fitted to features: FID where the features are Inception's.
 
-Heusel et al. 2017 (arXiv 1706.08500), eq. 6:  d² = |μ_a − μ_b|² + Tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½).
+Heusel et al. 2017 (arXiv 1706.08500):  d² = |μ_a − μ_b|² + Tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def update(moments: Moments, features: np.ndarray) -> Moments:
 
 
 def merge(a: Moments, b: Moments) -> Moments:
-    """The moments of both sets together, without cancellation (Chan, Golub, LeVeque 1979, eq. 2.1)."""
+    """The moments of both sets together, without cancellation (Chan, Golub, LeVeque 1979)."""
     count = a.count + b.count
     shift = b.mean - a.mean
     mean = a.mean + shift * (b.count / count)
@@ -52,7 +52,7 @@ def moments(features: np.ndarray) -> Gaussian:
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """d², never negative, also where covariances are singular.
 
-    Tr (Σ_a Σ_b)^½ is the sum of the singular values of Σ_a^½ Σ_b^½: no root of a matrix that is not symmetric.
+    Tr (Σ_a Σ_b)^½ is the sum of the singular values of Σ_a^½ Σ_b^½; only symmetric matrices need a root.
     """
     cross = np.linalg.svd(_root(a.covariance) @ _root(b.covariance), compute_uv=False).sum()
     difference = np.sum((a.mean - b.mean) ** 2)

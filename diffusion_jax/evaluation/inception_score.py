@@ -8,8 +8,8 @@ import numpy as np
 def inception_score(logits: np.ndarray, split_size: int = 5000) -> float:
     """exp E_x KL(p(y|x) ‖ p(y)) of logits [N, K], taken over consecutive splits and averaged.
 
-    p(y) is the mean within the split; a last short split weighs as much as the others. Published numbers rest on
-    logits without their bias.
+    p(y) is the mean within the split; a last short split weighs as much as the others. Published numbers rest
+    on logits without their bias.
     """
     splits = range(0, len(logits), split_size)
     return float(np.mean([_score(logits[start : start + split_size]) for start in splits]))

@@ -1,7 +1,7 @@
 """Improved precision and recall: Kynkäänniemi et al. 2019 (arXiv 1904.06991).
 
-A set of features is taken for the union of balls, one around each feature, that reach its k-th nearest neighbour
-in the set. Precision: the share of samples within the balls of the reference. Recall: the reverse.
+A set of features is taken for the union of balls, one around each feature, that reach its k-th nearest
+neighbour in the set. Precision: the share of samples within the balls of the reference. Recall: the reverse.
 """
 
 from __future__ import annotations

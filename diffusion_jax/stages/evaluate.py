@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +23,35 @@ from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import SAMPLES_FILE, UNGUIDED, sample_stamp, samples_directory
 from diffusion_jax.workdir import normalise, write_json
 
+logger = logging.getLogger(__name__)
+
 
 def main(run: Run) -> None:
     """Raises CheckFailed, after writing the numbers, where they are below what the config requires."""
-    config = run.experiment.evaluate
     samples = samples_directory(run.workdir, run.experiment.sample.name, sample_stamp(run))
     result = evaluate(run, samples)
     path = _result_path(run)
     write_json(path, result)
-    print(summary(result))
-    agreement = result.get('label_agreement', 1.0)
-    if agreement < config.required_agreement:
+    logger.info('%s:\n%s', path, summary(result))
+    required = run.experiment.evaluate.required_agreement
+    if not _good_enough(run, result):
         raise CheckFailed(
-            f'{path}: label agreement {agreement:.1%} is below the {config.required_agreement:.1%} that '
-            'config.evaluate.required_agreement demands'
+            f'{path}: label agreement is {result["label_agreement"]:.1%}; '
+            f'config.evaluate.required_agreement demands {required:.1%}'
         )
 
 
 def complete(run: Run) -> bool:
-    """Whether the numbers are those of the samples that are there."""
+    """Whether the numbers are those of the samples that are there, and good enough."""
     path = _result_path(run)
-    return path.exists() and json.loads(path.read_text())['protocol'] == normalise(_protocol(run))
+    if not path.exists():
+        return False
+    result = json.loads(path.read_text())
+    return result['protocol'] == normalise(_protocol(run)) and _good_enough(run, result)
+
+
+def _good_enough(run: Run, result: dict[str, Any]) -> bool:
+    return result.get('label_agreement', 1.0) >= run.experiment.evaluate.required_agreement
 
 
 def evaluate(run: Run, directory: Path) -> dict[str, Any]:

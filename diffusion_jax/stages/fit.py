@@ -54,7 +54,6 @@ def fit(
         make_hooks: what to do now and then; see `loop.run`.
     """
     experiment = run.experiment
-    check_stamp(directory, _stamp(experiment, network, config, pretrained))
     data = batches(
         training_source(experiment.data),
         config.batch_size,
@@ -62,6 +61,7 @@ def fit(
         transform=make_transform(experiment.data, augment=True),
         num_workers=experiment.data.num_workers,
     )
+    check_stamp(directory, _stamp(experiment, network, config, pretrained))
     with Checkpoints(directory / CHECKPOINTS, keep=config.keep_checkpoints) as checkpoints:
         state, shardings = _start(run, checkpoints, network, config, pretrained, data)
         train_step = jax.jit(
@@ -111,7 +111,8 @@ def _start(
     if pretrained:
         params, step = load_params(Path(pretrained) / CHECKPOINTS, network)
         logger.info('starts from the parameters of %s, step %d', pretrained, step)
-        start = lambda params: init_state(params, config, num_timesteps, jax.random.split(key)[1])
+        _, state_key = jax.random.split(key)
+        start = functools.partial(init_state, config=config, num_timesteps=num_timesteps, key=state_key)
         return jax.jit(start, out_shardings=shardings)(params), shardings
     return jax.jit(fresh, out_shardings=shardings)(key), shardings
 

@@ -34,13 +34,13 @@ def network_directory(run: Run, name: str) -> Path:
 
 
 def network_stamp(run: Run, name: str) -> dict[str, Any]:
-    """Which parameters a result rests on: the training's folder, relative to the workdir if inside, and step."""
+    """Which parameters a result rests on: the folder of their training and the step."""
     directory = network_directory(run, name)
     step = latest_step(directory / CHECKPOINTS)
     if step is None:
         raise UserError(
-            f'{directory / CHECKPOINTS}: no checkpoint of the {name} there; run the stage {STAGES[name]} first, '
-            f'or set config.pretrained.{name} to a folder such as runs/digits/{name}'
+            f'{directory / CHECKPOINTS}: no checkpoint of the {name}; run the stage {STAGES[name]} first, or '
+            f'set config.pretrained.{name} to a folder such as runs/digits/{name}'
         )
     inside = directory.is_relative_to(run.workdir)
     return {'folder': str(directory.relative_to(run.workdir) if inside else directory), 'step': step}

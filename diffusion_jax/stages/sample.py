@@ -20,7 +20,7 @@ from diffusion_jax.generation.generate import Request, make_generate, make_label
 from diffusion_jax.generation.grid import image_grid, save_png
 from diffusion_jax.generation.shards import Draw, draw_samples, load_samples
 from diffusion_jax.report import Progress
-from diffusion_jax.sharding import check_batch_size, put_batch
+from diffusion_jax.sharding import put_batch
 from diffusion_jax.stages.networks import CLASSIFIER, DIFFUSION, load_network, network_stamp
 from diffusion_jax.stages.run import Run
 from diffusion_jax.workdir import STAMP_FILE, check_stamp, stamp_difference
@@ -34,7 +34,6 @@ _OUTSIDE_THE_RESULT = ('name', 'batch_size', 'unguided', 'grid_columns')
 
 def main(run: Run) -> None:
     config = run.experiment.sample
-    check_batch_size(run.mesh, config.batch_size, 'sample.batch_size')
     stamp = sample_stamp(run)
     directory = samples_directory(run.workdir, config.name, stamp)
     check_stamp(directory, stamp)

@@ -54,8 +54,8 @@ def _validation_hook(run: Run, losses: Losses, writer: MetricsWriter) -> Callabl
     def evaluate(params, batch, key):
         t_key, noise_key = jax.random.split(key)
         t = jax.random.randint(t_key, batch['label'].shape, 0, num_timesteps)
-        values = losses(params, draw_inputs(noise_key, batch, t), None)
-        return batch_metrics(values, t, num_timesteps)
+        inputs = draw_inputs(noise_key, batch, t) | {'weight': jnp.ones(t.shape)}
+        return batch_metrics(losses(params, inputs, None), inputs, num_timesteps)
 
     def validate(step: int, state: TrainState) -> None:
         source = make_source(data, 'test')

@@ -1,7 +1,8 @@
 """Checkpoints of one network's training, kept by Orbax.
 
-A checkpoint is a folder `<step>` of items that can be read alone: `params`, one `ema_<rate>` for every average,
-`training` (optimizer, timestep sampler, key), `data` (the position in the data) and `network` (the architecture).
+A checkpoint is a folder `<step>` of items that can be read alone: `params`, one `ema_<rate>` for every
+average, `training` (optimizer, timestep sampler, key), `data` (the position in the data) and `network` (the
+architecture).
 """
 
 from __future__ import annotations

@@ -11,11 +11,11 @@ class TrainConfig:
 
     Attributes:
         microbatches: the batch is split into so many parts and their gradients are averaged.
-        learning_rate_schedule: 'constant', 'linear' or 'cosine' (both from the learning rate to 0 at `num_steps`).
+        learning_rate_schedule: 'constant', or down to 0 at `num_steps` as 'linear' or 'cosine'.
         warmup_steps: the learning rate rises linearly from 0 over so many steps first.
         clip_norm: gradients of a larger global norm are scaled down to it; 0 is off.
         ema_rates: an average of the parameters is kept for each, ema = rate·ema + (1−rate)·params.
-        ema_warmup: the rate of step n is min(rate, (1+n)/(10+n)): early averages forget the initial parameters.
+        ema_warmup: the rate of step n is min(rate, (1+n)/(10+n)): averages soon forget the start.
         timestep_sampler: 'uniform' or 'loss_second_moment'.
         log_every, validate_every, sample_every, checkpoint_every: in steps; 0 is never, where it makes sense.
     """

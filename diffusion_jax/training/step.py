@@ -49,7 +49,7 @@ def mean_gradients(
 ) -> tuple[Params, dict[str, jax.Array]]:
     """Gradient of mean(weight·loss) over the whole batch, and every loss [B].
 
-    Microbatch i holds the examples i, i+n, i+2n, …: so a batch that is sharded over devices stays where it is.
+    Microbatch i holds the examples i, i+n, i+2n, …: a batch that is sharded over devices stays where it is.
     """
 
     def weighted_loss(params: Params, inputs: Inputs, key: jax.Array | None):
@@ -77,12 +77,15 @@ def mean_gradients(
     return jax.tree.map(lambda g: g / microbatches, total), jax.tree.map(merge, values)
 
 
-def batch_metrics(values: dict[str, jax.Array], t: jax.Array, num_timesteps: int) -> Metrics:
-    """Mean of every loss, and of `loss` by quartile of t (q0: the least noise), as (total, count) pairs."""
-    metrics = {name: (jnp.sum(value), jnp.asarray(value.size)) for name, value in values.items()}
-    for quartile in range(4):
-        inside = (4 * t) // num_timesteps == quartile
-        metrics[f'loss_q{quartile}'] = (jnp.sum(values['loss'] * inside), jnp.sum(inside))
+def batch_metrics(values: dict[str, jax.Array], inputs: Inputs, num_timesteps: int) -> Metrics:
+    """Weighted mean of every loss, over all t and by quartile of t (q0: the least noise), as (total, count)."""
+    quartile = 4 * inputs['t'] // num_timesteps
+    metrics = {}
+    for name, value in values.items():
+        value = value * inputs['weight']
+        metrics[name] = (jnp.sum(value), jnp.asarray(value.size))
+        for q in range(4):
+            metrics[f'{name}_q{q}'] = (jnp.sum(value * (quartile == q)), jnp.sum(quartile == q))
     return metrics
 
 
@@ -98,9 +101,9 @@ def make_update(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         one = jnp.asarray(1)
-        metrics = batch_metrics(values, inputs['t'], num_timesteps)
-        metrics['grad_norm'] = (optax.global_norm(grads), one)
-        metrics['param_norm'] = (optax.global_norm(params), one)
+        metrics = batch_metrics(values, inputs, num_timesteps)
+        metrics['grad_norm'] = (optax.tree.norm(grads), one)
+        metrics['param_norm'] = (optax.tree.norm(params), one)
         metrics['learning_rate'] = (jnp.asarray(rate(state.step)), one)
         return state._replace(
             step=state.step + 1,

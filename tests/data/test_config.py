@@ -22,7 +22,7 @@ def test_sound_settings_pass(config):
     ('config', 'message'),
     [
         (DataConfig('mnist'), 'config.data.name .*mnist.*digits, folder, tfds'),
-        (DataConfig('folder', path='x', labels='suffix'), 'config.data.labels .*suffix.*folder, prefix, none'),
+        (DataConfig('folder', path='x', labels='suffix'), 'config.data.labels .*folder, prefix, none'),
         (DataConfig('folder', path='x', image_channels=4), 'config.data.image_channels is 4.*1, 3'),
         (DataConfig('folder', path='x', image_size=(0, 8)), 'config.data.image_size'),
         (DataConfig('folder', path='x', num_workers=-1), 'config.data.num_workers is -1'),

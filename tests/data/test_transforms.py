@@ -25,7 +25,7 @@ def noise(*shape, seed=0):
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(sides, sides, sides, sides, st.sampled_from([1, 3]), st.integers(0, 99))
 def test_crops_have_the_size_asked_for(height, width, h, w, channels, seed):
     image = noise(height, width, channels)
@@ -35,7 +35,7 @@ def test_crops_have_the_size_asked_for(height, width, h, w, channels, seed):
         assert cropped.dtype == np.uint8
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(sides, sides, sides, sides)
 def test_cover_is_the_smallest_that_covers(height, width, h, w):
     covered = cover(noise(height, width, 3), (h, w)).shape[:2]

@@ -1,6 +1,8 @@
 """The architecture as data."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from diffusion_jax.models import ClassifierConfig, UNetConfig
 from diffusion_jax.models.plan import Layer, plan
@@ -86,3 +88,47 @@ def test_heads(settings, encoder_heads, decoder_heads):
     layout = plan(UNetConfig(image_size=(8, 8), channel_mult=(1,), attention_resolutions=(8,), **settings))
     assert layout.encoder[1][1].heads == layout.middle[1].heads == encoder_heads
     assert layout.decoder[0][1].heads == decoder_heads
+
+
+@given(
+    mult=st.lists(st.sampled_from([0.5, 1, 2, 3]), min_size=1, max_size=5),
+    num_res_blocks=st.integers(1, 4),
+    resblock_updown=st.booleans(),
+    attend=st.sets(st.sampled_from([4, 8, 16, 32, 64])),
+)
+def test_layers_fit_together(mult, num_res_blocks, resblock_updown, attend):
+    layout = plan(
+        UNetConfig(
+            model_channels=64,
+            channel_mult=tuple(mult),
+            num_res_blocks=num_res_blocks,
+            resblock_updown=resblock_updown,
+            attention_resolutions=tuple(attend),
+        )
+    )
+    channels, side, skips = 3, 64, []
+    for block in layout.encoder:
+        channels, side = follow(block, channels, side, attend)
+        skips.append((channels, side))
+    channels, side = follow(layout.middle, channels, side, {side})
+    for block in layout.decoder:
+        skip_channels, skip_side = skips.pop()
+        assert skip_side == side
+        channels, side = follow(block, channels + skip_channels, side, attend)
+    assert not skips
+    assert (channels, side) == (int(64 * mult[0]), 64)
+
+
+def follow(block, channels, side, attend):
+    """Channels and side after the block; attention stands behind a residual block exactly where asked for."""
+    assert len({layer.name for layer in block}) == len(block)
+    plain = [layer for layer in block if layer.kind == 'residual' and layer.resample is None]
+    assert any(layer.kind == 'attention' for layer in block) == bool(plain and side in attend)
+    for layer in block:
+        assert layer.in_channels == channels
+        channels = layer.out_channels
+        if layer.kind == 'upsample' or layer.resample == 'up':
+            side *= 2
+        if layer.kind == 'downsample' or layer.resample == 'down':
+            side //= 2
+    return channels, side

@@ -18,7 +18,8 @@ def check_preprocess(case: Case) -> None:
     tolerance = 0 if case.meta['versions']['pillow'] == PIL.__version__ else 2
     for crop in case.meta['config']['cases']:
         size = (crop['image_size'], crop['image_size'])
-        golden = {key.split('/')[1]: array for key, array in case.arrays.items() if key.startswith(f'{crop["i"]}/')}
+        prefix = f'{crop["i"]}/'
+        golden = {key.removeprefix(prefix): a for key, a in case.arrays.items() if key.startswith(prefix)}
         image = golden.pop('image')
         assert image.shape == (crop['h'], crop['w'], 3)
         for name, expected in golden.items():

@@ -1,13 +1,12 @@
-"""Checks of the diffusion maths: schedules, one-step formulas, losses, whole sampling runs.
+"""Checks of the diffusion maths: schedules, one-step formulas, losses, timestep samplers.
 
 The recorded arrays are NCHW, ours are NHWC. Two quirks of the release are mended in ours. It takes 1−ᾱ in
-float32 in DDIM and in guidance by the score; the difference stays within the tolerances. And it loses the small
-masses of the discretized Gaussian in float32: see `release_log_likelihood`.
+float32 in DDIM and in guidance by the score; the difference stays within the tolerances. And it loses the
+small masses of the discretized Gaussian: see `release_log_likelihood`.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from unittest import mock
 
@@ -16,11 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax import models
-from diffusion_jax.data.transforms import to_uint8
 from diffusion_jax.diffusion import losses, timestep_samplers
-from diffusion_jax.diffusion.guidance import classifier_guidance, clip, score_shift
-from diffusion_jax.diffusion.likelihood import bits_per_dimension, prior_term
+from diffusion_jax.diffusion.guidance import clip, score_shift
+from diffusion_jax.diffusion.likelihood import prior_term
 from diffusion_jax.diffusion.process import (
     Gaussian,
     add_noise,
@@ -39,20 +36,13 @@ from diffusion_jax.diffusion.schedules import (
     row,
     transitions,
 )
+from tests.parity import trajectories
 from tests.parity.case import Case, Check
-from tests.parity.models import load_network
+from tests.parity.trajectories import following_level, nchw, nhwc
 
 KINDS = {'eps': 'eps', 'x0': 'x_0', 'prev': 'previous_x'}
 VARIANCES = {'small': 'fixed_small', 'large': 'fixed_large', 'learned': 'learned', 'range': 'learned_range'}
 LOSSES = {'mse': 'mse', 'rmse': 'rescaled_mse', 'kl': 'kl', 'rkl': 'rescaled_kl'}
-
-
-def nhwc(x):
-    return np.moveaxis(x, -3, -1)
-
-
-def nchw(x):
-    return np.moveaxis(np.asarray(x), -1, -3)
 
 
 # Schedules
@@ -191,6 +181,14 @@ class Math:
             return jax.grad(lambda output: terms(output)['loss'].sum())(output)
         return terms(output)[part]
 
+    def decoder_noise(self, kind, variance, clipped, *_) -> np.ndarray:
+        """One ulp of the release's Φ relative to the mass of every pixel, at t = 0; at most 1."""
+        prediction = self.denoiser(kind, variance, clipped == 'clip1')(self.x_t, self.transition)
+        model = posterior(prediction, self.x_t, self.transition, VARIANCES[variance])
+        mass = np.exp(release_log_likelihood(self.x_0, model.mean, 0.5 * model.log_variance))
+        first = np.reshape(self.t == 0, (-1, 1, 1, 1))
+        return np.where(first, 2.0**-23 / np.maximum(mass, 2.0**-23), 0.0)
+
     def timesteps_seen(self, process, rescaled):
         schedule = self.schedule if process == 'spaced' else (self.schedule[0], int(process[len('base') :]))
         schedule = make_schedule(*schedule, rescale_timesteps=rescaled == 'rescale1')
@@ -231,13 +229,6 @@ class Math:
         return clip(changed)(self.x_t, self.transition).x_0
 
 
-def following_level(table, t):
-    """Level t+1; after the last one the release has pure noise."""
-    pure = table.level._replace(t=jnp.inf, signal=0.0, noise=1.0)
-    levels = jax.tree.map(lambda values, last: jnp.append(values, last), table.level, pure)
-    return jax.tree.map(lambda values: values[t + 1], levels)
-
-
 @jax.custom_jvp
 def release_tanh(x):
     """tanh as PyTorch has it in float32, rounded correctly, and its derivative from the rounded value."""
@@ -271,17 +262,37 @@ def is_diffusion_math(case: Case) -> bool:
 
 def check_diffusion_math(case: Case) -> None:
     ours = Math(case)
-    first = case.arrays['t'] == 0
-    with mock.patch.object(losses, 'discretized_gaussian_log_likelihood', release_log_likelihood):
-        release = {key: ours.answer(key) for key in case.arrays if key.startswith(('vb', 'loss'))}
     for key, expected in case.arrays.items():
         if key in Math.inputs:
             continue
-        is_loss = key in release
-        atol = 1e-6 if is_loss else 1e-4
-        actual = release[key] if is_loss else ours.answer(key)
-        actual = nchw(actual) if expected.ndim == 4 else np.reshape(actual, expected.shape)
-        np.testing.assert_allclose(actual, expected, rtol=2e-4, atol=atol, err_msg=key)
+        if key.startswith(('vb', 'loss')):
+            check_loss(ours, key, expected)
+        else:
+            actual = ours.answer(key)
+            actual = nchw(actual) if expected.ndim == 4 else np.reshape(actual, expected.shape)
+            np.testing.assert_allclose(actual, expected, rtol=2e-4, atol=1e-4, err_msg=key)
+
+
+def check_loss(ours: Math, key: str, expected: np.ndarray) -> None:
+    """With an allowance where the release's decoder likelihood hangs on the last bit of a tanh.
+
+    A gradient may differ by one ulp of its pixel's mass, a loss by one such pixel.
+    """
+    noise = ours.decoder_noise(*key.split('/')[1:])
+    atol = np.array(1e-6)
+    if '/rkl/' in key:
+        atol = min(1e-4, atol * ours.num_timesteps)
+    with mock.patch.object(losses, 'discretized_gaussian_log_likelihood', release_log_likelihood):
+        actual = ours.answer(key)
+    if expected.ndim == 4:
+        actual, noise = nchw(actual), nchw(noise)
+        noise = np.tile(noise, (1, expected.shape[1] // noise.shape[1], 1, 1))
+        rtol = np.where(noise < 0.5, 2e-4 + noise, 1e9)
+    else:
+        nats = 11 * noise.max(axis=(1, 2, 3)) / noise[0].size  # log 1e-12 instead of log 6e-8
+        rtol = 2e-4 + nats / math.log(2) / np.abs(expected)
+    error = np.abs(actual - expected)
+    assert np.all(error <= atol + rtol * np.abs(expected)), (key, error.max())
 
 
 # Likelihood
@@ -292,7 +303,7 @@ def is_discretized_likelihood(case: Case) -> bool:
 
 
 def check_discretized_likelihood(case: Case) -> None:
-    """Ours holds its digits, so that the bound of the release's common range holds for all; so must its floor."""
+    """Ours keeps its digits everywhere; the release's float32 is right only where log_probs > −5 or so."""
     a = case.arrays
     exact = a['log_probs_float64']
     log_probs = losses.discretized_gaussian_log_likelihood(a['x'], a['means'], a['log_scales'])
@@ -337,183 +348,11 @@ def check_second_moment(case: Case) -> None:
     np.testing.assert_allclose(weights.mean() / weights, arrays['is_weights_per_t'], rtol=1e-5)
 
 
-# Whole runs
-
-STEP_TOLERANCE = 1e-3
-FREE_RUN_SENSITIVITIES = 30
-
-
-class Networks:
-    """The networks of a case, each compiled once a batch size."""
-
-    def __init__(self, case: Case, unet: str, classifier: str | None = None):
-        self.y = jnp.asarray(case.arrays['y'], jnp.int32)
-        self.config, params = load_network(case.sibling(f'weights_{unet}'))
-        self.unet = jax.jit(functools.partial(models.apply, self.config, params))
-        if classifier is not None:
-            config, params = load_network(case.sibling(f'weights_{classifier}'))
-            self.classifier = jax.jit(functools.partial(models.apply, config, params))
-
-    def denoiser(self, kind='eps', clipped=True, scale=None):
-        """Batches hold whole repetitions of the recorded batch."""
-
-        def labels(x):
-            return jnp.tile(self.y, len(x) // len(self.y))
-
-        def denoise(x_t, transition):
-            y = labels(x_t) if self.config.num_classes else None
-            return predict(self.unet(x_t, transition.level.t, y), x_t, transition, kind)
-
-        def log_prob(x_t, t):
-            log_probs = jax.nn.log_softmax(self.classifier(x_t, t))
-            return jnp.take_along_axis(log_probs, labels(x_t)[:, None], axis=1)[:, 0]
-
-        denoise = clip(denoise) if clipped else denoise
-        return denoise if scale is None else classifier_guidance(denoise, log_prob, scale)
-
-
-def flat(x):
-    """[steps, B, C, H, W] → [steps·B, H, W, C]: with the x before every step recorded, all steps are one batch."""
-    return jnp.asarray(nhwc(x.reshape(-1, *x.shape[2:])))
-
-
-def before_each_step(start, after):
-    return flat(np.concatenate([start[None], after[:-1]]))
-
-
-def rows(table, order, batch):
-    return row(table, jnp.repeat(jnp.asarray(order), batch))
-
-
-def check_steps(step, table, order, start, noise, recorded, name):
-    """Every step from the recorded x before it."""
-    ours = step(before_each_step(start, recorded), rows(table, order, len(start)), flat(noise))
-    np.testing.assert_allclose(ours, flat(recorded), rtol=0, atol=STEP_TOLERANCE, err_msg=name)
-
-
-def check_free_run(step, table, order, start, noise, recorded, sensitivity, name):
-    """Every step from our own x before it; errors may grow as those of a perturbed start do."""
-    x = nhwc(start)
-    for k, t in enumerate(order):
-        x = step(x, rows(table, [t], len(start)), nhwc(noise[k]))
-        tolerance = FREE_RUN_SENSITIVITIES * sensitivity[k]
-        np.testing.assert_allclose(x, nhwc(recorded[k]), rtol=0, atol=tolerance, err_msg=f'{name} step {k}')
-
-
-def make_step(run, denoise, variance):
-    if run['kind'] == 'ddim':
-        return lambda x_t, transition, noise: ddim_step(denoise, x_t, transition, noise, run['eta'])
-    return lambda x_t, transition, noise: ddpm_step(denoise, x_t, transition, noise, variance)
-
-
-def check_run(case: Case, networks: Networks, name: str) -> None:
-    config, arrays = case.meta['config'], case.arrays
-    run = config['runs'][name]
-    schedule = make_schedule(
-        config['noise_schedule'],
-        config['diffusion_steps'],
-        run['timestep_respacing'],
-        config['rescale_timesteps'],
-    )
-    table, order = transitions(schedule), range(len(schedule.betas))[::-1]
-    start, tape, recorded = arrays['x_T'], arrays['noise_tape'][: len(order)], arrays[f'{name}/x']
-    variance = 'learned_range' if config['learn_sigma'] else 'fixed_large'
-    guided = networks.denoiser(clipped=run['clip_denoised'], scale=run['classifier_scale'])
-    step = make_step(run, guided, variance)
-    check_steps(step, table, order, start, tape, recorded, name)
-    sensitivity = case.meta['sensitivity_max_abs_diff_for_1e6_perturbation_of_x_T'][name]
-    check_free_run(step, table, order, start, tape, recorded, sensitivity, name)
-
-    shown = score_shift(guided) if run['kind'] == 'ddim' else guided
-    for part, k in (('first', 0), ('last', -1)):
-        before = nhwc(start if k == 0 else recorded[-2])
-        x_0 = shown(before, rows(table, [order[k]], len(start))).x_0
-        expected = arrays[f'{name}/pred_xstart_{part}']
-        np.testing.assert_allclose(nchw(x_0), expected, rtol=2e-4, atol=STEP_TOLERANCE, err_msg=f'{name} {part}')
-    if run['classifier_scale'] is not None:
-        seen = case.meta['cond_fn_timesteps_seen'][name]
-        np.testing.assert_allclose(table.level.t[::-1], seen, rtol=1e-6)
-    if f'uint8_of_{name}' in arrays:
-        np.testing.assert_array_equal(to_uint8(nhwc(recorded[-1])), arrays[f'uint8_of_{name}'])
-
-
-def check_reverse(networks: Networks, table, arrays, clipped: bool) -> None:
-    start, recorded = arrays['x0_for_reverse'], arrays[f'ddim_reverse_clip{clipped:d}/x']
-    order = jnp.repeat(jnp.arange(len(recorded)), len(start))
-    ours = ddim_reverse_step(
-        networks.denoiser(clipped=clipped),
-        before_each_step(start, recorded),
-        row(table, order),
-        following_level(table, order),
-    )
-    np.testing.assert_allclose(ours, flat(recorded), rtol=0, atol=STEP_TOLERANCE)
-
-
-def check_bits_per_dimension(networks: Networks, table, arrays, variance: str, clipped: bool) -> None:
-    """The release walks down from the largest t, along its tape; our table begins at 0."""
-    x_0 = jnp.asarray(nhwc(arrays['x0_for_reverse']))
-    tape = jnp.asarray(nhwc(arrays['noise_tape'][: len(table.level.t)]))[::-1]
-    denoise = networks.denoiser(clipped=clipped)
-    bits = jax.jit(lambda x_0, tape: bits_per_dimension(denoise, x_0, table, tape.__getitem__, variance))
-    bits = bits(x_0, tape)
-    ours = {
-        'total_bpd': bits['total'],
-        'prior_bpd': bits['prior'],
-        'vb': bits['vb'][:, ::-1],
-        'xstart_mse': bits['x_0_mse'][:, ::-1],
-        'mse': bits['eps_mse'][:, ::-1],
-    }
-    prefix = f'bpd_clip{clipped:d}/'
-    for key, expected in arrays.items():
-        if key.startswith(prefix):
-            np.testing.assert_allclose(ours[key[len(prefix) :]], expected, rtol=1e-3, atol=1e-5, err_msg=key)
-
-
-def check_unconditional(case: Case) -> None:
-    config, arrays = case.meta['config']['uncond'], case.arrays
-    networks = Networks(case, config['unet'])
-    for name, num_timesteps in config['steps'].items():
-        kind, variance = name.split('_')[:2]
-        schedule = make_schedule(
-            config['noise_schedule'], num_timesteps, config['timestep_respacing'], name.endswith('rescale')
-        )
-        denoise = networks.denoiser({'x0pred': 'x_0', 'eps': 'eps'}[kind])
-        variance = {'fixedlarge': 'fixed_large', 'fixedsmall': 'fixed_small'}[variance]
-        step = make_step({'kind': 'ddpm'}, denoise, variance)
-        recorded = arrays[f'uncond_{name}/x']
-        order = range(len(recorded))[::-1]
-        tape = arrays['noise_tape'][: len(order)]
-        check_steps(step, transitions(schedule), order, arrays['x_T'], tape, recorded, name)
-
-
-def is_trajectories(case: Case) -> bool:
-    return 'runs' in case.meta.get('config', {}) and 'noise_tape' in case.meta['arrays']
-
-
-def check_trajectories(case: Case) -> None:
-    config, arrays = case.meta['config'], case.arrays
-    networks = Networks(case, config['unet'], config['classifier'])
-    for name in config['runs']:
-        check_run(case, networks, name)
-    schedule = make_schedule(
-        config['noise_schedule'],
-        config['diffusion_steps'],
-        config['reverse_and_bpd_respacing'],
-        config['rescale_timesteps'],
-    )
-    table = transitions(schedule)
-    variance = 'learned_range' if config['learn_sigma'] else 'fixed_large'
-    for clipped in (True, False):
-        check_reverse(networks, table, arrays, clipped)
-        check_bits_per_dimension(networks, table, arrays, variance, clipped)
-    check_unconditional(case)
-
-
 CHECKS = [
     Check(is_schedules, check_schedules),
     Check(is_respacing, check_respacing),
     Check(is_diffusion_math, check_diffusion_math),
     Check(is_discretized_likelihood, check_discretized_likelihood),
     Check(is_second_moment, check_second_moment),
-    Check(is_trajectories, check_trajectories),
+    *trajectories.CHECKS,
 ]

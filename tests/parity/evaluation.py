@@ -11,11 +11,12 @@ from tests.parity.case import Case, Check
 
 
 def check_metrics(case: Case) -> None:
-    checks = {'fid': _check_frechet, 'pr': _check_precision_recall}
-    groups = {tuple(key.split('/')[:2]) for key in case.arrays if key.count('/') == 2 and not key.startswith('is/')}
-    for kind, name in sorted(groups):
-        prefix = f'{kind}/{name}/'
-        checks[kind]({key.removeprefix(prefix): a for key, a in case.arrays.items() if key.startswith(prefix)})
+    for features in case.arrays:
+        if features.endswith('/features_ref'):
+            prefix = features.removesuffix('features_ref')
+            golden = {key.removeprefix(prefix): a for key, a in case.arrays.items() if key.startswith(prefix)}
+            check = {'fid': _check_frechet, 'pr': _check_precision_recall}[prefix.split('/')[0]]
+            check(golden)
     _check_inception_score(case)
 
 

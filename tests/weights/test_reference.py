@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import json
+import math
 from pathlib import Path
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax.errors import UserError
-from diffusion_jax.models import ClassifierConfig, UNetConfig, init, param_shapes
+from diffusion_jax.models import ClassifierConfig, UNetConfig, param_shapes
 from diffusion_jax.weights.reference import from_reference, reference_shapes, to_reference
 from tests.parity.models import config_from_release
 
@@ -25,22 +26,28 @@ TINY = dict(
 )
 
 
-@pytest.fixture(scope='module')
-def released():
-    with gzip.open(RELEASED, 'rt') as file:
-        return json.load(file)
+with gzip.open(RELEASED, 'rt') as file:
+    CHECKPOINTS = json.load(file)
+
+# One of each kind; tracing the others, which differ in size only, takes a while.
+FAST = ('64x64_diffusion', '64_256_upsampler', '64x64_classifier')
 
 
-def test_shapes_of_released_checkpoints(released):
-    assert len(released) == 15
-    for name, checkpoint in released.items():
-        config = config_from_release(checkpoint['module'], checkpoint['module_args'], checkpoint['resolved'])
-        # Dropout has no parameters: without it, networks that differ only there are evaluated once.
-        shapes = reference_shapes(dataclasses.replace(config, dropout=0.0))
-        recorded = {key: tuple(shape) for key, (shape, _) in checkpoint['state_dict'].items()}
-        assert shapes == recorded, name
-        assert list(shapes) == list(recorded), name
-        assert sum(int(np.prod(shape)) for shape in shapes.values()) == checkpoint['total_params'], name
+def test_there_are_fifteen_checkpoints():
+    assert len(CHECKPOINTS) == 15
+
+
+@pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in CHECKPOINTS]
+)
+def test_keys_and_shapes_of_released_checkpoints(name):
+    checkpoint = CHECKPOINTS[name]
+    config = config_from_release(checkpoint['module'], checkpoint['module_args'], checkpoint['resolved'])
+    # Dropout has no parameters; without it, networks that differ there only are traced once.
+    shapes = reference_shapes(dataclasses.replace(config, dropout=0.0))
+    recorded = {key: tuple(shape) for key, (shape, _) in checkpoint['state_dict'].items()}
+    assert list(shapes.items()) == list(recorded.items())
+    assert sum(math.prod(shape) for shape in shapes.values()) == checkpoint['total_params']
 
 
 VARIANTS = [
@@ -108,7 +115,7 @@ def test_mismatch_names_keys_and_shapes():
 
 
 def test_mismatch_of_our_params_is_named_too():
-    params = jax.jit(init, static_argnums=0)(VARIANTS[3], jax.random.key(0))
+    params = from_reference(VARIANTS[3], random_state(VARIANTS[3]))
     del params['head']['norm']
     with pytest.raises(UserError, match=r'head/norm/scale: \(64,\) expected, nothing found'):
         to_reference(VARIANTS[3], params)

@@ -12,7 +12,7 @@ from diffusion_jax.errors import UserError
 
 
 class Source(Protocol):
-    """Images by index, each of its own size. A source that holds arrays offers `gather` as well (ArraySource)."""
+    """Images by index, each of its own size. One that holds arrays also offers `gather`; see ArraySource."""
 
     class_names: tuple[str, ...]  # the name of label i is class_names[i]; empty where images have no labels
 
@@ -24,12 +24,11 @@ class Source(Protocol):
 
 
 def make_source(config: DataConfig, split: str) -> Source:
-    """The images of `split`, 'train' or 'test'. Raises UserError where they cannot be read as the config says."""
+    """The images of `split`, 'train' or 'test'. Raises UserError where they are not as the config says."""
     source = {'digits': _digits, 'folder': _folder, 'tfds': _tfds}[config.name](config, split)
-    if source.class_names and len(source.class_names) != config.num_classes:
-        raise UserError(
-            f'config.data.num_classes is {config.num_classes}; the images have {len(source.class_names)} classes'
-        )
+    found = len(source.class_names)
+    if found and found != config.num_classes:
+        raise UserError(f'config.data.num_classes is {config.num_classes}; the images have {found} classes')
     return source
 
 

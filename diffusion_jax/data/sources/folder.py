@@ -56,7 +56,7 @@ def folder_source(
     number = {name: i for i, name in enumerate(class_names)}
     for path, name in zip(paths, classes, strict=True):
         if name not in number:
-            raise UserError(f'{path}: its class {name!r} is not among the {len(number)} of the training images')
+            raise UserError(f'{path}: its class {name!r} has no training images; remove it or add some')
     return FolderSource(paths, np.array([number[name] for name in classes], np.int32), class_names, channels)
 
 
@@ -86,7 +86,7 @@ def _sub_folder(path: str, root: str) -> str:
     name, *rest = os.path.relpath(path, root).split(os.sep)
     if not rest:
         raise UserError(
-            f"{path}: lies in no sub-folder; config.data.labels='folder' wants one a class; or set 'prefix' or 'none'"
+            f"{path}: lies in no sub-folder; make one a class, or set config.data.labels='prefix' or 'none'"
         )
     return name
 

@@ -29,18 +29,22 @@ def tfds_source(name: str, data_dir: str, split: str, channels: int) -> TfdsSour
     """
     import tensorflow_datasets as tfds
 
+    data_dir = data_dir or tfds.core.constants.DATA_DIR
+    unprepared = UserError(
+        f'{data_dir} holds no {name} as ArrayRecord files; run `tfds build {name} --file_format=array_record'
+        f' --data_dir={data_dir}` where TensorFlow is installed'
+    )
     try:
-        builder = tfds.builder(name, data_dir=data_dir or None, file_format='array_record')
+        builder = tfds.builder(name, data_dir=data_dir, file_format='array_record')
     except tfds.core.DatasetNotFoundError:
         raise UserError(f'config.data.tfds_name is {name!r}; there is no such data set') from None
+    except ValueError as error:  # it lies there in another format
+        raise unprepared from error
     if not builder.is_prepared():
-        raise UserError(
-            f'{builder.data_path}: {name} is not prepared as ArrayRecord; run `tfds build {name}'
-            f' --file_format=array_record --data_dir={builder.data_dir}` where TensorFlow is installed'
-        )
+        raise unprepared
     features = builder.info.features
     if 'image' not in features or features['image'].shape[-1] != channels:
-        raise UserError(f'{name}: must have a feature "image" of {channels} channels (config.data.image_channels)')
+        raise UserError(f'{name}: has no images of {channels} channels, as config.data.image_channels says')
     try:
         records = builder.as_data_source(split=split)
     except (KeyError, ValueError) as error:

@@ -36,8 +36,8 @@ def ddim_step(
 def ddim_reverse_step(denoise: Denoiser, x_t: Array, transition: Transition, following: Level) -> Array:
     """From x_t to the noisier level `following`: the step of η = 0 with time reversed.
 
-    The prediction made at x_t stands for the one at the end of the step, so that a round trip is exact only in
-    the limit of many steps. Guidance plays no part.
+    The prediction made at x_t stands for the one at the end of the step: a round trip is exact only in the
+    limit of many steps. Guidance plays no part.
     """
     prediction = denoise(x_t, transition)
     return add_noise(prediction.x_0, prediction.eps, following)

@@ -1,0 +1,128 @@
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffusion_jax.diffusion.schedules import (
+    betas,
+    float64_transitions,
+    make_schedule,
+    respace,
+    respaced_timesteps,
+    row,
+    transitions,
+)
+
+
+@st.composite
+def spacings(draw):
+    """(num_timesteps, a respacing that it allows)"""
+    num_timesteps = draw(st.integers(20, 300))
+    sections = draw(st.integers(1, 4))
+    counts = [draw(st.integers(0, num_timesteps // sections)) for _ in range(sections)]
+    return num_timesteps, ','.join(map(str, [counts[0] or 1, *counts[1:]]))
+
+
+@settings(deadline=None)
+@given(spacings(), st.sampled_from(['linear', 'cosine']))
+def test_respacing_keeps_alpha_bar_at_the_timesteps_kept(spacing, name):
+    num_timesteps, spec = spacing
+    full, respaced = make_schedule(name, num_timesteps), make_schedule(name, num_timesteps, spec)
+    kept = respaced.timesteps
+    assert len(kept) == sum(map(int, spec.split(',')))
+    assert np.all(np.diff(kept) > 0) and kept[0] >= 0 and kept[-1] < num_timesteps
+    np.testing.assert_array_equal(respaced.alpha_bar, full.alpha_bar[kept])
+    np.testing.assert_allclose(np.cumprod(1 - respaced.betas), respaced.alpha_bar, rtol=1e-9, atol=1e-15)
+    np.testing.assert_array_equal(respaced.t, kept)
+
+
+@pytest.mark.parametrize('name', ['linear', 'cosine'])
+def test_no_respacing_is_the_identity(name):
+    schedule = make_schedule(name, 1000)
+    np.testing.assert_allclose(schedule.betas, betas(name, 1000), rtol=1e-10)
+    np.testing.assert_array_equal(schedule.timesteps, np.arange(1000))
+
+
+def test_respacing_twice_remembers_the_original_timesteps():
+    schedule = make_schedule('linear', 1000, 'ddim100', rescale_timesteps=True)
+    twice = respace(schedule, 'ddim25')
+    np.testing.assert_array_equal(twice.timesteps, np.arange(0, 1000, 40))
+    np.testing.assert_allclose(twice.alpha_bar, make_schedule('linear', 1000, 'ddim25').alpha_bar)
+
+
+def test_the_network_sees_timesteps_of_the_original_process_scaled_where_it_learned_so():
+    assert make_schedule('cosine', 4000, '3').t.tolist() == [0, 2000, 3999]
+    assert make_schedule('cosine', 4000, '3', rescale_timesteps=True).t.tolist() == [0, 500, 999.75]
+
+
+@pytest.mark.parametrize(
+    ('spec', 'message'),
+    [
+        ('ddim1', 'no whole stride'),
+        ('ddim600', 'no whole stride'),
+        ('2000', 'wants 2000 timesteps of a section that has 1000'),
+        ('10,501', 'wants 501 timesteps of a section that has 500'),
+        ('0', 'keeps no timestep'),
+        ('ten', 'is none of'),
+        ('10,', 'is none of'),
+        ('ddim', 'is none of'),
+        ('-5', 'is none of'),
+    ],
+)
+def test_impossible_respacings_are_refused(spec, message):
+    with pytest.raises(ValueError, match=message):
+        respaced_timesteps(1000, spec)
+
+
+def test_impossible_schedules_are_refused():
+    with pytest.raises(ValueError, match='at least 20 timesteps, not 19'):
+        betas('linear', 19)
+    with pytest.raises(ValueError, match="no noise schedule is called 'sigmoid'"):
+        betas('sigmoid', 1000)
+    with pytest.raises(ValueError, match='at least one timestep'):
+        betas('cosine', 0)
+
+
+@pytest.mark.parametrize(
+    ('name', 'num_timesteps', 'respacing'),
+    [
+        ('linear', 1000, ''),
+        ('linear', 1000, '1'),
+        ('linear', 20, ''),
+        ('cosine', 1, ''),
+        ('cosine', 4000, ''),
+    ],
+)
+def test_transitions_are_finite_and_chained(name, num_timesteps, respacing):
+    table = transitions(make_schedule(name, num_timesteps, respacing))
+    for values in jax.tree.leaves(table):
+        assert values.dtype == np.float32 and np.all(np.isfinite(values))
+    assert table.previous.signal[0] == 1 and table.previous.noise[0] == 0
+    for before, level in zip(table.previous, table.level, strict=True):
+        np.testing.assert_array_equal(before[1:], level[:-1])
+
+
+def test_small_levels_of_noise_keep_their_digits():
+    """√(1−ᾱ) of the first timestep is √β = 0.01; ᾱ in float32 would spoil its fourth digit."""
+    table = transitions(make_schedule('linear', 1000))
+    np.testing.assert_allclose(table.level.noise[0], 0.01, rtol=1e-6)
+
+
+def test_the_posterior_is_that_of_two_gaussians():
+    """q(x_{t-1}|x_t, x_0) from the precisions of q(x_{t-1}|x_0) and q(x_t|x_{t-1})."""
+    schedule = make_schedule('cosine', 100, '10,5')
+    table = float64_transitions(schedule)
+    beta, signal, noise = (v[1:] for v in (schedule.betas, table.previous.signal, table.previous.noise))
+    precision = 1 / noise**2 + (1 - beta) / beta
+    np.testing.assert_allclose(np.exp(table.log_posterior[1:]), 1 / precision)
+    np.testing.assert_allclose(table.mean_x0[1:], signal / noise**2 / precision)
+    np.testing.assert_allclose(table.mean_xt[1:], np.sqrt(1 - beta) / beta / precision)
+
+
+def test_row_takes_one_or_a_batch():
+    table = transitions(make_schedule('linear', 100))
+    assert row(table, 3).level.t.shape == ()
+    batch = row(table, np.array([3, 0]))
+    np.testing.assert_array_equal(batch.previous.t, [2, 0])
+    np.testing.assert_array_equal(batch.log_beta, table.log_beta[np.array([3, 0])])

@@ -1,0 +1,125 @@
+"""The parts of networks, against plain NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffusion_jax.models.attention import attend, split_heads
+from diffusion_jax.models.layers import (
+    add_residual,
+    conv3x3,
+    downsample,
+    group_norm,
+    linear,
+    timestep_embedding,
+    upsample,
+)
+
+
+@pytest.fixture
+def rngs():
+    return nnx.Rngs(params=jax.random.key(0))
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+@given(t=st.floats(0, 1000, width=32), dim=st.integers(2, 9))
+def test_timestep_embedding(t, dim):
+    half = dim // 2
+    angles = t * 10000.0 ** (-np.arange(half) / half)
+    expected = np.concatenate([np.cos(angles), np.sin(angles), np.zeros(dim % 2)])
+    np.testing.assert_allclose(timestep_embedding(jnp.array([t]), dim)[0], expected, atol=1e-4)
+
+
+def test_timestep_embedding_of_integers_is_that_of_floats():
+    t = jnp.array([0, 1, 999])
+    embedding = timestep_embedding(t, 8)
+    assert embedding.dtype == jnp.float32
+    np.testing.assert_array_equal(embedding, timestep_embedding(t.astype(jnp.float32), 8))
+
+
+def test_resampling():
+    x = normal(2, 4, 6, 3)
+    np.testing.assert_array_equal(upsample(x)[:, 1::2, ::2], x)
+    np.testing.assert_allclose(downsample(upsample(jnp.asarray(x))), x, rtol=1e-6)
+    np.testing.assert_allclose(downsample(x)[0, 0, 1], x[0, :2, 2:4].mean(axis=(0, 1)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('stride', [1, 2])
+def test_convolution_is_padded_alike_on_all_sides(rngs, stride):
+    x = normal(1, 4, 6, 2)
+    conv = conv3x3(2, 3, rngs, stride=stride)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    kernel, bias = np.asarray(conv.kernel[...]), np.asarray(conv.bias[...])
+    y = conv(x)
+    assert y.shape == (1, 4 // stride, 6 // stride, 3)
+    for row in range(y.shape[1]):
+        for column in range(y.shape[2]):
+            i, j = stride * row, stride * column
+            window = padded[0, i : i + 3, j : j + 3]
+            np.testing.assert_allclose(y[0, row, column], np.einsum('hwi,hwio->o', window, kernel) + bias, atol=1e-5)
+
+
+@pytest.mark.parametrize(('dtype', 'mean', 'deviation'), [('float32', 100, 0.01), ('bfloat16', 4, 1)])
+def test_group_norm_is_in_float32_and_keeps_its_digits_at_a_large_mean(rngs, dtype, mean, deviation):
+    x = (mean + deviation * jnp.asarray(normal(2, 8, 8, 64))).astype(dtype)
+    groups = np.asarray(x, np.float64).reshape(2, 64, 32, 2)
+    variance = groups.var(axis=(1, 3), keepdims=True)
+    expected = (groups - groups.mean(axis=(1, 3), keepdims=True)) / np.sqrt(variance + 1e-5)
+    y = group_norm(64, rngs, dtype)(x)
+    assert y.dtype == dtype
+    # bfloat16 rounds the result, and nothing before it, to 8 bits.
+    np.testing.assert_allclose(np.asarray(y, np.float64).reshape(expected.shape), expected, rtol=2**-8, atol=2e-3)
+
+
+@pytest.mark.parametrize('make', [linear, conv3x3])
+def test_initial_values_are_uniform_within_the_inverse_root_of_fan_in(rngs, make):
+    module = make(64, 128, rngs)
+    bound = (64 * (9 if make is conv3x3 else 1)) ** -0.5
+    for values in (np.asarray(module.kernel[...]), np.asarray(module.bias[...])):
+        assert np.abs(values).max() <= bound
+        assert np.abs(values).max() > 0.95 * bound
+        np.testing.assert_allclose(values.std(), bound / np.sqrt(3), rtol=0.1)
+    zeros = make(64, 128, rngs, zero=True)
+    assert not np.any(zeros.kernel[...]) and not np.any(zeros.bias[...])
+
+
+def test_rescaled_residual_keeps_the_variance():
+    x, h = normal(10_000), normal(10_000, seed=1)
+    np.testing.assert_allclose(add_residual(x, h, rescale=True).var(), 1, rtol=0.05)
+    np.testing.assert_allclose(add_residual(x, h, rescale=False), x + h)
+
+
+def test_attend():
+    q, k, v = normal(2, 3, 4, 8), normal(2, 5, 4, 8, seed=1), normal(2, 5, 4, 8, seed=2)
+    weights = np.exp(np.einsum('bmhc,bnhc->bhmn', q, k) / np.sqrt(8))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    expected = np.einsum('bhmn,bnhc->bmhc', weights, v).reshape(2, 3, 32)
+    np.testing.assert_allclose(attend(q, k, v), expected, atol=1e-5)
+
+
+def test_softmax_is_in_float32():
+    # Logits that differ by less than bfloat16 can tell: 256 and 257.
+    q = jnp.full((1, 1, 1, 1), 1, jnp.bfloat16)
+    k = jnp.array([256, 258], jnp.bfloat16).reshape(1, 2, 1, 1)
+    v = jnp.array([0, 1], jnp.bfloat16).reshape(1, 2, 1, 1)
+    h = attend(q, k, v)
+    assert h.dtype == jnp.bfloat16
+    np.testing.assert_allclose(h.astype(np.float32), jax.nn.sigmoid(2.0), rtol=1e-2)
+
+
+def test_orders_of_qkv_channels():
+    heads, channels = 2, 4
+    # Channel values spell out what they are: 100·(q, k or v) + 10·head + channel.
+    part, head, channel = np.meshgrid(range(3), range(heads), range(channels), indexing='ij')
+    new = (100 * part + 10 * head + channel)[None, None]
+    legacy = np.swapaxes(new, 2, 3)
+    for order, qkv in (('new', new), ('legacy', legacy)):
+        for i, array in enumerate(split_heads(jnp.asarray(qkv.reshape(1, 1, -1)), heads, order)):
+            np.testing.assert_array_equal(array, new[:, :, i])

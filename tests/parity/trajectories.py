@@ -1,0 +1,211 @@
+"""Checks of whole sampling runs: every step from the recorded x before it, and the run on its own.
+
+Recorded images are [..., C, H, W], ours [..., H, W, C].
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion_jax import models
+from diffusion_jax.data.transforms import to_uint8
+from diffusion_jax.diffusion.guidance import classifier_guidance, clip, score_shift
+from diffusion_jax.diffusion.likelihood import bits_per_dimension
+from diffusion_jax.diffusion.process import predict
+from diffusion_jax.diffusion.samplers.ddim import ddim_reverse_step, ddim_step
+from diffusion_jax.diffusion.samplers.ddpm import ddpm_step
+from diffusion_jax.diffusion.schedules import make_schedule, row, transitions
+from tests.parity.case import Case, Check
+from tests.parity.models import load_network
+
+STEP_TOLERANCE = 1e-3
+FREE_RUN_SENSITIVITIES = 30
+
+
+def nhwc(x):
+    return np.moveaxis(x, -3, -1)
+
+
+def nchw(x):
+    return np.moveaxis(np.asarray(x), -1, -3)
+
+
+def following_level(table, t):
+    """Level t+1; after the last one the release has pure noise."""
+    pure = table.level._replace(t=jnp.inf, signal=0.0, noise=1.0)
+    levels = jax.tree.map(lambda values, last: jnp.append(values, last), table.level, pure)
+    return jax.tree.map(lambda values: values[t + 1], levels)
+
+
+class Networks:
+    """The networks of a case, each compiled once a batch size."""
+
+    def __init__(self, case: Case, unet: str, classifier: str | None = None):
+        self.y = jnp.asarray(case.arrays['y'], jnp.int32)
+        self.config, params = load_network(case.sibling(f'weights_{unet}'))
+        self.unet = jax.jit(functools.partial(models.apply, self.config, params))
+        if classifier is not None:
+            config, params = load_network(case.sibling(f'weights_{classifier}'))
+            self.classifier = jax.jit(functools.partial(models.apply, config, params))
+
+    def denoiser(self, kind='eps', clipped=True, scale=None):
+        """Batches hold whole repetitions of the recorded batch."""
+
+        def labels(x):
+            return jnp.tile(self.y, len(x) // len(self.y))
+
+        def denoise(x_t, transition):
+            y = labels(x_t) if self.config.num_classes else None
+            return predict(self.unet(x_t, transition.level.t, y), x_t, transition, kind)
+
+        def log_prob(x_t, t):
+            log_probs = jax.nn.log_softmax(self.classifier(x_t, t))
+            return jnp.take_along_axis(log_probs, labels(x_t)[:, None], axis=1)[:, 0]
+
+        denoise = clip(denoise) if clipped else denoise
+        return denoise if scale is None else classifier_guidance(denoise, log_prob, scale)
+
+
+def flat(x):
+    """[steps, B, C, H, W] → [steps·B, H, W, C]: as every x is recorded, all steps of a run are one batch."""
+    return jnp.asarray(nhwc(x.reshape(-1, *x.shape[2:])))
+
+
+def before_each_step(start, after):
+    return flat(np.concatenate([start[None], after[:-1]]))
+
+
+def rows(table, order, batch):
+    return row(table, jnp.repeat(jnp.asarray(order), batch))
+
+
+def check_steps(step, table, order, start, noise, recorded, name):
+    """Every step from the recorded x before it."""
+    ours = step(before_each_step(start, recorded), rows(table, order, len(start)), flat(noise))
+    np.testing.assert_allclose(ours, flat(recorded), rtol=0, atol=STEP_TOLERANCE, err_msg=name)
+
+
+def check_free_run(step, table, order, start, noise, recorded, sensitivity, name):
+    """Every step from our own x before it; errors may grow as those of a perturbed start do."""
+    x = nhwc(start)
+    for k, t in enumerate(order):
+        x = step(x, rows(table, [t], len(start)), nhwc(noise[k]))
+        tolerance = FREE_RUN_SENSITIVITIES * sensitivity[k]
+        np.testing.assert_allclose(x, nhwc(recorded[k]), rtol=0, atol=tolerance, err_msg=f'{name} step {k}')
+
+
+def make_step(run, denoise, variance):
+    if run['kind'] == 'ddim':
+        return lambda x_t, transition, noise: ddim_step(denoise, x_t, transition, noise, run['eta'])
+    return lambda x_t, transition, noise: ddpm_step(denoise, x_t, transition, noise, variance)
+
+
+def check_run(case: Case, networks: Networks, name: str) -> None:
+    config, arrays = case.meta['config'], case.arrays
+    run = config['runs'][name]
+    schedule = make_schedule(
+        config['noise_schedule'],
+        config['diffusion_steps'],
+        run['timestep_respacing'],
+        config['rescale_timesteps'],
+    )
+    table, order = transitions(schedule), range(len(schedule.betas))[::-1]
+    start, tape, recorded = arrays['x_T'], arrays['noise_tape'][: len(order)], arrays[f'{name}/x']
+    variance = 'learned_range' if config['learn_sigma'] else 'fixed_large'
+    guided = networks.denoiser(clipped=run['clip_denoised'], scale=run['classifier_scale'])
+    step = make_step(run, guided, variance)
+    check_steps(step, table, order, start, tape, recorded, name)
+    sensitivity = case.meta['sensitivity_max_abs_diff_for_1e6_perturbation_of_x_T'][name]
+    check_free_run(step, table, order, start, tape, recorded, sensitivity, name)
+
+    shown = score_shift(guided) if run['kind'] == 'ddim' else guided
+    for part, k in (('first', 0), ('last', -1)):
+        before = nhwc(start if k == 0 else recorded[-2])
+        x_0 = shown(before, rows(table, [order[k]], len(start))).x_0
+        expected = arrays[f'{name}/pred_xstart_{part}']
+        error = np.abs(nchw(x_0) - expected) - 2e-4 * np.abs(expected)
+        assert error.max() < STEP_TOLERANCE, (name, part)
+    if run['classifier_scale'] is not None:
+        seen = case.meta['cond_fn_timesteps_seen'][name]
+        np.testing.assert_allclose(table.level.t[::-1], seen, rtol=1e-6)
+    if f'uint8_of_{name}' in arrays:
+        np.testing.assert_array_equal(to_uint8(nhwc(recorded[-1])), arrays[f'uint8_of_{name}'])
+
+
+def check_reverse(networks: Networks, table, arrays, clipped: bool) -> None:
+    start, recorded = arrays['x0_for_reverse'], arrays[f'ddim_reverse_clip{clipped:d}/x']
+    order = jnp.repeat(jnp.arange(len(recorded)), len(start))
+    ours = ddim_reverse_step(
+        networks.denoiser(clipped=clipped),
+        before_each_step(start, recorded),
+        row(table, order),
+        following_level(table, order),
+    )
+    np.testing.assert_allclose(ours, flat(recorded), rtol=0, atol=STEP_TOLERANCE)
+
+
+def check_bits_per_dimension(networks: Networks, table, arrays, variance: str, clipped: bool) -> None:
+    """The release walks down from the largest t, along its tape; our table begins at 0."""
+    x_0 = jnp.asarray(nhwc(arrays['x0_for_reverse']))
+    tape = jnp.asarray(nhwc(arrays['noise_tape'][: len(table.level.t)]))[::-1]
+    denoise = networks.denoiser(clipped=clipped)
+    bits = jax.jit(lambda x_0, tape: bits_per_dimension(denoise, x_0, table, tape.__getitem__, variance))
+    bits = bits(x_0, tape)
+    ours = {
+        'total_bpd': bits['total'],
+        'prior_bpd': bits['prior'],
+        'vb': bits['vb'][:, ::-1],
+        'xstart_mse': bits['x_0_mse'][:, ::-1],
+        'mse': bits['eps_mse'][:, ::-1],
+    }
+    prefix = f'bpd_clip{clipped:d}/'
+    for key, expected in arrays.items():
+        if key.startswith(prefix):
+            np.testing.assert_allclose(ours[key[len(prefix) :]], expected, rtol=1e-3, atol=1e-5, err_msg=key)
+
+
+def check_unconditional(case: Case) -> None:
+    config, arrays = case.meta['config']['uncond'], case.arrays
+    networks = Networks(case, config['unet'])
+    for name, num_timesteps in config['steps'].items():
+        kind, variance = name.split('_')[:2]
+        schedule = make_schedule(
+            config['noise_schedule'], num_timesteps, config['timestep_respacing'], name.endswith('rescale')
+        )
+        denoise = networks.denoiser({'x0pred': 'x_0', 'eps': 'eps'}[kind])
+        variance = {'fixedlarge': 'fixed_large', 'fixedsmall': 'fixed_small'}[variance]
+        step = make_step({'kind': 'ddpm'}, denoise, variance)
+        recorded = arrays[f'uncond_{name}/x']
+        order = range(len(recorded))[::-1]
+        tape = arrays['noise_tape'][: len(order)]
+        check_steps(step, transitions(schedule), order, arrays['x_T'], tape, recorded, name)
+
+
+def is_trajectories(case: Case) -> bool:
+    return 'runs' in case.meta.get('config', {}) and 'noise_tape' in case.meta['arrays']
+
+
+def check_trajectories(case: Case) -> None:
+    config, arrays = case.meta['config'], case.arrays
+    networks = Networks(case, config['unet'], config['classifier'])
+    for name in config['runs']:
+        check_run(case, networks, name)
+    schedule = make_schedule(
+        config['noise_schedule'],
+        config['diffusion_steps'],
+        config['reverse_and_bpd_respacing'],
+        config['rescale_timesteps'],
+    )
+    table = transitions(schedule)
+    variance = 'learned_range' if config['learn_sigma'] else 'fixed_large'
+    for clipped in (True, False):
+        check_reverse(networks, table, arrays, clipped)
+        check_bits_per_dimension(networks, table, arrays, variance, clipped)
+    check_unconditional(case)
+
+
+CHECKS = [Check(is_trajectories, check_trajectories)]

@@ -1,0 +1,116 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from diffusion_jax import models
+from diffusion_jax.data.sources.digits import digits_source
+from diffusion_jax.diffusion.schedules import make_schedule
+from diffusion_jax.sharding import batch_sharding, make_mesh, param_shardings, put_batch
+from diffusion_jax.training.losses import classifier_losses, diffusion_losses, draw_inputs
+from diffusion_jax.training.step import batch_metrics, init_state, make_train_step, mean_gradients
+from tests.tiny import CLASSIFIER, CONDITIONAL_UNET, DIFFUSION, TRAIN, UNET
+
+NUM_TIMESTEPS = DIFFUSION.num_timesteps
+SCHEDULE = make_schedule(DIFFUSION.schedule, NUM_TIMESTEPS)
+
+
+@functools.cache
+def batch_of(step, size=TRAIN.batch_size):
+    source = digits_source('train')
+    return source.gather(np.arange(step * size, (step + 1) * size))
+
+
+@functools.cache
+def params_of(config):
+    """Parameters without zeros: every path of the network carries gradients."""
+    params = jax.jit(models.init, static_argnums=0)(config, jax.random.key(0))
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    return jax.tree.unflatten(
+        tree, [a + 0.02 * jax.random.normal(k, a.shape) for a, k in zip(leaves, keys, strict=True)]
+    )
+
+
+def losses_of(config):
+    if config is CLASSIFIER:
+        return classifier_losses(config, SCHEDULE)
+    return diffusion_losses(config, DIFFUSION, SCHEDULE)
+
+
+def inputs_of(size):
+    batch = jax.tree.map(jnp.asarray, batch_of(0, size))
+    t = jax.random.randint(jax.random.key(2), (size,), 0, NUM_TIMESTEPS)
+    weight = jax.random.uniform(jax.random.key(3), (size,), minval=0.5, maxval=2.0)
+    return draw_inputs(jax.random.key(4), batch, t) | {'weight': weight}
+
+
+@pytest.mark.parametrize('config', [UNET, CLASSIFIER], ids=['diffusion', 'classifier'])
+def test_accumulated_gradients_are_those_of_the_whole_batch(config):
+    inputs = inputs_of(8)
+    gradients = jax.jit(functools.partial(mean_gradients, losses_of(config)), static_argnums=3)
+    whole, whole_values = gradients(params_of(config), inputs, None, 1)
+    parts, part_values = gradients(params_of(config), inputs, None, 4)
+    scale = optax.tree.norm(whole)
+    assert float(optax.tree.norm(jax.tree.map(jnp.subtract, whole, parts))) < 1e-5 * float(scale)
+    for name in whole_values:
+        np.testing.assert_allclose(part_values[name], whole_values[name], rtol=1e-4, atol=1e-6)
+
+
+def test_metrics_by_quartile():
+    inputs = {'t': jnp.asarray([0, 24, 25, 99]), 'weight': jnp.asarray([1.0, 1.0, 2.0, 1.0])}
+    metrics = batch_metrics({'loss': jnp.asarray([1.0, 3.0, 4.0, 5.0])}, inputs, 100)
+    means = {name: float(total / count) for name, (total, count) in metrics.items() if count}
+    assert means == {'loss': 17 / 4, 'loss_q0': 2.0, 'loss_q1': 8.0, 'loss_q3': 5.0}
+
+
+def train(config, mesh, num_steps, train_config=TRAIN):
+    """Losses of so many steps on a mesh, and the last state."""
+    init = functools.partial(init_state, config=train_config, num_timesteps=NUM_TIMESTEPS)
+    shardings = param_shardings(mesh, jax.eval_shape(init, params_of(config), key=jax.random.key(0)))
+    state = jax.jit(init, out_shardings=shardings)(params_of(config), key=jax.random.key(0))
+    step = jax.jit(
+        make_train_step(losses_of(config), train_config, NUM_TIMESTEPS),
+        in_shardings=(shardings, batch_sharding(mesh)),
+        out_shardings=(shardings, None),
+        donate_argnums=0,
+    )
+    losses = []
+    for i in range(num_steps):
+        state, metrics = step(state, put_batch(mesh, batch_of(i)))
+        losses.append(float(metrics['loss'][0] / metrics['loss'][1]))
+    return losses, state
+
+
+@pytest.fixture(scope='module')
+def one_device():
+    return make_mesh(1, 1, devices=jax.devices()[:1])
+
+
+@pytest.mark.parametrize('config', [CONDITIONAL_UNET, CLASSIFIER], ids=['diffusion', 'classifier'])
+def test_eight_devices_give_the_losses_of_one(config, one_device):
+    alone, _ = train(config, one_device, 20)
+    together, state = train(config, make_mesh(8, 1), 20)
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5)
+    assert np.ptp(alone) > 0.01
+    assert int(state.step) == 20
+
+
+def test_importance_sampling_fills_its_history(one_device):
+    config = dataclasses.replace(TRAIN, timestep_sampler='loss_second_moment')
+    losses, state = train(UNET, one_device, 3, config)
+    assert np.all(np.isfinite(losses))
+    assert int(state.timestep_sampler['counts'].sum()) == 3 * config.batch_size
+
+
+def test_a_step_draws_by_its_number_alone(one_device):
+    """Two states that differ in nothing but the step number draw different noise; the same number, the same."""
+    init = init_state(params_of(UNET), TRAIN, NUM_TIMESTEPS, jax.random.key(0))
+    step = jax.jit(make_train_step(losses_of(UNET), TRAIN, NUM_TIMESTEPS))
+    batch = jax.tree.map(jnp.asarray, batch_of(0))
+    first, again, other = (step(init._replace(step=jnp.asarray(i)), batch)[1]['loss'][0] for i in (5, 5, 6))
+    assert first == again != other
