@@ -30,7 +30,6 @@ setup(
         'orbax-checkpoint>=0.12.8',
         'pillow>=10.1',
         'scikit-learn>=1.4',
-        'scipy>=1.14',
         'tensorboardX>=2.6.2',
         'tensorflow-datasets>=4.9.10',
     ],

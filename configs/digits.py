@@ -5,6 +5,8 @@ python -m diffusion_jax.main --config=configs/digits.py --workdir=runs/digits
 
 from ml_collections import ConfigDict
 
+from diffusion_jax.config import complete
+
 
 def get_config() -> ConfigDict:
     trunk = {
@@ -14,51 +16,43 @@ def get_config() -> ConfigDict:
         'attention_resolutions': (4,),
         'num_head_channels': 32,
     }
-    return ConfigDict(
-        {
-            'stages': ('train', 'train_classifier', 'sample', 'evaluate'),
-            'seed': 0,
-            'data': {
-                'name': 'digits',
-                'image_size': (8, 8),
-                'image_channels': 1,
-                'num_classes': 10,
-            },
-            'diffusion': {'schedule': 'cosine', 'loss': 'rescaled_mse'},
-            'unet': trunk | {'dropout': 0.1},
-            'classifier': trunk | {'pool': 'attention'},
-            'train': {
-                'num_steps': 1200,
-                'batch_size': 64,
-                'learning_rate': 1e-3,
-                'learning_rate_schedule': 'cosine',
-                'warmup_steps': 100,
-                'ema_rates': (0.995,),
-                'ema_warmup': True,
-                'log_every': 50,
-                'sample_every': 600,
-                'checkpoint_every': 600,
-            },
-            'train_classifier': {
-                'num_steps': 1200,
-                'batch_size': 64,
-                'learning_rate': 1e-3,
-                'learning_rate_schedule': 'cosine',
-                'weight_decay': 0.05,
-                'ema_rates': (),
-                'log_every': 50,
-                'validate_every': 300,
-                'checkpoint_every': 600,
-            },
-            'sample': {
-                'sampler': 'ddim',
-                'respacing': 'ddim50',
-                'scale': 6.0,
-                'num_samples': 1000,
-                'batch_size': 250,
-                'ema_rate': 0.995,
-                'unguided': True,
-            },
-            'evaluate': {'judge': 'digits_svm', 'required_agreement': 0.95},
-        }
+    return complete(
+        stages=('train', 'train_classifier', 'sample', 'evaluate'),
+        data={'name': 'digits', 'image_size': (8, 8), 'image_channels': 1, 'num_classes': 10},
+        diffusion={'schedule': 'cosine', 'loss': 'rescaled_mse'},
+        unet=trunk | {'dropout': 0.1},
+        classifier=trunk | {'pool': 'attention'},
+        train={
+            'num_steps': 1200,
+            'batch_size': 64,
+            'learning_rate': 1e-3,
+            'learning_rate_schedule': 'cosine',
+            'warmup_steps': 100,
+            'ema_rates': (0.995,),
+            'ema_warmup': True,
+            'log_every': 50,
+            'sample_every': 600,
+            'checkpoint_every': 600,
+        },
+        train_classifier={
+            'num_steps': 1200,
+            'batch_size': 64,
+            'learning_rate': 1e-3,
+            'learning_rate_schedule': 'cosine',
+            'weight_decay': 0.05,
+            'ema_rates': (),
+            'log_every': 50,
+            'validate_every': 300,
+            'checkpoint_every': 600,
+        },
+        sample={
+            'sampler': 'ddim',
+            'respacing': 'ddim50',
+            'scale': 6.0,
+            'num_samples': 1000,
+            'batch_size': 250,
+            'ema_rate': 0.995,
+            'unguided': True,
+        },
+        evaluate={'judge': 'digits_svm', 'required_agreement': 0.95},
     )

@@ -1,17 +1,17 @@
-"""From an experiment's config, a nested dict, to frozen dataclasses, with every check of a setting.
+"""An experiment: what its config file says, as frozen dataclasses, with every check of a setting.
 
-Each section of a config becomes the dataclass that stands beside what it configures. Unknown keys and wrong
-types are errors here; what a network shares with its data (image size, channels, classes) is filled in here,
-so that no config says it twice.
+Each section of a config becomes the dataclass that stands beside what it configures. What a network shares
+with its data (image size, channels, classes) is filled in here, so that no config says it twice.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
+
+from ml_collections import ConfigDict
 
 from diffusion_jax.data.config import DataConfig, check_data
 from diffusion_jax.diffusion import schedules
@@ -20,6 +20,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.config import EvaluateConfig
 from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.models import ClassifierConfig, UNetConfig, check_classifier, check_unet
+from diffusion_jax.settings import at_least, fill, in_section, one_of, read_section, read_value
 from diffusion_jax.sharding import MeshConfig
 from diffusion_jax.training.config import TrainConfig
 
@@ -52,125 +53,63 @@ class Experiment:
     seed: int = 0
 
 
+# What follows from the data and the process: no section of a config may say it.
+SHARED = ('image_size', 'image_channels', 'num_classes')
+DERIVED = {'unet': (*SHARED, 'out_channels'), 'classifier': SHARED}
+
+
+def complete(*, stages: tuple[str, ...], seed: int = 0, **sections: Mapping[str, Any]) -> ConfigDict:
+    """A config file's experiment with every setting in it, so that the command line can change each of them.
+
+    What a section does not name has its dataclass's default. Nothing is checked before `read_experiment`.
+    """
+    hints = typing.get_type_hints(Experiment)
+    filled = {
+        field.name: fill(hints[field.name], sections.pop(field.name, {}), DERIVED.get(field.name, ()))
+        for field in dataclasses.fields(Experiment)
+        if dataclasses.is_dataclass(hints[field.name])
+    }
+    filled['unet'] = {'class_conditional': False} | filled['unet']
+    return ConfigDict({'stages': stages, 'seed': seed, **filled, **sections})
+
+
 def read_experiment(config: Mapping[str, Any]) -> Experiment:
-    """Raises UserError, naming the key, its value and what is allowed, for anything that cannot work."""
-    _require(config, Experiment, 'config')
-    data = read_section(DataConfig, config['data'], 'data')
-    diffusion = read_section(DiffusionConfig, config['diffusion'], 'diffusion')
-    shared = {'image_size': data.image_size, 'image_channels': data.image_channels}
+    """The config, as a plain nested dict, checked and complete.
+
+    Raises:
+        UserError: something cannot work; the message names the key, its value and what is allowed.
+    """
+    data = read_section(DataConfig, config.get('data'), 'data')
+    diffusion = read_section(DiffusionConfig, config.get('diffusion'), 'diffusion')
+    shared = {name: getattr(data, name) for name in SHARED}
+    unet = dict(config.get('unet', {}))
+    conditional = read_value(bool, unet.pop('class_conditional', False), 'unet.class_conditional')
+    unet_derived = shared | {
+        'num_classes': data.num_classes if conditional else None,
+        'out_channels': data.image_channels * (2 if diffusion.learned_variance else 1),
+    }
     networks = {
-        'unet': _read_unet(config['unet'], data, diffusion, shared),
-        'classifier': read_section(
-            ClassifierConfig, config['classifier'], 'classifier', shared | {'num_classes': data.num_classes}
-        ),
+        'unet': read_section(UNetConfig, unet, 'unet', unet_derived),
+        'classifier': read_section(ClassifierConfig, config.get('classifier'), 'classifier', shared),
     }
     experiment = read_section(Experiment, {**config, 'data': data, 'diffusion': diffusion, **networks}, '')
     _check(experiment)
     return experiment
 
 
-def _read_unet(
-    section: Any, data: DataConfig, diffusion: DiffusionConfig, shared: Mapping[str, Any]
-) -> UNetConfig:
-    """The section has `class_conditional` where the network has the number of classes."""
-    section = dict(_mapping(section, UNetConfig, 'unet'))
-    conditional = read_value(bool, section.pop('class_conditional', False), 'unet.class_conditional')
-    derived = {
-        'num_classes': data.num_classes if conditional else None,
-        'out_channels': data.image_channels * (2 if diffusion.learned_variance else 1),
-    }
-    return read_section(UNetConfig, section, 'unet', {**shared, **derived})
-
-
-def read_section(cls: type, section: Any, where: str, derived: Mapping[str, Any] | None = None) -> Any:
-    """A dataclass from a mapping of exactly its fields, those with defaults optional.
-
-    Args:
-        derived: fields that follow from other sections; naming one in this section is an error.
-    """
-    if isinstance(section, cls):
-        return section
-    section = _mapping(section, cls, where)
-    derived = derived or {}
-    prefix = f'{where}.' if where else ''
-    own = [field.name for field in dataclasses.fields(cls) if field.name not in derived]
-    for key in section:
-        if key not in own:
-            origin = 'it follows from other sections' if key in derived else f'known are {", ".join(own)}'
-            raise UserError(f'config.{prefix}{key}: no such setting; {origin}')
-    _require(section, cls, f'config.{where}' if where else 'config', derived)
-    hints = typing.get_type_hints(cls)
-    values = {key: read_value(hints[key], value, f'{prefix}{key}') for key, value in section.items()}
-    return cls(**values, **derived)
-
-
-def read_value(hint: Any, value: Any, where: str) -> Any:
-    """A value of the annotated type. Whole numbers serve as floats and lists as tuples, nothing else."""
-    if dataclasses.is_dataclass(hint):
-        return read_section(hint, value, where)
-    if isinstance(hint, types.UnionType):
-        options = typing.get_args(hint)
-        if value is None and type(None) in options:
-            return None
-        return read_value(next(option for option in options if option is not type(None)), value, where)
-    if typing.get_origin(hint) is tuple and isinstance(value, (tuple, list)):
-        inner = typing.get_args(hint)
-        if inner[-1] is Ellipsis or len(inner) == len(value):
-            return tuple(read_value(inner[0], item, where) for item in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is hint:
-        return value
-    name = getattr(hint, '__name__', str(hint)) if typing.get_origin(hint) is None else str(hint)
-    raise UserError(f'config.{where} is {value!r} ({type(value).__name__}); it must be of type {name}')
-
-
-def _mapping(section: Any, cls: type, where: str) -> Mapping[str, Any]:
-    if not isinstance(section, Mapping):
-        raise UserError(
-            f'config.{where} is {section!r}; it must be a section with the keys of {cls.__name__}'
-        )
-    return section
-
-
-def _require(
-    section: Mapping[str, Any], cls: type, where: str, derived: Mapping[str, Any] | None = None
-) -> None:
-    derived = derived or {}
-    for field in dataclasses.fields(cls):
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required and field.name not in section and field.name not in derived:
-            raise UserError(f'{where}.{field.name} is missing; it has no default')
-
-
 def _check(experiment: Experiment) -> None:
-    _in_section('', check_data, experiment.data)
-    _in_section('unet.', check_unet, experiment.unet)
-    _in_section('classifier.', check_classifier, experiment.classifier)
+    check_data(experiment.data)
+    in_section('unet.', check_unet, experiment.unet)
+    in_section('classifier.', check_classifier, experiment.classifier)
     for stage in experiment.stages:
         one_of('stages', stage, STAGES)
     _check_diffusion(experiment.diffusion)
     _check_train('train', experiment.train)
     _check_train('train_classifier', experiment.train_classifier)
     _check_sample(experiment)
-
-
-def _in_section(section: str, check: Callable[[Any], None], value: Any) -> None:
-    """The rooms' own checks name a key; the user must also hear where in the config it stands."""
-    try:
-        check(value)
-    except UserError as error:
-        raise UserError(f'config.{section}{error}') from error
-
-
-def one_of(where: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    if value not in allowed:
-        raise UserError(f'config.{where} is {value!r}; it must be one of {", ".join(map(str, allowed))}')
-
-
-def at_least(where: str, value: float, least: float) -> None:
-    if not value >= least:
-        raise UserError(f'config.{where} is {value}; it must be at least {least}')
+    one_of('evaluate.judge', experiment.evaluate.judge, ('', 'digits_svm'))
+    if experiment.evaluate.judge and experiment.data.name != 'digits':
+        raise UserError('config.evaluate.judge is digits_svm; it knows only data.name = digits')
 
 
 def _check_diffusion(diffusion: DiffusionConfig) -> None:
@@ -232,7 +171,10 @@ def _check_sample(experiment: Experiment) -> None:
         if not 0 <= label < experiment.data.num_classes:
             last = experiment.data.num_classes - 1
             raise UserError(f'config.sample.classes has {label}; the data has the classes 0 to {last}')
-    if sample.unguided and not sample.scale:
-        raise UserError('config.sample.unguided is True and sample.scale 0; all samples are unguided then')
+    rates = experiment.train.ema_rates
+    if sample.ema_rate and sample.ema_rate not in rates and not experiment.pretrained.diffusion:
+        raise UserError(
+            f'config.sample.ema_rate is {sample.ema_rate}; it must be one of train.ema_rates, {rates}'
+        )
     if '/' in sample.name or sample.name.startswith('.') or sample.name == 'unguided':
         raise UserError(f'config.sample.name is {sample.name!r}; it must be a plain folder name')

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any, NamedTuple
 
 import jax
 from absl import flags
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     set_up_logging()
     try:
         options = parse_flags(argv)
-        run_experiment(read_experiment(options.config.to_dict()), Path(options.workdir), options.stage)
+        run_experiment(read_experiment(options.config), options.workdir, options.stages)
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
@@ -61,27 +62,41 @@ def set_up_logging() -> None:
     absl_logging.set_verbosity(absl_logging.ERROR)
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    if not logger.handlers:
-        logger.addHandler(logging.StreamHandler())
+    logger.handlers = [logging.StreamHandler()]
 
 
-def parse_flags(argv: Sequence[str]) -> flags.FlagValues:
-    """The flags `config` (a ConfigDict), `workdir` and `stage` (a list, perhaps empty)."""
+class Options(NamedTuple):
+    """The command line. `config` is the config file's experiment with all changes made by flags."""
+
+    config: dict[str, Any]
+    workdir: Path
+    stages: list[str]
+
+
+def parse_flags(argv: Sequence[str]) -> Options:
+    """Raises UserError for anything that is wrong with the command line."""
     values = flags.FlagValues()
     config_flags.DEFINE_config_file(
         'config', help_string='A file such as configs/digits.py.', flag_values=values, sys_argv=list(argv)
     )
     flags.DEFINE_string('workdir', None, 'The folder that takes all results.', flag_values=values)
     flags.DEFINE_list('stage', [], f'Only these of {", ".join(STAGES)}.', flag_values=values)
+    for path in (argument.removeprefix('--config=') for argument in argv if argument.startswith('--config=')):
+        if not Path(path.split(':')[0]).is_file():
+            raise UserError(f'{path}: no such config file')
     try:
         rest = values(argv)[1:]
-        if rest:
-            raise UserError(f'{" ".join(rest)}: arguments that mean nothing here; see the README')
-        if values.config is None or values.workdir is None:
-            raise UserError('give --config=<file> and --workdir=<folder>; see the README')
-    except (flags.Error, AttributeError, KeyError, TypeError, OSError, ImportError, SyntaxError) as error:
-        raise UserError(f'command line: {" ".join(str(error).split())}') from error
-    return values
+    except flags.Error as error:
+        raise UserError(f'command line: {error}') from error
+    except (AttributeError, KeyError) as error:  # how ml_collections says that a config has no such key
+        key = str(error.args[0]).strip('\'"')
+        unknown = [text for text in argv if text.startswith('--config.') and key in text.split('=')[0]]
+        raise UserError(f'{" ".join(unknown) or error}: no such setting in the config') from error
+    if rest:
+        raise UserError(f'{" ".join(rest)}: arguments that mean nothing here; see the README')
+    if values.config is None or values.workdir is None:
+        raise UserError('give --config=<file> and --workdir=<folder>; see the README')
+    return Options(values.config.to_dict(), Path(values.workdir), values.stage)
 
 
 def run_experiment(experiment: Experiment, workdir: Path, stages: Sequence[str] = ()) -> None:

@@ -115,9 +115,8 @@ def _spread(size: int, count: int) -> list[int]:
     position = 0.0
     for _ in range(count):
         offsets.append(round(position))
-        position += (
-            stride  # published results rest on the drift of this sum where it ends in .5: not a product
-        )
+        # A product would not drift as this sum does, and published results rest on where it rounds a half.
+        position += stride
     return offsets
 
 
@@ -138,9 +137,8 @@ def respace(schedule: Schedule, spec: str) -> Schedule:
     """The shorter process over the timesteps that `respaced_timesteps` keeps (Improved DDPM, eq. 19)."""
     kept = np.asarray(respaced_timesteps(len(schedule.betas), spec))
     alpha_bar = schedule.alpha_bar[kept]
-    return Schedule(
-        1 - alpha_bar / _before(alpha_bar, 1.0), alpha_bar, schedule.timesteps[kept], schedule.t[kept]
-    )
+    beta = 1 - alpha_bar / _before(alpha_bar, 1.0)
+    return Schedule(beta, alpha_bar, schedule.timesteps[kept], schedule.t[kept])
 
 
 def float64_transitions(schedule: Schedule) -> Transition:
@@ -157,7 +155,7 @@ def float64_transitions(schedule: Schedule) -> Transition:
     return Transition(
         level=level,
         previous=Level(
-            *(_before(values, clean) for values, clean in zip(level, (0.0, 1.0, 0.0), strict=True))
+            t=_before(level.t, 0.0), signal=_before(level.signal, 1.0), noise=_before(level.noise, 0.0)
         ),
         mean_x0=np.sqrt(before) * beta / (1 - alpha_bar),
         mean_xt=np.sqrt(1 - beta) * (1 - before) / (1 - alpha_bar),

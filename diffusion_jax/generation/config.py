@@ -21,7 +21,7 @@ class SampleConfig:
         classes: only these; () is all of the data set's.
         ema_rate: which average of the diffusion model's parameters is used; 0 is the parameters themselves.
         classifier_ema_rate: the same for the classifier.
-        unguided: also draw the same images without guidance, to samples/unguided.
+        unguided: beside guided images draw the same ones without guidance, to samples/unguided.
         grid_columns: how many images of each class samples/grid.png shows.
     """
 
@@ -40,3 +40,11 @@ class SampleConfig:
     classifier_ema_rate: float = 0.0
     unguided: bool = False
     grid_columns: int = 10
+
+    @property
+    def guided(self) -> bool:
+        return self.scale > 0
+
+    @property
+    def with_unguided(self) -> bool:
+        return self.guided and self.unguided

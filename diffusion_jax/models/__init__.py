@@ -50,7 +50,10 @@ NETWORKS = {UNetConfig: UNet, ClassifierConfig: Classifier}
 
 
 def init(config: UNetConfig | ClassifierConfig, key: jax.Array) -> Params:
-    """Initial parameters, from PyTorch's distributions; the last convolution of every residual path is zero."""
+    """Initial parameters: PyTorch's distributions, and zero where a residual path ends.
+
+    The compilation is slow for large networks. Under `jax.jit` the last bits differ from those without it.
+    """
     return nnx.to_pure_dict(nnx.state(_build(config, key), nnx.Param))
 
 
@@ -67,7 +70,7 @@ def apply(
     """Runs the network on images x [B, H, W, C] in [-1, 1] (noisy ones reach beyond) at times t [B].
 
     Args:
-      t: what the embedding sees, int or float, in units of 1000 steps; may be fractional.
+      t: what the time embedding sees, int or float, from 0 for clean images to 1000 for noise.
       y: labels [B], int. Needed by a UNet with classes, ignored by every other network.
       low_res: [B, h, w, C], enlarged bilinearly to the size of x. Needed by upsamplers, ignored by others.
       key: turns dropout on.

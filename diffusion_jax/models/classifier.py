@@ -1,4 +1,4 @@
-"""The classifier p(y|x_t) of noisy images: the UNet's encoder and middle under a pooling head (paper, section 4)."""
+"""The classifier p(y|x_t) of noisy images: the UNet's trunk and a pooling head (paper, section 4)."""
 
 from __future__ import annotations
 
@@ -75,6 +75,8 @@ class Classifier(Trunk):
         super().__init__(config, rngs)
         self.head = HEADS[config.pool](config, rngs)
 
-    def __call__(self, x: jax.Array, t: jax.Array, y: None, low_res: None, key: jax.Array | None) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, t: jax.Array, y: None, low_res: None, key: jax.Array | None
+    ) -> jax.Array:
         h, skips = self.encode(x, self.time_embedding(t), key)
         return self.head(h, skips)

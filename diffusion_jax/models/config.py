@@ -85,6 +85,8 @@ def check_unet(config: UNetConfig) -> None:
     """Raises UserError unless a UNet can be built from the config."""
     _check_trunk(config)
     _check_positive(config, 'out_channels', 'num_classes', 'num_heads_upsample')
+    if config.num_head_channels is None and config.num_heads_upsample is not None:
+        _check_heads(config, 'num_heads_upsample', _attention_levels(config))
 
 
 def check_classifier(config: ClassifierConfig) -> None:
@@ -114,6 +116,9 @@ def _check_trunk(config: TrunkConfig) -> None:
         raise UserError('channel_mult is empty; give one factor for each level')
     _check_sizes(config)
     _check_channels(config)
+    middle = len(config.channel_mult) - 1
+    heads = 'num_heads' if config.num_head_channels is None else 'num_head_channels'
+    _check_heads(config, heads, [*_attention_levels(config), middle])
 
 
 def _check_sizes(config: TrunkConfig) -> None:
@@ -124,17 +129,11 @@ def _check_sizes(config: TrunkConfig) -> None:
             f'image_size is {config.image_size}; with {levels} levels in channel_mult '
             f'both sides must be divisible by {divisor}'
         )
-    visited = [min(config.image_size) // 2**level for level in range(levels)]
     for side in config.attention_resolutions:
-        _check_choice('attention_resolutions', side, visited)
+        _check_choice('attention_resolutions', side, _sides(config))
 
 
 def _check_channels(config: TrunkConfig) -> None:
-    heads = 'num_heads' if config.num_head_channels is None else 'num_head_channels'
-    divisors = {heads: getattr(config, heads)}
-    if config.num_head_channels is None and getattr(config, 'num_heads_upsample', None):
-        divisors['num_heads_upsample'] = config.num_heads_upsample
-    last = len(config.channel_mult) - 1
     for level, mult in enumerate(config.channel_mult):
         channels = int(mult * config.model_channels)
         if channels == 0 or channels % 32:
@@ -142,14 +141,25 @@ def _check_channels(config: TrunkConfig) -> None:
                 f'channel_mult {mult} of model_channels {config.model_channels} gives {channels} channels '
                 f'at level {level}; group normalization needs a multiple of 32'
             )
-        side = min(config.image_size) // 2**level
-        if side not in config.attention_resolutions and level != last:
-            continue
-        for key, value in divisors.items():
-            if channels % value:
-                raise UserError(
-                    f'{key} is {value}; it must divide the {channels} channels of the attention at side {side}'
-                )
+
+
+def _check_heads(config: TrunkConfig, key: str, levels: Collection[int]) -> None:
+    for level in levels:
+        channels = int(config.channel_mult[level] * config.model_channels)
+        if channels % getattr(config, key):
+            raise UserError(
+                f'{key} is {getattr(config, key)}; it must divide the {channels} channels '
+                f'of the attention at side {_sides(config)[level]}'
+            )
+
+
+def _sides(config: TrunkConfig) -> list[int]:
+    """The shorter side at each level."""
+    return [min(config.image_size) // 2**level for level in range(len(config.channel_mult))]
+
+
+def _attention_levels(config: TrunkConfig) -> list[int]:
+    return [level for level, side in enumerate(_sides(config)) if side in config.attention_resolutions]
 
 
 def _check_positive(config: TrunkConfig, *keys: str) -> None:

@@ -98,8 +98,9 @@ class TimeEmbedding(nnx.Module):
 class ResidualBlock(nnx.Module):
     """Two convolutions around a skip connection, under the influence of the embedding (paper, section 3.1).
 
-    With AdaGN the embedding gives scale and shift of the second norm, AdaGN(h, e) = (1 + e_s)·GroupNorm(h) + e_b;
-    otherwise it is added to h. `layer.resample` changes the resolution on both paths, before the first convolution.
+    With AdaGN the embedding gives scale and shift of the second norm, (1 + e_s)·GroupNorm(h) + e_b;
+    otherwise it is added before that norm. `layer.resample` changes the resolution on both paths, ahead of
+    the first convolution.
     """
 
     def __init__(self, config: TrunkConfig, layer: Layer, rngs: nnx.Rngs):
@@ -113,7 +114,9 @@ class ResidualBlock(nnx.Module):
         self.norm_out = group_norm(channels, rngs, dtype)
         self.dropout = nnx.Dropout(config.dropout)
         self.conv_out = conv3x3(channels, channels, rngs, dtype, zero=True)
-        self.skip = linear(layer.in_channels, channels, rngs, dtype) if layer.in_channels != channels else None
+        self.skip = (
+            linear(layer.in_channels, channels, rngs, dtype) if layer.in_channels != channels else None
+        )
 
     def __call__(self, x: jax.Array, embedding: jax.Array, key: jax.Array | None) -> jax.Array:
         resample = RESAMPLE[self.resample]
@@ -135,7 +138,9 @@ class Downsample(nnx.Module):
 
     def __init__(self, config: TrunkConfig, layer: Layer, rngs: nnx.Rngs):
         channels = layer.out_channels
-        self.conv = conv3x3(channels, channels, rngs, config.dtype, stride=2) if config.conv_resample else None
+        self.conv = (
+            conv3x3(channels, channels, rngs, config.dtype, stride=2) if config.conv_resample else None
+        )
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.conv(x) if self.conv else downsample(x)

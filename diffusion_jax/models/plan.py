@@ -44,20 +44,20 @@ def heads(config: TrunkConfig, channels: int) -> int:
 
 def plan(config: UNetConfig | ClassifierConfig) -> Plan:
     """The layers of a network (paper, section 3)."""
-    encoder = _encoder(config)
+    is_unet = isinstance(config, UNetConfig)
+    encoder = _encoder(config, config.image_channels * (2 if is_unet and config.low_res else 1))
     channels = level_channels(config)[-1]
     middle = (
         Layer('residual_in', 'residual', channels, channels),
         Layer('attention', 'attention', channels, channels, heads(config, channels)),
         Layer('residual_out', 'residual', channels, channels),
     )
-    decoder = _decoder(config, encoder) if isinstance(config, UNetConfig) else ()
+    decoder = _decoder(config, encoder) if is_unet else ()
     return Plan(encoder, middle, decoder)
 
 
-def _encoder(config: TrunkConfig) -> tuple[Block, ...]:
+def _encoder(config: TrunkConfig, in_channels: int) -> tuple[Block, ...]:
     channels = level_channels(config)
-    in_channels = config.image_channels * (2 if getattr(config, 'low_res', False) else 1)
     blocks = [(Layer('conv', 'conv', in_channels, channels[0]),)]
     current = channels[0]
     for level, width in enumerate(channels):

@@ -67,7 +67,7 @@ class Trunk(nnx.Module):
         self.middle = Sequence(config, layout.middle, len(layout.encoder), rngs)
 
     def encode(self, x: jax.Array, embedding: jax.Array, key: jax.Array | None) -> tuple[jax.Array, list]:
-        """x [B, H, W, C] to the middle's output and the outputs of all encoder blocks, in the network's dtype."""
+        """x [B, H, W, C] to the outputs of the middle and of every encoder block, in the network's dtype."""
         h = x.astype(self.dtype)
         skips = []
         for i in range(len(self.encoder)):

@@ -13,7 +13,7 @@ from diffusion_jax.models.trunk import Trunk, sequences
 
 
 class UNet(Trunk):
-    """Encoder, middle, decoder; each decoder block also sees the output of its mirror image in the encoder."""
+    """Encoder, middle, decoder; a decoder block also sees the output of its mirror image in the encoder."""
 
     def __init__(self, config: UNetConfig, rngs: nnx.Rngs):
         super().__init__(config, rngs)

@@ -65,7 +65,7 @@ def evaluate(run: Run, directory: Path) -> dict[str, Any]:
     if judged:
         result['label_agreement'] = judge.label_agreement(images, labels)
         result['judge_test_accuracy'] = judge.test_accuracy()
-    if run.experiment.sample.unguided:
+    if run.experiment.sample.with_unguided:
         images, labels = _load(directory / UNGUIDED)
         unguided = evaluate_pixels(images, test)
         result |= {f'unguided_{name}': value for name, value in unguided.items()}

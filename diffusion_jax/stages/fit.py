@@ -13,13 +13,11 @@ import jax
 
 from diffusion_jax import models
 from diffusion_jax.config import Experiment
-from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.pipeline import batches
-from diffusion_jax.data.sources import Source, make_source
+from diffusion_jax.data.sources import make_source
 from diffusion_jax.data.transforms import make_transform
-from diffusion_jax.errors import UserError
 from diffusion_jax.report import MetricsWriter
-from diffusion_jax.sharding import batch_sharding, param_shardings, put_batch
+from diffusion_jax.sharding import batch_sharding, param_shardings, put_batch, replicated
 from diffusion_jax.stages.networks import CHECKPOINTS
 from diffusion_jax.stages.run import Run
 from diffusion_jax.training import loop
@@ -55,11 +53,13 @@ def fit(
     """
     experiment = run.experiment
     data = batches(
-        training_source(experiment.data),
+        make_source(experiment.data, 'train'),
         config.batch_size,
         seed=experiment.seed,
         transform=make_transform(experiment.data, augment=True),
         num_workers=experiment.data.num_workers,
+        host=jax.process_index(),
+        num_hosts=jax.process_count(),
     )
     check_stamp(directory, _stamp(experiment, network, config, pretrained))
     with Checkpoints(directory / CHECKPOINTS, keep=config.keep_checkpoints) as checkpoints:
@@ -109,21 +109,12 @@ def _start(
         logger.info('%s: goes on from step %d', checkpoints.directory.parent.name, int(state.step))
         return state, shardings
     if pretrained:
-        params, step = load_params(Path(pretrained) / CHECKPOINTS, network)
+        params, step = load_params(Path(pretrained) / CHECKPOINTS, network, sharding=replicated(run.mesh))
         logger.info('starts from the parameters of %s, step %d', pretrained, step)
         _, state_key = jax.random.split(key)
         start = functools.partial(init_state, config=config, num_timesteps=num_timesteps, key=state_key)
         return jax.jit(start, out_shardings=shardings)(params), shardings
     return jax.jit(fresh, out_shardings=shardings)(key), shardings
-
-
-def training_source(config: DataConfig) -> Source:
-    """The training images; UserError where their classes are not those of the config."""
-    source = make_source(config, 'train')
-    classes = len(source.class_names)
-    if classes and classes != config.num_classes:
-        raise UserError(f'config.data.num_classes is {config.num_classes}; the data has {classes} classes')
-    return source
 
 
 def _stamp(experiment: Experiment, network: Any, config: TrainConfig, pretrained: str) -> dict[str, Any]:

@@ -38,16 +38,16 @@ def main(run: Run) -> None:
     directory = samples_directory(run.workdir, config.name, stamp)
     check_stamp(directory, stamp)
     params = {DIFFUSION: load_network(run, DIFFUSION)}
-    if config.unguided:
+    if config.with_unguided:
         _draw(run, directory / UNGUIDED, params, guided=False)
-    if config.scale:
+    if config.guided:
         params[CLASSIFIER] = load_network(run, CLASSIFIER)
-    _draw(run, directory, params, guided=config.scale > 0)
+    _draw(run, directory, params, guided=config.guided)
 
 
 def complete(run: Run) -> bool:
     directory = samples_directory(run.workdir, run.experiment.sample.name, sample_stamp(run))
-    folders = [directory, directory / UNGUIDED] if run.experiment.sample.unguided else [directory]
+    folders = [directory] + [directory / UNGUIDED] * run.experiment.sample.with_unguided
     return all((folder / SAMPLES_FILE).exists() for folder in folders)
 
 
@@ -56,7 +56,7 @@ def sample_stamp(run: Run) -> dict[str, Any]:
     experiment = run.experiment
     sample = dataclasses.asdict(experiment.sample)
     process = dataclasses.asdict(experiment.diffusion)
-    networks = [DIFFUSION, CLASSIFIER] if experiment.sample.scale else [DIFFUSION]
+    networks = [DIFFUSION, CLASSIFIER] if experiment.sample.guided else [DIFFUSION]
     return {
         'sample': {name: value for name, value in sample.items() if name not in _OUTSIDE_THE_RESULT},
         'process': {name: value for name, value in process.items() if name != 'loss'},

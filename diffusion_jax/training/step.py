@@ -78,7 +78,7 @@ def mean_gradients(
 
 
 def batch_metrics(values: dict[str, jax.Array], inputs: Inputs, num_timesteps: int) -> Metrics:
-    """Weighted mean of every loss, over all t and by quartile of t (q0: the least noise), as (total, count)."""
+    """Weighted mean of every loss, over all t and by quartile of t (q0: least noise), as (total, count)."""
     quartile = 4 * inputs['t'] // num_timesteps
     metrics = {}
     for name, value in values.items():

@@ -98,9 +98,7 @@ def reference_shapes(config: UNetConfig | ClassifierConfig) -> dict[str, tuple[i
     return {entry.key: entry.their_shape for entry in _entries(config)}
 
 
-def from_reference(
-    config: UNetConfig | ClassifierConfig, state: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
+def from_reference(config: UNetConfig | ClassifierConfig, state: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Parameters from the authors' state_dict, as float32 NumPy arrays.
 
     Raises UserError where the state's keys and shapes are not those of the network.

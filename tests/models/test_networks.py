@@ -40,7 +40,9 @@ def random_params(config):
     """Parameters without zeros: initially every residual path is closed."""
     rng = np.random.default_rng(1)
     return jax.tree.map(
-        lambda leaf: (rng.standard_normal(leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1]) + 1)).astype(np.float32),
+        lambda leaf: (rng.standard_normal(leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1]) + 1)).astype(
+            np.float32
+        ),
         param_shapes(config),
     )
 
@@ -198,7 +200,8 @@ def test_classifier(pool):
 
 def test_spatial_heads_take_any_size():
     config = dataclasses.replace(CLASSIFIER, pool='spatial')
-    assert jax.eval_shape(functools.partial(apply, config), param_shapes(config), images(6, 16), T).shape == (2, 7)
+    logits = jax.eval_shape(functools.partial(apply, config), param_shapes(config), images(6, 16), T)
+    assert logits.shape == (2, 7)
 
 
 # What jax.checkpoint is called in a jaxpr, in one version of JAX or another.

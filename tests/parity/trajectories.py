@@ -46,11 +46,14 @@ class Networks:
 
     def __init__(self, case: Case, unet: str, classifier: str | None = None):
         self.y = jnp.asarray(case.arrays['y'], jnp.int32)
-        self.config, params = load_network(case.sibling(f'weights_{unet}'))
-        self.unet = jax.jit(functools.partial(models.apply, self.config, params))
+        self.config, self.unet = self.load(case, unet)
         if classifier is not None:
-            config, params = load_network(case.sibling(f'weights_{classifier}'))
-            self.classifier = jax.jit(functools.partial(models.apply, config, params))
+            _, self.classifier = self.load(case, classifier)
+
+    @staticmethod
+    def load(case, name):
+        config, params = load_network(case.sibling(f'weights_{name}'))
+        return config, functools.partial(jax.jit(functools.partial(models.apply, config)), params)
 
     def denoiser(self, kind='eps', clipped=True, scale=None):
         """Batches hold whole repetitions of the recorded batch."""
@@ -90,10 +93,15 @@ def check_steps(step, table, order, start, noise, recorded, name):
 
 
 def check_free_run(step, table, order, start, noise, recorded, sensitivity, name):
-    """Every step from our own x before it; errors may grow as those of a perturbed start do."""
-    x = nhwc(start)
+    """Every step from our own x before it; errors may grow as those of a perturbed start do.
+
+    Copies fill the batch to the size for which the networks are compiled.
+    """
+    batch, copies = len(start), (len(order), 1, 1, 1)
+    x = jnp.asarray(nhwc(start))
     for k, t in enumerate(order):
-        x = step(x, rows(table, [t], len(start)), nhwc(noise[k]))
+        eps = jnp.tile(nhwc(noise[k]), copies)
+        x = step(jnp.tile(x, copies), rows(table, [t], len(eps)), eps)[:batch]
         tolerance = FREE_RUN_SENSITIVITIES * sensitivity[k]
         np.testing.assert_allclose(x, nhwc(recorded[k]), rtol=0, atol=tolerance, err_msg=f'{name} step {k}')
 
@@ -123,11 +131,11 @@ def check_run(case: Case, networks: Networks, name: str) -> None:
     check_free_run(step, table, order, start, tape, recorded, sensitivity, name)
 
     shown = score_shift(guided) if run['kind'] == 'ddim' else guided
+    x_0 = shown(before_each_step(start, recorded), rows(table, order, len(start))).x_0
+    x_0 = nchw(x_0).reshape(recorded.shape)
     for part, k in (('first', 0), ('last', -1)):
-        before = nhwc(start if k == 0 else recorded[-2])
-        x_0 = shown(before, rows(table, [order[k]], len(start))).x_0
         expected = arrays[f'{name}/pred_xstart_{part}']
-        error = np.abs(nchw(x_0) - expected) - 2e-4 * np.abs(expected)
+        error = np.abs(x_0[k] - expected) - 2e-4 * np.abs(expected)
         assert error.max() < STEP_TOLERANCE, (name, part)
     if run['classifier_scale'] is not None:
         seen = case.meta['cond_fn_timesteps_seen'][name]
@@ -148,24 +156,34 @@ def check_reverse(networks: Networks, table, arrays, clipped: bool) -> None:
     np.testing.assert_allclose(ours, flat(recorded), rtol=0, atol=STEP_TOLERANCE)
 
 
-def check_bits_per_dimension(networks: Networks, table, arrays, variance: str, clipped: bool) -> None:
+def check_bits_per_dimension(networks: Networks, table, arrays, variance: str) -> None:
     """The release walks down from the largest t, along its tape; our table begins at 0."""
     x_0 = jnp.asarray(nhwc(arrays['x0_for_reverse']))
     tape = jnp.asarray(nhwc(arrays['noise_tape'][: len(table.level.t)]))[::-1]
-    denoise = networks.denoiser(clipped=clipped)
-    bits = jax.jit(lambda x_0, tape: bits_per_dimension(denoise, x_0, table, tape.__getitem__, variance))
-    bits = bits(x_0, tape)
-    ours = {
-        'total_bpd': bits['total'],
-        'prior_bpd': bits['prior'],
-        'vb': bits['vb'][:, ::-1],
-        'xstart_mse': bits['x_0_mse'][:, ::-1],
-        'mse': bits['eps_mse'][:, ::-1],
-    }
-    prefix = f'bpd_clip{clipped:d}/'
-    for key, expected in arrays.items():
-        if key.startswith(prefix):
-            np.testing.assert_allclose(ours[key[len(prefix) :]], expected, rtol=1e-3, atol=1e-5, err_msg=key)
+
+    @jax.jit
+    def bound(clipped):
+        def denoise(x_t, transition):
+            free = networks.denoiser(clipped=False)(x_t, transition)
+            clamped = clip(lambda *_: free)(x_t, transition)
+            return jax.tree.map(functools.partial(jnp.where, clipped), clamped, free)
+
+        return bits_per_dimension(denoise, x_0, table, tape.__getitem__, variance)
+
+    for clipped in (True, False):
+        bits = bound(clipped)
+        ours = {
+            'total_bpd': bits['total'],
+            'prior_bpd': bits['prior'],
+            'vb': bits['vb'][:, ::-1],
+            'xstart_mse': bits['x_0_mse'][:, ::-1],
+            'mse': bits['eps_mse'][:, ::-1],
+        }
+        prefix = f'bpd_clip{clipped:d}/'
+        for key, expected in arrays.items():
+            if key.startswith(prefix):
+                actual = ours[key.removeprefix(prefix)]
+                np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-5, err_msg=key)
 
 
 def check_unconditional(case: Case) -> None:
@@ -204,7 +222,7 @@ def check_trajectories(case: Case) -> None:
     variance = 'learned_range' if config['learn_sigma'] else 'fixed_large'
     for clipped in (True, False):
         check_reverse(networks, table, arrays, clipped)
-        check_bits_per_dimension(networks, table, arrays, variance, clipped)
+    check_bits_per_dimension(networks, table, arrays, variance)
     check_unconditional(case)
 
 

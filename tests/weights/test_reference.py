@@ -54,7 +54,10 @@ VARIANTS = [
     UNetConfig(**TINY, num_classes=5),
     UNetConfig(**TINY, low_res=True, resblock_updown=False, scale_shift_norm=False),
     UNetConfig(**TINY, resblock_updown=False, conv_resample=False),
-    *(ClassifierConfig(**TINY, num_classes=7, pool=pool) for pool in ('adaptive', 'attention', 'spatial', 'spatial_v2')),
+    *(
+        ClassifierConfig(**TINY, num_classes=7, pool=pool)
+        for pool in ('adaptive', 'attention', 'spatial', 'spatial_v2')
+    ),
 ]
 
 
@@ -89,7 +92,9 @@ def test_layouts():
     qkv = state['middle_block.1.qkv.weight']
     np.testing.assert_array_equal(params['middle']['attention']['qkv']['kernel'], qkv[:, :, 0].T)
     skip = state['input_blocks.3.0.skip_connection.weight']
-    np.testing.assert_array_equal(params['encoder']['block_3']['residual']['skip']['kernel'], skip[:, :, 0, 0].T)
+    np.testing.assert_array_equal(
+        params['encoder']['block_3']['residual']['skip']['kernel'], skip[:, :, 0, 0].T
+    )
     np.testing.assert_array_equal(params['label_embedding']['embedding'], state['label_emb.weight'])
 
 

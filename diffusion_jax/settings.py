@@ -1,0 +1,109 @@
+"""From nested mappings to dataclasses: unknown keys and wrong types are errors that name the key."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from ml_collections import config_dict
+
+from diffusion_jax.errors import UserError
+
+
+def fill(cls: type, given: Mapping[str, Any], derived: Collection[str] = ()) -> dict[str, Any]:
+    """What a section gives, and the defaults of all its other settings but the derived ones."""
+    hints = typing.get_type_hints(cls)
+    defaults = {
+        field.name: field.default
+        for field in dataclasses.fields(cls)
+        if field.default is not dataclasses.MISSING and field.name not in derived
+    }
+    # A ConfigDict can change a None on the command line only if it knows what else it may be.
+    return {
+        name: config_dict.placeholder(_not_none(hints[name])) if value is None and name in hints else value
+        for name, value in {**defaults, **given}.items()
+    }
+
+
+def read_section(cls: type, section: Any, where: str, derived: Mapping[str, Any] | None = None) -> Any:
+    """A dataclass from a mapping of exactly its fields, those with defaults optional.
+
+    Args:
+        derived: fields that follow from other sections; naming one in this section is an error.
+    """
+    if isinstance(section, cls):
+        return section
+    section = _mapping(section, cls, where)
+    derived = derived or {}
+    prefix = f'{where}.' if where else ''
+    own = [field.name for field in dataclasses.fields(cls) if field.name not in derived]
+    for key in section:
+        if key not in own:
+            origin = 'it follows from other sections' if key in derived else f'known are {", ".join(own)}'
+            raise UserError(f'config.{prefix}{key}: no such setting; {origin}')
+    _require(section, cls, f'config.{where}' if where else 'config', derived)
+    hints = typing.get_type_hints(cls)
+    values = {key: read_value(hints[key], value, f'{prefix}{key}') for key, value in section.items()}
+    return cls(**values, **derived)
+
+
+def read_value(hint: Any, value: Any, where: str) -> Any:
+    """A value of the annotated type. Whole numbers serve as floats and lists as tuples, nothing else."""
+    if dataclasses.is_dataclass(hint):
+        return read_section(hint, value, where)
+    if isinstance(hint, types.UnionType):
+        options = typing.get_args(hint)
+        if value is None and type(None) in options:
+            return None
+        return read_value(_not_none(hint), value, where)
+    if typing.get_origin(hint) is tuple and isinstance(value, (tuple, list)):
+        inner = typing.get_args(hint)
+        if inner[-1] is Ellipsis or len(inner) == len(value):
+            return tuple(read_value(inner[0], item, where) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is hint:
+        return value
+    name = getattr(hint, '__name__', str(hint)) if typing.get_origin(hint) is None else str(hint)
+    raise UserError(f'config.{where} is {value!r} ({type(value).__name__}); it must be of type {name}')
+
+
+def _mapping(section: Any, cls: type, where: str) -> Mapping[str, Any]:
+    if not isinstance(section, Mapping):
+        raise UserError(f'config.{where} is {section!r}; it must be a section of settings ({cls.__name__})')
+    return section
+
+
+def _require(
+    section: Mapping[str, Any], cls: type, where: str, derived: Mapping[str, Any] | None = None
+) -> None:
+    derived = derived or {}
+    for field in dataclasses.fields(cls):
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and field.name not in section and field.name not in derived:
+            raise UserError(f'{where}.{field.name} is missing; it has no default')
+
+
+def _not_none(hint: Any) -> type:
+    return next(option for option in typing.get_args(hint) if option is not type(None))
+
+
+def in_section(section: str, check: Callable[[Any], None], value: Any) -> None:
+    """The rooms' own checks name a key; the user must also hear where in the config it stands."""
+    try:
+        check(value)
+    except UserError as error:
+        raise UserError(f'config.{section}{error}') from error
+
+
+def one_of(where: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    if value not in allowed:
+        raise UserError(f'config.{where} is {value!r}; it must be one of {", ".join(map(str, allowed))}')
+
+
+def at_least(where: str, value: float, least: float) -> None:
+    if not value >= least:
+        raise UserError(f'config.{where} is {value}; it must be at least {least}')

@@ -1,0 +1,132 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion_jax import models
+from diffusion_jax.diffusion.samplers.loop import initial_noise, per_sample_noise
+from diffusion_jax.generation.generate import Request, make_generate, make_labels, sample_keys
+from diffusion_jax.sharding import batch_sharding, make_mesh, replicated
+from tests.tiny import CLASSIFIER, DIFFUSION, SAMPLE, UNET
+
+
+@functools.cache
+def params():
+    """Random parameters in which nothing is zero, so that the classifier has a gradient."""
+
+    def randomize(tree, key):
+        leaves, structure = jax.tree.flatten(tree)
+        keys = jax.random.split(key, len(leaves))
+        noisy = [a + 0.1 * jax.random.normal(k, a.shape) for a, k in zip(leaves, keys, strict=True)]
+        return jax.tree.unflatten(structure, noisy)
+
+    init = jax.jit(models.init, static_argnums=0)
+    return {
+        'diffusion': randomize(init(UNET, jax.random.key(0)), jax.random.key(1)),
+        'classifier': randomize(init(CLASSIFIER, jax.random.key(2)), jax.random.key(3)),
+    }
+
+
+def request(index, *, seed=0, scale=2.0, eta=0.5, y=None):
+    index = jnp.asarray(index, jnp.int32)
+    y = index % 10 if y is None else jnp.asarray(y, jnp.int32)
+    return Request(jnp.uint32(seed), index, y, jnp.float32(scale), jnp.float32(eta))
+
+
+@pytest.fixture(scope='module')
+def generate():
+    return jax.jit(make_generate(UNET, CLASSIFIER, DIFFUSION, SAMPLE))
+
+
+@pytest.fixture
+def compilations():
+    """The names of the functions that were compiled during the test."""
+    names = []
+
+    def listener(event, duration, **details):
+        if event == '/jax/core/compile/backend_compile_duration':
+            names.append(details.get('fun_name', ''))
+
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listener)
+
+
+def test_scale_labels_eta_and_seed_compile_nothing(generate, compilations):
+    first = generate(params(), request(range(4)))
+    assert first.shape == (4, 8, 8, 1) and first.dtype == np.uint8
+    compilations.clear()
+    changed = [
+        request(range(4), scale=7.0),
+        request(range(4), y=[3, 3, 3, 3]),
+        request(range(4), eta=0.0),
+        request(range(4), seed=11),
+        request(range(4, 8)),
+    ]
+    images = [np.asarray(generate(params(), each)) for each in changed]
+    assert [name for name in compilations if 'generate' in name] == []
+    for image in images:
+        assert not np.array_equal(image, first)
+
+
+def test_noise_of_a_sample_is_the_same_to_the_bit_in_any_batch():
+    keys = sample_keys(jnp.uint32(5), jnp.arange(12))
+    whole = initial_noise(keys, (8, 8, 1)), per_sample_noise(keys, 3, (8, 8, 1))
+    for size in (1, 2, 5):
+        for start in range(0, 12 - size, size):
+            part = sample_keys(jnp.uint32(5), jnp.arange(start, start + size))
+            np.testing.assert_array_equal(initial_noise(part, (8, 8, 1)), whole[0][start : start + size])
+            np.testing.assert_array_equal(per_sample_noise(part, 3, (8, 8, 1)), whole[1][start : start + size])
+    spread = jax.device_put(jnp.arange(8), batch_sharding(make_mesh(8, 1)))
+    sharded = jax.jit(lambda index: initial_noise(sample_keys(jnp.uint32(5), index), (8, 8, 1)))(spread)
+    np.testing.assert_array_equal(sharded, whole[0][:8])
+
+
+def test_image_is_the_same_within_rounding_at_any_batch_size_and_device_count(generate):
+    def close(a, b):
+        # One grey level: truncation turns rounding into whole steps.
+        assert np.abs(np.asarray(a, int) - np.asarray(b, int)).max() <= 1
+
+    eight = generate(params(), request(range(8)))
+    four = np.concatenate([generate(params(), request(range(i, i + 4))) for i in (0, 4)])
+    close(eight, four)
+    mesh = make_mesh(8, 1)
+    spread = request(range(8))
+    spread = spread._replace(
+        index=jax.device_put(spread.index, batch_sharding(mesh)),
+        y=jax.device_put(spread.y, batch_sharding(mesh)),
+    )
+    close(eight, generate(jax.device_put(params(), replicated(mesh)), spread))
+
+
+def test_scale_zero_is_unguided_sampling(generate):
+    unguided = jax.jit(make_generate(UNET, None, DIFFUSION, SAMPLE))
+    guided = np.asarray(generate(params(), request(range(4), scale=0.0)), int)
+    assert np.abs(guided - np.asarray(unguided(params(), request(range(4))), int)).max() <= 1
+
+
+@pytest.mark.parametrize('sampler', ['ddpm', 'ddim'])
+def test_the_classifier_reaches_either_sampler(sampler):
+    config = dataclasses.replace(SAMPLE, sampler=sampler)
+    generate = jax.jit(make_generate(UNET, CLASSIFIER, DIFFUSION, config))
+    images = {
+        (scale, label): np.asarray(generate(params(), request(range(4), scale=scale, y=4 * [label])))
+        for scale in (0.0, 100.0)
+        for label in (0, 1)
+    }
+    np.testing.assert_array_equal(images[0.0, 0], images[0.0, 1])
+    assert not np.array_equal(images[100.0, 0], images[100.0, 1])
+    assert not np.array_equal(images[100.0, 0], images[0.0, 0])
+
+
+def test_labels_rest_on_the_index():
+    index = jnp.arange(20)
+    balanced = dataclasses.replace(SAMPLE, classes=(7, 2, 5))
+    np.testing.assert_array_equal(make_labels(balanced, 10, index)[:4], [7, 2, 5, 7])
+    random = dataclasses.replace(SAMPLE, labels='random')
+    labels = make_labels(random, 10, index)
+    np.testing.assert_array_equal(make_labels(random, 10, index[5:9]), labels[5:9])
+    assert len(np.unique(labels)) > 5

@@ -1,0 +1,94 @@
+import copy
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from diffusion_jax.config import read_experiment
+from diffusion_jax.errors import UserError
+
+CONFIGS = Path(__file__).parent.parent / 'configs'
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, CONFIGS / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config().to_dict()
+
+
+DIGITS = load('digits')
+
+
+def changed(**changes):
+    """The digits' config with values at dotted keys (written with __), None to remove one."""
+    config = copy.deepcopy(DIGITS)
+    for key, value in changes.items():
+        *sections, last = key.split('__')
+        section = config
+        for name in sections:
+            section = section.setdefault(name, {})
+        section[last] = value
+    return config
+
+
+@pytest.mark.parametrize('path', sorted(CONFIGS.glob('*.py')), ids=lambda path: path.stem)
+def test_every_config_is_sound(path):
+    read_experiment(load(path.stem))
+
+
+def test_what_follows_from_the_data_is_filled_in():
+    experiment = read_experiment(changed(unet__class_conditional=True))
+    assert experiment.unet.image_size == experiment.classifier.image_size == (8, 8)
+    assert experiment.unet.num_classes == experiment.classifier.num_classes == 10
+    assert experiment.unet.out_channels == 2
+    fixed = read_experiment(changed(diffusion__variance='fixed_large'))
+    assert fixed.unet.out_channels == 1 and fixed.unet.num_classes is None
+
+
+def test_whole_numbers_serve_as_floats_and_lists_as_tuples():
+    experiment = read_experiment(changed(sample__scale=3, unet__channel_mult=[1, 2]))
+    assert experiment.sample.scale == 3.0 and isinstance(experiment.sample.scale, float)
+    assert experiment.unet.channel_mult == (1.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'nope': 1}, r'config\.nope: no such setting; known are stages, '),
+        ({'unet__nope': 1}, r'config\.unet\.nope: no such setting'),
+        ({'unet__image_size': (8, 8)}, r'config\.unet\.image_size: .* follows from other sections'),
+        ({'unet__channel_mult': 3}, r'config\.unet\.channel_mult is 3 \(int\); it must be of type tuple'),
+        ({'train__num_steps': 1.5}, r'config\.train\.num_steps is 1\.5 \(float\); it must be of type int'),
+        ({'train__num_steps': True}, r'config\.train\.num_steps is True \(bool\)'),
+        ({'train__num_steps': 0}, r'config\.train\.num_steps is 0; it must be at least 1'),
+        ({'train__warmup_steps': 5000}, r'config\.train\.warmup_steps is 5000; it must be less than'),
+        ({'train__microbatches': 3}, r'config\.train\.batch_size is 64; it must be divisible by'),
+        ({'train__ema_rates': (1.5,)}, r'config\.train\.ema_rates has 1\.5'),
+        ({'train': 3}, r'config\.train is 3; it must be a section'),
+        ({'data__image_channels': 3}, r'config\.data\.image_channels is 3'),
+        ({'unet__channel_mult': (1, 2, 2, 2, 2)}, r'config\.unet\.image_size is \(8, 8\); .* divisible by 16'),
+        ({'unet__model_channels': 48}, r'config\.unet\.channel_mult .* gives 48 channels .* multiple of 32'),
+        ({'classifier__pool': 'max'}, r"config\.classifier\.pool is 'max'; it must be one of"),
+        ({'diffusion__schedule': 'square'}, r"config\.diffusion\.schedule is 'square'; .* linear, cosine"),
+        ({'diffusion__num_timesteps': 0}, r'config\.diffusion\.num_timesteps is 0'),
+        ({'sample__respacing': 'ddim333'}, r"config\.sample\.respacing is 'ddim333': .* exactly 333 of 1000"),
+        ({'sample__sampler': 'heun'}, r"config\.sample\.sampler is 'heun'; it must be one of ddpm, ddim"),
+        ({'sample__classes': (3, 10)}, r'config\.sample\.classes has 10; the data has the classes 0 to 9'),
+        ({'sample__name': '../x'}, r'config\.sample\.name .* plain folder name'),
+        ({'stages': ('train', 'dance')}, r"config\.stages is 'dance'; it must be one of train"),
+        ({'evaluate__judge': 'svm'}, r"config\.evaluate\.judge is 'svm'"),
+        ({'sample__ema_rate': 0.5}, r'config\.sample\.ema_rate is 0\.5; .*train\.ema_rates'),
+    ],
+)
+def test_bad_settings_are_named(changes, message):
+    with pytest.raises(UserError, match=message) as error:
+        read_experiment(changed(**changes))
+    assert '\n' not in str(error.value)
+
+
+def test_a_missing_section_is_named():
+    config = changed()
+    del config['train']
+    with pytest.raises(UserError, match=r'config\.train is missing'):
+        read_experiment(config)

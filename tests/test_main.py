@@ -1,0 +1,279 @@
+"""The program as its users run it, on the digits with the smallest networks."""
+
+import functools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from PIL import Image
+
+from diffusion_jax import main
+from diffusion_jax.workdir import lock
+
+ROOT = Path(__file__).parent.parent
+TINY = {
+    'diffusion.num_timesteps': 50,
+    'train.num_steps': 6,
+    'train.batch_size': 16,
+    'train.warmup_steps': 0,
+    'train.log_every': 2,
+    'train.sample_every': 3,
+    'train.checkpoint_every': 3,
+    'train_classifier.num_steps': 4,
+    'train_classifier.batch_size': 16,
+    'train_classifier.validate_every': 2,
+    'sample.respacing': '5',
+    'sample.num_samples': 20,
+    'sample.batch_size': 16,
+    'evaluate.required_agreement': 0.0,
+} | {
+    f'{network}.{key}': value
+    for network in ('unet', 'classifier')
+    for key, value in {'channel_mult': '(1,)', 'num_res_blocks': 1, 'attention_resolutions': '()'}.items()
+}
+
+
+def arguments(workdir, stage='', **changes):
+    settings = TINY | {key.replace('__', '.'): value for key, value in changes.items()}
+    flags = [f'--config.{key}={value}' for key, value in settings.items()]
+    stages = [f'--stage={stage}'] if stage else []
+    return ['main', f'--config={ROOT / "configs" / "digits.py"}', f'--workdir={workdir}', *stages, *flags]
+
+
+def run(workdir, stage='', **changes):
+    return main.main(arguments(workdir, stage, **changes))
+
+
+@functools.cache
+def leaves(checkpoint):
+    """Every array of a checkpoint by its path."""
+    items = {}
+    for item in ('params', 'ema_0.995', 'training'):
+        path = Path(checkpoint) / item
+        if path.is_dir():
+            tree = ocp.StandardCheckpointer().restore(path)
+            items |= {f'{item}{jax.tree_util.keystr(key)}': np.asarray(leaf) for key, leaf in flatten(tree)}
+    return items
+
+
+def flatten(tree):
+    def plain(leaf):
+        is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return jax.random.key_data(leaf) if is_key else leaf
+
+    return jax.tree_util.tree_flatten_with_path(jax.tree.map(plain, tree))[0]
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp('digits')
+    assert run(workdir) == 0
+    return workdir
+
+
+def test_all_that_a_run_leaves(finished):
+    for network, steps in (('diffusion', [2, 4, 6]), ('classifier', [2, 4])):
+        lines = [json.loads(line) for line in (finished / network / 'metrics.jsonl').read_text().splitlines()]
+        assert {line['step'] for line in lines} >= set(steps) or network == 'classifier'
+        assert all(np.isfinite(line['loss']) for line in lines if 'loss' in line)
+        assert list((finished / network).glob('events.out.tfevents.*'))
+    assert any('validation_accuracy' in line for line in lines)
+    assert sorted(path.name for path in (finished / 'diffusion' / 'grids').iterdir()) == [
+        'step_00000003.png',
+        'step_00000006.png',
+    ]
+    with np.load(finished / 'samples' / 'samples.npz') as samples:
+        assert samples['arr_0'].shape == (20, 8, 8, 1) and samples['arr_0'].dtype == np.uint8
+        np.testing.assert_array_equal(samples['arr_1'], np.arange(20) % 10)
+    assert not list(finished.glob('**/shards'))
+    grid = Image.open(finished / 'samples' / 'grid.png')
+    assert grid.height > 10 * 48 and grid.width > 2 * 48
+
+
+def test_what_the_evaluation_says(finished):
+    result = json.loads((finished / 'evaluation.json').read_text())
+    assert result['num_samples'] == 20
+    for name in ('label_agreement', 'unguided_label_agreement', 'precision', 'recall', 'judge_test_accuracy'):
+        assert 0 <= result[name] <= 1
+    assert result['frechet_distance'] > result['real_frechet_distance'] > 0
+    protocol = result['protocol']
+    assert protocol['sample']['sampler'] == 'ddim' and protocol['num_steps'] == 5
+    assert protocol['sample']['scale'] == main.read_experiment(config()).sample.scale
+    assert protocol['sample']['ema_rate'] == 0.995 and protocol['sample']['seed'] == 0
+    assert protocol['diffusion']['step'] == 6 and protocol['classifier']['step'] == 4
+
+
+def config():
+    return main.parse_flags(arguments('unused')).config
+
+
+def test_complete_stages_are_passed_over(finished, capfd):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob('*') if path.is_file()}
+    del before[finished / '.lock']
+    assert run(finished, train__log_every=1, sample__grid_columns=3) == 0
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert capfd.readouterr().err.count('complete already') == 4
+
+
+def test_another_scale_goes_to_a_folder_of_its_own(finished):
+    original = (finished / 'samples' / 'samples.npz').read_bytes()
+    assert run(finished, 'sample,evaluate', sample__scale=1.5, sample__unguided=False) == 0
+    other = finished / 'samples' / 'scale=1.5'
+    assert (other / 'grid.png').exists() and not (other / 'unguided').exists()
+    assert json.loads((other / 'evaluation.json').read_text())['protocol']['sample']['scale'] == 1.5
+    assert (finished / 'samples' / 'samples.npz').read_bytes() == original
+
+
+def test_a_name_is_a_folder(finished):
+    assert run(finished, 'sample', sample__name='mine', sample__seed=3, sample__scale=0) == 0
+    assert (finished / 'samples' / 'mine' / 'samples.npz').exists()
+
+
+def test_an_image_is_the_same_however_many_are_asked_for(finished):
+    assert run(finished, 'sample', sample__num_samples=10, sample__unguided=False) == 0
+    with (
+        np.load(finished / 'samples' / 'num_samples=10' / 'samples.npz') as few,
+        np.load(finished / 'samples' / 'samples.npz') as many,
+    ):
+        np.testing.assert_array_equal(few['arr_0'], many['arr_0'][:10])
+
+
+def test_pretrained_networks_are_not_trained(finished, tmp_path):
+    networks = {f'pretrained__{name}': finished / name for name in ('diffusion', 'classifier')}
+    assert run(tmp_path, **networks) == 0
+    assert not (tmp_path / 'diffusion').exists()
+    with (
+        np.load(finished / 'samples' / 'samples.npz') as own,
+        np.load(tmp_path / 'samples' / 'samples.npz') as other,
+    ):
+        np.testing.assert_array_equal(own['arr_0'], other['arr_0'])
+
+
+def test_a_pretrained_network_is_tuned_where_its_stage_is_named(finished, tmp_path):
+    change = {'pretrained__classifier': finished / 'classifier', 'train_classifier__learning_rate': 1e-12}
+    assert run(tmp_path, 'train_classifier', **change) == 0
+    start = leaves(finished / 'classifier' / 'checkpoints' / '4')
+    tuned = leaves(tmp_path / 'classifier' / 'checkpoints' / '4')
+    for name, value in start.items():
+        if name.startswith('params'):
+            np.testing.assert_allclose(tuned[name], value, atol=1e-6)
+
+
+def test_training_is_extended(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / 'copy')
+    assert run(tmp_path / 'copy', 'train_classifier,sample', train_classifier__num_steps=5) == 0
+    assert (tmp_path / 'copy' / 'classifier' / 'checkpoints' / '5').is_dir()
+    assert (tmp_path / 'copy' / 'samples' / 'classifier.step=5' / 'samples.npz').exists()
+
+
+def test_a_stopped_run_goes_on_to_the_same_end(finished, tmp_path):
+    """SIGTERM in the middle: the state is saved, and the resumed run ends in the very same bits."""
+    train = {'train__num_steps': 6}
+    slow = [sys.executable, '-c', SLOW_MAIN, *arguments(tmp_path, 'train', **train)[1:]]
+    process = subprocess.Popen(slow, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    wait_for(tmp_path / 'diffusion' / 'metrics.jsonl')
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    stopped = int(re.search(r'diffusion: stopped at step (\d) of 6, which is saved', err).group(1))
+    assert (tmp_path / 'diffusion' / 'checkpoints' / str(stopped)).is_dir()
+    assert run(tmp_path, 'train', **train) == 0
+    resumed = leaves(tmp_path / 'diffusion' / 'checkpoints' / '6')
+    expected = leaves(finished / 'diffusion' / 'checkpoints' / '6')
+    assert resumed.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+    steps = [json.loads(line)['step'] for line in (tmp_path / 'diffusion' / 'metrics.jsonl').open()]
+    assert steps == [2, 4, 6]
+
+
+# The program, with a pause after every batch, so that there is time to interrupt it.
+SLOW_MAIN = """
+import sys, time
+from diffusion_jax import main
+from diffusion_jax.training import loop
+put = loop.MetricsWriter.scalars
+loop.MetricsWriter.scalars = lambda *args: (put(*args), time.sleep(3))
+sys.exit(main.main())
+"""
+
+
+def wait_for(path, seconds=120):
+    end = time.monotonic() + seconds
+    while not (path.exists() and path.stat().st_size):
+        assert time.monotonic() < end, f'{path} did not appear'
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ('extra', 'message'),
+    [
+        (['--config.nope=1'], '--config.nope=1: no such setting'),
+        (['--config.train.nope=1'], '--config.train.nope=1: no such setting'),
+        (['--config.train.num_steps=many'], "invalid literal for int() with base 10: 'many'"),
+        (['--config.train.batch_size=60'], 'config.train.batch_size is 60; it must be divisible by 8'),
+        (['--config.unet.model_channels=40'], 'multiple of 32'),
+        (['--config.data.image_channels=3'], 'config.data.image_channels is 3'),
+        (['--config.sample.classes=(11,)'], 'config.sample.classes has 11'),
+        (['--config.mesh.fsdp=3'], 'config.mesh has data=-1, fsdp=3; their product must be 8'),
+        (['--stage=dance'], "stage is 'dance'"),
+        (['--stage=sample'], 'no checkpoint of the diffusion; run the stage train first'),
+        (['--stage=sample', '--config.pretrained.diffusion=/nowhere'], '/nowhere/checkpoints: no checkpoint'),
+        (['stray'], 'stray: arguments that mean nothing here'),
+        (['--config=configs/absent.py'], 'configs/absent.py: no such config file'),
+        (['--nope'], 'nope'),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capfd, extra, message):
+    workdir = tmp_path / 'new'
+    assert main.main([*arguments(workdir), *extra]) == 2
+    err = capfd.readouterr().err.splitlines()
+    assert message in err[-1] and err[-1].startswith('error: ')
+    assert sum(line.startswith('error: ') for line in err) == 1 and 'Traceback' not in ''.join(err)
+    assert [path.name for path in workdir.rglob('*') if path.name != '.lock'] == []
+
+
+def test_other_settings_in_one_folder_are_refused(finished, capfd):
+    assert run(finished, 'train', train__num_steps=7, train__learning_rate=0.5) == 2
+    assert 'train.learning_rate: had 0.001, now 0.5' in capfd.readouterr().err
+
+
+def test_a_foreign_checkpoint_is_refused(finished, tmp_path, capfd):
+    change = {'pretrained__diffusion': finished / 'diffusion', 'unet__model_channels': 64, 'sample__scale': 0}
+    assert run(tmp_path, 'sample', **change) == 2
+    assert 'another network: model_channels is 32 there and 64 in the config' in capfd.readouterr().err
+
+
+def test_a_second_run_in_one_folder_is_refused(tmp_path, capfd):
+    with lock(tmp_path):
+        assert run(tmp_path) == 2
+    assert f'in use by process {os.getpid()}' in capfd.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, capfd):
+    (tmp_path / 'file').write_text('')
+    assert run(tmp_path / 'file' / 'workdir') == 2
+    assert 'cannot be written' in capfd.readouterr().err
+
+
+def test_a_result_below_what_is_required_is_a_failure(finished, capfd):
+    assert run(finished, 'evaluate', evaluate__required_agreement=1.1) == 1
+    assert 'check failed' in capfd.readouterr().err
+
+
+def test_the_console_command(capfd):
+    command = [sys.executable, '-c', 'from diffusion_jax.commands.cli import main; raise SystemExit(main())']
+    assert subprocess.run([*command, 'run'], cwd=ROOT).returncode == 2
+    assert 'give --config=<file>' in capfd.readouterr().err
+    assert subprocess.run([*command, 'dance'], cwd=ROOT).returncode == 2
+    assert 'usage: diffusion-jax' in capfd.readouterr().err
