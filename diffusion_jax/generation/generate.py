@@ -52,27 +52,27 @@ def make_generate(
     unet: UNetConfig,
     classifier: ClassifierConfig | None,
     diffusion: DiffusionConfig,
-    config: SampleConfig,
+    sampler: str,
+    respacing: str,
+    clip_x_0: bool,
 ) -> Callable[[dict[str, Any], Request], jax.Array]:
     """(params, request) → uint8 images [B, H, W, C], to be jitted by the caller.
 
     `params` holds 'diffusion', and 'classifier' where a classifier is given; without one nothing is guided.
-    Only the sampler, its steps and clipping, and the shapes are fixed here.
+    What is fixed here: the sampler and its steps, clipping (see SampleConfig) and the shapes.
     """
     table = transitions(
-        make_schedule(
-            diffusion.schedule, diffusion.num_timesteps, config.respacing, diffusion.rescale_timesteps
-        )
+        make_schedule(diffusion.schedule, diffusion.num_timesteps, respacing, diffusion.rescale_timesteps)
     )
 
     def generate(params: dict[str, Any], request: Request) -> jax.Array:
         denoise = make_denoiser(unet, params['diffusion'], diffusion.prediction, request.y)
-        if config.clip:
+        if clip_x_0:
             denoise = clip(denoise)
         if classifier is not None:
             log_prob = make_log_prob(classifier, params['classifier'], request.y)
             denoise = classifier_guidance(denoise, log_prob, request.scale)
-        step = _make_step(config.sampler, denoise, diffusion.variance, request.eta)
+        step = _make_step(sampler, denoise, diffusion.variance, request.eta)
         keys = sample_keys(request.seed, request.index)
         x_t = initial_noise(keys, (*unet.image_size, unet.image_channels))
         return to_uint8(sample_loop(step, table, keys, x_t))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from diffusion_jax.models.config import TrunkConfig
-from diffusion_jax.models.layers import add_residual, group_norm, linear
+from diffusion_jax.models.layers import add_residual, GroupNorm, linear
 from diffusion_jax.models.plan import Layer
 
 
@@ -41,7 +41,7 @@ class Attention(nnx.Module):
         self.heads = layer.heads
         self.order = config.qkv_order
         self.rescale = config.rescale_residual
-        self.norm = group_norm(channels, rngs, config.dtype)
+        self.norm = GroupNorm(channels, rngs, config.dtype)
         self.qkv = linear(channels, 3 * channels, rngs, config.dtype)
         self.out = linear(channels, channels, rngs, config.dtype, zero=True)
 

@@ -8,7 +8,7 @@ from flax import nnx
 
 from diffusion_jax.models.attention import AttentionPool
 from diffusion_jax.models.config import ClassifierConfig
-from diffusion_jax.models.layers import group_norm, linear
+from diffusion_jax.models.layers import GroupNorm, linear
 from diffusion_jax.models.plan import heads, level_channels, plan
 from diffusion_jax.models.trunk import Trunk
 
@@ -20,7 +20,7 @@ class AdaptiveHead(nnx.Module):
 
     def __init__(self, config: ClassifierConfig, rngs: nnx.Rngs):
         channels = level_channels(config)[-1]
-        self.norm = group_norm(channels, rngs)
+        self.norm = GroupNorm(channels, rngs)
         self.out = linear(channels, config.num_classes, rngs, zero=True)
 
     def __call__(self, h: jax.Array, skips: list) -> jax.Array:
@@ -34,7 +34,7 @@ class AttentionHead(nnx.Module):
         channels = level_channels(config)[-1]
         factor = 2 ** (len(config.channel_mult) - 1)
         size = (config.image_size[0] // factor, config.image_size[1] // factor)
-        self.norm = group_norm(channels, rngs)
+        self.norm = GroupNorm(channels, rngs)
         self.pool = AttentionPool(size, channels, heads(config, channels), config.num_classes, rngs)
 
     def __call__(self, h: jax.Array, skips: list) -> jax.Array:
@@ -51,7 +51,7 @@ class SpatialHead(nnx.Module):
         layout = plan(config)
         features = sum(block[-1].out_channels for block in (*layout.encoder, layout.middle))
         self.linear = linear(features, HIDDEN, rngs)
-        self.norm = group_norm(HIDDEN, rngs) if config.pool == 'spatial_v2' else None
+        self.norm = GroupNorm(HIDDEN, rngs) if config.pool == 'spatial_v2' else None
         self.out = linear(HIDDEN, config.num_classes, rngs)
 
     def __call__(self, h: jax.Array, skips: list) -> jax.Array:

@@ -71,11 +71,31 @@ def conv3x3(
     )
 
 
-def group_norm(channels: int, rngs: nnx.Rngs, dtype: str = 'float32') -> nnx.GroupNorm:
-    """32 groups; statistics in float32, by the two-pass variance, which keeps its digits at a large mean."""
-    return nnx.GroupNorm(
-        channels, num_groups=32, epsilon=1e-5, use_fast_variance=False, dtype=dtype, rngs=rngs
-    )
+class GroupNorm(nnx.Module):
+    """Group normalization with 32 groups: statistics in float32, output in `dtype`.
+
+    The variance is that of the differences from the mean (two passes), which keeps its digits at a large mean.
+    Means are taken over pixels first and then within the groups: 1.4 to 4 times as fast on a CPU, with its
+    gradient, as flax's reduction over both at once (experiments/group_norm.py).
+    """
+
+    def __init__(self, channels: int, rngs: nnx.Rngs, dtype: str = 'float32'):
+        self.dtype = dtype
+        self.scale = nnx.Param(jnp.ones(channels))
+        self.bias = nnx.Param(jnp.zeros(channels))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x [B, ..., C], normalized over everything in between and the channels of a group."""
+        x = x.astype(jnp.float32)
+        x -= self._group_mean(x)
+        inverse = jax.lax.rsqrt(self._group_mean(x**2) + 1e-5)
+        return (x * (inverse * self.scale[...]) + self.bias[...]).astype(self.dtype)
+
+    @staticmethod
+    def _group_mean(x: jax.Array) -> jax.Array:
+        batch, *pixels, channels = x.shape
+        mean = x.mean(axis=tuple(range(1, x.ndim - 1))).reshape(batch, 32, -1).mean(axis=-1)
+        return mean.repeat(channels // 32, axis=-1).reshape(batch, *(1 for _ in pixels), channels)
 
 
 def add_residual(x: jax.Array, h: jax.Array, rescale: bool) -> jax.Array:
@@ -108,10 +128,10 @@ class ResidualBlock(nnx.Module):
         self.resample = layer.resample
         self.scale_shift = config.scale_shift_norm
         self.rescale = config.rescale_residual
-        self.norm_in = group_norm(layer.in_channels, rngs, dtype)
+        self.norm_in = GroupNorm(layer.in_channels, rngs, dtype)
         self.conv_in = conv3x3(layer.in_channels, channels, rngs, dtype)
         self.embedding = linear(4 * config.model_channels, channels * (2 if self.scale_shift else 1), rngs)
-        self.norm_out = group_norm(channels, rngs, dtype)
+        self.norm_out = GroupNorm(channels, rngs, dtype)
         self.dropout = nnx.Dropout(config.dropout)
         self.conv_out = conv3x3(channels, channels, rngs, dtype, zero=True)
         self.skip = (

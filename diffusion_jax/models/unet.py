@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from diffusion_jax.models.config import UNetConfig
-from diffusion_jax.models.layers import conv3x3, group_norm
+from diffusion_jax.models.layers import conv3x3, GroupNorm
 from diffusion_jax.models.plan import level_channels, plan
 from diffusion_jax.models.trunk import Trunk, sequences
 
@@ -29,7 +29,7 @@ class UNet(Trunk):
                 rngs=rngs,
             )
         self.decoder = sequences(config, layout.decoder, len(layout.encoder) + 1, rngs)
-        self.norm_out = group_norm(channels, rngs)
+        self.norm_out = GroupNorm(channels, rngs)
         self.conv_out = conv3x3(channels, config.out_channels, rngs, zero=True)
 
     def __call__(

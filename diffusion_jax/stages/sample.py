@@ -87,7 +87,9 @@ def make_draw(run: Run, params: dict[str, Any], *, guided: bool) -> Draw:
     """Sample indices [batch_size] → (images uint8 [batch_size, H, W, C], labels [batch_size])."""
     experiment, config = run.experiment, run.experiment.sample
     classifier = experiment.classifier if guided else None
-    generate = compiled_generate(experiment.unet, classifier, experiment.diffusion, config)
+    generate = compiled_generate(
+        experiment.unet, classifier, experiment.diffusion, config.sampler, config.respacing, config.clip
+    )
 
     def draw(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         index = put_batch(run.mesh, index.astype(np.int32))

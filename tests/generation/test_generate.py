@@ -12,6 +12,8 @@ from diffusion_jax.generation.generate import Request, make_generate, make_label
 from diffusion_jax.sharding import batch_sharding, make_mesh, replicated
 from tests.tiny import CLASSIFIER, DIFFUSION, SAMPLE, UNET
 
+SAMPLER = (SAMPLE.sampler, SAMPLE.respacing, SAMPLE.clip)
+
 
 @functools.cache
 def params():
@@ -38,7 +40,7 @@ def request(index, *, seed=0, scale=2.0, eta=0.5, y=None):
 
 @pytest.fixture(scope='module')
 def generate():
-    return jax.jit(make_generate(UNET, CLASSIFIER, DIFFUSION, SAMPLE))
+    return jax.jit(make_generate(UNET, CLASSIFIER, DIFFUSION, *SAMPLER))
 
 
 @pytest.fixture
@@ -103,15 +105,14 @@ def test_image_is_the_same_within_rounding_at_any_batch_size_and_device_count(ge
 
 
 def test_scale_zero_is_unguided_sampling(generate):
-    unguided = jax.jit(make_generate(UNET, None, DIFFUSION, SAMPLE))
+    unguided = jax.jit(make_generate(UNET, None, DIFFUSION, *SAMPLER))
     guided = np.asarray(generate(params(), request(range(4), scale=0.0)), int)
     assert np.abs(guided - np.asarray(unguided(params(), request(range(4))), int)).max() <= 1
 
 
 @pytest.mark.parametrize('sampler', ['ddpm', 'ddim'])
 def test_the_classifier_reaches_either_sampler(sampler):
-    config = dataclasses.replace(SAMPLE, sampler=sampler)
-    generate = jax.jit(make_generate(UNET, CLASSIFIER, DIFFUSION, config))
+    generate = jax.jit(make_generate(UNET, CLASSIFIER, DIFFUSION, sampler, '5', True))
     images = {
         (scale, label): np.asarray(generate(params(), request(range(4), scale=scale, y=4 * [label])))
         for scale in (0.0, 100.0)
