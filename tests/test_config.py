@@ -67,7 +67,10 @@ def test_whole_numbers_serve_as_floats_and_lists_as_tuples():
         ({'train__ema_rates': (1.5,)}, r'config\.train\.ema_rates has 1\.5'),
         ({'train': 3}, r'config\.train is 3; it must be a section'),
         ({'data__image_channels': 3}, r'config\.data\.image_channels is 3'),
-        ({'unet__channel_mult': (1, 2, 2, 2, 2)}, r'config\.unet\.image_size is \(8, 8\); .* divisible by 16'),
+        (
+            {'unet__channel_mult': (1, 2, 2, 2, 2)},
+            r'config\.unet\.image_size is \(8, 8\); .* divisible by 16',
+        ),
         ({'unet__model_channels': 48}, r'config\.unet\.channel_mult .* gives 48 channels .* multiple of 32'),
         ({'classifier__pool': 'max'}, r"config\.classifier\.pool is 'max'; it must be one of"),
         ({'diffusion__schedule': 'square'}, r"config\.diffusion\.schedule is 'square'; .* linear, cosine"),

@@ -176,6 +176,41 @@ def test_training_is_extended(finished, tmp_path):
     assert (tmp_path / 'copy' / 'samples' / 'classifier.step=5' / 'samples.npz').exists()
 
 
+def test_a_folder_of_images(tmp_path):
+    """A class-conditional DDPM of one's own pictures: two classes, RGB, not square."""
+    rng = np.random.default_rng(0)
+    for split in ('train', 'test'):
+        for name in ('cats', 'dogs'):
+            (tmp_path / 'images' / split / name).mkdir(parents=True)
+            for i in range(10):
+                pixels = rng.integers(0, 255, (18, 30, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / 'images' / split / name / f'{i}.png')
+    changes = {
+        'data__name': 'folder',
+        'data__path': tmp_path / 'images',
+        'data__image_size': '(8,16)',
+        'data__image_channels': 3,
+        'data__num_classes': 2,
+        'data__flip': True,
+        'data__random_crop': True,
+        'data__num_workers': 2,
+        'unet__class_conditional': True,
+        'classifier__pool': 'spatial',
+        'train__timestep_sampler': 'loss_second_moment',
+        'train__microbatches': 2,
+        'train__clip_norm': 1.0,
+        'sample__sampler': 'ddpm',
+        'sample__labels': 'random',
+        'evaluate__judge': '',
+    }
+    assert run(tmp_path / 'run', **changes) == 0
+    with np.load(tmp_path / 'run' / 'samples' / 'samples.npz') as samples:
+        assert samples['arr_0'].shape == (20, 8, 16, 3) and set(samples['arr_1']) == {0, 1}
+    assert 'label_agreement' not in json.loads((tmp_path / 'run' / 'evaluation.json').read_text())
+    (tmp_path / 'images' / 'train' / 'cats' / '3.png').write_bytes(b'no image')
+    assert run(tmp_path / 'again', 'train', **changes) == 2
+
+
 def test_a_stopped_run_goes_on_to_the_same_end(finished, tmp_path):
     """SIGTERM in the middle: the state is saved, and the resumed run ends in the very same bits."""
     train = {'train__num_steps': 6}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from diffusion_jax.models.config import TrunkConfig
-from diffusion_jax.models.layers import add_residual, GroupNorm, linear
+from diffusion_jax.models.layers import GroupNorm, add_residual, linear
 from diffusion_jax.models.plan import Layer
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from diffusion_jax.models.config import UNetConfig
-from diffusion_jax.models.layers import conv3x3, GroupNorm
+from diffusion_jax.models.layers import GroupNorm, conv3x3
 from diffusion_jax.models.plan import level_channels, plan
 from diffusion_jax.models.trunk import Trunk, sequences
 

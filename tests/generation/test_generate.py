@@ -81,7 +81,9 @@ def test_noise_of_a_sample_is_the_same_to_the_bit_in_any_batch():
         for start in range(0, 12 - size, size):
             part = sample_keys(jnp.uint32(5), jnp.arange(start, start + size))
             np.testing.assert_array_equal(initial_noise(part, (8, 8, 1)), whole[0][start : start + size])
-            np.testing.assert_array_equal(per_sample_noise(part, 3, (8, 8, 1)), whole[1][start : start + size])
+            np.testing.assert_array_equal(
+                per_sample_noise(part, 3, (8, 8, 1)), whole[1][start : start + size]
+            )
     spread = jax.device_put(jnp.arange(8), batch_sharding(make_mesh(8, 1)))
     sharded = jax.jit(lambda index: initial_noise(sample_keys(jnp.uint32(5), index), (8, 8, 1)))(spread)
     np.testing.assert_array_equal(sharded, whole[0][:8])

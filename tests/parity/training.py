@@ -28,7 +28,7 @@ def check_optimizer(case: Case) -> None:
         optimizer = make_optimizer(config)
         rates = [name.split('_')[1] for name in case.arrays if name.startswith(f'{run}/ema_')]
         params = {'p': jnp.asarray(case.arrays['p0'])}
-        ema = {rate: params for rate in rates}
+        ema = dict.fromkeys(rates, params)
         state = optimizer.init(params)
         for step, gradient in enumerate(case.arrays['grads']):
             updates, state = optimizer.update({'p': jnp.asarray(gradient)}, state, params)
@@ -83,7 +83,7 @@ class _TrainingRun:
 
     def check(self) -> None:
         params = from_reference(self.network, _weights_of(self.case))
-        ema = {rate: params for rate in self.train['ema_rate'].split(',')}
+        ema = dict.fromkeys(self.train['ema_rate'].split(','), params)
         optimizer = make_optimizer(self.config('constant'))
         state = optimizer.init(params)
         gradients = jax.jit(lambda params, x: mean_gradients(self.losses, params, x, None, self.microbatches))
@@ -105,7 +105,7 @@ class _TrainingRun:
     def check_log(self, log: dict[str, float], metrics: dict) -> None:
         ours = mean_metrics([metrics])
         names = [name for name in log if name.split('_')[0] in ('loss', 'mse', 'vb')]
-        assert {name for name in ours} == set(names)
+        assert set(ours) == set(names)
         for name in names:
             np.testing.assert_allclose(ours[name], log[name], rtol=1e-4, err_msg=name)
 

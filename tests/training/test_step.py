@@ -108,7 +108,7 @@ def test_importance_sampling_fills_its_history(one_device):
 
 
 def test_a_step_draws_by_its_number_alone(one_device):
-    """Two states that differ in nothing but the step number draw different noise; the same number, the same."""
+    """States that differ in nothing but the step number draw different noise; of one number, the same."""
     init = init_state(params_of(UNET), TRAIN, NUM_TIMESTEPS, jax.random.key(0))
     step = jax.jit(make_train_step(losses_of(UNET), TRAIN, NUM_TIMESTEPS))
     batch = jax.tree.map(jnp.asarray, batch_of(0))
