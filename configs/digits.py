@@ -50,7 +50,7 @@ def get_config() -> ConfigDict:
             'respacing': 'ddim25',
             'scale': 5.0,
             'num_samples': 1000,
-            'batch_size': 250,
+            'batch_size': 256,
             'ema_rate': 0.995,
             'unguided': True,
         },

@@ -107,9 +107,9 @@ def test_what_the_evaluation_says(finished):
         assert 0 <= result[name] <= 1
     assert result['frechet_distance'] > result['real_frechet_distance'] > 0
     protocol = result['protocol']
-    assert protocol['sample']['sampler'] == 'ddim' and protocol['num_steps'] == 5
-    assert protocol['sample']['scale'] == main.read_experiment(config()).sample.scale
-    assert protocol['sample']['ema_rate'] == 0.995 and protocol['sample']['seed'] == 0
+    assert protocol['sampler'] == 'ddim' and protocol['steps'] == 5 and protocol['checkpoint_step'] == 6
+    assert protocol['scale'] == main.read_experiment(config()).sample.scale
+    assert protocol['ema_rate'] == 0.995 and protocol['seed'] == 0
     assert protocol['diffusion']['step'] == 6 and protocol['classifier']['step'] == 4
 
 
@@ -130,7 +130,7 @@ def test_another_scale_goes_to_a_folder_of_its_own(finished):
     assert run(finished, 'sample,evaluate', sample__scale=1.5, sample__unguided=False) == 0
     other = finished / 'samples' / 'scale=1.5'
     assert (other / 'grid.png').exists() and not (other / 'unguided').exists()
-    assert json.loads((other / 'evaluation.json').read_text())['protocol']['sample']['scale'] == 1.5
+    assert json.loads((other / 'evaluation.json').read_text())['protocol']['scale'] == 1.5
     assert (finished / 'samples' / 'samples.npz').read_bytes() == original
 
 

@@ -47,12 +47,12 @@ def draw_samples(
             count = min(batch_size, num_samples - done)
             images, labels = draw(np.arange(done, done + batch_size))
             write_npz(path, arr_0=images[:count], arr_1=labels[:count])
+            progress.update(done + count)
         parts.append(path)
         with np.load(path) as shard:
             done += len(shard['arr_1'])
-        progress.update(done)
     images, labels = zip(*(load_samples(path) for path in parts), strict=True)
-    write_npz(directory / 'samples.npz', arr_0=np.concatenate(images), arr_1=np.concatenate(labels))
+    write_npz(directory / 'samples.npz', arr_0=np.concatenate(images), arr_1=np.concatenate(labels).astype(np.int64))
     shutil.rmtree(shards)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -103,10 +102,12 @@ def _result_path(run: Run) -> Path:
 
 def _protocol(run: Run) -> dict[str, Any]:
     """All that one must know to compare the numbers with others."""
-    data = run.experiment.data
-    return sample_stamp(run) | {
-        'num_steps': len(make_schedule(run.experiment.diffusion, run.experiment.sample.respacing).t),
+    data, stamp = run.experiment.data, sample_stamp(run)
+    return stamp.pop('sample') | {
+        'steps': len(make_schedule(run.experiment.diffusion, run.experiment.sample.respacing).t),
+        'checkpoint_step': stamp['diffusion']['step'],
+        **stamp,
         'features': 'pixels in [0, 1]',
         'reference': f'{data.name}, {data.test_split} split',
-        'evaluate': dataclasses.asdict(run.experiment.evaluate),
+        'judge': run.experiment.evaluate.judge,
     }

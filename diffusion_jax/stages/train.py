@@ -45,7 +45,7 @@ def _sample_hook(run: Run, writer: MetricsWriter) -> Callable[[int, TrainState],
     config = run.experiment.sample
 
     def draw_grid(step: int, state: TrainState) -> None:
-        params = state.ema[str(config.ema_rate)] if config.ema_rate else state.params
+        params = state.ema.get(str(config.ema_rate), state.params)
         draw = make_draw(run, {DIFFUSION: params}, guided=False)
         images, labels = draw(np.arange(config.batch_size))
         conditional = run.experiment.unet.num_classes is not None
