@@ -51,8 +51,8 @@ def draw_samples(
         parts.append(path)
         with np.load(path) as shard:
             done += len(shard['arr_1'])
-    images, labels = zip(*(load_samples(path) for path in parts), strict=True)
-    write_npz(directory / 'samples.npz', arr_0=np.concatenate(images), arr_1=np.concatenate(labels).astype(np.int64))
+    images, labels = (np.concatenate(part) for part in zip(*map(load_samples, parts), strict=True))
+    write_npz(directory / 'samples.npz', arr_0=images, arr_1=labels.astype(np.int64))
     shutil.rmtree(shards)
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from diffusion_jax.models.config import TrunkConfig
-from diffusion_jax.models.layers import GroupNorm, add_residual, linear
+from diffusion_jax.models.layers import PRECISION, GroupNorm, add_residual, linear
 from diffusion_jax.models.plan import Layer
 
 
@@ -27,9 +27,11 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     The softmax is in float32. q and k are scaled by c^(-1/4) each: their product stays small in bfloat16.
     """
     scale = q.shape[-1] ** -0.25
-    logits = jnp.einsum('bmhc,bnhc->bhmn', q * scale, k * scale, preferred_element_type=jnp.float32)
+    logits = jnp.einsum(
+        'bmhc,bnhc->bhmn', q * scale, k * scale, precision=PRECISION, preferred_element_type=jnp.float32
+    )
     weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-    h = jnp.einsum('bhmn,bnhc->bmhc', weights, v)
+    h = jnp.einsum('bhmn,bnhc->bmhc', weights, v, precision=PRECISION)
     return h.reshape(*h.shape[:2], -1)
 
 

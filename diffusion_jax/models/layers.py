@@ -39,12 +39,24 @@ def downsample(x: jax.Array) -> jax.Array:
 RESAMPLE = {'up': upsample, 'down': downsample, None: lambda x: x}
 
 
+# TPUs multiply float32 in bfloat16 and GPUs in TF32 unless told otherwise; bfloat16 is a switch of its own.
+PRECISION = 'highest'
+
+
 def linear(
     in_channels: int, out_channels: int, rngs: nnx.Rngs, dtype: str = 'float32', zero: bool = False
 ) -> nnx.Linear:
     """A linear map of the last axis: also what a 1x1 convolution is."""
     init = nnx.initializers.zeros if zero else _uniform(in_channels)
-    return nnx.Linear(in_channels, out_channels, kernel_init=init, bias_init=init, dtype=dtype, rngs=rngs)
+    return nnx.Linear(
+        in_channels,
+        out_channels,
+        kernel_init=init,
+        bias_init=init,
+        dtype=dtype,
+        precision=PRECISION,
+        rngs=rngs,
+    )
 
 
 def conv3x3(
@@ -67,6 +79,7 @@ def conv3x3(
         kernel_init=init,
         bias_init=init,
         dtype=dtype,
+        precision=PRECISION,
         rngs=rngs,
     )
 
