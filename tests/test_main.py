@@ -211,43 +211,55 @@ def test_a_folder_of_images(tmp_path):
     assert run(tmp_path / 'again', 'train', **changes) == 2
 
 
-def test_a_stopped_run_goes_on_to_the_same_end(finished, tmp_path):
-    """SIGTERM in the middle: the state is saved, and the resumed run ends in the very same bits."""
-    train = {'train__num_steps': 6}
-    slow = [sys.executable, '-c', SLOW_MAIN, *arguments(tmp_path, 'train', **train)[1:]]
-    process = subprocess.Popen(slow, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-    wait_for(tmp_path / 'diffusion' / 'metrics.jsonl')
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
-    stopped = int(re.search(r'diffusion: stopped at step (\d) of 6, which is saved', err).group(1))
-    assert (tmp_path / 'diffusion' / 'checkpoints' / str(stopped)).is_dir()
-    assert run(tmp_path, 'train', **train) == 0
-    resumed = leaves(tmp_path / 'diffusion' / 'checkpoints' / '6')
-    expected = leaves(finished / 'diffusion' / 'checkpoints' / '6')
-    assert resumed.keys() == expected.keys()
-    for name, value in expected.items():
-        np.testing.assert_array_equal(resumed[name], value, err_msg=name)
-    steps = [json.loads(line)['step'] for line in (tmp_path / 'diffusion' / 'metrics.jsonl').open()]
-    assert steps == [2, 4, 6]
-
-
-# The program, with a pause after every batch, so that there is time to interrupt it.
+# The program, with a pause after every line of metrics, so that there is time to interrupt it.
 SLOW_MAIN = """
 import sys, time
 from diffusion_jax import main
 from diffusion_jax.training import loop
-put = loop.MetricsWriter.scalars
-loop.MetricsWriter.scalars = lambda *args: (put(*args), time.sleep(3))
+scalars = loop.MetricsWriter.scalars
+loop.MetricsWriter.scalars = lambda *args: (scalars(*args), time.sleep(3))
 sys.exit(main.main())
 """
 
 
-def wait_for(path, seconds=120):
-    end = time.monotonic() + seconds
-    while not (path.exists() and path.stat().st_size):
-        assert time.monotonic() < end, f'{path} did not appear'
+def interrupt(workdir, number, after):
+    """Trains, and sends the signal once `after` lines are logged; stderr and the exit code."""
+    command = [sys.executable, '-c', SLOW_MAIN, *arguments(workdir, 'train')[1:]]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    metrics, end = workdir / 'diffusion' / 'metrics.jsonl', time.monotonic() + 120
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < after:
+        assert time.monotonic() < end and process.poll() is None, 'the training logged nothing'
         time.sleep(0.05)
+    process.send_signal(number)
+    return process.communicate(timeout=120)[1], process.returncode
+
+
+def assert_same_end(workdir, finished):
+    """The last checkpoint and the metrics are those of a run that was never interrupted."""
+    ours, theirs = (leaves(each / 'diffusion' / 'checkpoints' / '6') for each in (workdir, finished))
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        np.testing.assert_array_equal(ours[name], value, err_msg=name)
+    lines = [(each / 'diffusion' / 'metrics.jsonl').read_text() for each in (workdir, finished)]
+    assert lines[0] == lines[1]
+
+
+def test_a_stopped_run_goes_on_to_the_same_end(finished, tmp_path):
+    err, code = interrupt(tmp_path, signal.SIGTERM, after=1)
+    assert code == 130, err
+    stopped = re.search(r'diffusion: stopped at step (\d) of 6, which is saved', err).group(1)
+    assert (tmp_path / 'diffusion' / 'checkpoints' / stopped).is_dir()
+    assert run(tmp_path, 'train') == 0
+    assert_same_end(tmp_path, finished)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_again_and_again_goes_on_to_the_same_end(finished, tmp_path):
+    for lines in (1, 2, 2, 3):
+        _, code = interrupt(tmp_path, signal.SIGKILL, after=lines)
+        assert code == -signal.SIGKILL
+    assert run(tmp_path, 'train') == 0
+    assert_same_end(tmp_path, finished)
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,9 @@ def fit(
     )
     check_stamp(directory, _stamp(experiment, network, config, pretrained))
     with Checkpoints(directory / CHECKPOINTS, keep=config.keep_checkpoints) as checkpoints:
-        state, shardings = _start(run, checkpoints, network, config, pretrained, data)
+        state, shardings, progress = _start(run, checkpoints, network, config, pretrained)
+        if progress:
+            data.set_state(progress['data'])
         train_step = jax.jit(
             make_train_step(losses, config, experiment.diffusion.num_timesteps),
             in_shardings=(shardings, batch_sharding(run.mesh)),
@@ -77,7 +79,10 @@ def fit(
                 data,
                 config,
                 put=functools.partial(put_batch, run.mesh),
-                save=lambda state: checkpoints.save(state, data.get_state(), describe_network(network)),
+                save=lambda state, sums: checkpoints.save(
+                    state, {'data': data.get_state(), 'metrics': sums}, describe_network(network)
+                ),
+                sums=progress.get('metrics', {}),
                 hooks=make_hooks(writer),
                 writer=writer,
                 name=directory.name,
@@ -86,9 +91,9 @@ def fit(
 
 
 def _start(
-    run: Run, checkpoints: Checkpoints, network: Any, config: TrainConfig, pretrained: str, data: Any
-) -> tuple[TrainState, TrainState]:
-    """The state to go on from and its shardings; `data` is moved to the position that belongs to it."""
+    run: Run, checkpoints: Checkpoints, network: Any, config: TrainConfig, pretrained: str
+) -> tuple[TrainState, TrainState, dict[str, Any]]:
+    """The state to go on from, its shardings, and the progress of the run that it is from, if any."""
     num_timesteps = run.experiment.diffusion.num_timesteps
     key = jax.random.key(run.experiment.seed)
 
@@ -104,17 +109,16 @@ def _start(
             abstract,
             shardings,
         )
-        state, position = checkpoints.restore(target)
-        data.set_state(position)
+        state, progress = checkpoints.restore(target)
         logger.info('%s: goes on from step %d', checkpoints.directory.parent.name, int(state.step))
-        return state, shardings
+        return state, shardings, progress
     if pretrained:
         params, step = load_params(Path(pretrained) / CHECKPOINTS, network, sharding=replicated(run.mesh))
         logger.info('starts from the parameters of %s, step %d', pretrained, step)
         _, state_key = jax.random.split(key)
         start = functools.partial(init_state, config=config, num_timesteps=num_timesteps, key=state_key)
-        return jax.jit(start, out_shardings=shardings)(params), shardings
-    return jax.jit(fresh, out_shardings=shardings)(key), shardings
+        return jax.jit(start, out_shardings=shardings)(params), shardings, {}
+    return jax.jit(fresh, out_shardings=shardings)(key), shardings, {}
 
 
 def _stamp(experiment: Experiment, network: Any, config: TrainConfig, pretrained: str) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from diffusion_jax.report import MetricsWriter
 from diffusion_jax.stages.fit import fit, is_complete
 from diffusion_jax.stages.networks import CLASSIFIER
 from diffusion_jax.stages.run import Run
-from diffusion_jax.training.loop import mean_metrics
 from diffusion_jax.training.losses import Losses, classifier_losses, draw_inputs
+from diffusion_jax.training.metrics import add_up, means
 from diffusion_jax.training.step import TrainState, batch_metrics
 
 
@@ -65,7 +65,7 @@ def _validation_hook(run: Run, losses: Losses, writer: MetricsWriter) -> Callabl
             evaluate(state.params, jax.tree.map(jnp.asarray, batch), key)
             for batch, key in zip(batches, keys, strict=False)
         ]
-        values = mean_metrics(metrics)
+        values = means(add_up(metrics))
         writer.scalars(step, {f'validation_{name}': value for name, value in values.items()})
 
     return validate

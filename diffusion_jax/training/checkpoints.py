@@ -1,8 +1,8 @@
 """Checkpoints of one network's training, kept by Orbax.
 
 A checkpoint is a folder `<step>` of items that can be read alone: `params`, one `ema_<rate>` for every
-average, `training` (optimizer, timestep sampler, key), `data` (the position in the data) and `network` (the
-architecture).
+average, `training` (optimizer, timestep sampler, key), `network` (the architecture) and `progress` (the rest
+that a run needs to go on exactly, as JSON: position in the data, metrics that are not logged yet).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Checkpoints:
     def latest_step(self) -> int | None:
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, data_position: dict[str, Any], network: dict[str, Any]) -> None:
+    def save(self, state: TrainState, progress: dict[str, Any], network: dict[str, Any]) -> None:
         """Starts to write the state; a step that is there already is left as it is."""
         step = int(state.step)
         if step == self.latest_step:
@@ -60,14 +60,14 @@ class Checkpoints:
             args=ocp.args.Composite(
                 params=ocp.args.StandardSave(state.params),
                 training=ocp.args.StandardSave(_training_part(state)),
-                data=ocp.args.JsonSave(data_position),
                 network=ocp.args.JsonSave(network),
+                progress=ocp.args.JsonSave(progress),
                 **items,
             ),
         )
 
     def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """The newest state and the data's position.
+        """The newest state, and the progress that was saved with it.
 
         Args:
             abstract: the state as ShapeDtypeStructs with the shardings that the restored one shall have.
@@ -78,12 +78,12 @@ class Checkpoints:
             args=ocp.args.Composite(
                 params=ocp.args.StandardRestore(abstract.params),
                 training=ocp.args.StandardRestore(_training_part(abstract)),
-                data=ocp.args.JsonRestore(),
+                progress=ocp.args.JsonRestore(),
                 **items,
             ),
         )
         ema = {rate: restored[f'ema_{rate}'] for rate in abstract.ema}
-        return TrainState(params=restored.params, ema=ema, **restored.training), restored.data
+        return TrainState(params=restored.params, ema=ema, **restored.training), restored.progress
 
 
 def _training_part(state: TrainState) -> dict[str, Any]:

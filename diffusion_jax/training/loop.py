@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from diffusion_jax.interruption import Interrupted
 from diffusion_jax.report import MetricsWriter, Progress
 from diffusion_jax.training.config import TrainConfig
-from diffusion_jax.training.step import Metrics, TrainState
+from diffusion_jax.training.metrics import Metrics, Sums, add_up, means
+from diffusion_jax.training.step import TrainState
 
 Hook = tuple[int, Callable[[int, TrainState], None]]
 
@@ -23,7 +23,8 @@ def run(
     config: TrainConfig,
     *,
     put: Callable[[dict[str, np.ndarray]], Any],
-    save: Callable[[TrainState], None],
+    save: Callable[[TrainState, Sums], None],
+    sums: Sums,
     hooks: Sequence[Hook],
     writer: MetricsWriter,
     name: str,
@@ -34,7 +35,8 @@ def run(
     Args:
         batches: iterator of host batches.
         put: host batch → device batch.
-        save: starts a checkpoint of the state.
+        save: starts a checkpoint of the state, and of the metrics since the last line of the log.
+        sums: such metrics of a run that goes on.
         hooks: (every, call) pairs; `call(step, state)` after each so many steps.
         name: of what is trained, for the progress bar.
         stop: asked after every step; when it says yes the state is saved.
@@ -42,23 +44,24 @@ def run(
     Raises:
         Interrupted: after saving, because `stop` said so.
     """
-    pending: list[Metrics] = []
+    recent: list[Metrics] = []
     start = int(state.step)
     with Progress(name, config.num_steps, start=start, images_per_step=config.batch_size) as progress:
         for step in range(start + 1, config.num_steps + 1):
             state, metrics = train_step(state, put(next(batches)))
-            pending.append(metrics)
+            recent.append(metrics)
             last, stopping = step == config.num_steps, stop()
             if step % config.log_every == 0 or last:
-                values = mean_metrics(pending)
-                pending.clear()
+                values = means(add_up(recent, sums))
+                recent, sums = [], {}
                 writer.scalars(step, values)
                 progress.update(step, loss=values['loss'])
             for every, call in hooks:
                 if _is_due(step, every) or (every and last):
                     call(step, state)
             if last or stopping or _is_due(step, config.checkpoint_every):
-                save(state)
+                recent, sums = [], add_up(recent, sums)
+                save(state, sums)
             if stopping and not last:
                 raise Interrupted(f'{name}: stopped at step {step} of {config.num_steps}, which is saved')
     return state
@@ -66,10 +69,3 @@ def run(
 
 def _is_due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def mean_metrics(steps: Sequence[Metrics]) -> dict[str, float]:
-    """Means over several steps of (total, count) pairs; what was never counted is left out."""
-    steps = jax.device_get(steps)
-    sums = {name: np.sum([step[name] for step in steps], axis=0) for name in steps[0]}
-    return {name: float(total / count) for name, (total, count) in sums.items() if count}

@@ -16,9 +16,8 @@ import optax
 from diffusion_jax.diffusion import timestep_samplers
 from diffusion_jax.training.config import TrainConfig
 from diffusion_jax.training.losses import Inputs, Losses, Params, draw_inputs
+from diffusion_jax.training.metrics import Metrics
 from diffusion_jax.training.optimizer import learning_rate, make_optimizer, update_ema
-
-Metrics = dict[str, tuple[jax.Array, jax.Array]]
 
 
 class TrainState(NamedTuple):

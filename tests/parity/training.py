@@ -10,8 +10,8 @@ import optax
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.schedules import make_schedule
 from diffusion_jax.training.config import TrainConfig
-from diffusion_jax.training.loop import mean_metrics
 from diffusion_jax.training.losses import diffusion_losses
+from diffusion_jax.training.metrics import add_up, means
 from diffusion_jax.training.optimizer import learning_rate, make_optimizer, update_ema
 from diffusion_jax.training.step import batch_metrics, mean_gradients
 from diffusion_jax.weights.reference import from_reference, to_reference
@@ -103,7 +103,7 @@ class _TrainingRun:
         self.check_learning_rate()
 
     def check_log(self, log: dict[str, float], metrics: dict) -> None:
-        ours = mean_metrics([metrics])
+        ours = means(add_up([metrics]))
         names = [name for name in log if name.split('_')[0] in ('loss', 'mse', 'vb')]
         assert set(ours) == set(names)
         for name in names:

@@ -49,8 +49,8 @@ def test_everything_comes_back_on_another_mesh(saved):
         param_shardings(mesh, abstract),
     )
     with Checkpoints(saved) as checkpoints:
-        state, position = checkpoints.restore(target)
-    assert position == {'next_index': 30}
+        state, progress = checkpoints.restore(target)
+    assert progress == {'next_index': 30}
     assert_same(state, state_of()._replace(step=jax.numpy.int32(30)))
 
 
