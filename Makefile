@@ -18,11 +18,13 @@ help:
 	@echo 'make clean        remove environments and caches; runs/ stays'
 
 demo: $(VENV)/installed
-	$(VENV)/bin/python -m diffusion_jax.main --config=configs/digits.py --workdir=runs/digits
-	@echo
-	@echo 'Guided digits, a row for each class:  runs/digits/samples/grid.png'
-	@echo 'How good they are:                    runs/digits/evaluation.json'
-	@echo 'How training went:                    runs/digits/*/metrics.jsonl, or tensorboard --logdir runs/digits'
+	@$(VENV)/bin/python -m diffusion_jax.main --config=configs/digits.py --workdir=runs/digits; status=$$?; \
+	if [ -f runs/digits/evaluation.json ]; then echo; \
+	echo 'Guided digits, a row for each class:  runs/digits/samples/grid.png'; \
+	echo 'The same without guidance:            runs/digits/samples/unguided/grid.png'; \
+	echo 'How good they are:                    runs/digits/evaluation.json'; \
+	echo 'How training went:                    runs/digits/*/metrics.jsonl, or tensorboard --logdir runs/digits'; \
+	fi; exit $$status
 
 test: $(VENV)/installed-dev
 	$(VENV)/bin/python -m pytest -m 'not slow'

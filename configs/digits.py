@@ -5,7 +5,7 @@ python -m diffusion_jax.main --config=configs/digits.py --workdir=runs/digits
 
 from ml_collections import ConfigDict
 
-from diffusion_jax.config import complete
+from diffusion_jax.config import with_defaults
 
 
 def get_config() -> ConfigDict:
@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
         'attention_resolutions': (4,),
         'num_head_channels': 32,
     }
-    return complete(
+    return with_defaults(
         stages=('train', 'train_classifier', 'sample', 'evaluate'),
         data={'name': 'digits', 'image_size': (8, 8), 'image_channels': 1, 'num_classes': 10},
         diffusion={'schedule': 'cosine', 'prediction': 'v', 'loss': 'rescaled_mse'},

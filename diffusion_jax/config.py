@@ -13,16 +13,17 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from diffusion_jax.checks import between, in_section, one_of
 from diffusion_jax.data.config import DataConfig, check_data
-from diffusion_jax.diffusion import schedules
 from diffusion_jax.diffusion.config import DiffusionConfig
+from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.errors import UserError
-from diffusion_jax.evaluation.config import EvaluateConfig
-from diffusion_jax.generation.config import SampleConfig
+from diffusion_jax.evaluation.config import EvaluateConfig, check_evaluate
+from diffusion_jax.generation.config import SampleConfig, check_sample
 from diffusion_jax.models import ClassifierConfig, UNetConfig, check_classifier, check_unet
-from diffusion_jax.settings import at_least, fill, in_section, one_of, read_section, read_value
+from diffusion_jax.settings import fill, read_section, read_value
 from diffusion_jax.sharding import MeshConfig
-from diffusion_jax.training.config import TrainConfig
+from diffusion_jax.training.config import TrainConfig, check_train
 
 STAGES = ('train', 'train_classifier', 'sample', 'evaluate')
 
@@ -55,10 +56,10 @@ class Experiment:
 
 # What follows from the data and the process: no section of a config may say it.
 SHARED = ('image_size', 'image_channels', 'num_classes')
-DERIVED = {'unet': (*SHARED, 'out_channels'), 'classifier': SHARED}
+DERIVED = {'unet': (*SHARED, 'out_channels', 'low_res'), 'classifier': SHARED}
 
 
-def complete(*, stages: tuple[str, ...], seed: int = 0, **sections: Mapping[str, Any]) -> ConfigDict:
+def with_defaults(*, stages: tuple[str, ...], seed: int = 0, **sections: Mapping[str, Any]) -> ConfigDict:
     """A config file's experiment with every setting in it, so that the command line can change each of them.
 
     What a section does not name has its dataclass's default. Nothing is checked before `read_experiment`.
@@ -87,6 +88,7 @@ def read_experiment(config: Mapping[str, Any]) -> Experiment:
     unet_derived = shared | {
         'num_classes': data.num_classes if conditional else None,
         'out_channels': data.image_channels * (2 if diffusion.learned_variance else 1),
+        'low_res': False,
     }
     networks = {
         'unet': read_section(UNetConfig, unet, 'unet', unet_derived),
@@ -98,83 +100,45 @@ def read_experiment(config: Mapping[str, Any]) -> Experiment:
 
 
 def _check(experiment: Experiment) -> None:
-    check_data(experiment.data)
-    in_section('unet.', check_unet, experiment.unet)
-    in_section('classifier.', check_classifier, experiment.classifier)
+    sample, data = experiment.sample, experiment.data
     for stage in experiment.stages:
-        one_of('stages', stage, STAGES)
-    _check_diffusion(experiment.diffusion)
-    _check_train('train', experiment.train)
-    _check_train('train_classifier', experiment.train_classifier)
-    _check_sample(experiment)
-    one_of('evaluate.judge', experiment.evaluate.judge, ('', 'digits_svm'))
-    if experiment.evaluate.judge and experiment.data.name != 'digits':
-        raise UserError('config.evaluate.judge is digits_svm; it knows only data.name = digits')
+        one_of('config.stages', stage, STAGES)
+    between('config.seed', experiment.seed, 0, below=2**32)
+    in_section('data', check_data, data)
+    in_section('diffusion', _check_diffusion, experiment.diffusion)
+    in_section('unet', check_unet, experiment.unet)
+    in_section('classifier', check_classifier, experiment.classifier)
+    in_section('train', check_train, experiment.train)
+    in_section('train_classifier', check_train, experiment.train_classifier)
+    in_section('sample', check_sample, sample, data.num_classes)
+    in_section('sample', _check_respacing, experiment.diffusion, sample.respacing)
+    in_section('evaluate', check_evaluate, experiment.evaluate)
+    for network, rate, kept in (
+        ('diffusion', sample.ema_rate, experiment.train.ema_rates),
+        ('classifier', sample.classifier_ema_rate, experiment.train_classifier.ema_rates),
+    ):
+        if rate and rate not in kept and not getattr(experiment.pretrained, network):
+            raise UserError(
+                f'config.sample uses the average {rate} of the {network}; trained are only {kept}'
+            )
+    if experiment.evaluate.judge and data.name != 'digits':
+        raise UserError("config.evaluate.judge is 'digits_svm'; it knows only data.name = 'digits'")
 
 
 def _check_diffusion(diffusion: DiffusionConfig) -> None:
-    one_of('diffusion.schedule', diffusion.schedule, ('linear', 'cosine'))
-    one_of('diffusion.prediction', diffusion.prediction, ('eps', 'x_0', 'v', 'previous_x'))
-    variances = ('fixed_small', 'fixed_large', 'learned', 'learned_range')
-    one_of('diffusion.variance', diffusion.variance, variances)
-    one_of('diffusion.loss', diffusion.loss, ('mse', 'rescaled_mse', 'kl', 'rescaled_kl'))
-    at_least('diffusion.num_timesteps', diffusion.num_timesteps, 1)
-    make_schedule(diffusion)
-
-
-def make_schedule(diffusion: DiffusionConfig, respacing: str = '') -> schedules.Schedule:
-    """The process of a config, respaced; UserError where that is impossible."""
+    one_of('schedule', diffusion.schedule, ('linear', 'cosine'))
+    one_of('prediction', diffusion.prediction, ('eps', 'x_0', 'v', 'previous_x'))
+    one_of('variance', diffusion.variance, ('fixed_small', 'fixed_large', 'learned', 'learned_range'))
+    one_of('loss', diffusion.loss, ('mse', 'rescaled_mse', 'kl', 'rescaled_kl'))
+    between('num_timesteps', diffusion.num_timesteps, 1)
     try:
-        return schedules.make_schedule(
-            diffusion.schedule, diffusion.num_timesteps, respacing, diffusion.rescale_timesteps
-        )
+        schedule_of(diffusion)
     except ValueError as error:
-        where = f'sample.respacing is {respacing!r}' if respacing else 'diffusion.schedule'
-        raise UserError(f'config.{where}: {error}') from error
+        raise UserError(f'schedule is {diffusion.schedule!r}: {error}') from error
 
 
-def _check_train(where: str, train: TrainConfig) -> None:
-    positive = ('num_steps', 'batch_size', 'microbatches', 'log_every', 'keep_checkpoints')
-    for name in positive:
-        at_least(f'{where}.{name}', getattr(train, name), 1)
-    not_negative = ('learning_rate', 'warmup_steps', 'weight_decay', 'clip_norm')
-    not_negative += ('validate_every', 'sample_every', 'checkpoint_every')
-    for name in not_negative:
-        at_least(f'{where}.{name}', getattr(train, name), 0)
-    one_of(f'{where}.learning_rate_schedule', train.learning_rate_schedule, ('constant', 'linear', 'cosine'))
-    one_of(f'{where}.timestep_sampler', train.timestep_sampler, ('uniform', 'loss_second_moment'))
-    if train.batch_size % train.microbatches:
-        raise UserError(
-            f'config.{where}.batch_size is {train.batch_size}; it must be divisible by '
-            f'{where}.microbatches, {train.microbatches}'
-        )
-    if train.warmup_steps >= train.num_steps:
-        raise UserError(
-            f'config.{where}.warmup_steps is {train.warmup_steps}; it must be less than '
-            f'{where}.num_steps, {train.num_steps}'
-        )
-    for rate in train.ema_rates:
-        if not 0 < rate < 1:
-            raise UserError(f'config.{where}.ema_rates has {rate}; a rate lies between 0 and 1, as 0.9999')
-
-
-def _check_sample(experiment: Experiment) -> None:
-    sample = experiment.sample
-    one_of('sample.sampler', sample.sampler, ('ddpm', 'ddim'))
-    one_of('sample.labels', sample.labels, ('balanced', 'random'))
-    for name in ('num_samples', 'batch_size', 'grid_columns'):
-        at_least(f'sample.{name}', getattr(sample, name), 1)
-    for name in ('eta', 'scale', 'seed'):
-        at_least(f'sample.{name}', getattr(sample, name), 0)
-    make_schedule(experiment.diffusion, sample.respacing)
-    for label in sample.classes:
-        if not 0 <= label < experiment.data.num_classes:
-            last = experiment.data.num_classes - 1
-            raise UserError(f'config.sample.classes has {label}; the data has the classes 0 to {last}')
-    rates = experiment.train.ema_rates
-    if sample.ema_rate and sample.ema_rate not in rates and not experiment.pretrained.diffusion:
-        raise UserError(
-            f'config.sample.ema_rate is {sample.ema_rate}; it must be one of train.ema_rates, {rates}'
-        )
-    if '/' in sample.name or sample.name.startswith('.') or sample.name == 'unguided':
-        raise UserError(f'config.sample.name is {sample.name!r}; it must be a plain folder name')
+def _check_respacing(diffusion: DiffusionConfig, respacing: str) -> None:
+    try:
+        schedule_of(diffusion, respacing)
+    except ValueError as error:
+        raise UserError(f'respacing is {respacing!r}: {error}') from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 from collections.abc import Callable, Iterator
 
 
@@ -21,6 +22,7 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
 
     def remember(number: int, frame: object) -> None:
         received.append(number)
+        print('\nstopping as soon as what is under way is saved …', file=sys.stderr, flush=True)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     previous = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}

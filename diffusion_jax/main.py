@@ -18,24 +18,19 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from diffusion_jax.config import STAGES, Experiment, one_of, read_experiment
+from diffusion_jax.checks import one_of
+from diffusion_jax.config import STAGES, Experiment, read_experiment
 from diffusion_jax.errors import CheckFailed, UserError
 from diffusion_jax.interruption import Interrupted, stop_requests
-from diffusion_jax.sharding import check_batch_size, make_mesh
-from diffusion_jax.stages import evaluate, sample, train, train_classifier
+from diffusion_jax.sharding import make_mesh
+from diffusion_jax.stages import evaluate, networks, sample, train, train_classifier
+from diffusion_jax.stages.inputs import check_inputs
 from diffusion_jax.stages.run import Run
 from diffusion_jax.workdir import lock
 
 logger = logging.getLogger('diffusion_jax')
 
-MODULES: dict[str, ModuleType] = {
-    'train': train,
-    'train_classifier': train_classifier,
-    'sample': sample,
-    'evaluate': evaluate,
-}
-# The stage that makes a network, and the setting that makes it needless.
-PRETRAINED = {'train': 'diffusion', 'train_classifier': 'classifier'}
+MODULES: dict[str, ModuleType] = dict(zip(STAGES, (train, train_classifier, sample, evaluate), strict=True))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,9 +76,11 @@ def parse_flags(argv: Sequence[str]) -> Options:
     )
     flags.DEFINE_string('workdir', None, 'The folder that takes all results.', flag_values=values)
     flags.DEFINE_list('stage', [], f'Only these of {", ".join(STAGES)}.', flag_values=values)
-    for path in (argument.removeprefix('--config=') for argument in argv if argument.startswith('--config=')):
-        if not Path(path.split(':')[0]).is_file():
-            raise UserError(f'{path}: no such config file')
+    for argument, following in zip(argv, [*argv[1:], ''], strict=True):
+        if argument == '--config' or argument.startswith('--config='):
+            path = argument.partition('=')[2] or following
+            if not Path(path.split(':')[0]).is_file():
+                raise UserError(f'{path}: no such config file')
     try:
         rest = values(argv)[1:]
     except flags.Error as error:
@@ -104,28 +101,19 @@ def run_experiment(experiment: Experiment, workdir: Path, stages: Sequence[str] 
     for stage in stages:
         one_of('stage', stage, STAGES)
     mesh = make_mesh(experiment.mesh.data, experiment.mesh.fsdp)
-    check_batches(experiment, mesh, stages or experiment.stages)
     with lock(workdir), stop_requests() as stop:
         run = Run(experiment, workdir.absolute(), mesh, stop)
+        given = [stage for name, stage in networks.STAGES.items() if getattr(experiment.pretrained, name)]
+        planned = list(stages) or [stage for stage in experiment.stages if stage not in given]
+        check_inputs(run, planned)
         logger.info('%d %s device(s), results in %s', mesh.size, jax.default_backend(), workdir)
-        for stage in stages or experiment.stages:
-            network = PRETRAINED.get(stage)
-            if not stages and network and getattr(experiment.pretrained, network):
-                logger.info('%s: passed over, the %s is given as pretrained', stage, network)
-            elif MODULES[stage].complete(run):
+        for stage in planned:
+            if MODULES[stage].complete(run):
                 logger.info('%s: complete already', stage)
             else:
                 MODULES[stage].main(run)
-
-
-def check_batches(experiment: Experiment, mesh: jax.sharding.Mesh, stages: Sequence[str]) -> None:
-    """UserError, before anything is trained, where a stage's batches cannot be split over the devices."""
-    for stage in stages:
-        section = getattr(experiment, stage)
-        parts = getattr(section, 'microbatches', 1)
-        if hasattr(section, 'batch_size'):
-            name = f'{stage}.batch_size' + (f' / {stage}.microbatches' if parts > 1 else '')
-            check_batch_size(mesh, section.batch_size // parts, name)
+            if stop() and stage != planned[-1]:
+                raise Interrupted(f'stopped after the stage {stage}')
 
 
 if __name__ == '__main__':

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ml_collections import config_dict
@@ -89,21 +89,3 @@ def _require(
 
 def _not_none(hint: Any) -> type:
     return next(option for option in typing.get_args(hint) if option is not type(None))
-
-
-def in_section(section: str, check: Callable[[Any], None], value: Any) -> None:
-    """The rooms' own checks name a key; the user must also hear where in the config it stands."""
-    try:
-        check(value)
-    except UserError as error:
-        raise UserError(f'config.{section}{error}') from error
-
-
-def one_of(where: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    if value not in allowed:
-        raise UserError(f'config.{where} is {value!r}; it must be one of {", ".join(map(str, allowed))}')
-
-
-def at_least(where: str, value: float, least: float) -> None:
-    if not value >= least:
-        raise UserError(f'config.{where} is {value}; it must be at least {least}')

@@ -88,21 +88,29 @@ def lock(directory: str | Path) -> Iterator[None]:
         yield
 
 
+def write_stamp(directory: str | Path, stamp: Mapping[str, Any]) -> None:
+    """Writes what a folder's content rests on."""
+    write_json(Path(directory) / STAMP_FILE, stamp)
+
+
+def read_stamp(directory: str | Path) -> dict[str, Any] | None:
+    """The stamp of a folder; None where it has none yet."""
+    path = Path(directory) / STAMP_FILE
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f'{path}: is no stamp ({error}); remove the folder or choose another') from error
+
+
 def check_stamp(directory: str | Path, stamp: Mapping[str, Any]) -> None:
-    """Writes what a folder's content rests on when it is first used, and compares it from then on.
+    """Compares what a folder's content rests on, if it has a stamp yet.
 
     Raises:
         UserError: the folder was made with other settings; the message names each of them.
     """
-    path = Path(directory) / STAMP_FILE
-    stamp = normalise(stamp)
-    if not path.exists():
-        write_json(path, stamp)
-        return
-    try:
-        difference = stamp_difference(json.loads(path.read_text()), stamp)
-    except ValueError as error:
-        raise UserError(f'{path}: is no stamp ({error}); remove the folder or choose another') from error
+    difference = stamp_difference(read_stamp(directory) or stamp, stamp)
     if difference:
         changes = ', '.join(f'{key}: had {had}, now {now}' for key, (had, now) in difference.items())
         raise UserError(

@@ -21,7 +21,7 @@ import numpy as np
 
 from diffusion_jax import main as program
 from diffusion_jax.evaluation import judge
-from diffusion_jax.evaluation.compare import evaluate_pixels
+from diffusion_jax.evaluation.pixels import evaluate_pixels
 from diffusion_jax.report import Progress
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.stages.evaluate import load_split

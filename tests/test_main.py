@@ -1,5 +1,6 @@
 """The program as its users run it, on the digits with the smallest networks."""
 
+import contextlib
 import functools
 import json
 import os
@@ -31,6 +32,7 @@ TINY = {
     'train.checkpoint_every': 3,
     'train_classifier.num_steps': 4,
     'train_classifier.batch_size': 16,
+    'train_classifier.log_every': 2,
     'train_classifier.validate_every': 2,
     'sample.respacing': '5',
     'sample.num_samples': 20,
@@ -84,7 +86,7 @@ def finished(tmp_path_factory):
 def test_all_that_a_run_leaves(finished):
     for network, steps in (('diffusion', [2, 4, 6]), ('classifier', [2, 4])):
         lines = [json.loads(line) for line in (finished / network / 'metrics.jsonl').read_text().splitlines()]
-        assert {line['step'] for line in lines} >= set(steps) or network == 'classifier'
+        assert {line['step'] for line in lines if 'loss' in line} == set(steps)
         assert all(np.isfinite(line['loss']) for line in lines if 'loss' in line)
         assert list((finished / network).glob('events.out.tfevents.*'))
     assert any('validation_accuracy' in line for line in lines)
@@ -127,8 +129,9 @@ def test_complete_stages_are_passed_over(finished, capfd):
 
 def test_another_scale_goes_to_a_folder_of_its_own(finished):
     original = (finished / 'samples' / 'samples.npz').read_bytes()
-    assert run(finished, 'sample,evaluate', sample__scale=1.5, sample__unguided=False) == 0
-    other = finished / 'samples' / 'scale=1.5'
+    change = {'sample__scale': 1.5, 'sample__eta': 1.0, 'sample__unguided': False}
+    assert run(finished, 'sample,evaluate', **change) == 0
+    other = finished / 'samples' / 'eta=1.0,scale=1.5'
     assert (other / 'grid.png').exists() and not (other / 'unguided').exists()
     assert json.loads((other / 'evaluation.json').read_text())['protocol']['scale'] == 1.5
     assert (finished / 'samples' / 'samples.npz').read_bytes() == original
@@ -199,6 +202,11 @@ def test_a_folder_of_images(tmp_path):
         'train__timestep_sampler': 'loss_second_moment',
         'train__microbatches': 2,
         'train__clip_norm': 1.0,
+        'train__keep_checkpoints': 1,
+        'train_classifier__ema_rates': '(0.9,)',
+        'sample__classifier_ema_rate': 0.9,
+        'mesh__data': 4,
+        'mesh__fsdp': 2,
         'sample__sampler': 'ddpm',
         'sample__labels': 'random',
         'evaluate__judge': '',
@@ -207,6 +215,7 @@ def test_a_folder_of_images(tmp_path):
     with np.load(tmp_path / 'run' / 'samples' / 'samples.npz') as samples:
         assert samples['arr_0'].shape == (20, 8, 16, 3) and set(samples['arr_1']) == {0, 1}
     assert 'label_agreement' not in json.loads((tmp_path / 'run' / 'evaluation.json').read_text())
+    assert [path.name for path in (tmp_path / 'run' / 'diffusion' / 'checkpoints').iterdir()] == ['6']
     (tmp_path / 'images' / 'train' / 'cats' / '3.png').write_bytes(b'no image')
     assert run(tmp_path / 'again', 'train', **changes) == 2
 
@@ -271,11 +280,15 @@ def test_a_run_that_is_killed_again_and_again_goes_on_to_the_same_end(finished, 
         (['--config.train.batch_size=60'], 'config.train.batch_size is 60; it must be divisible by 8'),
         (['--config.unet.model_channels=40'], 'multiple of 32'),
         (['--config.data.image_channels=3'], 'config.data.image_channels is 3'),
-        (['--config.sample.classes=(11,)'], 'config.sample.classes has 11'),
+        (['--config.sample.classes=(11,)'], 'config.sample.classes is 11'),
         (['--config.mesh.fsdp=3'], 'config.mesh has data=-1, fsdp=3; their product must be 8'),
         (['--stage=dance'], "stage is 'dance'"),
         (['--stage=sample'], 'no checkpoint of the diffusion; run the stage train first'),
-        (['--stage=sample', '--config.pretrained.diffusion=/nowhere'], '/nowhere/checkpoints: no checkpoint'),
+        (['--config.pretrained.classifier=/nowhere'], '/nowhere/checkpoints: no checkpoint'),
+        (['--stage=train', '--config.sample.batch_size=12'], 'config.sample.batch_size is 12'),
+        (['--config.sample.num_samples=3'], 'config.sample.num_samples is below 4'),
+        (['--config.seed=-1'], 'config.seed is -1'),
+        (['--config.sample.seed=4294967296'], 'config.sample.seed is 4294967296'),
         (['stray'], 'stray: arguments that mean nothing here'),
         (['--config=configs/absent.py'], 'configs/absent.py: no such config file'),
         (['--nope'], 'nope'),
@@ -299,6 +312,40 @@ def test_a_foreign_checkpoint_is_refused(finished, tmp_path, capfd):
     change = {'pretrained__diffusion': finished / 'diffusion', 'unet__model_channels': 64, 'sample__scale': 0}
     assert run(tmp_path, 'sample', **change) == 2
     assert 'another network: model_channels is 32 there and 64 in the config' in capfd.readouterr().err
+
+
+def test_a_mistaken_path_can_be_corrected(finished, tmp_path):
+    assert run(tmp_path, 'train_classifier', pretrained__classifier='/nowhere') == 2
+    assert run(tmp_path, 'train_classifier', pretrained__classifier=finished / 'classifier') == 0
+
+
+def test_a_network_that_was_trained_otherwise_makes_other_samples(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / 'copy')
+    shutil.rmtree(tmp_path / 'copy' / 'classifier')
+    change = {'train_classifier__learning_rate': 0.1, 'sample__unguided': False}
+    assert run(tmp_path / 'copy', 'train_classifier,sample', **change) == 0
+    (other,) = (tmp_path / 'copy' / 'samples').glob('classifier.settings=*')
+    assert (other / 'samples.npz').exists()
+
+
+def test_a_classifier_serves_every_parameterization(finished, capfd):
+    assert run(finished, 'train_classifier', diffusion__prediction='eps') == 0
+    assert 'complete already' in capfd.readouterr().err
+
+
+def test_a_stopped_sampling_goes_on_to_the_same_end(finished, tmp_path, monkeypatch):
+    networks = {f'pretrained__{name}': finished / name for name in ('diffusion', 'classifier')}
+    change = networks | {'sample__batch_size': 8, 'sample__unguided': False}
+    answers = iter([False, False, True])
+    with monkeypatch.context() as patch:
+        patch.setattr(main, 'stop_requests', lambda: contextlib.nullcontext(lambda: next(answers, True)))
+        assert run(tmp_path / 'stopped', 'sample', **change) == 130
+    assert len(list((tmp_path / 'stopped' / 'samples' / 'shards').iterdir())) == 2
+    assert run(tmp_path / 'stopped', 'sample', **change) == 0
+    assert run(tmp_path / 'whole', 'sample', **change) == 0
+    one, two = (tmp_path / name / 'samples' / 'samples.npz' for name in ('stopped', 'whole'))
+    with np.load(one) as stopped, np.load(two) as whole:
+        np.testing.assert_array_equal(stopped['arr_0'], whole['arr_0'])
 
 
 def test_a_second_run_in_one_folder_is_refused(tmp_path, capfd):

@@ -90,6 +90,7 @@ def test_unwritable_folder(tmp_path):
 def test_stamp_is_written_once_and_compared(tmp_path):
     stamp = {'seed': 0, 'unet': Network(8, (1, 2))}
     workdir.check_stamp(tmp_path, stamp)
+    workdir.write_stamp(tmp_path, stamp)
     workdir.check_stamp(tmp_path, stamp)
     with pytest.raises(UserError) as caught:
         workdir.check_stamp(tmp_path, {'unet': Network(16, (1, 2)), 'schedule': 'cosine'})

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from diffusion_jax.checks import between, one_of
 from diffusion_jax.errors import UserError
 
 
@@ -43,25 +42,18 @@ class DataConfig:
 
 def check_data(config: DataConfig) -> None:
     """Raises UserError for a setting that cannot work."""
-    _one_of(config, 'name', ('digits', 'folder', 'tfds'))
-    _one_of(config, 'labels', ('folder', 'prefix', 'none'))
-    _one_of(config, 'image_channels', (1, 3))
-    for key, least in (('num_classes', 1), ('num_workers', 0)):
-        if getattr(config, key) < least:
-            raise UserError(f'config.data.{key} is {getattr(config, key)}; it must be at least {least}')
-    if min(config.image_size) < 1:
-        raise UserError(f'config.data.image_size is {config.image_size}; height and width must be at least 1')
+    one_of('name', config.name, ('digits', 'folder', 'tfds'))
+    one_of('labels', config.labels, ('folder', 'prefix', 'none'))
+    one_of('image_channels', config.image_channels, (1, 3))
+    between('num_classes', config.num_classes, 1)
+    between('num_workers', config.num_workers, 0)
+    for side in config.image_size:
+        between('image_size', side, 1)
     if config.name == 'digits':
         for key, only in (('image_size', (8, 8)), ('image_channels', 1), ('num_classes', 10)):
-            _one_of(config, key, (only,))
+            if getattr(config, key) != only:
+                raise UserError(f'{key} is {getattr(config, key)}; it must be {only} where name is digits')
     if config.name == 'folder' and not config.path:
-        raise UserError("config.data.path is ''; name='folder' needs the directory that holds the images")
+        raise UserError("path is ''; name='folder' needs the directory that holds the images")
     if config.name == 'tfds' and not config.tfds_name:
-        raise UserError("config.data.tfds_name is ''; name='tfds' needs a data set, such as 'cifar10'")
-
-
-def _one_of(config: DataConfig, key: str, allowed: Sequence[Any]) -> None:
-    value = getattr(config, key)
-    if value not in allowed:
-        choices = ', '.join(map(str, allowed))
-        raise UserError(f'config.data.{key} is {value!r}; it must be one of {choices} for {config.name!r}')
+        raise UserError("tfds_name is ''; name='tfds' needs a data set, such as 'cifar10'")

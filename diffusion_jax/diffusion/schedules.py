@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.process import Level, Transition
 
 
@@ -131,6 +132,11 @@ def make_schedule(
     timesteps = np.arange(num_timesteps)
     t = timesteps * (1000 / num_timesteps if rescale_timesteps else 1.0)
     return respace(Schedule(values, np.cumprod(1 - values), timesteps, t), respacing)
+
+
+def schedule_of(config: DiffusionConfig, respacing: str = '') -> Schedule:
+    """The (respaced) schedule of a config."""
+    return make_schedule(config.schedule, config.num_timesteps, respacing, config.rescale_timesteps)
 
 
 def respace(schedule: Schedule, spec: str) -> Schedule:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from diffusion_jax.checks import one_of
+
 
 @dataclass(frozen=True)
 class EvaluateConfig:
@@ -15,3 +17,8 @@ class EvaluateConfig:
 
     judge: str = ''
     required_agreement: float = 0.0
+
+
+def check_evaluate(config: EvaluateConfig) -> None:
+    """Raises UserError for a setting that cannot work."""
+    one_of('judge', config.judge, ('', 'digits_svm'))

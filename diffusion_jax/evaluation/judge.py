@@ -10,7 +10,7 @@ import functools
 import numpy as np
 
 from diffusion_jax.data.sources.digits import digits_source
-from diffusion_jax.evaluation.features import pixels
+from diffusion_jax.evaluation.pixels import pixels
 
 
 def judge(images: np.ndarray) -> np.ndarray:
@@ -23,7 +23,7 @@ def label_agreement(images: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(judge(images) == labels))
 
 
-def test_accuracy() -> float:
+def accuracy_on_real_digits() -> float:
     """The share of the real test digits that the judge gets right: what perfect samples would reach."""
     test = digits_source('test')
     return label_agreement(test.images, test.labels)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from diffusion_jax.checks import between, one_of
+from diffusion_jax.errors import UserError
+
 
 @dataclass(frozen=True)
 class SampleConfig:
@@ -48,3 +51,18 @@ class SampleConfig:
     @property
     def with_unguided(self) -> bool:
         return self.guided and self.unguided
+
+
+def check_sample(config: SampleConfig, num_classes: int) -> None:
+    """Raises UserError for a setting that cannot work."""
+    one_of('sampler', config.sampler, ('ddpm', 'ddim'))
+    one_of('labels', config.labels, ('balanced', 'random'))
+    for key in ('num_samples', 'batch_size', 'grid_columns'):
+        between(key, getattr(config, key), 1)
+    for key in ('eta', 'scale'):
+        between(key, getattr(config, key), 0)
+    between('seed', config.seed, 0, below=2**32)
+    for label in config.classes:
+        between('classes', label, 0, below=num_classes)
+    if '/' in config.name or config.name.startswith('.') or config.name == 'unguided':
+        raise UserError(f'name is {config.name!r}; it must be a plain folder name')

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from diffusion_jax import models
 from diffusion_jax.diffusion.process import Denoiser, Prediction, Transition, predict
-from diffusion_jax.models import ClassifierConfig, UNetConfig
-
-Params = Any
+from diffusion_jax.models import ClassifierConfig, Params, UNetConfig
 
 
 def make_denoiser(config: UNetConfig, params: Params, prediction: str, y: jax.Array | None) -> Denoiser:

@@ -19,7 +19,7 @@ from diffusion_jax.diffusion.process import Denoiser
 from diffusion_jax.diffusion.samplers.ddim import ddim_step
 from diffusion_jax.diffusion.samplers.ddpm import ddpm_step
 from diffusion_jax.diffusion.samplers.loop import initial_noise, sample_loop
-from diffusion_jax.diffusion.schedules import make_schedule, transitions
+from diffusion_jax.diffusion.schedules import schedule_of, transitions
 from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.denoiser import make_denoiser, make_log_prob
 from diffusion_jax.models import ClassifierConfig, UNetConfig
@@ -45,7 +45,7 @@ class Request(NamedTuple):
 
 def sample_keys(seed: jax.Array, index: jax.Array) -> jax.Array:
     """One key for each sample index [B]."""
-    return jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(index)
+    return jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed, impl='threefry2x32'), i))(index)
 
 
 def make_generate(
@@ -61,9 +61,7 @@ def make_generate(
     `params` holds 'diffusion', and 'classifier' where a classifier is given; without one nothing is guided.
     What is fixed here: the sampler and its steps, clipping (see SampleConfig) and the shapes.
     """
-    table = transitions(
-        make_schedule(diffusion.schedule, diffusion.num_timesteps, respacing, diffusion.rescale_timesteps)
-    )
+    table = transitions(schedule_of(diffusion, respacing))
 
     def generate(params: dict[str, Any], request: Request) -> jax.Array:
         denoise = make_denoiser(unet, params['diffusion'], diffusion.prediction, request.y)

@@ -36,6 +36,7 @@ from diffusion_jax.models.unet import UNet
 
 __all__ = [
     'ClassifierConfig',
+    'Params',
     'TrunkConfig',
     'UNetConfig',
     'apply',

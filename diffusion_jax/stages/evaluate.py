@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_jax.config import make_schedule
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.pipeline import epoch
 from diffusion_jax.data.sources import make_source
 from diffusion_jax.data.transforms import make_transform
+from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.errors import CheckFailed, UserError
 from diffusion_jax.evaluation import judge
-from diffusion_jax.evaluation.compare import evaluate_pixels
+from diffusion_jax.evaluation.pixels import evaluate_pixels
 from diffusion_jax.generation.shards import load_samples
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import SAMPLES_FILE, UNGUIDED, sample_stamp, samples_directory
@@ -63,7 +63,7 @@ def evaluate(run: Run, directory: Path) -> dict[str, Any]:
     judged = run.experiment.evaluate.judge == 'digits_svm'
     if judged:
         result['label_agreement'] = judge.label_agreement(images, labels)
-        result['judge_test_accuracy'] = judge.test_accuracy()
+        result['judge_test_accuracy'] = judge.accuracy_on_real_digits()
     if run.experiment.sample.with_unguided:
         images, labels = _load(directory / UNGUIDED)
         unguided = evaluate_pixels(images, test)
@@ -104,7 +104,7 @@ def _protocol(run: Run) -> dict[str, Any]:
     """All that one must know to compare the numbers with others."""
     data, stamp = run.experiment.data, sample_stamp(run)
     return stamp.pop('sample') | {
-        'steps': len(make_schedule(run.experiment.diffusion, run.experiment.sample.respacing).t),
+        'steps': len(schedule_of(run.experiment.diffusion, run.experiment.sample.respacing).t),
         'checkpoint_step': stamp['diffusion']['step'],
         **stamp,
         'features': 'pixels in [0, 1]',

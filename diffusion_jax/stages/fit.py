@@ -16,6 +16,7 @@ from diffusion_jax.config import Experiment
 from diffusion_jax.data.pipeline import batches
 from diffusion_jax.data.sources import make_source
 from diffusion_jax.data.transforms import make_transform
+from diffusion_jax.models import ClassifierConfig, UNetConfig
 from diffusion_jax.report import MetricsWriter
 from diffusion_jax.sharding import batch_sharding, param_shardings, put_batch, replicated
 from diffusion_jax.stages.networks import CHECKPOINTS
@@ -24,8 +25,9 @@ from diffusion_jax.training import loop
 from diffusion_jax.training.checkpoints import Checkpoints, describe_network, latest_step, load_params
 from diffusion_jax.training.config import OUTSIDE_THE_RESULT, TrainConfig
 from diffusion_jax.training.losses import Losses
+from diffusion_jax.training.metrics import Sums
 from diffusion_jax.training.step import TrainState, init_state, make_train_step
-from diffusion_jax.workdir import check_stamp
+from diffusion_jax.workdir import check_stamp, write_stamp
 
 logger = logging.getLogger(__name__)
 
@@ -38,50 +40,42 @@ def is_complete(directory: Path, config: TrainConfig) -> bool:
 def fit(
     run: Run,
     directory: Path,
-    network: Any,
+    network: UNetConfig | ClassifierConfig,
     losses: Losses,
     config: TrainConfig,
     *,
+    process: dict[str, Any],
     pretrained: str,
     make_hooks: Callable[[MetricsWriter], list[loop.Hook]],
 ) -> None:
     """Trains `network` to `config.num_steps` steps, with checkpoints and logs in `directory`.
 
     Args:
+        process: the settings of the diffusion process that the result rests on.
         pretrained: a folder of checkpoints whose parameters to start from; '' to start anew.
         make_hooks: what to do now and then; see `loop.run`.
     """
-    experiment = run.experiment
-    data = batches(
-        make_source(experiment.data, 'train'),
-        config.batch_size,
-        seed=experiment.seed,
-        transform=make_transform(experiment.data, augment=True),
-        num_workers=experiment.data.num_workers,
-        host=jax.process_index(),
-        num_hosts=jax.process_count(),
-    )
-    check_stamp(directory, _stamp(experiment, network, config, pretrained))
+    stamp = _stamp(run.experiment, network, config, process, pretrained)
+    check_stamp(directory, stamp)
+    data = _training_data(run.experiment, config)
     with Checkpoints(directory / CHECKPOINTS, keep=config.keep_checkpoints) as checkpoints:
         state, shardings, progress = _start(run, checkpoints, network, config, pretrained)
         if progress:
             data.set_state(progress['data'])
-        train_step = jax.jit(
-            make_train_step(losses, config, experiment.diffusion.num_timesteps),
-            in_shardings=(shardings, batch_sharding(run.mesh)),
-            out_shardings=(shardings, None),
-            donate_argnums=0,
-        )
+        write_stamp(directory, stamp)
+
+        def save(state: TrainState, sums: Sums) -> None:
+            record = {'data': data.get_state(), 'metrics': sums}
+            checkpoints.save(state, record, describe_network(network))
+
         with MetricsWriter(directory, resume_step=int(state.step)) as writer:
             loop.run(
                 state,
-                train_step,
+                _compiled_step(run, losses, config, shardings),
                 data,
                 config,
                 put=functools.partial(put_batch, run.mesh),
-                save=lambda state, sums: checkpoints.save(
-                    state, {'data': data.get_state(), 'metrics': sums}, describe_network(network)
-                ),
+                save=save,
                 sums=progress.get('metrics', {}),
                 hooks=make_hooks(writer),
                 writer=writer,
@@ -90,8 +84,35 @@ def fit(
             )
 
 
+def _training_data(experiment: Experiment, config: TrainConfig) -> Any:
+    """An iterator of this host's part of the batches."""
+    return batches(
+        make_source(experiment.data, 'train'),
+        config.batch_size,
+        seed=experiment.seed,
+        transform=make_transform(experiment.data, augment=True),
+        num_workers=experiment.data.num_workers,
+        host=jax.process_index(),
+        num_hosts=jax.process_count(),
+    )
+
+
+def _compiled_step(run: Run, losses: Losses, config: TrainConfig, shardings: TrainState) -> Callable:
+    """The state given to a step is used up by it."""
+    return jax.jit(
+        make_train_step(losses, config, run.experiment.diffusion.num_timesteps),
+        in_shardings=(shardings, batch_sharding(run.mesh)),
+        out_shardings=(shardings, None),
+        donate_argnums=0,
+    )
+
+
 def _start(
-    run: Run, checkpoints: Checkpoints, network: Any, config: TrainConfig, pretrained: str
+    run: Run,
+    checkpoints: Checkpoints,
+    network: UNetConfig | ClassifierConfig,
+    config: TrainConfig,
+    pretrained: str,
 ) -> tuple[TrainState, TrainState, dict[str, Any]]:
     """The state to go on from, its shardings, and the progress of the run that it is from, if any."""
     num_timesteps = run.experiment.diffusion.num_timesteps
@@ -121,15 +142,21 @@ def _start(
     return jax.jit(fresh, out_shardings=shardings)(key), shardings, {}
 
 
-def _stamp(experiment: Experiment, network: Any, config: TrainConfig, pretrained: str) -> dict[str, Any]:
+def _stamp(
+    experiment: Experiment,
+    network: UNetConfig | ClassifierConfig,
+    config: TrainConfig,
+    process: dict[str, Any],
+    pretrained: str,
+) -> dict[str, Any]:
     """What the trained parameters rest on."""
     train = dataclasses.asdict(config)
     data = dataclasses.asdict(experiment.data)
     return {
         'network': describe_network(network) | {'dropout': network.dropout, 'dtype': network.dtype},
-        'diffusion': dataclasses.asdict(experiment.diffusion),
-        'data': {name: value for name, value in data.items() if name != 'num_workers'},
-        'train': {name: value for name, value in train.items() if name not in OUTSIDE_THE_RESULT},
+        'diffusion': process,
+        'data': {key: value for key, value in data.items() if key not in ('num_workers', 'test_split')},
+        'train': {key: value for key, value in train.items() if key not in OUTSIDE_THE_RESULT},
         'pretrained': pretrained,
         'seed': experiment.seed,
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import logging
 import re
 import zlib
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.generate import Request, make_generate, make_labels
 from diffusion_jax.generation.grid import image_grid, save_png
 from diffusion_jax.generation.shards import Draw, draw_samples, load_samples
@@ -23,12 +23,13 @@ from diffusion_jax.report import Progress
 from diffusion_jax.sharding import put_batch
 from diffusion_jax.stages.networks import CLASSIFIER, DIFFUSION, load_network, network_stamp
 from diffusion_jax.stages.run import Run
-from diffusion_jax.workdir import STAMP_FILE, check_stamp, stamp_difference
+from diffusion_jax.workdir import check_stamp, read_stamp, stamp_difference, write_stamp
 
 logger = logging.getLogger(__name__)
 
 SAMPLES_FILE = 'samples.npz'
 UNGUIDED = 'unguided'
+MAX_ROWS = 20  # of a picture
 _OUTSIDE_THE_RESULT = ('name', 'batch_size', 'unguided', 'grid_columns')
 
 
@@ -37,16 +38,17 @@ def main(run: Run) -> None:
     stamp = sample_stamp(run)
     directory = samples_directory(run.workdir, config.name, stamp)
     check_stamp(directory, stamp)
-    params = {DIFFUSION: load_network(run, DIFFUSION)}
+    params = {name: load_network(run, name) for name in _networks(config)}
+    write_stamp(directory, stamp)
     if config.with_unguided:
         _draw(run, directory / UNGUIDED, params, guided=False)
-    if config.guided:
-        params[CLASSIFIER] = load_network(run, CLASSIFIER)
     _draw(run, directory, params, guided=config.guided)
 
 
 def complete(run: Run) -> bool:
-    directory = samples_directory(run.workdir, run.experiment.sample.name, sample_stamp(run))
+    stamp = sample_stamp(run)
+    directory = samples_directory(run.workdir, run.experiment.sample.name, stamp)
+    check_stamp(directory, stamp)
     folders = [directory] + [directory / UNGUIDED] * run.experiment.sample.with_unguided
     return all((folder / SAMPLES_FILE).exists() for folder in folders)
 
@@ -56,20 +58,24 @@ def sample_stamp(run: Run) -> dict[str, Any]:
     experiment = run.experiment
     sample = dataclasses.asdict(experiment.sample)
     process = dataclasses.asdict(experiment.diffusion)
-    networks = [DIFFUSION, CLASSIFIER] if experiment.sample.guided else [DIFFUSION]
     return {
         'sample': {name: value for name, value in sample.items() if name not in _OUTSIDE_THE_RESULT},
         'process': {name: value for name, value in process.items() if name != 'loss'},
-    } | {name: network_stamp(run, name) for name in networks}
+    } | {name: network_stamp(run, name) for name in _networks(experiment.sample)}
+
+
+def _networks(config: SampleConfig) -> list[str]:
+    return [DIFFUSION, CLASSIFIER] if config.guided else [DIFFUSION]
 
 
 def samples_directory(workdir: Path, name: str, stamp: dict[str, Any]) -> Path:
     """samples/<name>; without a name, samples/ for the first sampling of a workdir and, for any other one,
     a folder in it that is named after what differs from the first, such as samples/scale=2.0."""
     base = workdir / 'samples'
-    if name or not (base / STAMP_FILE).exists():
+    first = read_stamp(base)
+    if name or first is None:
         return base / name
-    difference = stamp_difference(json.loads((base / STAMP_FILE).read_text()), stamp)
+    difference = stamp_difference(first, stamp)
     settings = {key: new for key, (_, new) in difference.items() if key.startswith('sample.')}
     settings = settings or {key: new for key, (_, new) in difference.items()}
     text = ','.join(f'{key.removeprefix("sample.")}={value}' for key, value in settings.items())
@@ -110,16 +116,20 @@ def _draw(run: Run, directory: Path, params: dict[str, Any], *, guided: bool) ->
             draw = make_draw(run, params, guided=guided)
             draw_samples(directory, draw, config.num_samples, config.batch_size, progress, run.stop)
     images, labels = load_samples(directory / SAMPLES_FILE)
-    conditional = guided or run.experiment.unet.num_classes is not None
-    save_png(directory / 'grid.png', picture(images, labels if conditional else None, config.grid_columns))
+    named = guided or run.experiment.unet.num_classes is not None
+    save_png(directory / 'grid.png', picture(images, labels, config.grid_columns, named=named))
     logger.info('%s: %d images; look at grid.png', directory, len(images))
 
 
-def picture(images: np.ndarray, labels: np.ndarray | None, columns: int) -> np.ndarray:
-    """The first images of every class, one class a row; without labels `columns` rows as they come."""
-    if labels is None:
-        return image_grid(images[: columns**2], min(columns, len(images)))
-    classes = np.unique(labels)
+def picture(images: np.ndarray, labels: np.ndarray, columns: int, *, named: bool) -> np.ndarray:
+    """The first images of the first classes, one class a row.
+
+    Args:
+        named: whether the images are of these classes; if not, the rows only follow those of guided samples.
+    """
+    classes = np.unique(labels)[:MAX_ROWS]
     columns = min(columns, *(np.sum(labels == label) for label in classes))
     chosen = [index for label in classes for index in np.flatnonzero(labels == label)[:columns]]
-    return image_grid(images[chosen], columns, row_labels=[str(label) for label in classes])
+    return image_grid(
+        images[chosen], columns, row_labels=[str(label) for label in classes] if named else None
+    )

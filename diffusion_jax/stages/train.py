@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from diffusion_jax.config import make_schedule
+from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.generation.grid import save_png
 from diffusion_jax.report import MetricsWriter
 from diffusion_jax.stages.fit import fit, is_complete
@@ -28,13 +29,14 @@ def complete(run: Run) -> bool:
 
 def main(run: Run) -> None:
     experiment = run.experiment
-    schedule = make_schedule(experiment.diffusion)
+    schedule = schedule_of(experiment.diffusion)
     fit(
         run,
         directory(run.workdir),
         experiment.unet,
         diffusion_losses(experiment.unet, experiment.diffusion, schedule),
         experiment.train,
+        process=dataclasses.asdict(experiment.diffusion),
         pretrained=experiment.pretrained.diffusion,
         make_hooks=lambda writer: [(experiment.train.sample_every, _sample_hook(run, writer))],
     )
@@ -48,8 +50,8 @@ def _sample_hook(run: Run, writer: MetricsWriter) -> Callable[[int, TrainState],
         params = state.ema.get(str(config.ema_rate), state.params)
         draw = make_draw(run, {DIFFUSION: params}, guided=False)
         images, labels = draw(np.arange(config.batch_size))
-        conditional = run.experiment.unet.num_classes is not None
-        grid = picture(images, labels if conditional else None, config.grid_columns)
+        named = run.experiment.unet.num_classes is not None
+        grid = picture(images, labels, config.grid_columns, named=named)
         save_png(directory(run.workdir) / 'grids' / f'step_{step:08d}.png', grid)
         writer.image(step, 'samples', grid)
 

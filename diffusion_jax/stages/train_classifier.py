@@ -8,10 +8,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax.config import make_schedule
 from diffusion_jax.data.pipeline import epoch
 from diffusion_jax.data.sources import make_source
 from diffusion_jax.data.transforms import make_transform
+from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.report import MetricsWriter
 from diffusion_jax.stages.fit import fit, is_complete
 from diffusion_jax.stages.networks import CLASSIFIER
@@ -31,7 +31,8 @@ def complete(run: Run) -> bool:
 
 def main(run: Run) -> None:
     experiment = run.experiment
-    losses = classifier_losses(experiment.classifier, make_schedule(experiment.diffusion))
+    process = experiment.diffusion
+    losses = classifier_losses(experiment.classifier, schedule_of(process))
     config = experiment.train_classifier
     fit(
         run,
@@ -39,6 +40,11 @@ def main(run: Run) -> None:
         experiment.classifier,
         losses,
         config,
+        process={
+            'schedule': process.schedule,
+            'num_timesteps': process.num_timesteps,
+            'rescale_timesteps': process.rescale_timesteps,
+        },
         pretrained=experiment.pretrained.classifier,
         make_hooks=lambda writer: [(config.validate_every, _validation_hook(run, losses, writer))],
     )
@@ -57,8 +63,9 @@ def _validation_hook(run: Run, losses: Losses, writer: MetricsWriter) -> Callabl
         inputs = draw_inputs(noise_key, batch, t) | {'weight': jnp.ones(t.shape)}
         return batch_metrics(losses(params, inputs, None), inputs, num_timesteps)
 
+    source = make_source(data, 'test') if run.experiment.train_classifier.validate_every else ()
+
     def validate(step: int, state: TrainState) -> None:
-        source = make_source(data, 'test')
         keys = (jax.random.fold_in(jax.random.key(0), i) for i in range(len(source)))
         batches = epoch(source, batch_size, transform=transform, num_workers=data.num_workers)
         metrics = [

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from diffusion_jax.checks import between, one_of
+from diffusion_jax.errors import UserError
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -38,7 +41,8 @@ class TrainConfig:
     keep_checkpoints: int = 3
 
 
-# Settings that change what is seen or kept of a run, or how long it is, but not what it computes.
+# Settings that change what is seen or kept of a run, or how long it is, but not what its steps are. (One
+# exception: a learning rate that decays does so over `num_steps`, so that extending the run raises it again.)
 OUTSIDE_THE_RESULT = (
     'num_steps',
     'log_every',
@@ -47,3 +51,22 @@ OUTSIDE_THE_RESULT = (
     'checkpoint_every',
     'keep_checkpoints',
 )
+
+
+def check_train(config: TrainConfig) -> None:
+    """Raises UserError for a setting that cannot work."""
+    for key in ('num_steps', 'batch_size', 'microbatches', 'log_every', 'keep_checkpoints'):
+        between(key, getattr(config, key), 1)
+    for key in ('learning_rate', 'weight_decay', 'clip_norm'):
+        between(key, getattr(config, key), 0)
+    for key in ('validate_every', 'sample_every', 'checkpoint_every'):
+        between(key, getattr(config, key), 0)
+    between('warmup_steps', config.warmup_steps, 0, below=config.num_steps)
+    for rate in config.ema_rates:
+        between('ema_rates', rate, 0, below=1)
+    one_of('learning_rate_schedule', config.learning_rate_schedule, ('constant', 'linear', 'cosine'))
+    one_of('timestep_sampler', config.timestep_sampler, ('uniform', 'loss_second_moment'))
+    if config.batch_size % config.microbatches:
+        raise UserError(
+            f'batch_size is {config.batch_size}; microbatches, {config.microbatches}, must divide it'
+        )

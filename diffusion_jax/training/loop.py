@@ -56,14 +56,14 @@ def run(
                 recent, sums = [], {}
                 writer.scalars(step, values)
                 progress.update(step, loss=values['loss'])
-            for every, call in hooks:
-                if _is_due(step, every) or (every and last):
-                    call(step, state)
             if last or stopping or _is_due(step, config.checkpoint_every):
                 recent, sums = [], add_up(recent, sums)
                 save(state, sums)
-            if stopping and not last:
+            if stopping:
                 raise Interrupted(f'{name}: stopped at step {step} of {config.num_steps}, which is saved')
+            for every, call in hooks:
+                if _is_due(step, every) or (every and last):
+                    call(step, state)
     return state
 
 

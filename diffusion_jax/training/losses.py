@@ -7,7 +7,6 @@ A `Losses` is all that a training step knows of a network. Its inputs are dicts 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +18,8 @@ from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.losses import diffusion_loss
 from diffusion_jax.diffusion.process import add_noise
 from diffusion_jax.diffusion.schedules import Schedule, row, transitions
-from diffusion_jax.models import ClassifierConfig, UNetConfig
+from diffusion_jax.models import ClassifierConfig, Params, UNetConfig
 
-Params = Any
 Inputs = dict[str, jax.Array]
 Losses = Callable[[Params, Inputs, jax.Array | None], dict[str, jax.Array]]
 
@@ -29,7 +27,7 @@ Losses = Callable[[Params, Inputs, jax.Array | None], dict[str, jax.Array]]
 def draw_inputs(key: jax.Array, batch: dict[str, jax.Array], t: jax.Array) -> Inputs:
     """The noise for a batch of uint8 images at the given timesteps [B]."""
     x_0 = to_float(batch['image'])
-    return {'x_0': x_0, 'eps': jax.random.normal(key, x_0.shape), 't': t, 'y': batch['label']}
+    return {'x_0': x_0, 'eps': jax.random.normal(key, x_0.shape, jnp.float32), 't': t, 'y': batch['label']}
 
 
 def diffusion_losses(config: UNetConfig, diffusion: DiffusionConfig, schedule: Schedule) -> Losses:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
 
+from diffusion_jax.models import Params
 from diffusion_jax.training.config import TrainConfig
-
-Params = Any
 
 
 def learning_rate(config: TrainConfig) -> optax.Schedule:

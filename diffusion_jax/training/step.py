@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import optax
 
 from diffusion_jax.diffusion import timestep_samplers
+from diffusion_jax.models import Params
 from diffusion_jax.training.config import TrainConfig
-from diffusion_jax.training.losses import Inputs, Losses, Params, draw_inputs
+from diffusion_jax.training.losses import Inputs, Losses, draw_inputs
 from diffusion_jax.training.metrics import Metrics
 from diffusion_jax.training.optimizer import learning_rate, make_optimizer, update_ema
 
@@ -88,44 +89,33 @@ def batch_metrics(values: dict[str, jax.Array], inputs: Inputs, num_timesteps: i
     return metrics
 
 
-def make_update(
+def make_train_step(
     losses: Losses, config: TrainConfig, num_timesteps: int
-) -> Callable[[TrainState, Inputs, jax.Array | None], tuple[TrainState, Metrics]]:
-    """The part of a step after its random draws: inputs hold also `weight` [B], the importance weights."""
+) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]:
+    """(state, uint8 batch) → (state, metrics). Every draw of step n comes from `fold_in(key, n)`."""
     optimizer = make_optimizer(config)
     rate = learning_rate(config)
 
-    def update(state: TrainState, inputs: Inputs, key: jax.Array | None) -> tuple[TrainState, Metrics]:
-        grads, values = mean_gradients(losses, state.params, inputs, key, config.microbatches)
+    def train_step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
+        t_key, noise_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
+        t, weight = timestep_samplers.draw(state.timestep_sampler, t_key, batch['image'].shape[0])
+        inputs = draw_inputs(noise_key, batch, t) | {'weight': weight}
+        grads, values = mean_gradients(losses, state.params, inputs, dropout_key, config.microbatches)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        one = jnp.asarray(1)
+        numbers = {
+            'grad_norm': optax.tree.norm(grads),
+            'param_norm': optax.tree.norm(params),
+            'learning_rate': jnp.asarray(rate(state.step)),
+        }
         metrics = batch_metrics(values, inputs, num_timesteps)
-        metrics['grad_norm'] = (optax.tree.norm(grads), one)
-        metrics['param_norm'] = (optax.tree.norm(params), one)
-        metrics['learning_rate'] = (jnp.asarray(rate(state.step)), one)
+        metrics |= {name: (number, jnp.asarray(1)) for name, number in numbers.items()}
         return state._replace(
             step=state.step + 1,
             params=params,
             ema=update_ema(state.ema, params, state.step + 1, warmup=config.ema_warmup),
             opt_state=opt_state,
-            timestep_sampler=timestep_samplers.update(state.timestep_sampler, inputs['t'], values['loss']),
+            timestep_sampler=timestep_samplers.update(state.timestep_sampler, t, values['loss']),
         ), metrics
-
-    return update
-
-
-def make_train_step(
-    losses: Losses, config: TrainConfig, num_timesteps: int
-) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]:
-    """(state, uint8 batch) → (state, metrics). Every draw of step n comes from `fold_in(key, n)`."""
-    update = make_update(losses, config, num_timesteps)
-
-    def train_step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
-        t_key, noise_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
-        size = batch['image'].shape[0]
-        t, weight = timestep_samplers.draw(state.timestep_sampler, t_key, size)
-        inputs = draw_inputs(noise_key, batch, t) | {'weight': weight}
-        return update(state, inputs, dropout_key)
 
     return train_step

@@ -5,8 +5,7 @@ import pytest
 
 from diffusion_jax.data.sources.digits import digits_source
 from diffusion_jax.evaluation import judge
-from diffusion_jax.evaluation.compare import evaluate_pixels
-from diffusion_jax.evaluation.features import pixels
+from diffusion_jax.evaluation.pixels import evaluate_pixels, pixels
 
 
 @pytest.fixture(scope='module')
@@ -15,7 +14,7 @@ def digits():
 
 
 def test_judge_knows_real_digits():
-    assert judge.test_accuracy() == pytest.approx(295 / 297)
+    assert judge.accuracy_on_real_digits() == pytest.approx(295 / 297)
 
 
 def test_agreement_is_a_share(digits):

@@ -60,6 +60,7 @@ def compilations():
 def test_scale_labels_eta_and_seed_compile_nothing(generate, compilations):
     first = generate(params(), request(range(4)))
     assert first.shape == (4, 8, 8, 1) and first.dtype == np.uint8
+    assert any('generate' in name for name in compilations)
     compilations.clear()
     changed = [
         request(range(4), scale=7.0),
@@ -123,6 +124,11 @@ def test_the_classifier_reaches_either_sampler(sampler):
     np.testing.assert_array_equal(images[0.0, 0], images[0.0, 1])
     assert not np.array_equal(images[100.0, 0], images[100.0, 1])
     assert not np.array_equal(images[100.0, 0], images[0.0, 0])
+
+
+def test_without_clipping_x_0_leaves_the_range_of_images(generate):
+    free = jax.jit(make_generate(UNET, CLASSIFIER, DIFFUSION, SAMPLE.sampler, SAMPLE.respacing, False))
+    assert not np.array_equal(free(params(), request(range(4))), generate(params(), request(range(4))))
 
 
 def test_labels_rest_on_the_index():

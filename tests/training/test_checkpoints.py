@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import shutil
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ from diffusion_jax import models
 from diffusion_jax.errors import UserError
 from diffusion_jax.sharding import make_mesh, param_shardings
 from diffusion_jax.training.checkpoints import Checkpoints, describe_network, latest_step, load_params
+from diffusion_jax.training.digest import digest
 from diffusion_jax.training.step import init_state
 from tests.tiny import CLASSIFIER, TRAIN, UNET
 
@@ -89,3 +91,45 @@ def test_foreign_checkpoints_are_refused(saved, change, message):
 def test_missing_checkpoints_are_named(tmp_path):
     with pytest.raises(UserError, match='no checkpoint there'):
         load_params(tmp_path / 'nowhere', UNET)
+
+
+def test_flipped_bits_are_found(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / 'damaged')
+    data = max((tmp_path / 'damaged' / '30' / 'params').rglob('*'), key=lambda path: path.stat().st_size)
+    content = bytearray(data.read_bytes())
+    for place in (len(content) // 3, len(content) // 2):
+        content[place] ^= 0x40
+    data.write_bytes(content)
+    with pytest.raises(UserError, match=r'damaged/30.*remove this folder'):
+        load_params(tmp_path / 'damaged', UNET)
+    load_params(tmp_path / 'damaged', UNET, 0.9)
+
+
+def test_a_checkpoint_that_is_not_whole_is_named(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / 'copy')
+    (tmp_path / 'copy' / '40').mkdir()
+    with pytest.raises(UserError, match='copy/40: not a whole checkpoint'):
+        latest_step(tmp_path / 'copy')
+    shutil.rmtree(tmp_path / 'copy' / '40')
+    shutil.rmtree(tmp_path / 'copy' / '30' / 'params' / 'd', ignore_errors=True)
+    (tmp_path / 'copy' / '30' / 'params' / 'manifest.ocdbt').unlink()
+    with pytest.raises(UserError, match='copy/30: cannot be read'):
+        load_params(tmp_path / 'copy', UNET)
+
+
+def test_digests_see_every_bit_and_no_sharding():
+    tree = {
+        'a': jax.random.normal(jax.random.key(0), (64, 128)),
+        'b': jax.numpy.arange(7),
+        'key': jax.random.key(3),
+    }
+    mesh = make_mesh(2, 4)
+    spread = jax.device_put(tree, param_shardings(mesh, tree))
+    assert digest(spread) == digest(tree)
+    bits = np.array(tree['a']).view(np.uint32)
+    for bit in (0, 13, 31):
+        bits[17, 5] ^= np.uint32(1 << bit)
+        assert digest(tree | {'a': bits.view(np.float32)})["['a']"] != digest(tree)["['a']"]
+        bits[17, 5] ^= np.uint32(1 << bit)
+    swapped = tree['a'].at[jax.numpy.asarray([0, 1])].set(tree['a'][jax.numpy.asarray([1, 0])])
+    assert digest(tree | {'a': swapped})["['a']"] != digest(tree)["['a']"]

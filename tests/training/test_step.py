@@ -91,13 +91,18 @@ def one_device():
     return make_mesh(1, 1, devices=jax.devices()[:1])
 
 
-@pytest.mark.parametrize('config', [CONDITIONAL_UNET, CLASSIFIER], ids=['diffusion', 'classifier'])
-def test_eight_devices_give_the_losses_of_one(config, one_device):
+@pytest.mark.parametrize(
+    ('config', 'meshes'),
+    [(CONDITIONAL_UNET, [(8, 1), (2, 4)]), (CLASSIFIER, [(8, 1)])],
+    ids=['diffusion', 'classifier'],
+)
+def test_eight_devices_give_the_losses_of_one(config, meshes, one_device):
     alone, _ = train(config, one_device, 20)
-    together, state = train(config, make_mesh(8, 1), 20)
-    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5)
     assert np.ptp(alone) > 0.01
-    assert int(state.step) == 20
+    for mesh in meshes:
+        together, state = train(config, make_mesh(*mesh), 20)
+        np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5)
+        assert int(state.step) == 20
 
 
 def test_importance_sampling_fills_its_history(one_device):

@@ -20,7 +20,11 @@ def per_sample_noise(keys: Array, position: Array | int, shape: tuple[int, ...])
 
     keys: typed, [B].
     """
-    return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, position), shape))(keys)
+
+    def draw(key: Array) -> Array:
+        return jax.random.normal(jax.random.fold_in(key, position), shape, jnp.float32)
+
+    return jax.vmap(draw)(keys)
 
 
 def initial_noise(keys: Array, shape: tuple[int, ...]) -> Array:
