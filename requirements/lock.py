@@ -17,7 +17,17 @@ PYTHON = (3, 11)
 LOCKS = {
     'runtime.lock': ['.'],
     'dev.lock': ['.[dev]'],
-    'oldest.lock': ['.[dev]', 'jax==0.8.3', 'flax==0.12.6', 'optax==0.2.8'],
+    'oldest.lock': [
+        '.[dev]',
+        'flax==0.12.6',
+        'jax==0.8.3',
+        'ml-collections==1.0.*',
+        'numpy==2.0.*',
+        'optax==0.2.8',
+        'pillow==10.4.*',
+        'scikit-learn==1.5.*',
+        'tensorboardX==2.6.2.*',
+    ],
 }
 
 
