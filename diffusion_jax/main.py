@@ -7,6 +7,7 @@ passed over, an interrupted one goes on where it stopped: to resume, give the sa
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program with command line arguments, the program's name first; returns its exit code."""
     argv = list(sys.argv if argv is None else argv)
     set_up_logging()
+    if {'-h', '--help'} & set(argv):
+        print(
+            __doc__ + '\nFlags: --config=FILE --workdir=FOLDER --stage=NAME,… --config.SECTION.SETTING=VALUE'
+        )
+        return 0
     try:
         options = parse_flags(argv)
         run_experiment(read_experiment(options.config), options.workdir, options.stages)
@@ -86,9 +92,13 @@ def parse_flags(argv: Sequence[str]) -> Options:
     except flags.Error as error:
         raise UserError(f'command line: {error}') from error
     except (AttributeError, KeyError) as error:  # how ml_collections says that a config has no such key
-        key = str(error.args[0]).strip('\'"')
+        key = re.match(r'\W*(\w*)', str(error.args[0])).group(1)
         unknown = [text for text in argv if text.startswith('--config.') and key in text.split('=')[0]]
-        raise UserError(f'{" ".join(unknown) or error}: no such setting in the config') from error
+        if not unknown:
+            raise UserError(f'config file: {error}') from error
+        hint = re.search(r'Did you mean "(\w+)"', str(error))
+        meant = f'; did you mean {hint.group(1)}?' if hint else ''
+        raise UserError(f'{" ".join(unknown)}: no such setting in the config{meant}') from error
     if rest:
         raise UserError(f'{" ".join(rest)}: arguments that mean nothing here; see the README')
     if values.config is None or values.workdir is None:
@@ -99,7 +109,7 @@ def parse_flags(argv: Sequence[str]) -> Options:
 def run_experiment(experiment: Experiment, workdir: Path, stages: Sequence[str] = ()) -> None:
     """Runs the named stages, by default those of the experiment, in one working directory."""
     for stage in stages:
-        one_of('stage', stage, STAGES)
+        one_of('--stage', stage, STAGES)
     mesh = make_mesh(experiment.mesh.data, experiment.mesh.fsdp)
     with lock(workdir), stop_requests() as stop:
         run = Run(experiment, workdir.absolute(), mesh, stop)

@@ -15,6 +15,8 @@ from typing import TextIO
 import numpy as np
 import tensorboardX
 
+from diffusion_jax.errors import UserError
+
 METRICS_FILE = 'metrics.jsonl'
 BAR_WIDTH = 20
 REDRAW_SECONDS = 0.1
@@ -88,6 +90,8 @@ class Progress:
         bar = '█' * filled + '·' * (BAR_WIDTH - filled) + ' ' if self._live else ''
         parts = [f'{self.title} {bar}{share:4.0%}', f'{self._done:,}/{self.total:,}']
         parts += [f'{name} {value:.4g}' for name, value in values.items()]
+        if not self._updates:
+            parts.append('compiling …')
         speed = self._speed()
         if speed:
             parts.append(f'{_number(speed * self.images_per_step)} images/s')
@@ -160,7 +164,16 @@ def _drop_later_steps(path: Path, last_step: int) -> None:
     end = 0
     with open(path, 'rb+') as file:
         for line in file:
-            if not line.endswith(b'\n') or json.loads(line)['step'] > last_step:
+            if not line.endswith(b'\n') or _step_of(path, line) > last_step:
                 break
             end += len(line)
         file.truncate(end)
+
+
+def _step_of(path: Path, line: bytes) -> int:
+    try:
+        return json.loads(line)['step']
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f'{path}: has a line that is no metrics, {line[:40]!r}; remove it or the file'
+        ) from error

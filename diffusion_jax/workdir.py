@@ -112,7 +112,8 @@ def check_stamp(directory: str | Path, stamp: Mapping[str, Any]) -> None:
     """
     difference = stamp_difference(read_stamp(directory) or stamp, stamp)
     if difference:
-        changes = ', '.join(f'{key}: had {had}, now {now}' for key, (had, now) in difference.items())
+        changes = [f'{key}: had {had}, now {now}' for key, (had, now) in difference.items()]
+        changes = ', '.join(changes[:8]) + (f' and {len(changes) - 8} more' if len(changes) > 8 else '')
         raise UserError(
             f'{directory}: made with other settings ({changes}); restore them or choose another folder'
         )

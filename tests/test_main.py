@@ -282,8 +282,8 @@ def test_a_run_that_is_killed_again_and_again_goes_on_to_the_same_end(finished, 
         (['--config.data.image_channels=3'], 'config.data.image_channels is 3'),
         (['--config.sample.classes=(11,)'], 'config.sample.classes is 11'),
         (['--config.mesh.fsdp=3'], 'config.mesh has data=-1, fsdp=3; their product must be 8'),
-        (['--stage=dance'], "stage is 'dance'"),
-        (['--stage=sample'], 'no checkpoint of the diffusion; run the stage train first'),
+        (['--stage=dance'], "--stage is 'dance'; it must be one of"),
+        (['--stage=sample'], 'diffusion/checkpoints: no checkpoint there; train the network first'),
         (['--config.pretrained.classifier=/nowhere'], '/nowhere/checkpoints: no checkpoint'),
         (['--stage=train', '--config.sample.batch_size=12'], 'config.sample.batch_size is 12'),
         (['--config.sample.num_samples=3'], 'config.sample.num_samples is below 4'),
@@ -360,7 +360,42 @@ def test_a_folder_that_cannot_be_written(tmp_path, capfd):
     assert 'cannot be written' in capfd.readouterr().err
 
 
+def test_settings_of_what_is_complete_may_not_change(finished, capfd):
+    assert run(finished, train__learning_rate=0.5) == 2
+    assert 'train.learning_rate: had 0.001, now 0.5' in capfd.readouterr().err
+
+
+def test_a_name_keeps_what_it_holds(finished, capfd):
+    change = {'sample__name': 'kept', 'sample__num_samples': 7, 'sample__scale': 0}
+    assert run(finished, 'sample', **change) == 0
+    assert run(finished, 'sample,evaluate', **change | {'sample__scale': 1.0}) == 2
+    assert 'sample.scale: had 0.0, now 1.0' in capfd.readouterr().err
+
+
+def test_damaged_files_are_named(finished, tmp_path, capfd):
+    for name in ('samples/samples.npz', 'samples/stamp.json', 'diffusion/metrics.jsonl'):
+        copy = tmp_path / name.replace('/', '_')
+        shutil.copytree(finished, copy)
+        (copy / 'evaluation.json').unlink()
+        (copy / name).write_bytes(b'junk\n')
+        assert run(copy, **({'train__num_steps': 7} if name.startswith('diffusion') else {})) == 2
+        assert name in capfd.readouterr().err.splitlines()[-1]
+
+
+def test_help(capfd):
+    assert main.main(['main', '--help']) == 0
+    assert '--workdir=FOLDER' in capfd.readouterr().out
+
+
+def test_a_misspelt_setting_is_guessed(tmp_path, capfd):
+    assert main.main([*arguments(tmp_path), '--config.train.num_step=3']) == 2
+    assert 'num_step=3: no such setting in the config; did you mean num_steps?' in capfd.readouterr().err
+
+
 def test_a_result_below_what_is_required_is_a_failure(finished, capfd):
+    change = {'sample__scale': 1.5, 'sample__eta': 1.0, 'sample__unguided': False}
+    assert run(finished, 'sample,evaluate', **change, evaluate__required_agreement=1.1) == 0
+    capfd.readouterr()
     assert run(finished, 'evaluate', evaluate__required_agreement=1.1) == 1
     assert 'check failed' in capfd.readouterr().err
 

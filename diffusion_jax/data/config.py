@@ -26,7 +26,7 @@ class DataConfig:
     num_workers: threads that load batches ahead of the training step.
     """
 
-    name: str = 'digits'
+    name: str
     path: str = ''
     tfds_name: str = ''
     train_split: str = 'train'

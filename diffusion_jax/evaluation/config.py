@@ -12,7 +12,7 @@ class EvaluateConfig:
     """Attributes:
     judge: 'digits_svm' has an independent classifier say how often a sample shows the digit that was asked
         for; '' does without.
-    required_agreement: the share of samples on which the judge must agree; less is a failure of the run.
+    required_agreement: the share of the samples in samples/ on which the judge must agree; less is a failure.
     """
 
     judge: str = ''

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from diffusion_jax.errors import UserError
 from diffusion_jax.interruption import Interrupted
 from diffusion_jax.report import Progress
 from diffusion_jax.workdir import write_npz
@@ -49,14 +51,16 @@ def draw_samples(
             write_npz(path, arr_0=images[:count], arr_1=labels[:count])
             progress.update(done + count)
         parts.append(path)
-        with np.load(path) as shard:
-            done += len(shard['arr_1'])
+        done += len(load_samples(path)[1])
     images, labels = (np.concatenate(part) for part in zip(*map(load_samples, parts), strict=True))
     write_npz(directory / 'samples.npz', arr_0=images, arr_1=labels.astype(np.int64))
     shutil.rmtree(shards)
 
 
 def load_samples(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of a file of samples."""
-    with np.load(path) as file:
-        return file['arr_0'], file['arr_1']
+    """Images and labels of a file of samples. UserError where it cannot be read."""
+    try:
+        with np.load(path) as file:
+            return file['arr_0'], file['arr_1']
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f'{path}: is no file of samples; remove it to have them drawn again') from error

@@ -7,7 +7,7 @@ import functools
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -32,37 +32,46 @@ from diffusion_jax.workdir import check_stamp, write_stamp
 logger = logging.getLogger(__name__)
 
 
-def is_complete(directory: Path, config: TrainConfig) -> bool:
-    """Whether the folder's newest checkpoint is of the last step."""
-    return (latest_step(directory / CHECKPOINTS) or 0) >= config.num_steps
+class Training(NamedTuple):
+    """What is trained, and where.
 
-
-def fit(
-    run: Run,
-    directory: Path,
-    network: UNetConfig | ClassifierConfig,
-    losses: Losses,
-    config: TrainConfig,
-    *,
-    process: dict[str, Any],
-    pretrained: str,
-    make_hooks: Callable[[MetricsWriter], list[loop.Hook]],
-) -> None:
-    """Trains `network` to `config.num_steps` steps, with checkpoints and logs in `directory`.
-
-    Args:
+    Attributes:
+        losses: of the network; see `training.losses`.
         process: the settings of the diffusion process that the result rests on.
         pretrained: a folder of checkpoints whose parameters to start from; '' to start anew.
+    """
+
+    directory: Path
+    network: UNetConfig | ClassifierConfig
+    losses: Losses
+    config: TrainConfig
+    process: dict[str, Any]
+    pretrained: str
+
+
+def is_complete(run: Run, training: Training) -> bool:
+    """Whether the newest checkpoint is of the last step, or beyond.
+
+    Raises:
+        UserError: it was trained with other settings.
+    """
+    check_stamp(training.directory, _stamp(run.experiment, training))
+    return (latest_step(training.directory / CHECKPOINTS) or 0) >= training.config.num_steps
+
+
+def fit(run: Run, training: Training, make_hooks: Callable[[MetricsWriter], list[loop.Hook]]) -> None:
+    """Trains to the last step, with checkpoints and logs in the training's folder.
+
+    Args:
         make_hooks: what to do now and then; see `loop.run`.
     """
-    stamp = _stamp(run.experiment, network, config, process, pretrained)
-    check_stamp(directory, stamp)
+    directory, network, config = training.directory, training.network, training.config
     data = _training_data(run.experiment, config)
     with Checkpoints(directory / CHECKPOINTS, keep=config.keep_checkpoints) as checkpoints:
-        state, shardings, progress = _start(run, checkpoints, network, config, pretrained)
+        state, shardings, progress = _start(run, checkpoints, training)
         if progress:
             data.set_state(progress['data'])
-        write_stamp(directory, stamp)
+        write_stamp(directory, _stamp(run.experiment, training))
 
         def save(state: TrainState, sums: Sums) -> None:
             record = {'data': data.get_state(), 'metrics': sums}
@@ -71,7 +80,7 @@ def fit(
         with MetricsWriter(directory, resume_step=int(state.step)) as writer:
             loop.run(
                 state,
-                _compiled_step(run, losses, config, shardings),
+                _compiled_step(run, training, shardings),
                 data,
                 config,
                 put=functools.partial(put_batch, run.mesh),
@@ -86,8 +95,10 @@ def fit(
 
 def _training_data(experiment: Experiment, config: TrainConfig) -> Any:
     """An iterator of this host's part of the batches."""
+    source = make_source(experiment.data, 'train')
+    logger.info('data: %s training images, %d classes', f'{len(source):,}', len(source.class_names))
     return batches(
-        make_source(experiment.data, 'train'),
+        source,
         config.batch_size,
         seed=experiment.seed,
         transform=make_transform(experiment.data, augment=True),
@@ -97,10 +108,10 @@ def _training_data(experiment: Experiment, config: TrainConfig) -> Any:
     )
 
 
-def _compiled_step(run: Run, losses: Losses, config: TrainConfig, shardings: TrainState) -> Callable:
+def _compiled_step(run: Run, training: Training, shardings: TrainState) -> Callable:
     """The state given to a step is used up by it."""
     return jax.jit(
-        make_train_step(losses, config, run.experiment.diffusion.num_timesteps),
+        make_train_step(training.losses, training.config, run.experiment.diffusion.num_timesteps),
         in_shardings=(shardings, batch_sharding(run.mesh)),
         out_shardings=(shardings, None),
         donate_argnums=0,
@@ -108,13 +119,10 @@ def _compiled_step(run: Run, losses: Losses, config: TrainConfig, shardings: Tra
 
 
 def _start(
-    run: Run,
-    checkpoints: Checkpoints,
-    network: UNetConfig | ClassifierConfig,
-    config: TrainConfig,
-    pretrained: str,
+    run: Run, checkpoints: Checkpoints, training: Training
 ) -> tuple[TrainState, TrainState, dict[str, Any]]:
     """The state to go on from, its shardings, and the progress of the run that it is from, if any."""
+    network, config, pretrained = training.network, training.config, training.pretrained
     num_timesteps = run.experiment.diffusion.num_timesteps
     key = jax.random.key(run.experiment.seed)
 
@@ -142,21 +150,16 @@ def _start(
     return jax.jit(fresh, out_shardings=shardings)(key), shardings, {}
 
 
-def _stamp(
-    experiment: Experiment,
-    network: UNetConfig | ClassifierConfig,
-    config: TrainConfig,
-    process: dict[str, Any],
-    pretrained: str,
-) -> dict[str, Any]:
+def _stamp(experiment: Experiment, training: Training) -> dict[str, Any]:
     """What the trained parameters rest on."""
-    train = dataclasses.asdict(config)
+    network = training.network
+    train = dataclasses.asdict(training.config)
     data = dataclasses.asdict(experiment.data)
     return {
         'network': describe_network(network) | {'dropout': network.dropout, 'dtype': network.dtype},
-        'diffusion': process,
+        'diffusion': training.process,
         'data': {key: value for key, value in data.items() if key not in ('num_workers', 'test_split')},
         'train': {key: value for key, value in train.items() if key not in OUTSIDE_THE_RESULT},
-        'pretrained': pretrained,
+        'pretrained': training.pretrained,
         'seed': experiment.seed,
     }

@@ -19,7 +19,7 @@ from diffusion_jax.training.checkpoints import check_checkpoint
 def check_inputs(run: Run, stages: Collection[str]) -> None:
     """UserError where the devices, the data or a pretrained network do not fit the stages that will run."""
     _check_batches(run, stages)
-    _check_pretrained(run, stages)
+    _check_networks(run, stages)
     for split in _splits(run.experiment, stages):
         make_source(run.experiment.data, split)
     if 'evaluate' in stages:
@@ -36,15 +36,14 @@ def _check_batches(run: Run, stages: Collection[str]) -> None:
         check_batch_size(run.mesh, run.experiment.sample.batch_size, 'sample.batch_size')
 
 
-def _check_pretrained(run: Run, stages: Collection[str]) -> None:
+def _check_networks(run: Run, stages: Collection[str]) -> None:
     experiment = run.experiment
+    needed = [DIFFUSION, CLASSIFIER] if experiment.sample.guided else [DIFFUSION]
     for name, network in ((DIFFUSION, experiment.unet), (CLASSIFIER, experiment.classifier)):
         pretrained = getattr(experiment.pretrained, name)
-        if not pretrained:
-            continue
-        if STAGES[name] in stages:
+        if STAGES[name] in stages and pretrained:
             check_checkpoint(Path(pretrained) / CHECKPOINTS, network)
-        elif 'sample' in stages and (name == DIFFUSION or experiment.sample.guided):
+        elif STAGES[name] not in stages and 'sample' in stages and name in needed:
             check_network(run, name)
 
 

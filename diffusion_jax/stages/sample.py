@@ -79,7 +79,7 @@ def samples_directory(workdir: Path, name: str, stamp: dict[str, Any]) -> Path:
     settings = {key: new for key, (_, new) in difference.items() if key.startswith('sample.')}
     settings = settings or {key: new for key, (_, new) in difference.items()}
     text = ','.join(f'{key.removeprefix("sample.")}={value}' for key, value in settings.items())
-    text = re.sub(r'[^\w=.,-]+', '_', text)
+    text = re.sub(r'[^\w=.,-]+', '-', text.replace('[', '').replace(']', '').replace(', ', '+'))
     return base / (text if len(text) <= 80 else f'{text[:70]}-{zlib.crc32(text.encode()):08x}')
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.generation.grid import save_png
 from diffusion_jax.report import MetricsWriter
-from diffusion_jax.stages.fit import fit, is_complete
+from diffusion_jax.stages.fit import Training, fit, is_complete
 from diffusion_jax.stages.networks import DIFFUSION
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import make_draw, picture
@@ -19,26 +18,25 @@ from diffusion_jax.training.losses import diffusion_losses
 from diffusion_jax.training.step import TrainState
 
 
-def directory(workdir: Path) -> Path:
-    return workdir / DIFFUSION
+def main(run: Run) -> None:
+    every = run.experiment.train.sample_every
+    fit(run, _training(run), lambda writer: [(every, _sample_hook(run, writer))])
 
 
 def complete(run: Run) -> bool:
-    return is_complete(directory(run.workdir), run.experiment.train)
+    return is_complete(run, _training(run))
 
 
-def main(run: Run) -> None:
+def _training(run: Run) -> Training:
     experiment = run.experiment
     schedule = schedule_of(experiment.diffusion)
-    fit(
-        run,
-        directory(run.workdir),
-        experiment.unet,
-        diffusion_losses(experiment.unet, experiment.diffusion, schedule),
-        experiment.train,
+    return Training(
+        directory=run.workdir / DIFFUSION,
+        network=experiment.unet,
+        losses=diffusion_losses(experiment.unet, experiment.diffusion, schedule),
+        config=experiment.train,
         process=dataclasses.asdict(experiment.diffusion),
         pretrained=experiment.pretrained.diffusion,
-        make_hooks=lambda writer: [(experiment.train.sample_every, _sample_hook(run, writer))],
     )
 
 
@@ -52,7 +50,7 @@ def _sample_hook(run: Run, writer: MetricsWriter) -> Callable[[int, TrainState],
         images, labels = draw(np.arange(config.batch_size))
         named = run.experiment.unet.num_classes is not None
         grid = picture(images, labels, config.grid_columns, named=named)
-        save_png(directory(run.workdir) / 'grids' / f'step_{step:08d}.png', grid)
+        save_png(run.workdir / DIFFUSION / 'grids' / f'step_{step:08d}.png', grid)
         writer.image(step, 'samples', grid)
 
     return draw_grid

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,7 @@ from diffusion_jax.data.sources import make_source
 from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.report import MetricsWriter
-from diffusion_jax.stages.fit import fit, is_complete
+from diffusion_jax.stages.fit import Training, fit, is_complete
 from diffusion_jax.stages.networks import CLASSIFIER
 from diffusion_jax.stages.run import Run
 from diffusion_jax.training.losses import Losses, classifier_losses, draw_inputs
@@ -21,32 +20,33 @@ from diffusion_jax.training.metrics import add_up, means
 from diffusion_jax.training.step import TrainState, batch_metrics
 
 
-def directory(workdir: Path) -> Path:
-    return workdir / CLASSIFIER
+def main(run: Run) -> None:
+    training = _training(run)
+    every = training.config.validate_every
+    fit(
+        run,
+        training,
+        lambda writer: [(every, _validation_hook(run, training.losses, writer))] if every else [],
+    )
 
 
 def complete(run: Run) -> bool:
-    return is_complete(directory(run.workdir), run.experiment.train_classifier)
+    return is_complete(run, _training(run))
 
 
-def main(run: Run) -> None:
-    experiment = run.experiment
-    process = experiment.diffusion
-    losses = classifier_losses(experiment.classifier, schedule_of(process))
-    config = experiment.train_classifier
-    fit(
-        run,
-        directory(run.workdir),
-        experiment.classifier,
-        losses,
-        config,
+def _training(run: Run) -> Training:
+    experiment, process = run.experiment, run.experiment.diffusion
+    return Training(
+        directory=run.workdir / CLASSIFIER,
+        network=experiment.classifier,
+        losses=classifier_losses(experiment.classifier, schedule_of(process)),
+        config=experiment.train_classifier,
         process={
             'schedule': process.schedule,
             'num_timesteps': process.num_timesteps,
             'rescale_timesteps': process.rescale_timesteps,
         },
         pretrained=experiment.pretrained.classifier,
-        make_hooks=lambda writer: [(config.validate_every, _validation_hook(run, losses, writer))],
     )
 
 
@@ -63,7 +63,7 @@ def _validation_hook(run: Run, losses: Losses, writer: MetricsWriter) -> Callabl
         inputs = draw_inputs(noise_key, batch, t) | {'weight': jnp.ones(t.shape)}
         return batch_metrics(losses(params, inputs, None), inputs, num_timesteps)
 
-    source = make_source(data, 'test') if run.experiment.train_classifier.validate_every else ()
+    source = make_source(data, 'test')
 
     def validate(step: int, state: TrainState) -> None:
         keys = (jax.random.fold_in(jax.random.key(0), i) for i in range(len(source)))

@@ -107,9 +107,6 @@ def check_checkpoint(directory: Path, config: Any, ema_rate: float = 0.0) -> int
     if step is None:
         raise UserError(f'{directory}: no checkpoint there; train the network first, or name another folder')
     folder = Path(directory).absolute() / str(step)
-    kept = sorted(path.name for path in folder.iterdir() if path.name.startswith(('ema_', 'params')))
-    if _item(ema_rate) not in kept:
-        raise UserError(f'{folder}: has no {_item(ema_rate)}; it holds {", ".join(kept)}')
     with _reader(directory) as manager:
         found = _read(manager, step, {}, ('network',))[1]['network']
     wanted = describe_network(config)
@@ -120,6 +117,9 @@ def check_checkpoint(directory: Path, config: Any, ema_rate: float = 0.0) -> int
     ]
     if differences:
         raise UserError(f'{folder}: a checkpoint of another network: {"; ".join(differences)}')
+    kept = sorted(path.name for path in folder.iterdir() if path.name.startswith(('ema_', 'params')))
+    if _item(ema_rate) not in kept:
+        raise UserError(f'{folder}: has no {_item(ema_rate)}; it holds {", ".join(kept)}')
     return step
 
 

@@ -9,7 +9,7 @@ from diffusion_jax.errors import UserError
 @pytest.mark.parametrize(
     'config',
     [
-        DataConfig(),
+        DataConfig('digits'),
         DataConfig('folder', path='images', labels='prefix', image_size=(32, 48), image_channels=3),
         DataConfig('tfds', tfds_name='cifar10', image_size=(32, 32), image_channels=3, num_workers=2),
     ],
@@ -29,9 +29,9 @@ def test_sound_settings_pass(config):
         (DataConfig('folder', path='x', num_classes=0), 'num_classes is 0'),
         (DataConfig('folder'), 'path'),
         (DataConfig('tfds'), 'tfds_name'),
-        (DataConfig(image_size=(16, 16)), 'image_size'),
-        (DataConfig(image_channels=3), 'image_channels'),
-        (DataConfig(num_classes=9), 'num_classes'),
+        (DataConfig('digits', image_size=(16, 16)), 'image_size'),
+        (DataConfig('digits', image_channels=3), 'image_channels'),
+        (DataConfig('digits', num_classes=9), 'num_classes'),
     ],
 )
 def test_settings_that_cannot_work_are_named(config, message):

@@ -24,7 +24,7 @@ def noise(*shape, seed=0):
 
 
 def test_digits_are_all_there_once():
-    train, test = make_source(DataConfig(), 'train'), make_source(DataConfig(), 'test')
+    train, test = make_source(DataConfig('digits'), 'train'), make_source(DataConfig('digits'), 'test')
     assert (len(train), len(test)) == (1500, 297)
     assert train.class_names == test.class_names == tuple('0123456789')
     both = np.concatenate([train.images, test.images])
@@ -38,14 +38,14 @@ def test_digits_are_all_there_once():
 
 
 def test_digits_are_split_the_same_way_each_time():
-    first, second = make_source(DataConfig(), 'test'), make_source(DataConfig(), 'test')
+    first, second = make_source(DataConfig('digits'), 'test'), make_source(DataConfig('digits'), 'test')
     np.testing.assert_array_equal(first.images, second.images)
     np.testing.assert_array_equal(first.labels[:10], [0, 4, 4, 8, 4, 9, 2, 6, 8, 4])
     assert (np.bincount(first.labels) > 20).all()
 
 
 def test_gather_and_index_agree():
-    source = make_source(DataConfig(), 'train')
+    source = make_source(DataConfig('digits'), 'train')
     gathered = source.gather(np.array([5, 3]))
     for row, index in enumerate((5, 3)):
         np.testing.assert_array_equal(gathered['image'][row], source[index]['image'])

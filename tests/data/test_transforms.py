@@ -77,7 +77,7 @@ def test_transform_draws_only_when_it_augments():
 
 
 def test_flip_mirrors_left_and_right_half_of_the_time():
-    transform = make_transform(DataConfig(flip=True), augment=True)
+    transform = make_transform(DataConfig('digits', flip=True), augment=True)
     image = noise(8, 8, 1)
     outcomes = [transform(image, np.random.default_rng(seed)) for seed in range(200)]
     flipped = [np.array_equal(outcome, image[:, ::-1]) for outcome in outcomes]
@@ -87,8 +87,8 @@ def test_flip_mirrors_left_and_right_half_of_the_time():
 
 
 def test_digits_need_no_transform():
-    assert make_transform(DataConfig(), augment=True) is None
-    assert make_transform(DataConfig(flip=True), augment=False) is None
+    assert make_transform(DataConfig('digits'), augment=True) is None
+    assert make_transform(DataConfig('digits', flip=True), augment=False) is None
 
 
 def test_to_float_covers_minus_one_to_one():
