@@ -4,8 +4,8 @@
         --config.data.path=images --config.data.num_classes=7
 
 Expects images/train/<class>/*.jpg (or png, gif) and, to validate the classifier, images/test/<class>/*.jpg.
-The networks are those of the paper's ImageNet 64×64 models at two thirds of their width, for one accelerator
-with 16 GB or more. A starting point: no number was measured with it.
+The networks are those of the paper's ImageNet 64×64 models at two thirds of their width (classifier: half).
+A starting point: it was never trained, and no number was measured with it.
 """
 
 from ml_collections import ConfigDict

@@ -30,8 +30,7 @@ class TrunkConfig:
       conv_resample: without `resblock_updown`, whether resampling has a 3x3 convolution of its own.
       rescale_residual: scales residual connections by 1/sqrt(2) (paper, table 1).
       dtype: of the computation between embedding and head, whose parameters stay in float32. float32 is
-        float32 on every device, whatever jax_default_matmul_precision says: on TPUs and GPUs bfloat16 is
-        several times as fast.
+        float32 on every device, whatever jax_default_matmul_precision says.
       remat: recompute residual and attention blocks in the backward pass instead of storing them.
     """
 
