@@ -29,6 +29,7 @@ setup(
         'optax>=0.2.8',
         'orbax-checkpoint>=0.12.8',
         'pillow>=10.4',
+        'safetensors>=0.8',
         'scikit-learn>=1.5',
         'tensorboardX>=2.6.2',
         'tensorflow-datasets>=4.9.10',

@@ -6,17 +6,32 @@ import sys
 from collections.abc import Callable, Sequence
 
 from diffusion_jax import main as run
+from diffusion_jax.commands import convert, export
+from diffusion_jax.errors import UserError
 
 COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     'run': ('run an experiment: --config=configs/digits.py --workdir=runs/digits', run.main),
+    'convert': ('released weights (.pt), or a training of yours, into one file for sampling', convert.main),
+    'export': ("such a file into a .pt file that the authors' code loads", export.main),
 }
 
 
 def main() -> int:
     """Calls the command that the first argument names; returns the exit code."""
     name, *rest = sys.argv[1:] or ['--help']
+    if name in ('-h', '--help'):
+        print(_usage())
+        return 0
     if name not in COMMANDS:
-        lines = [f'  {name:<10}{text}' for name, (text, _) in COMMANDS.items()]
-        print('usage: diffusion-jax NAME …\n' + '\n'.join(lines), file=sys.stderr)
-        return 0 if name in ('-h', '--help') else 2
-    return COMMANDS[name][1]([f'diffusion-jax {name}', *rest])
+        print(f'error: {name}: no such command\n{_usage()}', file=sys.stderr)
+        return 2
+    try:
+        return COMMANDS[name][1]([f'diffusion-jax {name}', *rest])
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+
+
+def _usage() -> str:
+    lines = [f'  {name:<10}{text}' for name, (text, _) in COMMANDS.items()]
+    return '\n'.join(['usage: diffusion-jax NAME …; diffusion-jax NAME --help tells more of one', *lines])

@@ -32,6 +32,7 @@ from diffusion_jax.models.config import (
     check_classifier,
     check_unet,
 )
+from diffusion_jax.models.description import describe_network, differences, network_of
 from diffusion_jax.models.unet import UNet
 
 __all__ = [
@@ -42,7 +43,10 @@ __all__ = [
     'apply',
     'check_classifier',
     'check_unet',
+    'describe_network',
+    'differences',
     'init',
+    'network_of',
     'param_shapes',
 ]
 
@@ -85,8 +89,8 @@ def apply(
 
 
 def param_shapes(config: UNetConfig | ClassifierConfig) -> Params:
-    """The parameters as jax.ShapeDtypeStruct; allocates nothing."""
-    return jax.eval_shape(functools.partial(init, config), jax.random.key(0))
+    """The parameters as jax.ShapeDtypeStruct; allocates nothing, and needs no device."""
+    return jax.eval_shape(lambda: init(config, jax.random.key(0)))
 
 
 def _build(config: UNetConfig | ClassifierConfig, key: jax.Array) -> nnx.Module:

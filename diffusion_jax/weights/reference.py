@@ -178,7 +178,5 @@ def _check_shapes(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, t
             f'{name}: {expected.get(name, "nothing")} expected, {found.get(name, "nothing")} found'
             for name in wrong[:3]
         )
-        raise UserError(
-            f'{len(wrong)} arrays differ from the network of the config ({listed}); '
-            'give the config that the weights were trained with'
-        )
+        rest = f'; and {len(wrong) - 3} more' if len(wrong) > 3 else ''
+        raise UserError(f'arrays are not those of the network ({listed}{rest})')

@@ -1,0 +1,172 @@
+"""`diffusion-jax convert`: released, foreign or own weights into one file that says what network it is."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from diffusion_jax import main as program
+from diffusion_jax.checks import one_of
+from diffusion_jax.config import read_experiment
+from diffusion_jax.diffusion.config import DiffusionConfig
+from diffusion_jax.errors import UserError
+from diffusion_jax.models import UNetConfig
+from diffusion_jax.stages.networks import CHECKPOINTS, CLASSIFIER, DIFFUSION
+from diffusion_jax.training.checkpoints import load_params, read_network
+from diffusion_jax.weights.files import Weights, save_weights
+from diffusion_jax.weights.reference import from_reference
+from diffusion_jax.weights.released import RELEASED, resembling
+from diffusion_jax.weights.torch_files import read_state
+from diffusion_jax.workdir import read_stamp
+
+USAGE = """diffusion-jax convert [NAME] SOURCE --out FILE.safetensors
+       diffusion-jax convert SOURCE --out FILE.safetensors --config=FILE [--network=classifier]
+       diffusion-jax convert FOLDER --out FILE.safetensors [--ema RATE]"""
+
+DESCRIPTION = """\
+Converts the weights of one network into one file. The file says which network it is, is checked whenever it
+is read, and loads without PyTorch.
+
+SOURCE is
+  a .pt file of the authors' release. NAME says which; without it the file's arrays do. Needs PyTorch:
+  pip install 'diffusion_jax[convert]'
+      diffusion-jax convert 256x256_diffusion 256x256_diffusion.pt --out 256x256_diffusion.safetensors
+  a .pt file of another network with the same names of arrays, such as a fork's. A config file, as training
+  takes it, says which architecture it has:
+      diffusion-jax convert model.pt --out model.safetensors --config=configs/digits.py
+      diffusion-jax convert model.pt --out model.safetensors --config=configs/digits.py --network=classifier
+  a folder of training:
+      diffusion-jax convert runs/digits/diffusion --out digits.safetensors"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command with its arguments, its name first; returns the exit code.
+
+    Raises:
+        UserError: the arguments or the source are wrong.
+    """
+    args = _parse(argv)
+    source = Path(args.source)
+    if Path(args.out).is_dir() or Path(args.out).resolve() == source.resolve():
+        raise UserError(f'{args.out}: is the source or a folder; name another file with --out')
+    weights, what = _from_training(source, args.ema) if source.is_dir() else _from_torch(source, args)
+    save_weights(args.out, weights)
+    leaves = jax.tree.leaves(weights.params)
+    print(f'{source}: {what}; {len(leaves)} arrays, {sum(map(np.size, leaves)):,} parameters')
+    print(f'{args.out}: written, {Path(args.out).stat().st_size / 1e6:,.1f} MB')
+    kind = DIFFUSION if isinstance(weights.network, UNetConfig) else CLASSIFIER
+    print(
+        'use it with the config of its experiment: '
+        f'python -m diffusion_jax.main --config=CONFIG --config.pretrained.{kind}={args.out}'
+    )
+    return 0
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=argv[0],
+        usage=USAGE,
+        description=DESCRIPTION,
+        epilog=textwrap.fill('released models: ' + ', '.join(RELEASED), 110),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('name', nargs='?', metavar='NAME', help='of a released model; see below')
+    parser.add_argument('source', metavar='SOURCE', help='a .pt file or a folder of training')
+    parser.add_argument('--out', required=True, metavar='FILE', help='is replaced if it is there')
+    parser.add_argument('--config', metavar='FILE', help='the experiment that the network is of')
+    parser.add_argument(
+        '--network', choices=(DIFFUSION, CLASSIFIER), help='which of the config; diffusion by default'
+    )
+    parser.add_argument(
+        '--ema',
+        type=float,
+        metavar='RATE',
+        help='the average in a folder of training, 0 for none; by default that of the highest rate',
+    )
+    args = parser.parse_intermixed_args(argv[1:])
+    if args.name:
+        one_of('NAME', args.name, RELEASED)
+    if args.network and not args.config:
+        raise UserError('--network says which network of a config; give --config too')
+    if args.name and args.config:
+        raise UserError(f'{args.name} and --config both say what the network is; give one of them')
+    if Path(args.source).is_dir() and (args.name or args.config):
+        raise UserError(
+            f'{args.source}: a folder of training says what its network is; give no NAME or --config'
+        )
+    if args.ema is not None and not Path(args.source).is_dir():
+        raise UserError(f'{args.source}: has no averages; --ema is for folders of training')
+    return args
+
+
+def _from_training(folder: Path, ema_rate: float | None) -> tuple[Weights, str]:
+    """The weights in a folder of training, and in words which they are."""
+    stamp = read_stamp(folder)
+    if stamp is None:
+        raise UserError(f'{folder}: no folder of training; give one such as runs/digits/diffusion')
+    if ema_rate is None:
+        ema_rate = max(stamp['train']['ema_rates'], default=0)
+    network = read_network(folder / CHECKPOINTS)
+    params, step = load_params(folder / CHECKPOINTS, network, ema_rate)
+    process = DiffusionConfig(**stamp['diffusion']) if isinstance(network, UNetConfig) else None
+    average = f', average of rate {ema_rate}' if ema_rate else ''
+    return Weights(network, params, process), f'step {step}{average}'
+
+
+def _from_torch(source: Path, args: argparse.Namespace) -> tuple[Weights, str]:
+    """The weights in a .pt file, and in words which they are."""
+    state = read_state(source)
+    shapes = {key: array.shape for key, array in state.items()}
+    if args.config:
+        expected, what = _configured(args.config, args.network or DIFFUSION)
+    elif args.name:
+        expected, what = _released(args.name), args.name
+    else:
+        expected, what = _recognised(source, shapes)
+    try:
+        return expected._replace(params=from_reference(expected.network, state)), what
+    except UserError as error:
+        raise UserError(
+            f'{source}: is not {what}: {error}; {resembling(shapes)}; '
+            'give the name or the config of its network'
+        ) from error
+
+
+def _released(name: str) -> Weights:
+    """What a released file must hold, without parameters."""
+    model = RELEASED[name]
+    return Weights(model.network, {}, model.diffusion, name)
+
+
+def _configured(config: str, kind: str) -> tuple[Weights, str]:
+    """What a file must hold to be of an experiment's network, without parameters; and that in words."""
+    experiment = read_experiment(program.parse_flags(['diffusion-jax convert', f'--config={config}']).config)
+    network, process = {
+        DIFFUSION: (experiment.unet, experiment.diffusion),
+        CLASSIFIER: (experiment.classifier, None),
+    }[kind]
+    if network is None:
+        raise UserError(f'{config}: has no {kind}; give another config or --network')
+    return Weights(network, {}, process), f'the {kind} of {config}'
+
+
+def _recognised(source: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Weights, str]:
+    """The released model that a file is of, or is nearest to, without parameters; and that in words.
+
+    Of models that share an architecture it is the one that the file is called after.
+    """
+    names = resembling(shapes).names
+    if not names:
+        key, shape = next(iter(shapes.items()))
+        raise UserError(
+            f'{source}: resembles no released model (its first array is {key} {shape}); '
+            'give the config of its network with --config'
+        )
+    called = source.stem if source.stem in names else ''
+    name = names[0] if len(names) == 1 else called
+    return _released(names[0])._replace(name=name), name or ' or '.join(names)

@@ -1,0 +1,37 @@
+"""`diffusion-jax export`: one of our files of weights as a .pt file that the authors' code loads."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from diffusion_jax.weights.files import load_weights
+from diffusion_jax.weights.reference import to_reference
+from diffusion_jax.weights.torch_files import write_state
+
+DESCRIPTION = """\
+Writes the weights of one network as a .pt file with the names and layouts of the authors' release, the exact
+inverse of `diffusion-jax convert`: their `load_state_dict` takes it. Needs PyTorch:
+  pip install 'diffusion_jax[convert]'
+
+      diffusion-jax convert runs/digits/diffusion --out digits.safetensors
+      diffusion-jax export digits.safetensors --out digits.pt"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command with its arguments, its name first; returns the exit code.
+
+    Raises:
+        UserError: the arguments or the source are wrong.
+    """
+    parser = argparse.ArgumentParser(
+        prog=argv[0], description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('source', metavar='SOURCE', help='a file that `diffusion-jax convert` wrote')
+    parser.add_argument('--out', required=True, metavar='FILE.pt', help='is replaced if it is there')
+    args = parser.parse_args(argv[1:])
+    weights = load_weights(args.source)
+    state = to_reference(weights.network, weights.params)
+    write_state(args.out, state)
+    print(f'{args.out}: {len(state)} arrays of {weights.name or args.source}')
+    return 0

@@ -1,0 +1,34 @@
+import sys
+
+import pytest
+
+from diffusion_jax.commands import cli
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    def call(*arguments):
+        monkeypatch.setattr(sys, 'argv', ['diffusion-jax', *arguments])
+        return cli.main(), *capsys.readouterr()
+
+    return call
+
+
+def test_help_names_every_command(call):
+    for arguments in ([], ['-h'], ['--help']):
+        code, out, err = call(*arguments)
+        assert (code, err) == (0, '')
+        assert all(f'\n  {name} ' in out for name in ('run', 'convert', 'export'))
+
+
+def test_an_unknown_command_is_named(call):
+    code, out, err = call('dance')
+    assert (code, out) == (2, '')
+    assert err.startswith('error: dance: no such command\nusage: diffusion-jax NAME')
+
+
+def test_an_error_is_one_line(call, tmp_path):
+    for arguments in (['export', str(tmp_path / 'a'), '--out', 'b'], ['convert', 'a', 'b', '--out', 'c']):
+        code, out, err = call(*arguments)
+        assert (code, out) == (2, '')
+        assert err.startswith('error: ') and err.count('\n') == 1

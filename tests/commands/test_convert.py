@@ -1,0 +1,224 @@
+"""`convert` and `export`. Stand-ins read and write PyTorch's files: see weights/test_torch_files.py."""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from diffusion_jax import models
+from diffusion_jax.commands import convert, export
+from diffusion_jax.config import read_experiment
+from diffusion_jax.errors import UserError
+from diffusion_jax.main import parse_flags
+from diffusion_jax.models import describe_network
+from diffusion_jax.training.checkpoints import Checkpoints
+from diffusion_jax.training.step import init_state
+from diffusion_jax.weights.files import Weights, load_weights, read_header, save_weights
+from diffusion_jax.weights.reference import from_reference, reference_shapes
+from diffusion_jax.weights.released import RELEASED, released_shapes
+from diffusion_jax.workdir import write_stamp
+from tests.tiny import CLASSIFIER, DIFFUSION, TRAIN, UNET
+
+DIGITS = Path(__file__).parent.parent.parent / 'configs' / 'digits.py'
+TORCH_FILES = {}
+
+
+@pytest.fixture(autouse=True)
+def stand_ins(monkeypatch):
+    """A file of PyTorch is an entry of TORCH_FILES."""
+    TORCH_FILES.clear()
+    monkeypatch.setattr(convert, 'read_state', lambda path: TORCH_FILES[str(path)])
+    monkeypatch.setattr(export, 'write_state', TORCH_FILES.__setitem__)
+
+
+def random_state(shapes):
+    """Arrays that take no memory until they are looked at where they are large."""
+    rng = np.random.default_rng(0)
+    return {
+        key: rng.standard_normal(shape, np.float32)
+        if np.prod(shape) < 1e6
+        else np.broadcast_to(np.float32(rng.standard_normal()), shape)
+        for key, shape in shapes.items()
+    }
+
+
+def run(command, *arguments):
+    return command.main([f'diffusion-jax {command.__name__}', *map(str, arguments)])
+
+
+def assert_same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@functools.cache
+def digits():
+    return read_experiment(parse_flags(['test', f'--config={DIGITS}']).config)
+
+
+@pytest.mark.parametrize('name', ['128x128_classifier', ''])
+def test_a_released_model_goes_in_and_out(tmp_path, capsys, name):
+    TORCH_FILES['model.pt'] = state = random_state(released_shapes('128x128_classifier'))
+    out = tmp_path / 'model.safetensors'
+    assert run(convert, *filter(None, [name]), 'model.pt', '--out', out) == 0
+    printed = capsys.readouterr().out
+    assert 'model.pt: 128x128_classifier; 221 arrays, 42,568,040 parameters' in printed
+    assert f'--config.pretrained.classifier={out}' in printed
+    weights = read_header(out)
+    assert weights.network == RELEASED['128x128_classifier'].network
+    assert (weights.diffusion, weights.name) == (None, '128x128_classifier')
+    assert run(export, out, '--out', 'back.pt') == 0
+    back = TORCH_FILES['back.pt']
+    assert list(back) == list(state)
+    assert all(np.array_equal(back[key], state[key]) for key in state)
+
+
+@pytest.mark.slow
+def test_of_several_with_one_architecture_the_file_name_decides(tmp_path, capsys):
+    state = random_state(released_shapes('lsun_cat'))
+    for stem, name in (('lsun_horse', 'lsun_horse'), ('animals', '')):
+        TORCH_FILES[f'{stem}.pt'] = state
+        assert run(convert, f'{stem}.pt', '--out', tmp_path / 'out') == 0
+        assert read_header(tmp_path / 'out').name == name
+        assert read_header(tmp_path / 'out').diffusion == RELEASED['lsun_cat'].diffusion
+    assert 'lsun_horse or lsun_horse_nodropout' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('kind', ['diffusion', 'classifier'])
+def test_other_networks_have_a_config(tmp_path, capsys, kind):
+    network = {'diffusion': digits().unet, 'classifier': digits().classifier}[kind]
+    TORCH_FILES['fork.pt'] = state = random_state(reference_shapes(network))
+    flags = [f'--config={DIGITS}', f'--network={kind}'] if kind == 'classifier' else [f'--config={DIGITS}']
+    assert run(convert, 'fork.pt', '--out', tmp_path / 'out', *flags) == 0
+    assert f'fork.pt: the {kind} of {DIGITS}' in capsys.readouterr().out
+    weights = load_weights(tmp_path / 'out')
+    assert describe_network(weights.network) == describe_network(network)
+    assert weights.diffusion == (digits().diffusion if kind == 'diffusion' else None)
+    assert weights.name == ''
+    assert_same(weights.params, from_reference(network, state))
+
+
+@pytest.mark.parametrize(
+    ('change', 'arguments', 'message'),
+    [
+        (
+            {'out.2.c_proj.bias': (10,)},
+            ['128x128_classifier'],
+            r'is not 128x128_classifier: arrays .*out.2.c_proj.bias: \(1000,\) expected, \(10,\) found.*'
+            '128x128_classifier: 220 of 221 arrays are the same',
+        ),
+        (
+            {'fc.bias': (10,)},
+            [],
+            'is not 128x128_classifier: .*fc.bias: nothing expected.*128x128_classifier: 221 of 222',
+        ),
+        ({}, ['256x256_classifier'], 'is not 256x256_classifier: .*resembles 128x128_classifier: 221 of 221'),
+        ({}, [f'--config={DIGITS}'], 'is not the diffusion of .*digits.py.*128x128_classifier: 221 of 221'),
+    ],
+)
+def test_another_network_is_named_and_what_it_resembles(tmp_path, change, arguments, message):
+    TORCH_FILES['model.pt'] = random_state(released_shapes('128x128_classifier') | change)
+    named = [argument for argument in arguments if not argument.startswith('-')]
+    flags = [argument for argument in arguments if argument.startswith('-')]
+    with pytest.raises(UserError, match=f'model.pt: {message}') as error:
+        run(convert, *named, 'model.pt', '--out', tmp_path / 'out', *flags)
+    assert '\n' not in str(error.value)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_foreign_file_resembles_nothing(tmp_path):
+    TORCH_FILES['resnet.pt'] = {'conv1.weight': np.zeros((64, 3, 7, 7), np.float32)}
+    with pytest.raises(UserError, match=r'resembles no released model .*conv1.weight \(64, 3, 7, 7\)'):
+        run(convert, 'resnet.pt', '--out', tmp_path / 'out')
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A folder of training, and the parameters in it: the averages differ from them and from each other."""
+    folder = tmp_path_factory.mktemp('run') / 'diffusion'
+    params = jax.jit(models.init, static_argnums=0)(UNET, jax.random.key(0))
+    ema = {rate: jax.tree.map(lambda leaf, r=rate: leaf * float(r), params) for rate in ('0.9', '0.99')}
+    state = init_state(params, TRAIN, 100, jax.random.key(7))._replace(ema=ema, step=np.int32(30))
+    with Checkpoints(folder / 'checkpoints') as checkpoints:
+        checkpoints.save(state, {}, describe_network(UNET))
+    stamp = {'diffusion': dataclasses.asdict(DIFFUSION), 'train': dataclasses.asdict(TRAIN)}
+    write_stamp(folder, stamp)
+    return folder, {'0': params} | ema
+
+
+@pytest.mark.parametrize(
+    ('flags', 'rate', 'said'),
+    [
+        ([], '0.99', 'step 30, average of rate 0.99'),
+        (['--ema', '0.9'], '0.9', 'average of rate 0.9'),
+        (['--ema=0'], '0', 'step 30;'),
+    ],
+)
+def test_a_training_becomes_one_file(trained, tmp_path, capsys, flags, rate, said):
+    folder, params = trained
+    assert run(convert, folder, '--out', tmp_path / 'out', *flags) == 0
+    printed = capsys.readouterr().out
+    assert said in printed and f'--config.pretrained.diffusion={tmp_path / "out"}' in printed
+    weights = load_weights(tmp_path / 'out')
+    assert (weights.network, weights.diffusion, weights.name) == (UNET, DIFFUSION, '')
+    assert_same(weights.params, params[rate])
+
+
+def test_an_average_that_was_not_kept_is_named(trained, tmp_path):
+    with pytest.raises(UserError, match='has no ema_0.5; it holds ema_0.9, ema_0.99, params'):
+        run(convert, trained[0], '--out', tmp_path / 'out', '--ema=0.5')
+
+
+def test_a_folder_without_training_is_named(tmp_path):
+    with pytest.raises(UserError, match='no folder of training'):
+        run(convert, tmp_path, '--out', tmp_path / 'out')
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['64x64', 'a.pt', '--out=o'], "NAME is '64x64'; it must be one of '64x64_diffusion'"),
+        (['a.pt', '--out=o', '--network=classifier'], 'give --config too'),
+        (['lsun_cat', 'a.pt', '--out=o', f'--config={DIGITS}'], 'give one of them'),
+        (['lsun_cat', '.', '--out=o'], 'give no NAME or --config'),
+        (['.', '--out=o', f'--config={DIGITS}'], 'give no NAME or --config'),
+        (['a.pt', '--out=o', '--ema=0.99'], '--ema is for folders'),
+        (['lsun_cat', 'a.pt', '--out=a.pt'], 'name another file with --out'),
+        (['lsun_cat', 'a.pt', '--out=.'], 'name another file with --out'),
+        (['a.pt', '--out=o', '--config=nothing.py'], 'no such config file'),
+    ],
+)
+def test_arguments_that_make_no_sense_are_named(arguments, message):
+    TORCH_FILES['a.pt'] = {}
+    with pytest.raises(UserError, match=message):
+        run(convert, *arguments)
+
+
+def test_options_may_stand_before_the_source(tmp_path):
+    with pytest.raises(UserError, match='no folder of training'):
+        run(convert, '--out', tmp_path / 'out', tmp_path)
+    with pytest.raises(UserError, match='give no NAME'):
+        run(convert, '--out', tmp_path / 'out', 'lsun_cat', tmp_path)
+
+
+def test_help_teaches(capsys):
+    for command, texts in {
+        convert: ('256x256_diffusion.pt --out', '--config=', 'runs/digits/diffusion', '512x512_classifier'),
+        export: ('load_state_dict', 'digits.safetensors --out digits.pt'),
+    }.items():
+        with pytest.raises(SystemExit) as stop:
+            run(command, '--help')
+        assert stop.value.code == 0
+        printed = capsys.readouterr().out
+        assert all(text in printed for text in texts)
+
+
+def test_exported_classifiers_and_upsamplers_come_back(tmp_path):
+    for network in (CLASSIFIER, dataclasses.replace(UNET, low_res=True)):
+        state = random_state(reference_shapes(network))
+        save_weights(tmp_path / 'in', Weights(network, from_reference(network, state)))
+        assert run(export, tmp_path / 'in', '--out', 'out.pt') == 0
+        assert all(np.array_equal(TORCH_FILES['out.pt'][key], state[key]) for key in state)

@@ -1,0 +1,144 @@
+"""The table of released models, against the flags and shapes that were recorded from the authors' code."""
+
+import dataclasses
+import gzip
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from diffusion_jax.diffusion.config import DiffusionConfig
+from diffusion_jax.models import (
+    ClassifierConfig,
+    UNetConfig,
+    check_classifier,
+    check_unet,
+    describe_network,
+    network_of,
+)
+from diffusion_jax.weights.released import RELEASED, released_shapes, resembling, section
+from tests.parity.models import config_from_release
+
+with gzip.open(Path(__file__).parent.parent / 'golden' / 'released_shapes.json.gz', 'rt') as file:
+    RECORDED = json.load(file)
+
+# One of each kind; tracing the others, which differ in size only, takes a while.
+FAST = ('64x64_diffusion', '64_256_upsampler', '64x64_classifier')
+DIFFUSION_MODELS = [name for name, model in RELEASED.items() if isinstance(model.network, UNetConfig)]
+CLASSIFIERS = [name for name in RELEASED if name not in DIFFUSION_MODELS]
+
+
+def recorded_shapes(name):
+    return {key: tuple(shape) for key, (shape, _) in RECORDED[name]['state_dict'].items()}
+
+
+def effective(network):
+    """The network without settings that have no effect beside others."""
+    if network.num_head_channels is not None:
+        network = dataclasses.replace(network, num_heads=4)
+    if isinstance(network, UNetConfig) and network.num_heads_upsample == network.num_heads:
+        network = dataclasses.replace(network, num_heads_upsample=None)
+    return network
+
+
+def test_there_are_the_fifteen_of_the_release():
+    assert set(RELEASED) == set(RECORDED)
+    assert len(RELEASED) == 15
+
+
+@pytest.mark.parametrize('name', RELEASED)
+def test_networks_are_those_of_the_recorded_flags(name):
+    recorded = RECORDED[name]
+    network = config_from_release(recorded['module'], recorded['module_args'], recorded['resolved'])
+    assert effective(RELEASED[name].network) == effective(network)
+
+
+@pytest.mark.parametrize('name', RELEASED)
+def test_networks_pass_their_checks(name):
+    network = RELEASED[name].network
+    (check_unet if isinstance(network, UNetConfig) else check_classifier)(network)
+    assert network_of(describe_network(network)) == dataclasses.replace(network, dropout=0.0)
+
+
+@pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in RELEASED]
+)
+def test_keys_and_shapes(name):
+    shapes = released_shapes(name)
+    assert list(shapes.items()) == list(recorded_shapes(name).items())
+    assert sum(math.prod(shape) for shape in shapes.values()) == RECORDED[name]['total_params']
+
+
+@pytest.mark.parametrize('name', DIFFUSION_MODELS)
+def test_processes_are_those_of_the_recorded_flags(name):
+    flags = RECORDED[name]['resolved']
+    assert flags['learn_sigma'] and not flags['predict_xstart']
+    assert not flags['use_kl'] and not flags['rescale_learned_sigmas']
+    assert RELEASED[name].diffusion == DiffusionConfig(
+        schedule=flags['noise_schedule'],
+        num_timesteps=flags['diffusion_steps'],
+        rescale_timesteps=flags['rescale_timesteps'],
+        prediction='eps',
+        variance='learned_range',
+        loss='mse',
+    )
+
+
+def test_what_is_guided_has_a_classifier_of_its_size():
+    for name in DIFFUSION_MODELS:
+        network, _, sampling, classifier = RELEASED[name]
+        assert bool(classifier) == (sampling.scale > 0) == (sampling.ddim_scale > 0)
+        if classifier:
+            assert isinstance(RELEASED[classifier].network, ClassifierConfig)
+            assert RELEASED[classifier].network.image_size == network.image_size
+    assert all(RELEASED[name][1:] == (None, None, '') for name in CLASSIFIERS)
+
+
+def test_a_section_of_a_config_has_what_no_other_section_decides():
+    unet = section('128x128_diffusion')
+    assert unet['class_conditional'] and unet['model_channels'] == 256 and unet['num_head_channels'] is None
+    classifier = section('64x64_classifier')
+    assert classifier['num_res_blocks'] == 4 and classifier['pool'] == 'attention'
+    assert not {'image_size', 'num_classes', 'out_channels', 'low_res'} & (unet.keys() | classifier.keys())
+    assert not section('lsun_cat')['class_conditional']
+
+
+def test_a_classifier_is_recognised():
+    found = resembling(recorded_shapes('256x256_classifier'))
+    assert found.exact and found.names == ('256x256_classifier',)
+    assert str(found) == 'it resembles 256x256_classifier: 249 of 249 arrays are the same'
+
+
+def test_the_nearest_is_found():
+    shapes = recorded_shapes('64x64_classifier')
+    shapes['out.2.c_proj.weight'] = (10, 512, 1)
+    shapes['fc.weight'] = shapes.pop('time_embed.0.bias')
+    found = resembling(shapes)
+    assert (found.names, found.equal, found.total) == (('64x64_classifier',), 305, 308)
+    assert not found.exact
+
+
+def test_what_shares_nothing_resembles_nothing():
+    found = resembling({'layer1.0.conv1.weight': (64, 64, 3, 3), 'fc.bias': (1000,)})
+    assert found.names == () and not found.exact
+    assert str(found) == 'it resembles no released model'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', DIFFUSION_MODELS)
+def test_diffusion_models_are_recognised(name):
+    same = ('256x256_diffusion_uncond', 'lsun_bedroom', 'lsun_cat', 'lsun_horse', 'lsun_horse_nodropout')
+    found = resembling(recorded_shapes(name))
+    assert found.exact
+    assert found.names == (same if name in same else (name,))
+
+
+@pytest.mark.slow
+def test_a_model_with_labels_is_near_to_that_without():
+    shapes = recorded_shapes('256x256_diffusion')
+    del shapes['label_emb.weight']
+    shapes['out.2.bias'] = (3,)
+    found = resembling(shapes)
+    assert found.names[0] == '256x256_diffusion_uncond'
+    assert (found.equal, found.total) == (565, 566)

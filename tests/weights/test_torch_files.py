@@ -1,0 +1,131 @@
+"""Files of PyTorch. Most tests need PyTorch, which only those have who installed the extra `convert`."""
+
+import argparse
+import importlib.util
+import sys
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+
+from diffusion_jax.errors import UserError
+from diffusion_jax.weights.torch_files import read_state, write_state
+
+torch = importlib.import_module('torch') if importlib.util.find_spec('torch') else None
+needs_torch = pytest.mark.skipif(torch is None, reason="needs PyTorch: pip install 'diffusion_jax[convert]'")
+
+STATE = OrderedDict(
+    (key, np.random.default_rng(i).standard_normal((40, 3 + i)).astype(np.float32))
+    for i, key in enumerate(('out.weight', 'a.weight', 'b.bias'))
+)
+
+
+def assert_same(a, b):
+    assert list(a) == list(b)
+    for key in a:
+        assert b[key].dtype == np.float32
+        np.testing.assert_array_equal(a[key], b[key])
+
+
+def tensors():
+    return OrderedDict((key, torch.from_numpy(array)) for key, array in STATE.items())
+
+
+def test_pytorch_that_is_missing_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'torch', None)
+    for call in (lambda: read_state(tmp_path / 'a.pt'), lambda: write_state(tmp_path / 'a.pt', STATE)):
+        with pytest.raises(UserError, match=r"pip install 'diffusion_jax\[convert\]'"):
+            call()
+    assert not list(tmp_path.iterdir())
+
+
+@needs_torch
+def test_round_trip_is_exact(tmp_path):
+    write_state(tmp_path / 'a.pt', STATE)
+    assert_same(STATE, read_state(tmp_path / 'a.pt'))
+    loaded = torch.load(tmp_path / 'a.pt', weights_only=True)
+    assert type(loaded) is OrderedDict
+    assert all(torch.equal(loaded[key], tensor) for key, tensor in tensors().items())
+
+
+@needs_torch
+@pytest.mark.parametrize('wrap', [dict, lambda state: {'state_dict': state}, lambda state: {'model': state}])
+def test_files_of_others_are_read(tmp_path, wrap):
+    torch.save(wrap(tensors()), tmp_path / 'a.pt')
+    assert_same(STATE, read_state(tmp_path / 'a.pt'))
+
+
+@needs_torch
+def test_files_of_the_old_format_are_read(tmp_path):
+    torch.save(tensors(), tmp_path / 'a.pt', _use_new_zipfile_serialization=False)
+    assert_same(STATE, read_state(tmp_path / 'a.pt'))
+
+
+@needs_torch
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16', 'float64'])
+def test_other_precisions_become_float32(tmp_path, dtype):
+    state = {key: tensor.to(getattr(torch, dtype)) for key, tensor in tensors().items()}
+    torch.save(state, tmp_path / 'a.pt')
+    assert_same({key: tensor.float().numpy() for key, tensor in state.items()}, read_state(tmp_path / 'a.pt'))
+
+
+@needs_torch
+def test_transposed_arrays_and_parameters_are_read(tmp_path):
+    state = {key: torch.nn.Parameter(tensor.T.contiguous().T) for key, tensor in tensors().items()}
+    torch.save(state, tmp_path / 'a.pt')
+    assert_same(STATE, read_state(tmp_path / 'a.pt'))
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    ('make', 'message'),
+    [
+        (lambda: [torch.zeros(3)], r'holds no arrays by name \(list\)'),
+        (lambda: torch.zeros(3), r'holds no arrays by name \(Tensor\)'),
+        (dict, r'holds no arrays by name \(dict\)'),
+        (lambda: {'step': 3, **tensors()}, 'step is no array but of type int'),
+        (lambda: {'arguments': argparse.Namespace(), **tensors()}, 'of nothing but arrays'),
+    ],
+)
+def test_what_is_no_state_dict_is_named(tmp_path, make, message):
+    torch.save(make(), tmp_path / 'a.pt')
+    with pytest.raises(UserError, match=f'a.pt: .*{message}'):
+        read_state(tmp_path / 'a.pt')
+
+
+@needs_torch
+@pytest.mark.parametrize('new', [True, False])
+def test_damaged_files_are_named(tmp_path, new):
+    path = tmp_path / 'a.pt'
+    torch.save(tensors(), path, _use_new_zipfile_serialization=new)
+    content = path.read_bytes()
+    for damaged in (b'', b'no weights at all\n', content[: len(content) // 2], content[:-1000]):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=r'a.pt: cannot be read') as error:
+            read_state(path)
+        assert '\n' not in str(error.value)
+
+
+@needs_torch
+def test_a_flipped_bit_is_found(tmp_path):
+    path = tmp_path / 'a.pt'
+    write_state(path, STATE)
+    content = bytearray(path.read_bytes())
+    content[content.find(STATE['a.weight'].tobytes()) + 100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r'a.pt: damaged \(.*is not what was written\)'):
+        read_state(path)
+
+
+@needs_torch
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    for path in (tmp_path / 'nothing.pt', tmp_path):
+        with pytest.raises(UserError, match='no such file'):
+            read_state(path)
+
+
+@needs_torch
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(UserError, match='cannot be written'):
+        write_state(tmp_path / 'file' / 'a.pt', STATE)
