@@ -4,6 +4,8 @@
         --config.data.path=images --config.data.num_classes=7
 
 Expects images/train/<class>/*.jpg (or png, gif) and, to validate the classifier, images/test/<class>/*.jpg.
+For images without labels copy this file, set labels='none' and num_classes=1 in data, scale=0 in sample, and
+take out class_conditional, the stage train_classifier, and the sections classifier and train_classifier.
 The networks are those of the paper's ImageNet 64×64 models at two thirds of their width (classifier: half).
 A starting point: it was never trained, and no number was measured with it.
 """
@@ -28,7 +30,6 @@ def get_config() -> ConfigDict:
             'num_classes': 2,
             'image_size': (64, 64),
             'image_channels': 3,
-            'flip': True,
             'num_workers': 4,
         },
         diffusion={'schedule': 'cosine', 'loss': 'rescaled_mse'},
@@ -37,6 +38,7 @@ def get_config() -> ConfigDict:
         train={
             'num_steps': 200_000,
             'batch_size': 128,
+            'flip': True,
             'learning_rate': 1e-4,
             'ema_rates': (0.9999,),
             'ema_warmup': True,
@@ -47,6 +49,8 @@ def get_config() -> ConfigDict:
         train_classifier={
             'num_steps': 50_000,
             'batch_size': 128,
+            'flip': True,
+            'random_crop': True,
             'learning_rate': 3e-4,
             'learning_rate_schedule': 'linear',
             'weight_decay': 0.05,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -21,7 +21,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.config import EvaluateConfig, check_evaluate
 from diffusion_jax.generation.config import SampleConfig, check_sample
 from diffusion_jax.models import ClassifierConfig, UNetConfig, check_classifier, check_unet
-from diffusion_jax.settings import fill, read_section, read_value
+from diffusion_jax.settings import fill, not_none, read_section, read_value
 from diffusion_jax.sharding import MeshConfig
 from diffusion_jax.training.config import TrainConfig, check_train
 
@@ -38,15 +38,18 @@ class Pretrained:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """A whole experiment. `stages` are those that run when none is named on the command line."""
+    """A whole experiment. `stages` are those that run when none is named on the command line.
+
+    Without the section `classifier` there is none; without `train_classifier` it is not trained here.
+    """
 
     stages: tuple[str, ...]
     data: DataConfig
     diffusion: DiffusionConfig
     unet: UNetConfig
-    classifier: ClassifierConfig
     train: TrainConfig
-    train_classifier: TrainConfig
+    classifier: ClassifierConfig | None = None
+    train_classifier: TrainConfig | None = None
     sample: SampleConfig = SampleConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     pretrained: Pretrained = Pretrained()
@@ -62,14 +65,15 @@ DERIVED = {'unet': (*SHARED, 'out_channels', 'low_res'), 'classifier': SHARED}
 def with_defaults(*, stages: tuple[str, ...], seed: int = 0, **sections: Mapping[str, Any]) -> ConfigDict:
     """A config file's experiment with every setting in it, so that the command line can change each of them.
 
-    What a section does not name has its dataclass's default. Nothing is checked before `read_experiment`.
+    What a section does not name has its dataclass's default; a section that may be absent stays so.
+    Nothing is checked before `read_experiment`.
     """
-    hints = typing.get_type_hints(Experiment)
-    filled = {
-        field.name: fill(hints[field.name], sections.pop(field.name, {}), DERIVED.get(field.name, ()))
-        for field in dataclasses.fields(Experiment)
-        if dataclasses.is_dataclass(hints[field.name])
-    }
+    filled = {}
+    for name, hint in typing.get_type_hints(Experiment).items():
+        cls = not_none(hint)
+        may_be_absent = cls is not hint
+        if dataclasses.is_dataclass(cls) and (name in sections or not may_be_absent):
+            filled[name] = fill(cls, sections.pop(name, {}), DERIVED.get(name, ()))
     filled['unet'] = {'class_conditional': False} | filled['unet']
     return ConfigDict({'stages': stages, 'seed': seed, **filled, **sections})
 
@@ -88,41 +92,74 @@ def read_experiment(config: Mapping[str, Any]) -> Experiment:
     unet_derived = shared | {
         'num_classes': data.num_classes if conditional else None,
         'out_channels': data.image_channels * (2 if diffusion.learned_variance else 1),
-        'low_res': False,
+        'low_res': data.low_res_size is not None,
     }
-    networks = {
-        'unet': read_section(UNetConfig, unet, 'unet', unet_derived),
-        'classifier': read_section(ClassifierConfig, config.get('classifier'), 'classifier', shared),
-    }
+    networks = {'unet': read_section(UNetConfig, unet, 'unet', unet_derived)}
+    if 'classifier' in config:
+        networks['classifier'] = read_section(ClassifierConfig, config['classifier'], 'classifier', shared)
     experiment = read_section(Experiment, {**config, 'data': data, 'diffusion': diffusion, **networks}, '')
     _check(experiment)
     return experiment
 
 
+def check_stages(experiment: Experiment, stages: Collection[str], key: str) -> None:
+    """UserError, which names the `key` that gives the stages, unless the experiment has each of them."""
+    for stage in stages:
+        one_of(key, stage, STAGES)
+    for section in ('classifier', 'train_classifier'):
+        if 'train_classifier' in stages and getattr(experiment, section) is None:
+            raise UserError(
+                f'{key} has train_classifier; the config has no section {section}, add it or omit the stage'
+            )
+
+
 def _check(experiment: Experiment) -> None:
     sample, data = experiment.sample, experiment.data
-    for stage in experiment.stages:
-        one_of('config.stages', stage, STAGES)
+    check_stages(experiment, experiment.stages, 'config.stages')
     between('config.seed', experiment.seed, 0, below=2**32)
     in_section('data', check_data, data)
     in_section('diffusion', _check_diffusion, experiment.diffusion)
     in_section('unet', check_unet, experiment.unet)
-    in_section('classifier', check_classifier, experiment.classifier)
     in_section('train', check_train, experiment.train)
-    in_section('train_classifier', check_train, experiment.train_classifier)
+    _check_guidance(experiment)
     in_section('sample', check_sample, sample, data.num_classes)
     in_section('sample', _check_respacing, experiment.diffusion, sample.respacing)
     in_section('evaluate', check_evaluate, experiment.evaluate)
-    for network, rate, kept in (
-        ('diffusion', sample.ema_rate, experiment.train.ema_rates),
-        ('classifier', sample.classifier_ema_rate, experiment.train_classifier.ema_rates),
+    for network, rate, training in (
+        ('diffusion', sample.ema_rate, experiment.train),
+        ('classifier', sample.classifier_ema_rate, experiment.train_classifier),
     ):
+        kept = training.ema_rates if training else ()
         if rate and rate not in kept and not getattr(experiment.pretrained, network):
             raise UserError(
                 f'config.sample uses the average {rate} of the {network}; trained are only {kept}'
             )
     if experiment.evaluate.judge and data.name != 'digits':
         raise UserError("config.evaluate.judge is 'digits_svm'; it knows only data.name = 'digits'")
+
+
+def _check_guidance(experiment: Experiment) -> None:
+    """What is asked to guide must be there, and must have something to tell."""
+    scale, pretrained = experiment.sample.scale, experiment.pretrained.classifier
+    if experiment.classifier is not None:
+        in_section('classifier', check_classifier, experiment.classifier)
+        if experiment.data.num_classes == 1:
+            raise UserError(
+                'config.data.num_classes is 1; a classifier tells at least two classes apart, remove the '
+                'sections classifier and train_classifier'
+            )
+    elif scale > 0:
+        raise UserError(
+            f'config.sample.scale is {scale:g}; the config has no section classifier that could guide, '
+            'add one or set config.sample.scale=0'
+        )
+    elif pretrained:
+        raise UserError(
+            f'config.pretrained.classifier is {pretrained!r}; the config has no section classifier that '
+            'describes it, add one'
+        )
+    if experiment.train_classifier is not None:
+        in_section('train_classifier', check_train, experiment.train_classifier)
 
 
 def _check_diffusion(diffusion: DiffusionConfig) -> None:

@@ -23,7 +23,7 @@ def fill(cls: type, given: Mapping[str, Any], derived: Collection[str] = ()) -> 
     }
     # A ConfigDict can change a None on the command line only if it knows what else it may be.
     return {
-        name: config_dict.placeholder(_not_none(hints[name])) if value is None and name in hints else value
+        name: _placeholder(hints[name]) if value is None and name in hints else value
         for name, value in {**defaults, **given}.items()
     }
 
@@ -58,7 +58,7 @@ def read_value(hint: Any, value: Any, where: str) -> Any:
         options = typing.get_args(hint)
         if value is None and type(None) in options:
             return None
-        return read_value(_not_none(hint), value, where)
+        return read_value(not_none(hint), value, where)
     if typing.get_origin(hint) is tuple and isinstance(value, (tuple, list)):
         inner = typing.get_args(hint)
         if inner[-1] is Ellipsis or len(inner) == len(value):
@@ -87,5 +87,13 @@ def _require(
             raise UserError(f'{where}.{field.name} is missing; it has no default')
 
 
-def _not_none(hint: Any) -> type:
+def not_none(hint: Any) -> Any:
+    """The type that a value of `… | None` has where there is one; any other type as it is."""
+    if not isinstance(hint, types.UnionType):
+        return hint
     return next(option for option in typing.get_args(hint) if option is not type(None))
+
+
+def _placeholder(hint: Any) -> Any:
+    hint = not_none(hint)
+    return config_dict.placeholder(typing.get_origin(hint) or hint)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_jax.config import read_experiment
+from diffusion_jax.config import check_stages, read_experiment, with_defaults
 from diffusion_jax.errors import UserError
 
 CONFIGS = Path(__file__).parent.parent / 'configs'
@@ -18,6 +18,7 @@ def load(name):
 
 
 DIGITS = load('digits')
+CLASSIFIER = {'classifier', 'train_classifier'}
 
 
 def changed(**changes):
@@ -29,6 +30,8 @@ def changed(**changes):
         for name in sections:
             section = section.setdefault(name, {})
         section[last] = value
+        if value is None:
+            del section[last]
     return config
 
 
@@ -44,6 +47,24 @@ def test_what_follows_from_the_data_is_filled_in():
     assert experiment.unet.out_channels == 2
     fixed = read_experiment(changed(diffusion__variance='fixed_large'))
     assert fixed.unet.out_channels == 1 and fixed.unet.num_classes is None
+
+
+def test_a_low_resolution_makes_the_model_an_upsampler():
+    assert not read_experiment(DIGITS).unet.low_res
+    upsampler = read_experiment(changed(data__low_res_size=(4, 4)))
+    assert upsampler.unet.low_res and upsampler.data.low_res_size == (4, 4)
+
+
+def test_a_config_may_do_without_a_classifier():
+    sections = {name: section for name, section in DIGITS.items() if name not in CLASSIFIER}
+    sections['sample'] = sections['sample'] | {'scale': 0.0}
+    config = with_defaults(**sections | {'stages': ('train', 'sample')}).to_dict()
+    assert not CLASSIFIER & set(config)
+    experiment = read_experiment(config)
+    assert experiment.classifier is None and experiment.train_classifier is None
+    check_stages(experiment, ('train', 'evaluate'), '--stage')
+    with pytest.raises(UserError, match='--stage has train_classifier; the config has no section classifier'):
+        check_stages(experiment, ('train_classifier',), '--stage')
 
 
 def test_whole_numbers_serve_as_floats_and_lists_as_tuples():
@@ -81,6 +102,30 @@ def test_whole_numbers_serve_as_floats_and_lists_as_tuples():
         ({'sample__name': '../x'}, r'config\.sample\.name .* plain folder name'),
         ({'stages': ('train', 'dance')}, r"config\.stages is 'dance'; it must be one of 'train'"),
         ({'evaluate__judge': 'svm'}, r"config\.evaluate\.judge is 'svm'"),
+        ({'data__low_res_size': (4, 8)}, r'config\.data\.low_res_size is 8; .* below 8'),
+        ({'data__low_res_size': 4}, r'config\.data\.low_res_size is 4 \(int\); it must be of type tuple'),
+        ({'unet__low_res': True}, r'config\.unet\.low_res: .* follows from other sections'),
+        ({'classifier': None, 'stages': ()}, r'config\.sample\.scale is 5; .* no section classifier'),
+        (
+            {'classifier': None, 'sample__scale': 0},
+            r'config\.stages has train_classifier; .* no section classifier, add',
+        ),
+        (
+            {'train_classifier': None},
+            r'config\.stages has train_classifier; .* section train_classifier, add',
+        ),
+        (
+            {'classifier': None, 'stages': (), 'sample__scale': 0, 'pretrained__classifier': 'runs/x'},
+            r"config\.pretrained\.classifier is 'runs/x'; .* no section classifier",
+        ),
+        (
+            {'train_classifier': None, 'stages': ('train',), 'sample__classifier_ema_rate': 0.9},
+            r'config\.sample uses the average 0\.9 of the classifier',
+        ),
+        (
+            {'data': {'name': 'folder', 'path': 'x', 'labels': 'none', 'num_classes': 1}},
+            r'config\.data\.num_classes is 1; a classifier tells .* remove',
+        ),
         ({'sample__ema_rate': 0.5}, r'config\.sample uses the average 0\.5 of the diffusion'),
     ],
 )

@@ -18,6 +18,7 @@ TRUNK = {
 }
 UNET = UNetConfig(**TRUNK, out_channels=2)
 CONDITIONAL_UNET = UNetConfig(**TRUNK, out_channels=2, num_classes=10)
+UPSAMPLER = UNetConfig(**TRUNK, out_channels=2, low_res=True)
 CLASSIFIER = ClassifierConfig(**TRUNK, num_classes=10, pool='attention')
 DIFFUSION = DiffusionConfig(schedule='cosine', num_timesteps=100, loss='rescaled_mse')
 SAMPLE = SampleConfig(sampler='ddim', respacing='ddim5', scale=2.0, num_samples=10, batch_size=4)

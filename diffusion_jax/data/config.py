@@ -18,11 +18,11 @@ class DataConfig:
     test_split: the same for test images.
     labels: of a folder, the class is the name of an image's sub-folder ('folder'), its file name up to the
         first '_' ('prefix', as in the authors' release), or there is none ('none').
-    num_classes: how many classes there are; without meaning where images have none.
+    num_classes: how many classes there are; 1 where images have no labels.
     image_size: height and width to which images are cropped.
     image_channels: 1, grey, or 3, RGB.
-    flip: training images are mirrored with probability 1/2.
-    random_crop: training images are cropped at random, else at the centre.
+    low_res_size: given, the diffusion model is an upsampler: it makes images of `image_size` from images of
+        this height and width, in training from the training image's own means over areas.
     num_workers: threads that load batches ahead of the training step.
     """
 
@@ -35,8 +35,7 @@ class DataConfig:
     num_classes: int = 10
     image_size: tuple[int, int] = (8, 8)
     image_channels: int = 1
-    flip: bool = False
-    random_crop: bool = False
+    low_res_size: tuple[int, int] | None = None
     num_workers: int = 0
 
 
@@ -49,6 +48,8 @@ def check_data(config: DataConfig) -> None:
     between('num_workers', config.num_workers, 0)
     for side in config.image_size:
         between('image_size', side, 1)
+    for low, side in zip(config.low_res_size or (), config.image_size, strict=False):
+        between('low_res_size', low, 1, below=side)
     if config.name == 'digits':
         for key, only in (('image_size', (8, 8)), ('image_channels', 1), ('num_classes', 10)):
             if getattr(config, key) != only:

@@ -22,23 +22,22 @@ Size = tuple[int, int]  # height, width
 MIN_CROP_FRACTION = 0.8  # a random crop shows at least this share of the shorter side
 
 
-def make_transform(config: DataConfig, *, augment: bool) -> Transform | None:
-    """Every image to `config.image_size`; with `augment`, by the random crops and flips of the config.
+def make_transform(
+    config: DataConfig, *, crop_randomly: bool = False, flip: bool = False
+) -> Transform | None:
+    """Every image to `config.image_size`: cropped at the centre or at random, and mirrored half of the time.
 
     None where images have their size already and nothing is drawn: whole batches are gathered at once then.
     """
-    randomly = augment and config.random_crop
-    if config.name == 'digits' and not randomly and not (augment and config.flip):
+    if config.name == 'digits' and not crop_randomly and not flip:
         return None
 
     def transform(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        if randomly:
+        if crop_randomly:
             image = random_crop(image, config.image_size, rng.integers)
         else:
             image = center_crop(image, config.image_size)
-        if augment and config.flip and rng.random() < 0.5:
-            image = image[:, ::-1]
-        return image
+        return image[:, ::-1] if flip and rng.random() < 0.5 else image
 
     return transform
 

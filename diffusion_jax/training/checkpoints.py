@@ -8,7 +8,6 @@ average, `training` (optimizer, timestep sampler, key), and as JSON `network` (t
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +16,16 @@ import orbax.checkpoint as ocp
 
 from diffusion_jax import models
 from diffusion_jax.errors import UserError
-from diffusion_jax.models import Params
+from diffusion_jax.models import (
+    ClassifierConfig,
+    Params,
+    UNetConfig,
+    describe_network,
+    differences,
+    network_of,
+)
 from diffusion_jax.training.digest import digest
 from diffusion_jax.training.step import TrainState
-
-# What changes how a network is computed, not what its parameters mean.
-_NOT_ARCHITECTURE = ('dtype', 'remat', 'dropout')
-
-
-def describe_network(config: Any) -> dict[str, Any]:
-    """The architecture as JSON; two networks that may share parameters have equal descriptions."""
-    fields = dataclasses.asdict(config)
-    described = {name: value for name, value in fields.items() if name not in _NOT_ARCHITECTURE}
-    return {'kind': type(config).__name__} | {
-        name: list(value) if isinstance(value, tuple) else value for name, value in described.items()
-    }
 
 
 def latest_step(directory: Path) -> int | None:
@@ -93,7 +87,16 @@ class Checkpoints:
         return TrainState(params=items['params'], ema=ema, **items['training']), records['progress']
 
 
-def check_checkpoint(directory: Path, config: Any, ema_rate: float = 0.0) -> int:
+def read_network(directory: Path) -> UNetConfig | ClassifierConfig:
+    """The architecture of the network whose checkpoints are in a folder. UserError where there are none."""
+    step = latest_step(directory)
+    if step is None:
+        raise UserError(f'{directory}: no checkpoint there; train the network first, or name another folder')
+    with _reader(directory) as manager:
+        return network_of(_read(manager, step, {}, ('network',))[1]['network'])
+
+
+def check_checkpoint(directory: Path, config: UNetConfig | ClassifierConfig, ema_rate: float = 0.0) -> int:
     """The newest step in a folder of checkpoints, if it is of a network and has what is asked of it.
 
     Args:
@@ -103,20 +106,12 @@ def check_checkpoint(directory: Path, config: Any, ema_rate: float = 0.0) -> int
     Raises:
         UserError: no checkpoint there, one of another architecture, or one without that average.
     """
+    network = read_network(directory)
     step = latest_step(directory)
-    if step is None:
-        raise UserError(f'{directory}: no checkpoint there; train the network first, or name another folder')
     folder = Path(directory).absolute() / str(step)
-    with _reader(directory) as manager:
-        found = _read(manager, step, {}, ('network',))[1]['network']
-    wanted = describe_network(config)
-    differences = [
-        f'{name} is {found.get(name)} there and {wanted.get(name)} in the config'
-        for name in sorted(found.keys() | wanted.keys())
-        if found.get(name) != wanted.get(name)
-    ]
-    if differences:
-        raise UserError(f'{folder}: a checkpoint of another network: {"; ".join(differences)}')
+    wrong = differences(describe_network(network), describe_network(config))
+    if wrong:
+        raise UserError(f'{folder}: a checkpoint of another network: {"; ".join(wrong)}')
     kept = sorted(path.name for path in folder.iterdir() if path.name.startswith(('ema_', 'params')))
     if _item(ema_rate) not in kept:
         raise UserError(f'{folder}: has no {_item(ema_rate)}; it holds {", ".join(kept)}')

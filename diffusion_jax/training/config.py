@@ -14,6 +14,8 @@ class TrainConfig:
 
     Attributes:
         microbatches: the batch is split into so many parts and their gradients are averaged.
+        flip: training images are mirrored with probability 1/2.
+        random_crop: training images are cropped at random, else at the centre.
         learning_rate_schedule: 'constant', or down to 0 at `num_steps` as 'linear' or 'cosine'.
         warmup_steps: the learning rate rises linearly from 0 over so many steps first.
         clip_norm: gradients of a larger global norm are scaled down to it; 0 is off.
@@ -26,6 +28,8 @@ class TrainConfig:
     num_steps: int
     batch_size: int
     microbatches: int = 1
+    flip: bool = False
+    random_crop: bool = False
     learning_rate: float = 1e-4
     learning_rate_schedule: str = 'constant'
     warmup_steps: int = 0

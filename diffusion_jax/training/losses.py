@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from diffusion_jax import models
-from diffusion_jax.data.transforms import to_float
+from diffusion_jax.data.transforms import Size, area_downsample, to_float
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.losses import diffusion_loss
 from diffusion_jax.diffusion.process import add_noise
@@ -30,15 +30,22 @@ def draw_inputs(key: jax.Array, batch: dict[str, jax.Array], t: jax.Array) -> In
     return {'x_0': x_0, 'eps': jax.random.normal(key, x_0.shape, jnp.float32), 't': t, 'y': batch['label']}
 
 
-def diffusion_losses(config: UNetConfig, diffusion: DiffusionConfig, schedule: Schedule) -> Losses:
-    """The denoising loss of DDPM and Improved DDPM; the network's key, if any, is for dropout."""
+def diffusion_losses(
+    config: UNetConfig, diffusion: DiffusionConfig, schedule: Schedule, low_res_size: Size | None = None
+) -> Losses:
+    """The denoising loss of DDPM and Improved DDPM; the network's key, if any, is for dropout.
+
+    An upsampler also sees x_0 reduced to `low_res_size`, without noise.
+    """
     table = transitions(schedule)
 
     def losses(params: Params, inputs: Inputs, key: jax.Array | None) -> dict[str, jax.Array]:
         transition = row(table, inputs['t'])
         x_t = add_noise(inputs['x_0'], inputs['eps'], transition.level)
         y = inputs['y'] if config.num_classes else None
-        output = models.apply(config, params, x_t, transition.level.t, y, key=key)
+        # Made here and not drawn with the inputs: it follows from x_0, and only this loss needs it.
+        low_res = area_downsample(inputs['x_0'], low_res_size) if low_res_size else None
+        output = models.apply(config, params, x_t, transition.level.t, y, low_res=low_res, key=key)
         return diffusion_loss(
             output,
             inputs['x_0'],

@@ -12,6 +12,7 @@ from diffusion_jax.errors import UserError
         DataConfig('digits'),
         DataConfig('folder', path='images', labels='prefix', image_size=(32, 48), image_channels=3),
         DataConfig('tfds', tfds_name='cifar10', image_size=(32, 32), image_channels=3, num_workers=2),
+        DataConfig('digits', low_res_size=(4, 7)),
     ],
 )
 def test_sound_settings_pass(config):
@@ -25,6 +26,8 @@ def test_sound_settings_pass(config):
         (DataConfig('folder', path='x', labels='suffix'), 'labels .*folder.*prefix.*none'),
         (DataConfig('folder', path='x', image_channels=4), 'image_channels is 4.*1, 3'),
         (DataConfig('folder', path='x', image_size=(0, 8)), 'image_size'),
+        (DataConfig('digits', low_res_size=(4, 8)), 'low_res_size is 8; .* at least 1 and below 8'),
+        (DataConfig('digits', low_res_size=(0, 4)), 'low_res_size is 0'),
         (DataConfig('folder', path='x', num_workers=-1), 'num_workers is -1'),
         (DataConfig('folder', path='x', num_classes=0), 'num_classes is 0'),
         (DataConfig('folder'), 'path'),

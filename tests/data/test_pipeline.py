@@ -12,7 +12,7 @@ from diffusion_jax.data.sources.array import ArraySource
 from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.errors import UserError
 
-AUGMENT = make_transform(DataConfig('folder', image_size=(4, 4), flip=True, random_crop=True), augment=True)
+AUGMENT = make_transform(DataConfig('folder', image_size=(4, 4)), crop_randomly=True, flip=True)
 
 
 def source(size=10):
@@ -103,8 +103,7 @@ def test_epoch_is_one_pass_in_order_with_a_short_end(num_workers):
 
 
 def test_epoch_crops_at_the_centre():
-    config = DataConfig('folder', image_size=(4, 4), flip=True, random_crop=True)
-    (batch,) = epoch(source(3), 8, transform=make_transform(config, augment=False))
+    (batch,) = epoch(source(3), 8, transform=make_transform(DataConfig('folder', image_size=(4, 4))))
     assert batch['image'].shape == (3, 4, 4, 1)
 
 

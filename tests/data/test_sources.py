@@ -95,9 +95,11 @@ def test_prefix_labels_are_sorted_over_all_files(tmp_path):
 def test_without_labels_every_label_is_zero(tmp_path):
     for name in ('b_1.png', 'sub/a_2.png'):
         save(noise(2, 2, 3), tmp_path / name)
-    source = make_source(folder_config(tmp_path, labels='none'), 'train')
+    source = make_source(folder_config(tmp_path, labels='none', num_classes=1), 'train')
     assert source.class_names == ()
     assert [record['label'] for record in records(source)] == [0, 0]
+    with pytest.raises(UserError, match='num_classes is 2; the images have no labels, for which it is 1'):
+        make_source(folder_config(tmp_path, labels='none'), 'train')
 
 
 def test_test_images_keep_the_class_numbers_of_training(tmp_path):
@@ -109,8 +111,19 @@ def test_test_images_keep_the_class_numbers_of_training(tmp_path):
     assert [record['label'] for record in records(source)] == [1]
 
     save(noise(2, 2, 3), tmp_path / 'val/cat/1.png')
-    with pytest.raises(UserError, match="cat/1.png.*'cat'"):
+    with pytest.raises(UserError, match="cat/1.png.*'cat' has no training images; name it like one"):
         make_source(config, 'test')
+
+
+def test_a_flat_folder_of_test_images_is_refused_by_any_labels(tmp_path):
+    """As ImageNet's validation images come: all in one folder, their class not in their names."""
+    for name in ('train/n01440764/n01440764_18.JPEG', 'val/ILSVRC2012_val_00000001.JPEG'):
+        save(noise(2, 2, 3), tmp_path / name)
+    config = folder_config(tmp_path, train_split='train', test_split='val', num_classes=1)
+    with pytest.raises(UserError, match='val_00000001.JPEG: lies in no sub-folder.*one sub-folder a class'):
+        make_source(config, 'test')
+    with pytest.raises(UserError, match="val_00000001.JPEG: its class 'ILSVRC2012' has no training images"):
+        make_source(dataclasses.replace(config, labels='prefix'), 'test')
 
 
 @pytest.mark.parametrize(

@@ -66,9 +66,9 @@ def test_random_crop_shows_at_least_four_fifths():
 
 
 def test_transform_draws_only_when_it_augments():
-    config = DataConfig('folder', path='x', image_size=(6, 6), image_channels=3, flip=True, random_crop=True)
+    config = DataConfig('folder', path='x', image_size=(6, 6), image_channels=3)
     image = noise(9, 13, 3)
-    augment, plain = make_transform(config, augment=True), make_transform(config, augment=False)
+    augment, plain = make_transform(config, crop_randomly=True), make_transform(config)
     drawn = [augment(image, np.random.default_rng(seed)).tobytes() for seed in range(8)]
     assert len(set(drawn)) > 1
     assert drawn[3] == augment(image, np.random.default_rng(3)).tobytes()
@@ -77,7 +77,7 @@ def test_transform_draws_only_when_it_augments():
 
 
 def test_flip_mirrors_left_and_right_half_of_the_time():
-    transform = make_transform(DataConfig('digits', flip=True), augment=True)
+    transform = make_transform(DataConfig('digits'), flip=True)
     image = noise(8, 8, 1)
     outcomes = [transform(image, np.random.default_rng(seed)) for seed in range(200)]
     flipped = [np.array_equal(outcome, image[:, ::-1]) for outcome in outcomes]
@@ -87,8 +87,8 @@ def test_flip_mirrors_left_and_right_half_of_the_time():
 
 
 def test_digits_need_no_transform():
-    assert make_transform(DataConfig('digits'), augment=True) is None
-    assert make_transform(DataConfig('digits', flip=True), augment=False) is None
+    assert make_transform(DataConfig('digits')) is None
+    assert make_transform(DataConfig('digits'), crop_randomly=True) is not None
 
 
 def test_to_float_covers_minus_one_to_one():

@@ -13,7 +13,7 @@ from diffusion_jax.diffusion.schedules import make_schedule
 from diffusion_jax.sharding import batch_sharding, make_mesh, param_shardings, put_batch
 from diffusion_jax.training.losses import classifier_losses, diffusion_losses, draw_inputs
 from diffusion_jax.training.step import batch_metrics, init_state, make_train_step, mean_gradients
-from tests.tiny import CLASSIFIER, CONDITIONAL_UNET, DIFFUSION, TRAIN, UNET
+from tests.tiny import CLASSIFIER, CONDITIONAL_UNET, DIFFUSION, TRAIN, UNET, UPSAMPLER
 
 NUM_TIMESTEPS = DIFFUSION.num_timesteps
 SCHEDULE = make_schedule(DIFFUSION.schedule, NUM_TIMESTEPS)
@@ -39,7 +39,7 @@ def params_of(config):
 def losses_of(config):
     if config is CLASSIFIER:
         return classifier_losses(config, SCHEDULE)
-    return diffusion_losses(config, DIFFUSION, SCHEDULE)
+    return diffusion_losses(config, DIFFUSION, SCHEDULE, (4, 4) if config.low_res else None)
 
 
 def inputs_of(size):
@@ -49,7 +49,7 @@ def inputs_of(size):
     return draw_inputs(jax.random.key(4), batch, t) | {'weight': weight}
 
 
-@pytest.mark.parametrize('config', [UNET, CLASSIFIER], ids=['diffusion', 'classifier'])
+@pytest.mark.parametrize('config', [UPSAMPLER, CLASSIFIER], ids=['upsampler', 'classifier'])
 def test_accumulated_gradients_are_those_of_the_whole_batch(config):
     inputs = inputs_of(8)
     gradients = jax.jit(functools.partial(mean_gradients, losses_of(config)), static_argnums=3)

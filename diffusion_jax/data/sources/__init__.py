@@ -27,8 +27,9 @@ def make_source(config: DataConfig, split: str) -> Source:
     """The images of `split`, 'train' or 'test'. Raises UserError where they are not as the config says."""
     source = {'digits': _digits, 'folder': _folder, 'tfds': _tfds}[config.name](config, split)
     found = len(source.class_names)
-    if found and found != config.num_classes:
-        raise UserError(f'config.data.num_classes is {config.num_classes}; the images have {found} classes')
+    if max(found, 1) != config.num_classes:
+        has = f'{found} classes' if found else 'no labels, for which it is 1'
+        raise UserError(f'config.data.num_classes is {config.num_classes}; the images have {has}')
     return source
 
 

@@ -56,7 +56,10 @@ def folder_source(
     number = {name: i for i, name in enumerate(class_names)}
     for path, name in zip(paths, classes, strict=True):
         if name not in number:
-            raise UserError(f'{path}: its class {name!r} has no training images; remove it or add some')
+            raise UserError(
+                f'{path}: its class {name!r} has no training images; '
+                'name it like one that has some, or remove the image'
+            )
     return FolderSource(paths, np.array([number[name] for name in classes], np.int32), class_names, channels)
 
 
@@ -86,7 +89,8 @@ def _sub_folder(path: str, root: str) -> str:
     name, *rest = os.path.relpath(path, root).split(os.sep)
     if not rest:
         raise UserError(
-            f"{path}: lies in no sub-folder; make one a class, or set config.data.labels='prefix' or 'none'"
+            f'{path}: lies in no sub-folder, which would name its class; sort the images into one sub-folder '
+            "a class, or set config.data.labels to 'prefix' or 'none'"
         )
     return name
 
