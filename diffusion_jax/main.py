@@ -1,7 +1,8 @@
 """`python -m diffusion_jax.main --config=configs/digits.py --workdir=runs/digits`: runs an experiment.
 
-The stages of the config run in order, or those that --stage names. A stage whose result is there already is
-passed over, an interrupted one goes on where it stopped: to resume, give the same command again.
+The results go to --workdir, by default runs/<name of the config>. The stages of the config run in order, or
+those that --stage names. A stage whose result is there already is passed over, an interrupted one goes on
+where it stopped: to resume, give the same command again.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from diffusion_jax.checks import one_of
-from diffusion_jax.config import STAGES, Experiment, read_experiment
+from diffusion_jax.config import STAGES, Experiment, check_stages, read_experiment
 from diffusion_jax.errors import CheckFailed, UserError
 from diffusion_jax.interruption import Interrupted, stop_requests
 from diffusion_jax.sharding import make_mesh
@@ -80,12 +80,13 @@ def parse_flags(argv: Sequence[str]) -> Options:
     config_flags.DEFINE_config_file(
         'config', help_string='A file such as configs/digits.py.', flag_values=values, sys_argv=list(argv)
     )
-    flags.DEFINE_string('workdir', None, 'The folder that takes all results.', flag_values=values)
+    flags.DEFINE_string('workdir', None, 'Takes all results; by default runs/<config>.', flag_values=values)
     flags.DEFINE_list('stage', [], f'Only these of {", ".join(STAGES)}.', flag_values=values)
     for argument, following in zip(argv, [*argv[1:], ''], strict=True):
         if argument == '--config' or argument.startswith('--config='):
             path = argument.partition('=')[2] or following
-            if not Path(path.split(':')[0]).is_file():
+            config_path = Path(path.split(':')[0])
+            if not config_path.is_file():
                 raise UserError(f'{path}: no such config file')
     try:
         rest = values(argv)[1:]
@@ -101,15 +102,15 @@ def parse_flags(argv: Sequence[str]) -> Options:
         raise UserError(f'{" ".join(unknown)}: no such setting in the config{meant}') from error
     if rest:
         raise UserError(f'{" ".join(rest)}: arguments that mean nothing here; see the README')
-    if values.config is None or values.workdir is None:
-        raise UserError('give --config=<file> and --workdir=<folder>; see the README')
-    return Options(values.config.to_dict(), Path(values.workdir), values.stage)
+    if values.config is None:
+        raise UserError('give --config=<file>, such as configs/digits.py; see the README')
+    workdir = Path(values.workdir or Path('runs') / config_path.stem)
+    return Options(values.config.to_dict(), workdir, values.stage)
 
 
 def run_experiment(experiment: Experiment, workdir: Path, stages: Sequence[str] = ()) -> None:
     """Runs the named stages, by default those of the experiment, in one working directory."""
-    for stage in stages:
-        one_of('--stage', stage, STAGES)
+    check_stages(experiment, stages, '--stage')
     mesh = make_mesh(experiment.mesh.data, experiment.mesh.fsdp)
     with lock(workdir), stop_requests() as stop:
         run = Run(experiment, workdir.absolute(), mesh, stop)

@@ -27,7 +27,7 @@ from diffusion_jax.sharding import make_mesh
 from diffusion_jax.stages.evaluate import load_split
 from diffusion_jax.stages.networks import CLASSIFIER, DIFFUSION, load_network
 from diffusion_jax.stages.run import Run
-from diffusion_jax.stages.sample import make_draw
+from diffusion_jax.stages.sample import make_draw, make_generator, sample_inputs
 
 SCALES = (0, 0.5, 1, 2, 3, 4, 6, 8, 10)
 METRICS = ('label_agreement', 'precision', 'recall', 'frechet_distance')
@@ -49,7 +49,7 @@ def sweep(workdir: Path, num_samples: int) -> list[dict]:
                     run.experiment.sample, sampler=sampler, respacing=respacing, scale=float(scale)
                 )
                 changed = run._replace(experiment=dataclasses.replace(run.experiment, sample=sample))
-                draw = make_draw(changed, params, guided=True)
+                draw = make_draw(changed, make_generator(changed, params), sample_inputs(changed))
                 starts = range(0, num_samples, sample.batch_size)
                 batches = [draw(np.arange(start, start + sample.batch_size)) for start in starts]
                 images, labels = (np.concatenate(part)[:num_samples] for part in zip(*batches, strict=True))

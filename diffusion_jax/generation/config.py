@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from diffusion_jax.checks import between, one_of
 from diffusion_jax.errors import UserError
 
+SAMPLERS = ('ddpm', 'ddim')
+
 
 @dataclass(frozen=True)
 class SampleConfig:
@@ -24,6 +26,8 @@ class SampleConfig:
         classes: only these; () is all of the data set's.
         ema_rate: which average of the diffusion model's parameters is used; 0 is the parameters themselves.
         classifier_ema_rate: the same for the classifier.
+        base_samples: of an upsampler, the file of samples that it enlarges, such as
+            runs/imagenet64/samples/samples.npz; image i enlarges sample i modulo their number, of its class.
         unguided: beside guided images draw the same ones without guidance, to samples/unguided.
         grid_columns: how many images of each class samples/grid.png shows.
     """
@@ -41,6 +45,7 @@ class SampleConfig:
     classes: tuple[int, ...] = ()
     ema_rate: float = 0.9999
     classifier_ema_rate: float = 0.0
+    base_samples: str = ''
     unguided: bool = False
     grid_columns: int = 10
 
@@ -55,7 +60,7 @@ class SampleConfig:
 
 def check_sample(config: SampleConfig, num_classes: int) -> None:
     """Raises UserError for a setting that cannot work."""
-    one_of('sampler', config.sampler, ('ddpm', 'ddim'))
+    one_of('sampler', config.sampler, SAMPLERS)
     one_of('labels', config.labels, ('balanced', 'random'))
     for key in ('num_samples', 'batch_size', 'grid_columns'):
         between(key, getattr(config, key), 1)

@@ -12,13 +12,24 @@ from diffusion_jax.diffusion.process import Denoiser, Prediction, Transition, pr
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig
 
 
-def make_denoiser(config: UNetConfig, params: Params, prediction: str, y: jax.Array | None) -> Denoiser:
-    """The diffusion model as a denoiser; y [B] is used where the model is class-conditional."""
+def make_denoiser(
+    config: UNetConfig,
+    params: Params,
+    prediction: str,
+    y: jax.Array | None,
+    low_res: jax.Array | None = None,
+) -> Denoiser:
+    """The diffusion model as a denoiser.
+
+    Args:
+        y: [B], used where the model is class-conditional.
+        low_res: float32 [B, h, w, C] in [−1, 1], the images that an upsampler enlarges.
+    """
     y = y if config.num_classes else None
 
     def denoise(x_t: jax.Array, transition: Transition) -> Prediction:
         t = jnp.broadcast_to(transition.level.t, x_t.shape[:1])
-        return predict(models.apply(config, params, x_t, t, y), x_t, transition, prediction)
+        return predict(models.apply(config, params, x_t, t, y, low_res=low_res), x_t, transition, prediction)
 
     return denoise
 

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax.data.transforms import to_uint8
+from diffusion_jax.data.transforms import to_float, to_uint8
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.guidance import classifier_guidance, clip
 from diffusion_jax.diffusion.process import Denoiser
-from diffusion_jax.diffusion.samplers.ddim import ddim_step
+from diffusion_jax.diffusion.samplers.ddim import ddim_reverse_loop, ddim_step
 from diffusion_jax.diffusion.samplers.ddpm import ddpm_step
 from diffusion_jax.diffusion.samplers.loop import initial_noise, sample_loop
 from diffusion_jax.diffusion.schedules import schedule_of, transitions
@@ -34,6 +34,8 @@ class Request(NamedTuple):
         y: int32 [B], their classes.
         scale: float32 scalar or [B], s of classifier guidance.
         eta: float32 scalar, of DDIM.
+        low_res: uint8 [B, h, w, C], the images that an upsampler enlarges.
+        x_T: float32 [B, H, W, C], the noise to start from; by default it is drawn from the seed.
     """
 
     seed: jax.Array
@@ -41,6 +43,8 @@ class Request(NamedTuple):
     y: jax.Array
     scale: jax.Array
     eta: jax.Array
+    low_res: jax.Array | None = None
+    x_T: jax.Array | None = None
 
 
 def sample_keys(seed: jax.Array, index: jax.Array) -> jax.Array:
@@ -64,18 +68,48 @@ def make_generate(
     table = transitions(schedule_of(diffusion, respacing))
 
     def generate(params: dict[str, Any], request: Request) -> jax.Array:
-        denoise = make_denoiser(unet, params['diffusion'], diffusion.prediction, request.y)
-        if clip_x_0:
-            denoise = clip(denoise)
+        denoise = _denoiser(unet, params, diffusion, request.y, request.low_res, clip_x_0)
         if classifier is not None:
             log_prob = make_log_prob(classifier, params['classifier'], request.y)
             denoise = classifier_guidance(denoise, log_prob, request.scale)
         step = _make_step(sampler, denoise, diffusion.variance, request.eta)
         keys = sample_keys(request.seed, request.index)
-        x_t = initial_noise(keys, (*unet.image_size, unet.image_channels))
-        return to_uint8(sample_loop(step, table, keys, x_t))
+        x_T = request.x_T
+        if x_T is None:
+            x_T = initial_noise(keys, (*unet.image_size, unet.image_channels))
+        return to_uint8(sample_loop(step, table, keys, x_T))
 
     return generate
+
+
+def make_invert(
+    unet: UNetConfig, diffusion: DiffusionConfig, respacing: str, clip_x_0: bool
+) -> Callable[[dict[str, Any], jax.Array, jax.Array], jax.Array]:
+    """(params, uint8 images [B, H, W, C], y [B]) → x_T, from which unguided DDIM with η = 0 makes them again.
+
+    The more steps the better: each takes the prediction at its start for the one at its end.
+    """
+    table = transitions(schedule_of(diffusion, respacing))
+
+    def invert(params: dict[str, Any], images: jax.Array, y: jax.Array) -> jax.Array:
+        denoise = _denoiser(unet, params, diffusion, y, None, clip_x_0)
+        return ddim_reverse_loop(denoise, table, to_float(images))
+
+    return invert
+
+
+def _denoiser(
+    unet: UNetConfig,
+    params: dict[str, Any],
+    diffusion: DiffusionConfig,
+    y: jax.Array,
+    low_res: jax.Array | None,
+    clip_x_0: bool,
+) -> Denoiser:
+    """The diffusion model without guidance."""
+    low_res = None if low_res is None else to_float(low_res)
+    denoise = make_denoiser(unet, params['diffusion'], diffusion.prediction, y, low_res)
+    return clip(denoise) if clip_x_0 else denoise
 
 
 def _make_step(sampler: str, denoise: Denoiser, variance: str, eta: jax.Array) -> Callable:

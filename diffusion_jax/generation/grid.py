@@ -46,11 +46,20 @@ def image_grid(
     return np.concatenate([_label_column(row_labels, shape[0], cell_height, channels), grid], axis=1)
 
 
+def show(images: np.ndarray, columns: int = 8, row_labels: Sequence[str] | None = None) -> Image.Image:
+    """A grid that notebooks display; arguments are those of `image_grid`."""
+    return _picture(image_grid(images, min(columns, len(images)), row_labels=row_labels))
+
+
 def save_png(path: str | Path, image: np.ndarray) -> None:
     """uint8 [H, W, C], grey or RGB; the file is written whole or not at all."""
     file = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, 'PNG')
+    _picture(image).save(file, 'PNG')
     workdir.write_bytes(path, file.getvalue())
+
+
+def _picture(image: np.ndarray) -> Image.Image:
+    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
 def _label_column(labels: Sequence[str], height: int, row_height: int, channels: int) -> np.ndarray:

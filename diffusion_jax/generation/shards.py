@@ -64,3 +64,33 @@ def load_samples(path: Path) -> tuple[np.ndarray, np.ndarray]:
             return file['arr_0'], file['arr_1']
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f'{path}: is no file of samples; remove it to have them drawn again') from error
+
+
+def load_samples_of(
+    path: str | Path, shape: tuple[int, int, int], num_classes: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of a file of samples in the authors' format that another model drew.
+
+    Args:
+        shape: height, width and channels that the images must have.
+        num_classes: how many classes the labels must be of; None where they play no part.
+
+    Raises:
+        UserError: no such file, or other images or labels than these.
+    """
+    try:
+        with np.load(path) as file:
+            images, labels = file['arr_0'], file.get('arr_1')
+    except FileNotFoundError as error:
+        raise UserError(f'{path}: no such file; name a file of samples (samples.npz)') from error
+    except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+        raise UserError(f'{path}: no file of samples (an npz with arr_0, uint8 images)') from error
+    if images.dtype != np.uint8 or images.shape[1:] != shape or not len(images):
+        raise UserError(
+            f'{path}: holds {images.dtype} {list(images.shape)}; needed are uint8 images of {list(shape)}'
+        )
+    if num_classes is None:
+        return images, np.zeros(len(images), np.int64)
+    if labels is None or len(labels) != len(images) or labels.min() < 0 or labels.max() >= num_classes:
+        raise UserError(f'{path}: needs a label from 0 to {num_classes - 1} for each image, as arr_1')
+    return images, labels

@@ -78,7 +78,7 @@ def evaluate(run: Run, directory: Path) -> dict[str, Any]:
 
 def load_split(config: DataConfig, split: str) -> np.ndarray:
     """All images of a split as the network would see them without augmentation, uint8 [N, H, W, C]."""
-    transform = make_transform(config, augment=False)
+    transform = make_transform(config)
     batches = epoch(make_source(config, split), 256, transform=transform, num_workers=config.num_workers)
     return np.concatenate([batch['image'] for batch in batches])
 

@@ -16,13 +16,14 @@ from diffusion_jax.config import Experiment
 from diffusion_jax.data.pipeline import batches
 from diffusion_jax.data.sources import make_source
 from diffusion_jax.data.transforms import make_transform
-from diffusion_jax.models import ClassifierConfig, UNetConfig
+from diffusion_jax.models import ClassifierConfig, UNetConfig, describe_network
 from diffusion_jax.report import MetricsWriter
 from diffusion_jax.sharding import batch_sharding, param_shardings, put_batch, replicated
 from diffusion_jax.stages.networks import CHECKPOINTS
 from diffusion_jax.stages.run import Run
+from diffusion_jax.stages.tuning import load_start
 from diffusion_jax.training import loop
-from diffusion_jax.training.checkpoints import Checkpoints, describe_network, latest_step, load_params
+from diffusion_jax.training.checkpoints import Checkpoints, latest_step
 from diffusion_jax.training.config import OUTSIDE_THE_RESULT, TrainConfig
 from diffusion_jax.training.losses import Losses
 from diffusion_jax.training.metrics import Sums
@@ -38,7 +39,7 @@ class Training(NamedTuple):
     Attributes:
         losses: of the network; see `training.losses`.
         process: the settings of the diffusion process that the result rests on.
-        pretrained: a folder of checkpoints whose parameters to start from; '' to start anew.
+        pretrained: a folder of training or a file of weights to start from; '' to start anew.
     """
 
     directory: Path
@@ -101,7 +102,7 @@ def _training_data(experiment: Experiment, config: TrainConfig) -> Any:
         source,
         config.batch_size,
         seed=experiment.seed,
-        transform=make_transform(experiment.data, augment=True),
+        transform=make_transform(experiment.data, crop_randomly=config.random_crop, flip=config.flip),
         num_workers=experiment.data.num_workers,
         host=jax.process_index(),
         num_hosts=jax.process_count(),
@@ -142,9 +143,8 @@ def _start(
         logger.info('%s: goes on from step %d', checkpoints.directory.parent.name, int(state.step))
         return state, shardings, progress
     if pretrained:
-        params, step = load_params(Path(pretrained) / CHECKPOINTS, network, sharding=replicated(run.mesh))
-        logger.info('starts from the parameters of %s, step %d', pretrained, step)
-        _, state_key = jax.random.split(key)
+        init_key, state_key = jax.random.split(key)
+        params = load_start(Path(pretrained), network, init_key, replicated(run.mesh))
         start = functools.partial(init_state, config=config, num_timesteps=num_timesteps, key=state_key)
         return jax.jit(start, out_shardings=shardings)(params), shardings, {}
     return jax.jit(fresh, out_shardings=shardings)(key), shardings, {}

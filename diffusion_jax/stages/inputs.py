@@ -11,15 +11,18 @@ from diffusion_jax.data.sources import make_source
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.pixels import MAX_DIMENSIONS
 from diffusion_jax.sharding import check_batch_size
-from diffusion_jax.stages.networks import CHECKPOINTS, CLASSIFIER, DIFFUSION, STAGES, check_network
+from diffusion_jax.stages.networks import CLASSIFIER, DIFFUSION, STAGES, check_network
 from diffusion_jax.stages.run import Run
-from diffusion_jax.training.checkpoints import check_checkpoint
+from diffusion_jax.stages.sample import load_base
+from diffusion_jax.stages.tuning import check_start
 
 
 def check_inputs(run: Run, stages: Collection[str]) -> None:
     """UserError where the devices, the data or a pretrained network do not fit the stages that will run."""
     _check_batches(run, stages)
     _check_networks(run, stages)
+    if 'sample' in stages and run.experiment.unet.low_res:
+        load_base(run)
     for split in _splits(run.experiment, stages):
         make_source(run.experiment.data, split)
     if 'evaluate' in stages:
@@ -42,7 +45,7 @@ def _check_networks(run: Run, stages: Collection[str]) -> None:
     for name, network in ((DIFFUSION, experiment.unet), (CLASSIFIER, experiment.classifier)):
         pretrained = getattr(experiment.pretrained, name)
         if STAGES[name] in stages and pretrained:
-            check_checkpoint(Path(pretrained) / CHECKPOINTS, network)
+            check_start(Path(pretrained), network, experiment.diffusion)
         elif STAGES[name] not in stages and 'sample' in stages and name in needed:
             check_network(run, name)
 

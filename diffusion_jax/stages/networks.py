@@ -1,30 +1,42 @@
-"""Where the networks of a run are, and their parameters."""
+"""Where the networks of a run are, and their parameters.
+
+A network is stored in a folder of training, such as runs/digits/diffusion, or in a file of weights that
+`diffusion-jax convert` wrote.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import zlib
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from diffusion_jax.config import Experiment
+from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.errors import UserError
-from diffusion_jax.models import ClassifierConfig, Params, UNetConfig
+from diffusion_jax.models import ClassifierConfig, Params, UNetConfig, describe_network, differences
 from diffusion_jax.sharding import replicated
 from diffusion_jax.stages.run import Run
-from diffusion_jax.training.checkpoints import check_checkpoint, latest_step, load_params
+from diffusion_jax.training.checkpoints import check_checkpoint, latest_step, load_params, read_network
+from diffusion_jax.weights.files import load_weights, read_header
 from diffusion_jax.workdir import read_stamp
 
 logger = logging.getLogger(__name__)
 
+Network = UNetConfig | ClassifierConfig
+
 DIFFUSION, CLASSIFIER = 'diffusion', 'classifier'
 CHECKPOINTS = 'checkpoints'
 STAGES = {DIFFUSION: 'train', CLASSIFIER: 'train_classifier'}
+KINDS = {UNetConfig: 'a diffusion model', ClassifierConfig: 'a classifier'}
 
 
-def network_directory(run: Run, name: str) -> Path:
-    """The folder of a network's training: the workdir's own, or the pretrained one that the config names.
+def network_path(run: Run, name: str) -> Path:
+    """Where a network is stored: in the workdir's own folder, or where the config says.
 
     A network that was fine-tuned here comes before the pretrained one that it was started from.
     """
@@ -35,34 +47,77 @@ def network_directory(run: Run, name: str) -> Path:
 
 
 def network_stamp(run: Run, name: str) -> dict[str, Any]:
-    """Which parameters a result rests on: the folder of their training, its settings and the step."""
-    directory = network_directory(run, name)
-    step = latest_step(directory / CHECKPOINTS)
+    """Which parameters a result rests on: a file and its digest, or a folder of training and the step."""
+    path = network_path(run, name)
+    if _is_file(path):
+        return {'file': str(path), 'digest': read_header(path).digest}
+    step = latest_step(path / CHECKPOINTS)
     if step is None:
         raise UserError(
-            f'{directory / CHECKPOINTS}: no checkpoint of the {name}; run the stage {STAGES[name]} first, or '
-            f'set config.pretrained.{name} to a folder such as runs/digits/{name}'
+            f'{path / CHECKPOINTS}: no checkpoint of the {name}; run the stage {STAGES[name]} first, or set '
+            f'config.pretrained.{name} to a folder such as runs/digits/{name} or to a file of weights'
         )
-    inside = directory.is_relative_to(run.workdir)
-    settings = zlib.crc32(json.dumps(read_stamp(directory), sort_keys=True).encode())
-    folder = str(directory.relative_to(run.workdir) if inside else directory)
+    inside = path.is_relative_to(run.workdir)
+    settings = zlib.crc32(json.dumps(read_stamp(path), sort_keys=True).encode())
+    folder = str(path.relative_to(run.workdir) if inside else path)
     return {'folder': folder, 'settings': f'{settings:08x}', 'step': step}
 
 
 def load_network(run: Run, name: str) -> Params:
     """Parameters on every device of the mesh, of the average that sampling uses."""
-    checkpoints = network_directory(run, name) / CHECKPOINTS
-    params, step = load_params(checkpoints, *_wanted(run.experiment, name), replicated(run.mesh))
-    logger.info('%s: parameters of %s, step %d', name, checkpoints.parent, step)
+    path = network_path(run, name)
+    network, ema_rate = _wanted(run.experiment, name)
+    params, origin = load_stored(path, network, replicated(run.mesh), ema_rate)
+    logger.info('%s: parameters of %s%s', name, path, origin)
     return params
 
 
 def check_network(run: Run, name: str) -> None:
     """UserError where sampling could not load what training does not make."""
-    check_checkpoint(network_directory(run, name) / CHECKPOINTS, *_wanted(run.experiment, name))
+    network, ema_rate = _wanted(run.experiment, name)
+    check_stored(network_path(run, name), network, run.experiment.diffusion, ema_rate)
 
 
-def _wanted(experiment: Experiment, name: str) -> tuple[UNetConfig | ClassifierConfig, float]:
+def stored_network(path: Path) -> Network:
+    """The architecture of stored parameters."""
+    return read_header(path).network if _is_file(path) else read_network(path / CHECKPOINTS)
+
+
+def check_stored(path: Path, network: Network, process: DiffusionConfig, ema_rate: float = 0.0) -> None:
+    """UserError unless the parameters stored there are those of a network that knows the process.
+
+    ema_rate: the average in a folder of training, 0 for the parameters themselves; a file has one set only.
+    """
+    if not _is_file(path):
+        check_checkpoint(path / CHECKPOINTS, network, ema_rate)
+        return
+    header = read_header(path)
+    if type(header.network) is not type(network):
+        raise UserError(f'{path}: holds {KINDS[type(header.network)]}, not {KINDS[type(network)]}')
+    wrong = differences(describe_network(header.network), describe_network(network))
+    if header.diffusion is not None:
+        # What a network was trained with decides what its output means; not so the loss.
+        known = dataclasses.replace(header.diffusion, loss=process.loss)
+        wrong += differences(dataclasses.asdict(known), dataclasses.asdict(process))
+    if wrong:
+        raise UserError(f'{path}: not the network of this config: {"; ".join(wrong)}')
+
+
+def load_stored(
+    path: Path, network: Network, sharding: jax.sharding.Sharding, ema_rate: float = 0.0
+) -> tuple[Params, str]:
+    """The parameters that `check_stored` checks, and in words which of those stored there they are."""
+    if _is_file(path):
+        return jax.device_put(load_weights(path).params, sharding), ''
+    params, step = load_params(path / CHECKPOINTS, network, ema_rate, sharding)
+    return params, f', step {step}'
+
+
+def _is_file(path: Path) -> bool:
+    return path.suffix == '.safetensors' or path.is_file()
+
+
+def _wanted(experiment: Experiment, name: str) -> tuple[Network, float]:
     """A network's architecture, and the rate of the average that sampling uses."""
     return {
         DIFFUSION: (experiment.unet, experiment.sample.ema_rate),

@@ -5,15 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.data.pipeline import batches
+from diffusion_jax.data.sources import make_source
+from diffusion_jax.data.transforms import area_downsample, make_transform, to_float, to_uint8
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.generation.grid import save_png
 from diffusion_jax.report import MetricsWriter
 from diffusion_jax.stages.fit import Training, fit, is_complete
 from diffusion_jax.stages.networks import DIFFUSION
 from diffusion_jax.stages.run import Run
-from diffusion_jax.stages.sample import make_draw, picture
+from diffusion_jax.stages.sample import Inputs, make_draw, make_generator, picture, sample_inputs
 from diffusion_jax.training.losses import diffusion_losses
 from diffusion_jax.training.step import TrainState
 
@@ -33,7 +37,9 @@ def _training(run: Run) -> Training:
     return Training(
         directory=run.workdir / DIFFUSION,
         network=experiment.unet,
-        losses=diffusion_losses(experiment.unet, experiment.diffusion, schedule),
+        losses=diffusion_losses(
+            experiment.unet, experiment.diffusion, schedule, experiment.data.low_res_size
+        ),
         config=experiment.train,
         process=dataclasses.asdict(experiment.diffusion),
         pretrained=experiment.pretrained.diffusion,
@@ -43,10 +49,11 @@ def _training(run: Run) -> Training:
 def _sample_hook(run: Run, writer: MetricsWriter) -> Callable[[int, TrainState], None]:
     """Draws a grid of unguided samples with the average that sampling will use."""
     config = run.experiment.sample
+    inputs = _reduced_images(run) if run.experiment.unet.low_res else sample_inputs(run)
 
     def draw_grid(step: int, state: TrainState) -> None:
         params = state.ema.get(str(config.ema_rate), state.params)
-        draw = make_draw(run, {DIFFUSION: params}, guided=False)
+        draw = make_draw(run, make_generator(run, {DIFFUSION: params}), inputs)
         images, labels = draw(np.arange(config.batch_size))
         named = run.experiment.unet.num_classes is not None
         grid = picture(images, labels, config.grid_columns, named=named)
@@ -54,3 +61,13 @@ def _sample_hook(run: Run, writer: MetricsWriter) -> Callable[[int, TrainState],
         writer.image(step, 'samples', grid)
 
     return draw_grid
+
+
+def _reduced_images(run: Run) -> Inputs:
+    """Training images made as small as an upsampler takes them: it enlarges these while it is trained."""
+    data, size = run.experiment.data, run.experiment.sample.batch_size
+    source = make_source(data, 'train')
+    batch = next(batches(source, size, seed=run.experiment.seed, transform=make_transform(data)))
+    reduced = to_uint8(area_downsample(to_float(jnp.asarray(batch['image'])), data.low_res_size))
+    low_res, labels = np.asarray(reduced), batch['label']
+    return lambda index: (labels[index], low_res[index])

@@ -54,7 +54,7 @@ def _validation_hook(run: Run, losses: Losses, writer: MetricsWriter) -> Callabl
     """Loss and accuracy on the test images, each noised at a random level: the same levels every time."""
     data, num_timesteps = run.experiment.data, run.experiment.diffusion.num_timesteps
     batch_size = run.experiment.train_classifier.batch_size
-    transform = make_transform(data, augment=False)
+    transform = make_transform(data)
 
     @jax.jit
     def evaluate(params, batch, key):

@@ -1,0 +1,48 @@
+"""Fine-tuning: training that starts from stored parameters, with the same classes or others."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+from pathlib import Path
+
+import jax
+from flax import traverse_util
+
+from diffusion_jax import models
+from diffusion_jax.diffusion.config import DiffusionConfig
+from diffusion_jax.models import Params
+from diffusion_jax.stages.networks import Network, check_stored, load_stored, stored_network
+
+logger = logging.getLogger(__name__)
+
+
+def check_start(path: Path, network: Network, process: DiffusionConfig) -> None:
+    """UserError unless training of a network can start from what is stored there."""
+    check_stored(path, _as_stored(path, network), process)
+
+
+def load_start(path: Path, network: Network, key: jax.Array, sharding: jax.sharding.Sharding) -> Params:
+    """The stored parameters; where the network has other classes, its label embedding or head newly drawn."""
+    params, origin = load_stored(path, _as_stored(path, network), sharding)
+    logger.info('starts from the parameters of %s%s', path, origin)
+    shapes = traverse_util.flatten_dict(models.param_shapes(network), sep='/')
+    kept = {
+        name: leaf
+        for name, leaf in traverse_util.flatten_dict(params, sep='/').items()
+        if name in shapes and leaf.shape == shapes[name].shape
+    }
+    drawn = shapes.keys() - kept.keys()
+    if not drawn:
+        return traverse_util.unflatten_dict(kept, sep='/')
+    logger.info('newly drawn for %s classes: %s', network.num_classes, ', '.join(sorted(drawn)))
+    fresh = jax.jit(functools.partial(models.init, network), out_shardings=sharding)(key)
+    fresh = traverse_util.flatten_dict(fresh, sep='/')
+    return traverse_util.unflatten_dict(kept | {name: fresh[name] for name in drawn}, sep='/')
+
+
+def _as_stored(path: Path, network: Network) -> Network:
+    """The network with the classes of the stored one: all that may differ where training starts."""
+    stored = stored_network(path)
+    return dataclasses.replace(network, num_classes=stored.num_classes)

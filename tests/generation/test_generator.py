@@ -1,0 +1,137 @@
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from diffusion_jax.errors import UserError
+from diffusion_jax.generation import Generator, load, show
+from diffusion_jax.models import ClassifierConfig, UNetConfig, param_shapes
+from diffusion_jax.sharding import make_mesh
+from diffusion_jax.weights.files import Weights, save_weights
+from diffusion_jax.weights.released import Sampling
+from tests.generation.test_generate import params
+from tests.tiny import CLASSIFIER, CONDITIONAL_UNET, DIFFUSION, TRUNK, UNET
+
+STEPS = {'sampler': 'ddim', 'respacing': 'ddim5'}
+
+
+@pytest.fixture(scope='module')
+def model():
+    return Generator(UNET, DIFFUSION, params(), make_mesh(1, 1, jax.devices()[:1]), CLASSIFIER)
+
+
+def closeness(a, b):
+    """Grey levels; truncation turns rounding into a whole one."""
+    return np.abs(np.asarray(a, int) - np.asarray(b, int)).max()
+
+
+def test_an_image_rests_on_seed_and_index(model):
+    images = model.sample(4, [0, 1, 2, 3], **STEPS)
+    assert images.shape == (4, 8, 8, 1) and images.dtype == np.uint8
+    assert closeness(model.sample(2, [2, 3], first=2, **STEPS), images[2:]) <= 1
+    assert closeness(model.sample(4, [0, 1, 2, 3], seed=1, **STEPS), images) > 1
+
+
+def test_one_class_serves_all_images(model):
+    np.testing.assert_array_equal(model.sample(4, 7, **STEPS), model.sample(4, 4 * [7], **STEPS))
+
+
+def test_a_scale_for_every_image(model):
+    images = model.sample(4, 3, scale=[0, 0, 50, 50], **STEPS)
+    np.testing.assert_array_equal(images[:2], model.sample(4, 3, scale=0, **STEPS)[:2])
+    np.testing.assert_array_equal(images[2:], model.sample(4, 3, scale=50, **STEPS)[2:])
+    assert closeness(images[:2], model.unguided().sample(2, **STEPS)) <= 1
+
+
+def test_scales_and_steps_of_the_paper_where_a_call_names_none(model):
+    paper = dataclasses.replace(model, sampling=Sampling(respacing='5', scale=3.0, ddim_scale=30.0))
+    np.testing.assert_array_equal(paper.sample(4, 1), model.sample(4, 1, respacing='5', scale=3))
+    np.testing.assert_array_equal(
+        paper.sample(4, 1, sampler='ddim', respacing='ddim5'), model.sample(4, 1, scale=30, **STEPS)
+    )
+
+
+def test_any_number_of_images_on_eight_devices(model):
+    spread = dataclasses.replace(model, mesh=make_mesh(8, 1))
+    images = spread.sample(3, [1, 2, 3], **STEPS)
+    assert len(images) == 3
+    assert closeness(images, model.sample(3, [1, 2, 3], **STEPS)) <= 1
+
+
+def test_inversion_is_undone_by_ddim(model):
+    """Where the network says little: what it says is not smooth in x_t, since nobody trained it."""
+    tree = params()['diffusion']
+    quiet = tree | {'conv_out': jax.tree.map(lambda leaf: 1e-3 * leaf, tree['conv_out'])}
+    process = dataclasses.replace(DIFFUSION, schedule='linear')
+    free = dataclasses.replace(model.unguided(), params={'diffusion': quiet}, diffusion=process)
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1)).astype(np.uint8)
+    x_T = free.invert(images, respacing='', clip=False)
+    assert x_T.shape == images.shape and x_T.dtype == np.float32
+    back = free.sample(2, sampler='ddim', respacing='', clip=False, x_T=x_T)
+    assert closeness(back, images) <= 8
+    assert closeness(free.sample(2, sampler='ddim', respacing='', clip=False), images) > 64
+
+
+def test_classes_that_are_missing_or_do_not_exist(model):
+    with pytest.raises(UserError, match='y is None; give a class from 0 to 9'):
+        model.sample(2, **STEPS)
+    with pytest.raises(UserError, match='give a class from 0 to 9'):
+        model.sample(2, [3, 10], **STEPS)
+    with pytest.raises(UserError, match="sampler is 'euler'"):
+        model.sample(2, 3, sampler='euler')
+
+
+def test_an_upsampler_needs_what_it_enlarges():
+    config = UNetConfig(**TRUNK, out_channels=2, low_res=True)
+    shapes = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.1, np.float32), param_shapes(config))
+    model = Generator(config, DIFFUSION, {'diffusion': shapes}, make_mesh(1, 1, jax.devices()[:1]))
+    with pytest.raises(UserError, match='low_res is missing'):
+        model.sample(2, **STEPS)
+    black, white = np.zeros((2, 4, 4, 1), np.uint8), np.full((2, 4, 4, 1), 255, np.uint8)
+    assert closeness(model.sample(2, low_res=black, **STEPS), model.sample(2, low_res=white, **STEPS)) > 1
+
+
+def test_show_is_a_picture_of_all_images():
+    picture = show(np.zeros((3, 8, 8, 3), np.uint8), columns=8)
+    assert picture.mode == 'RGB' and picture.width > 3 * 8
+
+
+@pytest.fixture
+def files(tmp_path):
+    def save(name, network, tree, diffusion=None):
+        path = tmp_path / f'{name}.safetensors'
+        save_weights(path, Weights(network, jax.tree.map(np.asarray, tree), diffusion, ''))
+        return path
+
+    return {
+        'diffusion': save('diffusion', UNET, params()['diffusion'], DIFFUSION),
+        'classifier': save('classifier', CLASSIFIER, params()['classifier']),
+        'other': save('other', ClassifierConfig(**TRUNK, num_classes=3), _zeros(CLASSIFIER, 3)),
+        'conditional': save('conditional', CONDITIONAL_UNET, _zeros(CONDITIONAL_UNET), DIFFUSION),
+    }
+
+
+def _zeros(config, num_classes=None):
+    if num_classes:
+        config = dataclasses.replace(config, num_classes=num_classes)
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), param_shapes(config))
+
+
+def test_load_gives_the_model_that_was_saved(model, files):
+    loaded = load(files['diffusion'], files['classifier'], mesh=make_mesh(1, 1, jax.devices()[:1]))
+    np.testing.assert_array_equal(loaded.sample(4, 5, **STEPS), model.sample(4, 5, **STEPS))
+    assert load(files['diffusion'], dtype='bfloat16').unet.dtype == 'bfloat16'
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (('classifier',), 'holds a classifier; give it as the second argument'),
+        (('diffusion', 'diffusion'), 'holds no classifier; give it as the first argument'),
+        (('conditional', 'other'), 'num_classes is 3; that of the diffusion model is 10'),
+    ],
+)
+def test_files_that_do_not_fit(files, arguments, message):
+    with pytest.raises(UserError, match=message):
+        load(*(files[name] for name in arguments))

@@ -1,0 +1,107 @@
+"""Files of weights in an experiment: sampled from, tuned, and refused where they do not fit."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from diffusion_jax import generation, main, models
+from diffusion_jax.weights.files import Weights, load_weights, save_weights
+from tests.test_main import arguments, run
+
+STEPS = {'sampler': 'ddim', 'respacing': '5'}
+
+
+@pytest.fixture(scope='module')
+def experiment():
+    return main.read_experiment(main.parse_flags(arguments('unused')).config)
+
+
+def random_params(network, seed):
+    shapes, rng = models.param_shapes(network), np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: (0.1 * rng.standard_normal(leaf.shape)).astype(np.float32), shapes)
+
+
+@pytest.fixture(scope='module')
+def files(experiment, tmp_path_factory):
+    """Both networks; the classifier also for seven classes; the diffusion model also of another process."""
+    folder = tmp_path_factory.mktemp('weights')
+    other_process = dataclasses.replace(experiment.diffusion, schedule='linear')
+    seven = dataclasses.replace(experiment.classifier, num_classes=7)
+    networks = {
+        'diffusion': Weights(experiment.unet, random_params(experiment.unet, 0), experiment.diffusion),
+        'classifier': Weights(experiment.classifier, random_params(experiment.classifier, 1)),
+        'linear': Weights(experiment.unet, random_params(experiment.unet, 0), other_process),
+        'seven': Weights(seven, random_params(seven, 2)),
+    }
+    paths = {name: folder / f'{name}.safetensors' for name in networks}
+    for name, weights in networks.items():
+        save_weights(paths[name], weights)
+    return paths
+
+
+def pretrained(files, **names):
+    return {f'pretrained__{network}': files[name] for network, name in names.items()}
+
+
+def test_the_program_draws_what_a_notebook_draws(files, tmp_path):
+    networks = pretrained(files, diffusion='diffusion', classifier='classifier')
+    change = {'sample__unguided': False, 'sample__num_samples': 16, 'sample__classes': '3,5'}
+    assert run(tmp_path, 'sample', **networks, **change) == 0
+    assert not (tmp_path / 'diffusion').exists()
+    model = generation.load(files['diffusion'], files['classifier'])
+    with np.load(tmp_path / 'samples' / 'samples.npz') as samples:
+        np.testing.assert_array_equal(samples['arr_1'], [3, 5] * 8)
+        images = model.sample(16, samples['arr_1'], scale=5.0, **STEPS)
+        np.testing.assert_array_equal(samples['arr_0'], images)
+
+
+def test_another_file_makes_other_samples(files, tmp_path):
+    change = {'sample__unguided': False, 'sample__scale': 0, 'sample__num_samples': 8}
+    assert run(tmp_path, 'sample', **pretrained(files, diffusion='diffusion'), **change) == 0
+    copy = tmp_path / 'copy.safetensors'
+    stored = models.param_shapes(generation.load(files['diffusion']).unet)
+    weights = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.05, np.float32), stored)
+    model = generation.load(files['diffusion'])
+    save_weights(copy, Weights(model.unet, weights, model.diffusion))
+    assert run(tmp_path, 'sample', pretrained__diffusion=copy, **change) == 0
+    assert len(list((tmp_path / 'samples').rglob('samples.npz'))) == 2
+
+
+@pytest.mark.parametrize(
+    ('names', 'message'),
+    [
+        ({'diffusion': 'classifier'}, 'holds a classifier, not a diffusion model'),
+        ({'diffusion': 'linear'}, 'schedule is linear there and cosine in the config'),
+        ({'diffusion': 'diffusion', 'classifier': 'seven'}, 'num_classes is 7 there and 10 in the config'),
+        ({'diffusion': 'diffusion', 'classifier': 'diffusion'}, 'holds a diffusion model, not a classifier'),
+    ],
+)
+def test_files_that_do_not_fit_the_config(files, names, message, tmp_path, capfd):
+    assert run(tmp_path, 'sample', **pretrained(files, **names)) == 2
+    assert message in capfd.readouterr().err
+
+
+def test_a_file_that_is_not_there(tmp_path, capfd):
+    assert run(tmp_path, 'sample', pretrained__diffusion='/nowhere.safetensors', sample__scale=0) == 2
+    assert '/nowhere.safetensors: no such file' in capfd.readouterr().err
+
+
+def test_tuning_for_other_classes_draws_the_head_anew_and_says_so(files, tmp_path, capfd):
+    change = {'train_classifier__learning_rate': 1e-12, 'train_classifier__validate_every': 0}
+    assert run(tmp_path, 'train_classifier', **pretrained(files, classifier='seven'), **change) == 0
+    assert 'newly drawn for 10 classes: head/pool/out/bias, head/pool/out/kernel' in capfd.readouterr().err
+    tuned = ocp.StandardCheckpointer().restore(tmp_path / 'classifier' / 'checkpoints' / '4' / 'params')
+    stored = load_weights(files['seven']).params
+    assert tuned['head']['pool']['out']['bias'].shape == (10,)
+    for part in ('encoder', 'middle', 'time_embedding'):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), tuned[part], stored[part])
+    np.testing.assert_allclose(tuned['head']['norm']['scale'], stored['head']['norm']['scale'], atol=1e-6)
+
+
+def test_tuning_with_classes_of_a_model_that_had_none(files, tmp_path, capfd):
+    change = {'unet__class_conditional': True, 'train__sample_every': 0, 'train__num_steps': 1}
+    assert run(tmp_path, 'train', **pretrained(files, diffusion='diffusion'), **change) == 0
+    assert 'newly drawn for 10 classes: label_embedding/embedding' in capfd.readouterr().err
