@@ -1,0 +1,132 @@
+"""The paper's configs: each at full size by its shapes, and shrunk from training to samples."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffusion_jax import main, models
+from diffusion_jax.config import read_experiment
+from tests.test_config import CONFIGS, load
+
+PAPER = sorted(path.stem for path in CONFIGS.glob('*.py') if path.stem not in ('digits', 'folder'))
+PARAMETERS = {  # paper, tables 11 to 13, in millions
+    'imagenet64': (296, 65),
+    'imagenet128': (422, 43),
+    'imagenet256': (554, 54),
+    'imagenet256_uncond': (553, 54),
+    'imagenet512': (559, 54),
+    'upsample_64_256': (312, None),
+    'upsample_128_512': (309, None),
+    'lsun_bedroom': (553, None),
+    'lsun_cat': (553, None),
+    'lsun_horse': (553, None),
+}
+# One of each kind; the others take the same way through the program.
+FAST = ('imagenet256', 'lsun_cat', 'upsample_64_256')
+SIDE, LOW = 8, 4
+
+
+def test_every_config_of_the_paper_is_there():
+    assert PAPER == sorted(PARAMETERS)
+
+
+@pytest.mark.parametrize('name', PAPER)
+def test_full_size(name):
+    experiment = read_experiment(load(name))
+    sizes = []
+    for network in (experiment.unet, experiment.classifier):
+        if network is None:
+            sizes.append(None)
+            continue
+        params = models.param_shapes(network)
+        x = jax.ShapeDtypeStruct((2, *network.image_size, 3), jnp.float32)
+        low_res = jax.ShapeDtypeStruct((2, *(experiment.data.low_res_size or (1, 1)), 3), jnp.float32)
+        t, y = jax.ShapeDtypeStruct((2,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
+
+        def apply(params, x, t, y, low_res, network=network):
+            return models.apply(network, params, x, t, y, low_res=low_res)
+
+        output = jax.eval_shape(apply, params, x, t, y, low_res)
+        expected = (2, 1000) if network is experiment.classifier else (*x.shape[:3], 6)
+        assert output.shape == expected and output.dtype == jnp.float32
+        sizes.append(round(sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6))
+    assert tuple(sizes) == PARAMETERS[name]
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
+    """Three classes of images of different sizes, with a split to validate on."""
+    rng = np.random.default_rng(0)
+    root = tmp_path_factory.mktemp('images')
+    for split, count in (('train', 6), ('val', 2)):
+        for label in 'abc':
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (SIDE + 2 * i, SIDE + 5, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f'{i}.png')
+    return root
+
+
+def shrunk(name, workdir, images):
+    """The command line of a config with tiny networks, images and numbers."""
+    config = load(name)
+    trunk = {
+        'model_channels': 32,
+        'channel_mult': '(1,)',
+        'num_res_blocks': 1,
+        'attention_resolutions': '()',
+        'num_head_channels': 32,
+    }
+    train = {'num_steps': 2, 'batch_size': 8, 'log_every': 1}
+    settings = {
+        'data': {'path': images, 'image_size': f'({SIDE},{SIDE})', 'num_workers': 0},
+        'unet': trunk,
+        'train': train,
+        'sample': {'respacing': '3', 'num_samples': 8, 'batch_size': 8},
+    }
+    if config['data']['num_classes'] > 1:
+        settings['data']['num_classes'] = 3
+    if config['data']['low_res_size']:
+        settings['data']['low_res_size'] = f'({LOW},{LOW})'
+        settings['sample']['base_samples'] = workdir.parent / 'base.npz'
+        settings['train']['sample_every'] = 2
+    if 'classifier' in config:
+        settings |= {'classifier': trunk, 'train_classifier': train | {'validate_every': 2}}
+        settings['sample']['scale'] = 2.0
+    flags = [
+        f'--config.{section}.{key}={value}'
+        for section, values in settings.items()
+        for key, value in values.items()
+    ]
+    return ['main', f'--config={CONFIGS / name}.py', f'--workdir={workdir}', *flags]
+
+
+@pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in PAPER]
+)
+def test_two_steps_of_everything_on_a_small_scale(name, images, tmp_path):
+    rng = np.random.default_rng(1)
+    base = rng.integers(0, 256, (5, LOW, LOW, 3), dtype=np.uint8)
+    np.savez(tmp_path / 'base.npz', arr_0=base, arr_1=np.array([2, 1, 0, 1, 2]))
+    workdir = tmp_path / 'run'
+    assert main.main(shrunk(name, workdir, images)) == 0
+    for network in ('diffusion', 'classifier'):
+        log = workdir / network / 'metrics.jsonl'
+        if network == 'diffusion' or name.startswith('imagenet'):
+            lines = [json.loads(line) for line in log.read_text().splitlines()]
+            assert [line['step'] for line in lines if 'loss' in line] == [1, 2]
+            assert all(np.isfinite(line['loss']) for line in lines if 'loss' in line)
+        else:
+            assert not log.exists()
+    with np.load(workdir / 'samples' / 'samples.npz') as samples:
+        assert samples['arr_0'].shape == (8, SIDE, SIDE, 3)
+        if name.startswith('upsample'):
+            np.testing.assert_array_equal(samples['arr_1'], [2, 1, 0, 1, 2, 2, 1, 0])
+            assert (workdir / 'diffusion' / 'grids' / 'step_00000002.png').exists()
