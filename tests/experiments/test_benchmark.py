@@ -1,0 +1,165 @@
+import json
+import math
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import tree_leaves_with_path
+
+from diffusion_jax import models
+from diffusion_jax.config import Experiment
+from diffusion_jax.data.config import DataConfig
+from diffusion_jax.sharding import make_mesh
+from experiments import benchmark
+from tests import tiny
+
+DIGITS = str(Path(__file__).parents[2] / 'configs' / 'digits.py')
+# One level of 8×8 pixels, with attention in the middle only.
+ONE_LEVEL = [
+    f'--config.{network}.{setting}'
+    for network in ('unet', 'classifier')
+    for setting in ('channel_mult=(1.0,)', 'attention_resolutions=()')
+]
+
+
+def setup_of(unet, batch_size=8, classifier=None, low_res_size=None):
+    experiment = Experiment(
+        stages=(),
+        data=DataConfig(name='folder', path='images', low_res_size=low_res_size),
+        diffusion=tiny.DIFFUSION,
+        unet=unet,
+        train=tiny.TRAIN,
+        classifier=classifier,
+        sample=tiny.SAMPLE,
+    )
+    return benchmark.Setup(experiment, make_mesh(), batch_size)
+
+
+ALL_PARTS = ['forward', 'train', 'sample_step', 'guided_step', 'train_classifier']
+
+
+@pytest.mark.parametrize(
+    ('parts', 'choice'),
+    [
+        (['forward', 'train'], ['--parts=forward,train']),
+        pytest.param(ALL_PARTS, [], marks=pytest.mark.slow),
+    ],
+)
+def test_parts_of_a_config_give_rows(parts, choice, tmp_path, capsys):
+    options = ['--batch-size=16', '--repeats=2', '--dtype=bfloat16', '--remat', f'--out={tmp_path}']
+    assert benchmark.main([DIGITS, *choice, *options, *ONE_LEVEL]) == 0
+    report = json.loads((tmp_path / 'benchmark.json').read_text())
+    rows = {row['part']: row for row in report['rows']}
+    assert list(rows) == parts
+    for row in rows.values():
+        numbers = [value for key, value in row.items() if key != 'part']
+        assert all(math.isfinite(number) and number > 0 for number in numbers)
+        assert row['batch_size'] == 16
+        assert row['images_per_second'] * row['milliseconds'] == pytest.approx(16_000)
+        slowest, fastest = row['images_per_second_min'], row['images_per_second_max']
+        assert slowest <= row['images_per_second'] <= fastest
+    # A gradient costs twice the forward pass, and remat repeats nearly all of that.
+    assert 3.5 < rows['train']['flops_per_image'] / rows['forward']['flops_per_image'] < 4
+    # Training holds the parameters, an average and two moments, once: a state that is used up leaves room.
+    unet = benchmark.parse([DIGITS, *ONE_LEVEL])[1].experiment.unet
+    params_bytes = 4 * sum(leaf.size for leaf in jax.tree.leaves(models.param_shapes(unet)))
+    assert params_bytes < rows['forward']['memory_bytes']
+    assert 4 * params_bytes < rows['train']['memory_bytes'] < 8 * params_bytes
+    for network in ('unet', 'classifier'):
+        assert report['experiment'][network]['dtype'] == 'bfloat16'
+        assert report['experiment'][network]['remat']
+    table = capsys.readouterr().out.splitlines()[2:]
+    assert [line.split('|')[1].strip() for line in table] == ['part', '---', *rows]
+    assert len({line.count('|') for line in table}) == 1
+
+
+def flops_by_hand(config, batch_size):
+    """Products and sums of every kernel of a network with one level, and of its attention in the middle."""
+    side = config.image_size[0]
+    total = 4 * side**4 * config.model_channels
+    for path, leaf in tree_leaves_with_path(models.param_shapes(config)):
+        names = [entry.key for entry in path]
+        if names[-1] == 'kernel':
+            taps = (3 * side - 2) ** 2 if leaf.ndim == 4 else side**2  # of a 3×3 kernel only those inside
+            on_vectors = 'embedding' in names or 'time_embedding' in names
+            total += 2 * leaf.shape[-2] * leaf.shape[-1] * (1 if on_vectors else taps)
+    return batch_size * total
+
+
+@pytest.mark.parametrize('batch_size', [8, 16])
+def test_flops_are_those_of_the_kernels(batch_size):
+    case = benchmark.forward_case(setup_of(tiny.UNET, batch_size))
+    expected = flops_by_hand(tiny.UNET, batch_size)
+    # What is left, norms and nonlinearities, is small even in so small a network.
+    assert expected < benchmark.count_flops(case) < 1.1 * expected
+
+
+def test_flops_are_of_all_devices():
+    x = jax.device_put(np.ones((16, 32), np.float32), benchmark.batch_sharding(make_mesh()))
+    flops = benchmark.count_flops(benchmark.Case(jnp.matmul, (x, jnp.ones((32, 8)))))
+    assert flops == 2 * 16 * 32 * 8
+
+
+def test_a_state_that_is_used_up_goes_round(monkeypatch):
+    mesh, seen = make_mesh(), []
+
+    def count(state, _):
+        return state + 1, state
+
+    case = benchmark.Case(
+        count, (jax.device_put(0, benchmark.replicated(mesh)), jnp.int32(0)), benchmark.replicated(mesh)
+    )
+    wait = jax.block_until_ready
+    monkeypatch.setattr(jax, 'block_until_ready', lambda result: seen.append(int(result[1])) or wait(result))
+    benchmark.measure(case, batch_size=8, repeats=3)
+    assert seen == [0, 1, 2, 3]
+    assert case.arguments[0].is_deleted()
+
+
+def test_guidance_costs_the_classifier_and_its_gradient():
+    setup = setup_of(tiny.UNET, classifier=tiny.CLASSIFIER)
+    parts = benchmark.cases(setup.experiment)
+    assert list(parts) == ['forward', 'train', 'sample_step', 'guided_step']
+    flops = {
+        part: benchmark.count_flops(parts[part](setup)) for part in ('forward', 'sample_step', 'guided_step')
+    }
+    assert flops['sample_step'] == pytest.approx(flops['forward'], rel=0.02)
+    # With respect to images alone a gradient costs as much as the forward pass.
+    classifier = flops_by_hand(tiny.CLASSIFIER, setup.batch_size)
+    assert flops['guided_step'] - flops['sample_step'] == pytest.approx(2 * classifier, rel=0.1)
+
+
+def test_an_upsampler_without_a_classifier():
+    setup = setup_of(tiny.UPSAMPLER, low_res_size=(4, 4))
+    parts = benchmark.cases(setup.experiment)
+    assert list(parts) == ['forward', 'train', 'sample_step']
+    for make in parts.values():
+        case = make(setup)
+        jax.eval_shape(case.function, *case.arguments)
+
+
+def test_drawn_parameters_keep_the_output_in_range():
+    case = benchmark.forward_case(setup_of(tiny.UNET))
+    output = np.asarray(jax.jit(case.function)(*case.arguments))
+    assert output.shape == (8, 8, 8, 2)
+    assert 0.1 < output.std() < 10
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'error'),
+    [
+        (['nothing.py'], 'nothing.py: no such config file'),
+        ([DIGITS, '--batch-size=12'], '--batch-size is 12; it must be divisible by 8, the number of devices'),
+        ([DIGITS, '--batch-size=0'], '--batch-size is 0; it must be at least 1'),
+        ([DIGITS, '--repeats=0'], '--repeats is 0; it must be at least 1'),
+        ([DIGITS, '--parts=forward,evaluate'], "--parts is 'evaluate'; it must be one of 'forward', 'train'"),
+        ([DIGITS, '--batchsize=8'], "Unknown command line flag 'batchsize'"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(arguments, error, capsys):
+    assert benchmark.main(arguments) == 2
+    message = capsys.readouterr().err
+    assert error in message
+    assert message.count('\n') == 1
