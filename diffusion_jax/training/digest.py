@@ -15,10 +15,8 @@ import jax.numpy as jnp
 def digest(tree: Any) -> dict[str, int]:
     """Path of a leaf → Σ bits·hash(index) mod 2³² over its elements."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    numbers = jax.device_get([_digest(leaf) for _, leaf in leaves])
-    return {
-        jax.tree_util.keystr(path): int(number) for (path, _), number in zip(leaves, numbers, strict=True)
-    }
+    # One after the other: hundreds of programs with collectives at once can starve each other on CPU devices.
+    return {jax.tree_util.keystr(path): int(_digest(leaf)) for path, leaf in leaves}
 
 
 @jax.jit  # compiled once for every shape, not for every tree
