@@ -11,7 +11,7 @@ import typing
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from diffusion_jax.checks import between, in_section, one_of
 from diffusion_jax.data.config import DataConfig, check_data
@@ -21,7 +21,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.config import EvaluateConfig, check_evaluate
 from diffusion_jax.generation.config import SampleConfig, check_sample
 from diffusion_jax.models import ClassifierConfig, UNetConfig, check_classifier, check_unet
-from diffusion_jax.settings import fill, not_none, read_section, read_value
+from diffusion_jax.settings import not_none, read_section, read_value
 from diffusion_jax.sharding import MeshConfig
 from diffusion_jax.training.config import TrainConfig, check_train
 
@@ -73,9 +73,29 @@ def with_defaults(*, stages: tuple[str, ...], seed: int = 0, **sections: Mapping
         cls = not_none(hint)
         may_be_absent = cls is not hint
         if dataclasses.is_dataclass(cls) and (name in sections or not may_be_absent):
-            filled[name] = fill(cls, sections.pop(name, {}), DERIVED.get(name, ()))
+            filled[name] = _fill(cls, sections.pop(name, {}), DERIVED.get(name, ()))
     filled['unet'] = {'class_conditional': False} | filled['unet']
     return ConfigDict({'stages': stages, 'seed': seed, **filled, **sections})
+
+
+def _fill(cls: type, given: Mapping[str, Any], derived: Collection[str]) -> dict[str, Any]:
+    """What a section gives, and the defaults of all its other settings but the derived ones."""
+    hints = typing.get_type_hints(cls)
+    defaults = {
+        field.name: field.default
+        for field in dataclasses.fields(cls)
+        if field.default is not dataclasses.MISSING and field.name not in derived
+    }
+    return {
+        name: _placeholder(hints[name]) if value is None and name in hints else value
+        for name, value in {**defaults, **given}.items()
+    }
+
+
+def _placeholder(hint: Any) -> Any:
+    """A None that the command line can change: a ConfigDict must know what else it may be."""
+    hint = not_none(hint)
+    return config_dict.placeholder(typing.get_origin(hint) or hint)
 
 
 def read_experiment(config: Mapping[str, Any]) -> Experiment:
@@ -84,20 +104,24 @@ def read_experiment(config: Mapping[str, Any]) -> Experiment:
     Raises:
         UserError: something cannot work; the message names the key, its value and what is allowed.
     """
-    data = read_section(DataConfig, config.get('data'), 'data')
-    diffusion = read_section(DiffusionConfig, config.get('diffusion'), 'diffusion')
+    data = read_section(DataConfig, config.get('data'), 'config.data')
+    diffusion = read_section(DiffusionConfig, config.get('diffusion'), 'config.diffusion')
     shared = {name: getattr(data, name) for name in SHARED}
     unet = dict(config.get('unet', {}))
-    conditional = read_value(bool, unet.pop('class_conditional', False), 'unet.class_conditional')
+    conditional = read_value(bool, unet.pop('class_conditional', False), 'config.unet.class_conditional')
     unet_derived = shared | {
         'num_classes': data.num_classes if conditional else None,
         'out_channels': data.image_channels * (2 if diffusion.learned_variance else 1),
         'low_res': data.low_res_size is not None,
     }
-    networks = {'unet': read_section(UNetConfig, unet, 'unet', unet_derived)}
+    networks = {'unet': read_section(UNetConfig, unet, 'config.unet', unet_derived)}
     if 'classifier' in config:
-        networks['classifier'] = read_section(ClassifierConfig, config['classifier'], 'classifier', shared)
-    experiment = read_section(Experiment, {**config, 'data': data, 'diffusion': diffusion, **networks}, '')
+        networks['classifier'] = read_section(
+            ClassifierConfig, config['classifier'], 'config.classifier', shared
+        )
+    experiment = read_section(
+        Experiment, {**config, 'data': data, 'diffusion': diffusion, **networks}, 'config'
+    )
     _check(experiment)
     return experiment
 

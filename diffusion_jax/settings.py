@@ -5,48 +5,31 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from ml_collections import config_dict
-
 from diffusion_jax.errors import UserError
-
-
-def fill(cls: type, given: Mapping[str, Any], derived: Collection[str] = ()) -> dict[str, Any]:
-    """What a section gives, and the defaults of all its other settings but the derived ones."""
-    hints = typing.get_type_hints(cls)
-    defaults = {
-        field.name: field.default
-        for field in dataclasses.fields(cls)
-        if field.default is not dataclasses.MISSING and field.name not in derived
-    }
-    # A ConfigDict can change a None on the command line only if it knows what else it may be.
-    return {
-        name: _placeholder(hints[name]) if value is None and name in hints else value
-        for name, value in {**defaults, **given}.items()
-    }
 
 
 def read_section(cls: type, section: Any, where: str, derived: Mapping[str, Any] | None = None) -> Any:
     """A dataclass from a mapping of exactly its fields, those with defaults optional.
 
     Args:
+        where: what the section is called, for messages: 'config.unet'.
         derived: fields that follow from other sections; naming one in this section is an error.
     """
     if isinstance(section, cls):
         return section
     section = _mapping(section, cls, where)
     derived = derived or {}
-    prefix = f'{where}.' if where else ''
     own = [field.name for field in dataclasses.fields(cls) if field.name not in derived]
     for key in section:
         if key not in own:
             origin = 'it follows from other sections' if key in derived else f'known are {", ".join(own)}'
-            raise UserError(f'config.{prefix}{key}: no such setting; {origin}')
-    _require(section, cls, f'config.{where}' if where else 'config', derived)
+            raise UserError(f'{where}.{key}: no such setting; {origin}')
+    _require(section, cls, where, derived)
     hints = typing.get_type_hints(cls)
-    values = {key: read_value(hints[key], value, f'{prefix}{key}') for key, value in section.items()}
+    values = {key: read_value(hints[key], value, f'{where}.{key}') for key, value in section.items()}
     return cls(**values, **derived)
 
 
@@ -68,19 +51,16 @@ def read_value(hint: Any, value: Any, where: str) -> Any:
     if type(value) is hint:
         return value
     name = getattr(hint, '__name__', str(hint)) if typing.get_origin(hint) is None else str(hint)
-    raise UserError(f'config.{where} is {value!r} ({type(value).__name__}); it must be of type {name}')
+    raise UserError(f'{where} is {value!r} ({type(value).__name__}); it must be of type {name}')
 
 
 def _mapping(section: Any, cls: type, where: str) -> Mapping[str, Any]:
     if not isinstance(section, Mapping):
-        raise UserError(f'config.{where} is {section!r}; it must be a section of settings ({cls.__name__})')
+        raise UserError(f'{where} is {section!r}; it must be a section of settings ({cls.__name__})')
     return section
 
 
-def _require(
-    section: Mapping[str, Any], cls: type, where: str, derived: Mapping[str, Any] | None = None
-) -> None:
-    derived = derived or {}
+def _require(section: Mapping[str, Any], cls: type, where: str, derived: Mapping[str, Any]) -> None:
     for field in dataclasses.fields(cls):
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and field.name not in section and field.name not in derived:
@@ -92,8 +72,3 @@ def not_none(hint: Any) -> Any:
     if not isinstance(hint, types.UnionType):
         return hint
     return next(option for option in typing.get_args(hint) if option is not type(None))
-
-
-def _placeholder(hint: Any) -> Any:
-    hint = not_none(hint)
-    return config_dict.placeholder(typing.get_origin(hint) or hint)

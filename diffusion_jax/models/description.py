@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import types
-import typing
 from collections.abc import Mapping
 from typing import Any
 
 from diffusion_jax.checks import one_of
 from diffusion_jax.errors import UserError
 from diffusion_jax.models.config import ClassifierConfig, UNetConfig, check_classifier, check_unet
+from diffusion_jax.settings import read_section
 
 KINDS = {'UNetConfig': (UNetConfig, check_unet), 'ClassifierConfig': (ClassifierConfig, check_classifier)}
 
@@ -39,15 +38,8 @@ def network_of(description: Any) -> UNetConfig | ClassifierConfig:
         raise UserError(f'the description of a network is {description!r}; it must be a JSON object')
     one_of('kind', description.get('kind'), list(KINDS))
     network, check = KINDS[description['kind']]
-    hints = typing.get_type_hints(network)
-    values = {}
-    for name, value in description.items():
-        if name != 'kind':
-            one_of('setting', name, hints)
-            values[name] = tuple(value) if isinstance(value, list) else value
-            if not _is_of(values[name], hints[name]):
-                raise UserError(f'{name} is {value!r}; it must be of type {hints[name]}')
-    config = network(**values)
+    settings = {name: value for name, value in description.items() if name != 'kind'}
+    config = read_section(network, settings, 'network')
     check(config)
     return config
 
@@ -59,18 +51,3 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
         for name in sorted(found.keys() | wanted.keys())
         if found.get(name) != wanted.get(name)
     ]
-
-
-def _is_of(value: Any, hint: Any) -> bool:
-    """Whether a value is of an annotated type; whole numbers serve as floats."""
-    if isinstance(hint, types.UnionType):
-        return any(_is_of(value, option) for option in typing.get_args(hint))
-    if typing.get_origin(hint) is tuple:
-        item, *others = typing.get_args(hint)
-        fixed = Ellipsis not in others
-        return (
-            isinstance(value, tuple)
-            and all(_is_of(part, item) for part in value)
-            and (not fixed or len(value) == 1 + len(others))
-        )
-    return type(value) in ((int, float) if hint is float else (hint,))

@@ -30,6 +30,7 @@ from diffusion_jax.models import (
     describe_network,
     network_of,
 )
+from diffusion_jax.settings import read_section
 from diffusion_jax.workdir import atomic_file
 
 FORMAT = 'diffusion_jax weights 1'
@@ -130,8 +131,8 @@ def _read_metadata(path: str | Path) -> tuple[Weights, dict[str, int]]:
     process = json.loads(metadata['diffusion'])
     try:
         network = network_of(json.loads(metadata['network']))
-        diffusion = process and DiffusionConfig(**process)
-    except (UserError, TypeError) as error:
+        diffusion = process and read_section(DiffusionConfig, process, 'diffusion')
+    except UserError as error:
         raise UserError(f'{path}: of another version ({error}); {remedy}, of this version') from error
     weights = Weights(network, {}, diffusion, metadata['name'], digest)
     return weights, json.loads(metadata['checksums'])

@@ -138,7 +138,7 @@ def test_a_network_that_is_not_known_here_is_named(tmp_path, monkeypatch):
     later = {**describe_network(UNET), 'registers': 4}
     monkeypatch.setattr(files, 'describe_network', lambda network: later)
     save_weights(tmp_path / 'later', Weights(UNET, params_of(UNET), DIFFUSION))
-    with pytest.raises(UserError, match=r"later: of another version \(setting is 'registers'"):
+    with pytest.raises(UserError, match=r"later: of another version \(network.registers: no such setting"):
         load_weights(tmp_path / 'later')
 
 
