@@ -74,7 +74,9 @@ def save_weights(path: str | Path, weights: Weights) -> None:
     try:
         with atomic_file(path) as file:
             save_file(arrays, file.name, metadata | {'digest': _digest(metadata)})
-            with open(file.name, 'rb') as written:  # another file than `file`, which safetensors replaced
+            # What is there now is another file than `file`, for the user alone: safetensors replaced it.
+            os.chmod(file.name, os.fstat(file.fileno()).st_mode)
+            with open(file.name, 'rb') as written:
                 os.fsync(written.fileno())
     except (OSError, SafetensorError) as error:
         raise UserError(f'{path}: cannot be written ({error}); choose another place') from error

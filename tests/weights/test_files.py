@@ -142,6 +142,12 @@ def test_a_network_that_is_not_known_here_is_named(tmp_path, monkeypatch):
         load_weights(tmp_path / 'later')
 
 
+def test_others_may_read_it_as_they_may_any_file(tmp_path):
+    save_weights(tmp_path / 'file', Weights(UNET, params_of(UNET), DIFFUSION))
+    (tmp_path / 'other').write_text('')
+    assert (tmp_path / 'file').stat().st_mode == (tmp_path / 'other').stat().st_mode
+
+
 def test_it_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / 'file'
     save_weights(path, Weights(UNET, params_of(UNET), DIFFUSION))
