@@ -111,22 +111,32 @@ def shrunk(name, workdir, images):
 @pytest.mark.parametrize(
     'name', [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in PAPER]
 )
-def test_two_steps_of_everything_on_a_small_scale(name, images, tmp_path):
+def test_two_steps_of_everything_on_a_small_scale(name, images, tmp_path, capfd):
     rng = np.random.default_rng(1)
     base = rng.integers(0, 256, (5, LOW, LOW, 3), dtype=np.uint8)
     np.savez(tmp_path / 'base.npz', arr_0=base, arr_1=np.array([2, 1, 0, 1, 2]))
     workdir = tmp_path / 'run'
-    assert main.main(shrunk(name, workdir, images)) == 0
-    for network in ('diffusion', 'classifier'):
-        log = workdir / network / 'metrics.jsonl'
-        if network == 'diffusion' or name.startswith('imagenet'):
-            lines = [json.loads(line) for line in log.read_text().splitlines()]
-            assert [line['step'] for line in lines if 'loss' in line] == [1, 2]
-            assert all(np.isfinite(line['loss']) for line in lines if 'loss' in line)
-        else:
-            assert not log.exists()
+    command = shrunk(name, workdir, images)
+    assert main.main(command) == 0
+    assert losses(workdir / 'diffusion') == 2
     with np.load(workdir / 'samples' / 'samples.npz') as samples:
         assert samples['arr_0'].shape == (8, SIDE, SIDE, 3)
-        if name.startswith('upsample'):
-            np.testing.assert_array_equal(samples['arr_1'], [2, 1, 0, 1, 2, 2, 1, 0])
-            assert (workdir / 'diffusion' / 'grids' / 'step_00000002.png').exists()
+        labels = samples['arr_1']
+    if name.startswith('imagenet'):
+        assert losses(workdir / 'classifier') == 2
+        return
+    for more in ('--stage=train_classifier', '--config.sample.scale=1'):
+        assert main.main([*command, more]) == 2
+        assert 'the config has no section classifier' in capfd.readouterr().err
+    if name.startswith('upsample'):
+        np.testing.assert_array_equal(labels, [2, 1, 0, 1, 2, 2, 1, 0])
+        assert (workdir / 'diffusion' / 'grids' / 'step_00000002.png').exists()
+        other = [flag.replace(f'low_res_size=({LOW},{LOW})', f'low_res_size=({LOW},2)') for flag in command]
+        assert main.main([*other, '--stage=train']) == 2
+        assert f'data.low_res_size: had [{LOW}, {LOW}]' in capfd.readouterr().err
+
+
+def losses(directory):
+    """How many steps a training logged a finite loss of."""
+    lines = [json.loads(line) for line in (directory / 'metrics.jsonl').read_text().splitlines()]
+    return sum('loss' in line and np.isfinite(line['loss']) for line in lines)
