@@ -18,6 +18,7 @@ setup(
     license='MIT',
     python_requires='>=3.11',
     packages=find_packages(include=['diffusion_jax', 'diffusion_jax.*']),
+    package_data={'diffusion_jax.data': ['imagenet.txt']},
     install_requires=[
         'absl-py',
         'flax>=0.12.6',
@@ -38,8 +39,8 @@ setup(
         'cuda': [f'jax[cuda12]{JAX}'],
         'tpu': [f'jax[tpu]{JAX}'],
         'convert': ['torch>=2.0'],
-        'dev': ['hypothesis', 'import-linter>=2.5', 'pytest>=8', 'ruff'],
-        'experiments': ['matplotlib'],
+        'dev': ['hypothesis', 'import-linter>=2.5', 'ipykernel', 'nbclient', 'nbformat', 'pytest>=8', 'ruff'],
+        'experiments': ['matplotlib', 'scikit-image'],
     },
     entry_points={'console_scripts': ['diffusion-jax = diffusion_jax.commands.cli:main']},
 )

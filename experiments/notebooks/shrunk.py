@@ -1,0 +1,106 @@
+"""Two networks, some hundred times smaller, to run the notebook with where there is no accelerator.
+
+    python experiments/notebooks/shrunk.py weights
+
+They are trained on four photographs that come with scikit-image and scikit-learn, cropped at random and
+mirrored, 24×24 pixels each. The labels are ImageNet's, so that all else in the notebook is as it is with the
+released weights. Needs the extra `experiments`; about ten minutes on 2 CPU cores.
+
+Photographs: cat, Stéfan van der Walt, and coffee, Rachel Michetti, both CC0; tower in Beijing's Summer
+Palace, danielbuechele, and dahlia, vultilion, both CC BY 2.0.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import jax
+import numpy as np
+from skimage import data as photographs
+from sklearn.datasets import load_sample_image
+
+from diffusion_jax import models
+from diffusion_jax.data.config import DataConfig
+from diffusion_jax.data.imagenet import class_names, label_of
+from diffusion_jax.data.pipeline import batches
+from diffusion_jax.data.sources.array import ArraySource
+from diffusion_jax.data.transforms import cover, make_transform
+from diffusion_jax.diffusion.config import DiffusionConfig
+from diffusion_jax.diffusion.schedules import schedule_of
+from diffusion_jax.models import ClassifierConfig, Params, UNetConfig
+from diffusion_jax.report import Progress
+from diffusion_jax.training.config import TrainConfig
+from diffusion_jax.training.losses import Losses, classifier_losses, diffusion_losses
+from diffusion_jax.training.metrics import means
+from diffusion_jax.training.step import init_state, make_train_step
+from diffusion_jax.weights.files import Weights, save_weights
+
+SIZE = (24, 24)
+TRUNK = {
+    'image_size': SIZE,
+    'model_channels': 32,
+    'channel_mult': (1, 2),
+    'num_res_blocks': 1,
+    'attention_resolutions': (12,),
+    'num_head_channels': 32,
+}
+UNET = UNetConfig(**TRUNK, num_classes=1000)
+CLASSIFIER = ClassifierConfig(**TRUNK)
+DIFFUSION = DiffusionConfig(schedule='cosine', prediction='v', loss='rescaled_mse')
+EMA_RATE = 0.99
+TRAIN = {
+    'batch_size': 16,
+    'flip': True,
+    'random_crop': True,
+    'learning_rate': 1e-3,
+    'learning_rate_schedule': 'cosine',
+    'warmup_steps': 50,
+    'ema_rates': (EMA_RATE,),
+    'ema_warmup': True,
+}
+
+
+def source() -> ArraySource:
+    """One photograph a class; the subject of each fills a square."""
+    images = {
+        'tabby': photographs.chelsea()[:, 80:380],
+        'espresso': photographs.coffee()[:, 100:500],
+        'daisy': load_sample_image('flower.jpg')[40:400, 140:500],
+        'palace': load_sample_image('china.jpg')[:, :427],
+    }
+    shrunk = [cover(image, (64, 64)) for image in images.values()]
+    return ArraySource(np.stack(shrunk), np.array([label_of(name) for name in images]), class_names())
+
+
+def train(network: UNetConfig | ClassifierConfig, losses: Losses, num_steps: int) -> Params:
+    """The averaged parameters after so many steps."""
+    config = TrainConfig(num_steps=num_steps, **TRAIN)
+    transform = make_transform(
+        DataConfig(name='folder', image_size=SIZE), crop_randomly=config.random_crop, flip=config.flip
+    )
+    data = batches(source(), config.batch_size, seed=0, transform=transform)
+    init_key, key = jax.random.split(jax.random.key(0))
+    state = init_state(models.init(network, init_key), config, DIFFUSION.num_timesteps, key)
+    step = jax.jit(make_train_step(losses, config, DIFFUSION.num_timesteps), donate_argnums=0)
+    with Progress(type(network).__name__, num_steps, images_per_step=config.batch_size) as progress:
+        for number in range(1, num_steps + 1):
+            state, metrics = step(state, next(data))
+            if number % 50 == 0:
+                progress.update(number, loss=means(metrics)['loss'])
+    return jax.tree.map(np.asarray, state.ema[str(EMA_RATE)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('folder', type=Path, help='gets the two files of weights')
+    folder = parser.parse_args().folder
+    schedule = schedule_of(DIFFUSION)
+    classifier = train(CLASSIFIER, classifier_losses(CLASSIFIER, schedule), num_steps=300)
+    save_weights(folder / '256x256_classifier.safetensors', Weights(CLASSIFIER, classifier))
+    unet = train(UNET, diffusion_losses(UNET, DIFFUSION, schedule), num_steps=1000)
+    save_weights(folder / '256x256_diffusion.safetensors', Weights(UNET, unet, DIFFUSION))
+
+
+if __name__ == '__main__':
+    main()
