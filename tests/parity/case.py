@@ -38,8 +38,12 @@ class Case:
 
 @dataclass(frozen=True)
 class Check:
-    """What to do with the cases that `recognise` accepts by what they hold, never by their name."""
+    """What to do with the cases that `recognise` accepts by what they hold, never by their name.
 
+    family: what the cases are of, in the table of errors.
+    """
+
+    family: str
     recognise: Callable[[Case], bool]
     run: Callable[[Case], None]
     slow: Callable[[Case], bool] = lambda case: False

@@ -1,19 +1,17 @@
-"""Checks of the diffusion maths: schedules, one-step formulas, losses, timestep samplers.
+"""Checks of the diffusion maths: one-step formulas, losses, likelihood, timestep samplers.
 
-The recorded arrays are NCHW, ours are NHWC. Two quirks of the release are mended in ours. It takes 1−ᾱ in
-float32 in DDIM and in guidance by the score; the difference stays within the tolerances. And it loses the
-small masses of the discretized Gaussian: see `release_log_likelihood`.
+The recorded arrays are NCHW, ours are NHWC. Two quirks of the release are mended in ours and reproduced here:
+it takes 1−ᾱ in float32 (`release_ddim_step`; in guidance by the score it does so too, below the rounding of
+its x_0), and it loses the small masses of the discretized Gaussian (`release_log_likelihood`).
 """
 
 from __future__ import annotations
 
-import math
-from unittest import mock
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from diffusion_jax.diffusion import losses, timestep_samplers
 from diffusion_jax.diffusion.guidance import clip, score_shift
@@ -21,6 +19,7 @@ from diffusion_jax.diffusion.likelihood import prior_term
 from diffusion_jax.diffusion.process import (
     Gaussian,
     add_noise,
+    align,
     marginal,
     posterior,
     predict,
@@ -29,79 +28,37 @@ from diffusion_jax.diffusion.process import (
 from diffusion_jax.diffusion.samplers.ddim import ddim_reverse_step, ddim_step
 from diffusion_jax.diffusion.samplers.ddpm import ddpm_step
 from diffusion_jax.diffusion.schedules import (
-    Schedule,
-    float64_transitions,
     make_schedule,
-    respaced_timesteps,
     row,
     transitions,
 )
-from tests.parity import trajectories
+from tests.parity import schedules, trajectories
 from tests.parity.case import Case, Check
+from tests.parity.compare import compare
+from tests.parity.exact import Exact
+from tests.parity.likelihood import release_log_likelihood
 from tests.parity.trajectories import following_level, nchw, nhwc
 
 KINDS = {'eps': 'eps', 'x0': 'x_0', 'prev': 'previous_x'}
 VARIANCES = {'small': 'fixed_small', 'large': 'fixed_large', 'learned': 'learned', 'range': 'learned_range'}
+QUANTITIES = {
+    'q_sample': 'q(x_t|x_0)',
+    'q_mean_variance': 'q(x_t|x_0)',
+    'q_posterior': 'q(x_{t−1}|x_t, x_0)',
+    'prior_bpd': 'prior term of the bound',
+    'pmv': 'p(x_{t−1}|x_t)',
+    'denoised_fn': 'p(x_{t−1}|x_t)',
+    'vb': 'terms of the bound',
+    'loss': 'losses',
+    'timesteps_seen': 'timesteps seen by the network',
+    'condition_mean': 'guidance',
+    'condition_score': 'guidance',
+    'ddim_step': 'DDIM step',
+    'ddim_reverse_step': 'DDIM step, reverse',
+    'p_sample_step': 'DDPM step',
+    'p_sample_step_guided': 'DDPM step',
+}
 LOSSES = {'mse': 'mse', 'rmse': 'rescaled_mse', 'kl': 'kl', 'rkl': 'rescaled_kl'}
-
-
-# Schedules
-
-
-def schedule_arrays(schedule: Schedule) -> dict[str, np.ndarray]:
-    """Our float64 constants under the names of the release."""
-    table = float64_transitions(schedule)
-    level = table.level
-    return {
-        'betas': schedule.betas,
-        'alphas_cumprod': schedule.alpha_bar,
-        'alphas_cumprod_prev': table.previous.signal**2,
-        'alphas_cumprod_next': np.append(level.signal[1:] ** 2, 0.0),
-        'sqrt_alphas_cumprod': level.signal,
-        'sqrt_one_minus_alphas_cumprod': level.noise,
-        'log_one_minus_alphas_cumprod': np.log(1 - schedule.alpha_bar),
-        'sqrt_recip_alphas_cumprod': 1 / level.signal,
-        'sqrt_recipm1_alphas_cumprod': level.noise / level.signal,
-        'posterior_variance': np.append(0.0, np.exp(table.log_posterior[1:])),
-        'posterior_log_variance_clipped': table.log_posterior,
-        'posterior_mean_coef1': table.mean_x0,
-        'posterior_mean_coef2': table.mean_xt,
-    }
-
-
-def is_schedules(case: Case) -> bool:
-    return any(key.endswith('/alphas_cumprod') for key in case.meta.get('arrays', ()))
-
-
-def check_schedules(case: Case) -> None:
-    for key, expected in case.arrays.items():
-        process, name = key.split('/')
-        schedule, num_timesteps = process.rsplit('_', 1)
-        actual = schedule_arrays(make_schedule(schedule, int(num_timesteps)))[name]
-        np.testing.assert_allclose(actual, expected, rtol=1e-10, err_msg=key)
-
-
-def is_respacing(case: Case) -> bool:
-    cases = case.meta.get('config', {}).get('cases', [])
-    return bool(cases) and all('section_counts' in setting for setting in cases)
-
-
-def check_respacing(case: Case) -> None:
-    for setting in case.meta['config']['cases']:
-        num_timesteps, spec = setting['num_timesteps'], setting['section_counts']
-        spec = ','.join(map(str, spec)) if isinstance(spec, list) else spec or ''
-        if 'error' in setting:
-            with pytest.raises(ValueError):
-                respaced_timesteps(num_timesteps, spec)
-        else:
-            assert respaced_timesteps(num_timesteps, spec) == setting['timesteps'], spec
-    for key, expected in case.arrays.items():
-        num_timesteps, spec, rest = key.split('|')
-        schedule, name = rest.split('/')
-        process = make_schedule(
-            schedule, int(num_timesteps), spec.strip('[]').replace(' ', '').removeprefix('None')
-        )
-        np.testing.assert_allclose(schedule_arrays(process)[name], expected, rtol=1e-10, err_msg=key)
 
 
 # One-step formulas
@@ -118,8 +75,10 @@ class Math:
         self.table = transitions(make_schedule(*self.schedule))
         self.transition = row(self.table, self.t)
         self.num_timesteps = len(self.table.level.t)
+        before = np.append(1.0, make_schedule(*self.schedule).alpha_bar[:-1])
+        self.alpha_bar_before = before.astype(np.float32)[self.t]
         self.x_0, self.noise, self.gradient = (nhwc(arrays[key]) for key in ('x_start', 'noise', 'cond_grad'))
-        self.x_t = add_noise(self.x_0, self.noise, self.transition.level)
+        self.x_t = nhwc(arrays['q_sample'])  # so that both sides start from the same number
 
     inputs = frozenset(['t', 'x_start', 'noise', 'model_output_range', 'model_output_learned', 'cond_grad'])
 
@@ -143,7 +102,7 @@ class Math:
         return getattr(self, name)(*parts)
 
     def q_sample(self):
-        return self.x_t
+        return add_noise(self.x_0, self.noise, self.transition.level)
 
     def q_mean_variance(self, part):
         return getattr(marginal(self.x_0, self.transition.level), part)
@@ -182,14 +141,6 @@ class Math:
         if part == 'grad_model_output':
             return jax.grad(lambda output: terms(output)['loss'].sum())(output)
         return terms(output)[part]
-
-    def decoder_noise(self, kind, variance, clipped, *_) -> np.ndarray:
-        """One ulp of the release's Φ relative to the mass of every pixel, at t = 0; at most 1."""
-        prediction = self.denoiser(kind, variance, clipped == 'clip1')(self.x_t, self.transition)
-        model = posterior(prediction, self.x_t, self.transition, VARIANCES[variance])
-        mass = np.exp(release_log_likelihood(self.x_0, model.mean, 0.5 * model.log_variance))
-        first = np.reshape(self.t == 0, (-1, 1, 1, 1))
-        return np.where(first, 2.0**-23 / np.maximum(mass, 2.0**-23), 0.0)
 
     def timesteps_seen(self, process, rescaled):
         schedule = self.schedule if process == 'spaced' else (self.schedule[0], int(process[len('base') :]))
@@ -231,31 +182,11 @@ class Math:
         return clip(changed)(self.x_t, self.transition).x_0
 
 
-@jax.custom_jvp
-def release_tanh(x):
-    """tanh as PyTorch has it in float32, rounded correctly, and its derivative from the rounded value."""
-    return jnp.sign(x) * (1 - 2 / (jnp.exp(2 * jnp.abs(x)) + 1))
-
-
-@release_tanh.defjvp
-def release_tanh_jvp(primals, tangents):
-    y = release_tanh(*primals)
-    return y, (1 - y * y) * tangents[0]
-
-
-def release_log_likelihood(x, mean, log_scale):
-    """The discretized Gaussian as the release computes it: below 1e-5 its masses are rounding noise.
-
-    1e-8 comes out as 0 or 6e-8, hence as −27.6 or −16.6 nats, and the gradients likewise.
-    """
-
-    def cdf(x):
-        return 0.5 * (1 + release_tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-
-    upper = cdf(jnp.exp(-log_scale) * (x - mean + 1 / 255))
-    lower = cdf(jnp.exp(-log_scale) * (x - mean - 1 / 255))
-    mass = jnp.where(x < -0.999, upper, jnp.where(x > 0.999, 1 - lower, upper - lower))
-    return jnp.log(jnp.maximum(mass, 1e-12))
+def release_ddim_step(ours: Math) -> jax.Array:
+    """Its DDIM step of η = 0, both coefficients of which come from a float32 value of ᾱ."""
+    before = align(ours.alpha_bar_before, ours.x_t)
+    prediction = ours.denoiser()(ours.x_t, ours.transition)
+    return prediction.x_0 * jnp.sqrt(before) + jnp.sqrt(1 - before) * prediction.eps
 
 
 def is_diffusion_math(case: Case) -> bool:
@@ -264,37 +195,40 @@ def is_diffusion_math(case: Case) -> bool:
 
 def check_diffusion_math(case: Case) -> None:
     ours = Math(case)
-    for key, expected in case.arrays.items():
+    schedule = make_schedule(*ours.schedule)
+    exact = Exact(case.arrays, schedule.betas, schedule.alpha_bar)
+    for key, recorded in case.arrays.items():
         if key in Math.inputs:
             continue
+        reference = {} if key.startswith('timesteps') else explanations(exact, key, recorded)
+        atol, actual = 1e-4, as_recorded(ours.answer(key), recorded)
         if key.startswith(('vb', 'loss')):
-            check_loss(ours, key, expected)
-        else:
-            actual = ours.answer(key)
-            actual = nchw(actual) if expected.ndim == 4 else np.reshape(actual, expected.shape)
-            np.testing.assert_allclose(actual, expected, rtol=2e-4, atol=1e-4, err_msg=key)
+            # Rounding in the largest value, at most the tolerance of the other formulas.
+            scale = ours.num_timesteps if '/rkl/' in key else 1
+            atol = min(1e-4, 1e-6 * max(scale, np.abs(recorded).max()))
+        quantity = QUANTITIES[key.split('/')[0]] + (', gradient' if key.endswith('grad_model_output') else '')
+        compare(quantity, actual, recorded, rtol=2e-4, atol=atol, detail=key, **reference)
+    check_release_alpha_bar(ours)
 
 
-def check_loss(ours: Math, key: str, expected: np.ndarray) -> None:
-    """With an allowance where the release's decoder likelihood hangs on the last bit of a tanh.
+def explanations(exact: Exact, key: str, recorded: np.ndarray) -> dict[str, Callable]:
+    """The two that `compare` may ask for, in the recorded shape."""
+    return {
+        'exact': lambda: np.reshape(exact.answer(key), recorded.shape),
+        'rounding': lambda: np.reshape(exact.rounding(key), recorded.shape),
+    }
 
-    A gradient may differ by one ulp of its pixel's mass, a loss by one such pixel. The absolute tolerance
-    is that of rounding in the largest value, at most that of the other formulas.
-    """
-    noise = ours.decoder_noise(*key.split('/')[1:])
-    scale = ours.num_timesteps if '/rkl/' in key else 1
-    atol = min(1e-4, 1e-6 * max(scale, np.abs(expected).max()))
-    with mock.patch.object(losses, 'discretized_gaussian_log_likelihood', release_log_likelihood):
-        actual = ours.answer(key)
-    if expected.ndim == 4:
-        actual, noise = nchw(actual), nchw(noise)
-        noise = np.tile(noise, (1, expected.shape[1] // noise.shape[1], 1, 1))
-        rtol = np.where(noise < 0.5, 2e-4 + noise, 1e9)
-    else:
-        nats = 11 * noise.max(axis=(1, 2, 3)) / noise[0].size  # log 1e-12 instead of log 6e-8
-        rtol = 2e-4 + nats / math.log(2) / np.abs(expected)
-    error = np.abs(actual - expected)
-    assert np.all(error <= atol + rtol * np.abs(expected)), (key, error.max())
+
+def as_recorded(ours: jax.Array, recorded: np.ndarray) -> np.ndarray:
+    return nchw(ours) if recorded.ndim == 4 else np.reshape(ours, recorded.shape)
+
+
+def check_release_alpha_bar(ours: Math) -> None:
+    """With 1−ᾱ in float32 the recorded numbers come out to the last digits."""
+    for key, recorded in ours.arrays.items():
+        if key.startswith('ddim_step/eta') and float(key.removeprefix('ddim_step/eta')) == 0:
+            actual = nchw(release_ddim_step(ours))
+            compare('DDIM step with 1−ᾱ in float32', actual, recorded, rtol=1e-6, atol=1e-6, detail=key)
 
 
 # Likelihood
@@ -308,16 +242,21 @@ def check_discretized_likelihood(case: Case) -> None:
     """Ours keeps its digits everywhere; the release's float32 is right only where log_probs > −5 or so."""
     a = case.arrays
     exact = a['log_probs_float64']
-    log_probs = losses.discretized_gaussian_log_likelihood(a['x'], a['means'], a['log_scales'])
-    np.testing.assert_allclose(log_probs, exact, rtol=0, atol=1e-3)
+    x, means, log_scales = (a[key] for key in ('x', 'means', 'log_scales'))
+    log_probs = losses.discretized_gaussian_log_likelihood(x, means, log_scales)
+    compare('log-likelihood of pixels, against float64', log_probs, exact, atol=1e-3)
     assert np.abs(log_probs - exact)[exact > -5].max() < 1e-4
     with jax.enable_x64(True):
-        wide = (jnp.asarray(a[key], jnp.float64) for key in ('x', 'means', 'log_scales'))
-        error = np.abs(losses.discretized_gaussian_log_likelihood(*wide) - exact)
-    assert error[exact > -15].max() < 1e-9, 'below, the release loses digits in float64, too'
-    np.testing.assert_allclose(losses.standard_normal_cdf(a['cdf_in']), a['cdf_out'], rtol=0, atol=1e-6)
+        wide = (jnp.asarray(array, jnp.float64) for array in (x, means, log_scales))
+        log_probs = np.asarray(losses.discretized_gaussian_log_likelihood(*wide))
+    kept = exact > -15  # below, the release loses digits in float64, too
+    compare('log-likelihood of pixels, in float64', log_probs[kept], exact[kept], atol=1e-9)
+    # Theirs in float32: equal masses, within two units of the last place of the values of Φ near 1.
+    masses = (np.exp(np.float64(p)) for p in (release_log_likelihood(x, means, log_scales), a['log_probs']))
+    compare('masses of pixels as the release has them', *masses, atol=2 * 2.0**-23)
+    compare('Φ', losses.standard_normal_cdf(a['cdf_in']), a['cdf_out'], atol=1e-6)
     p, q = (Gaussian(a[f'kl_mean{i}'], np.exp(a[f'kl_logvar{i}']), a[f'kl_logvar{i}']) for i in (1, 2))
-    np.testing.assert_allclose(losses.normal_kl(p, q), a['kl'], rtol=2e-5, atol=1e-5)
+    compare('KL of normal distributions', losses.normal_kl(p, q), a['kl'], rtol=2e-5, atol=1e-5)
 
 
 # Timestep samplers
@@ -342,19 +281,18 @@ def check_second_moment(case: Case) -> None:
     for t, values in zip(arrays['ts'].astype(np.int32), arrays['losses'].astype(np.float32), strict=True):
         state, weights, warm = step(state, t, values)
         ours.append((np.asarray(weights), bool(warm)))
-    np.testing.assert_allclose([w for w, _ in ours], arrays['weights_after_batch'], rtol=1e-5)
+    compare('weights of timesteps', [w for w, _ in ours], arrays['weights_after_batch'], rtol=1e-5)
     np.testing.assert_array_equal([warm for _, warm in ours], arrays['warmed_up'])
-    np.testing.assert_allclose(state['history'], arrays['loss_history'], rtol=1e-6)
+    compare('history of losses', state['history'], arrays['loss_history'], rtol=1e-6)
     np.testing.assert_array_equal(state['counts'], arrays['loss_counts'])
     weights = ours[-1][0]
-    np.testing.assert_allclose(weights.mean() / weights, arrays['is_weights_per_t'], rtol=1e-5)
+    compare('importance weights', weights.mean() / weights, arrays['is_weights_per_t'], rtol=1e-5)
 
 
 CHECKS = [
-    Check(is_schedules, check_schedules),
-    Check(is_respacing, check_respacing),
-    Check(is_diffusion_math, check_diffusion_math),
-    Check(is_discretized_likelihood, check_discretized_likelihood),
-    Check(is_second_moment, check_second_moment),
+    *schedules.CHECKS,
+    Check('one-step formulas', is_diffusion_math, check_diffusion_math),
+    Check('one-step formulas', is_discretized_likelihood, check_discretized_likelihood),
+    Check('timestep samplers', is_second_moment, check_second_moment),
     *trajectories.CHECKS,
 ]

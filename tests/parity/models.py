@@ -18,6 +18,7 @@ from diffusion_jax.models import ClassifierConfig, UNetConfig
 from diffusion_jax.models.layers import timestep_embedding
 from diffusion_jax.weights.reference import from_reference, reference_shapes, to_reference
 from tests.parity.case import Case, Check
+from tests.parity.compare import compare
 
 OUTPUT_ATOL = 5e-5
 GRADIENT_RTOL = 1e-3
@@ -114,12 +115,12 @@ def check_unet(case: Case) -> None:
 
     run = jax.jit(jax.value_and_grad(objective, argnums=(0, 1), has_aux=True))
     (_, out), (param_grads, x_grad) = run(params, x, arrays['t'])
-    np.testing.assert_allclose(to_nchw(out), arrays['out'], rtol=0, atol=OUTPUT_ATOL)
-    assert_close(to_nchw(x_grad), arrays['grad_x'])
+    compare('outputs', to_nchw(out), arrays['out'], atol=OUTPUT_ATOL)
+    assert_close('gradients by x', to_nchw(x_grad), arrays['grad_x'])
     check_param_grads(case, to_reference(config, param_grads), arrays['grad_norms'])
     if 't_int' in arrays:
         out = jax.jit(functools.partial(models.apply, config))(params, x, arrays['t_int'], **inputs)
-        np.testing.assert_allclose(to_nchw(out), arrays['out_int_t'], rtol=0, atol=OUTPUT_ATOL)
+        compare('outputs', to_nchw(out), arrays['out_int_t'], atol=OUTPUT_ATOL)
 
     if 'out_fp16_torso' in arrays:
         # bfloat16 has three bits less than the float16 that the authors computed with.
@@ -147,10 +148,10 @@ def check_classifier(case: Case) -> None:
         return logits, selected, of_sum[1], of_mean_cross_entropy[0]
 
     logits, selected, x_grad, param_grads = run(params, to_nhwc(arrays['x']))
-    np.testing.assert_allclose(logits, arrays['logits'], rtol=0, atol=OUTPUT_ATOL)
-    np.testing.assert_allclose(selected, arrays['log_prob'], rtol=0, atol=OUTPUT_ATOL)
-    np.testing.assert_allclose(-selected, arrays['cross_entropy'], rtol=0, atol=OUTPUT_ATOL)
-    assert_close(to_nchw(x_grad), arrays['grad_x'])
+    compare('logits', logits, arrays['logits'], atol=OUTPUT_ATOL)
+    compare('log p(y|x_t)', selected, arrays['log_prob'], atol=OUTPUT_ATOL)
+    compare('log p(y|x_t)', -selected, arrays['cross_entropy'], atol=OUTPUT_ATOL)
+    assert_close('gradients by x', to_nchw(x_grad), arrays['grad_x'])
     check_param_grads(case, to_reference(config, param_grads), arrays['param_grad_norms'])
 
 
@@ -162,15 +163,15 @@ def check_param_grads(case: Case, grads: Mapping[str, np.ndarray], norms: np.nda
     """
     floor = 1e-6 * np.nanmax(norms)
     ours = np.array([np.linalg.norm(grads[key].astype(np.float64)) for key in case.meta['grad_norm_keys']])
-    np.testing.assert_allclose(ours, np.nan_to_num(norms), rtol=GRADIENT_RTOL, atol=floor)
+    compare("norms of parameters' gradients", ours, np.nan_to_num(norms), rtol=GRADIENT_RTOL, atol=floor)
     for name, recorded in case.arrays.items():
         if name.startswith('grad/'):
-            assert_close(grads[name.removeprefix('grad/')], recorded, floor)
+            assert_close('gradients by parameters', grads[name.removeprefix('grad/')], recorded, floor)
 
 
-def assert_close(ours: np.ndarray, recorded: np.ndarray, floor: float = 0.0) -> None:
+def assert_close(quantity: str, ours: np.ndarray, recorded: np.ndarray, floor: float = 0.0) -> None:
     """Within GRADIENT_RTOL of the largest element."""
-    np.testing.assert_allclose(ours, recorded, rtol=0, atol=GRADIENT_RTOL * np.abs(recorded).max() + floor)
+    compare(quantity, ours, recorded, atol=GRADIENT_RTOL * np.abs(recorded).max() + floor)
 
 
 def check_weights(case: Case) -> None:
@@ -178,7 +179,7 @@ def check_weights(case: Case) -> None:
     assert list(reference_shapes(config)) == case.meta['key_order']
     back = to_reference(config, params)
     for key in case.meta['key_order']:
-        np.testing.assert_array_equal(back[key], case.arrays[key])
+        compare('weights, there and back', back[key], case.arrays[key], detail=key)
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == case.meta['params']
 
 
@@ -186,7 +187,7 @@ def check_timestep_embedding(case: Case) -> None:
     for name, recorded in case.arrays.items():
         if name != 't':
             ours = timestep_embedding(jnp.asarray(case.arrays['t']), int(name.removeprefix('dim')))
-            np.testing.assert_allclose(ours, recorded, rtol=0, atol=EMBEDDING_ATOL)
+            compare('timestep embeddings', ours, recorded, atol=EMBEDDING_ATOL, detail=name)
 
 
 def weights_by_rule(seed: int, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
@@ -226,9 +227,8 @@ def check_full_size(case: Case) -> None:
     t, stride = jnp.array([meta['t']]), meta['stride']
     if isinstance(config, UNetConfig):
         output = jax.jit(functools.partial(models.apply, config))(params, x, t, **inputs)
-        assert_norm_close(
-            to_nchw(output)[:, :, ::stride, ::stride], arrays['output_strided'], FULL_OUTPUT_RTOL
-        )
+        ours = to_nchw(output)[:, :, ::stride, ::stride]
+        assert_norm_close('output', ours, arrays['output_strided'], FULL_OUTPUT_RTOL)
         return
 
     @jax.jit
@@ -238,15 +238,16 @@ def check_full_size(case: Case) -> None:
         return jax.nn.log_softmax(logits)[0, meta['y']], logits
 
     gradient, logits = run(params, x)
-    assert_norm_close(logits, arrays['logits'], FULL_OUTPUT_RTOL)
+    assert_norm_close('logits', logits, arrays['logits'], FULL_OUTPUT_RTOL)
     recorded = arrays['grad_log_prob_strided']
-    assert_norm_close(to_nchw(gradient)[:, :, ::stride, ::stride], recorded, FULL_GRADIENT_RTOL)
+    ours = to_nchw(gradient)[:, :, ::stride, ::stride]
+    assert_norm_close('gradient by x', ours, recorded, FULL_GRADIENT_RTOL)
 
 
-def assert_norm_close(ours: np.ndarray, recorded: np.ndarray, rtol: float) -> None:
+def assert_norm_close(quantity: str, ours: np.ndarray, recorded: np.ndarray, rtol: float) -> None:
     """The difference's norm within rtol of the recorded norm."""
     error = np.linalg.norm(np.asarray(ours, np.float64) - recorded) / np.linalg.norm(recorded)
-    assert error < rtol, f'relative error {error:.2e}, allowed {rtol:.0e}'
+    compare(f"{quantity}, the error's norm as a share of the norm", error, 0.0, atol=rtol)
 
 
 def _has(*names: str):
@@ -262,9 +263,9 @@ def _is_full_size(case: Case) -> bool:
 
 
 CHECKS = [
-    Check(lambda case: 'key_order' in case.meta, check_weights),
-    Check(_has('x', 't', 'out', 'grad_norms'), check_unet),
-    Check(_has('x', 't', 'logits', 'param_grad_norms'), check_classifier),
-    Check(_is_timestep_embedding, check_timestep_embedding),
-    Check(_is_full_size, check_full_size, slow=_is_full_size),
+    Check('weights', lambda case: 'key_order' in case.meta, check_weights),
+    Check('networks', _has('x', 't', 'out', 'grad_norms'), check_unet),
+    Check('networks', _has('x', 't', 'logits', 'param_grad_norms'), check_classifier),
+    Check('networks', _is_timestep_embedding, check_timestep_embedding),
+    Check('networks at full size', _is_full_size, check_full_size, slow=_is_full_size),
 ]
