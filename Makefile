@@ -3,16 +3,18 @@
 PYTHON ?= python3
 VENV ?= .venv
 OLDEST ?= .venv-oldest
+CONVERT ?= .venv-convert
 
 PIP_INSTALL = -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test test-all test-oldest lint lock clean
+.PHONY: help demo test test-all test-oldest test-convert lint lock clean
 
 help:
 	@echo 'make demo         train, guide, sample and evaluate on real digits; a few minutes on a laptop'
 	@echo 'make test         the fast tests'
 	@echo 'make test-all     all tests'
 	@echo 'make test-oldest  the fast tests with the oldest JAX that is supported'
+	@echo 'make test-convert the tests of .pt files, with PyTorch; its default build takes several GB'
 	@echo 'make lint         the linters'
 	@echo 'make lock         resolve the exact versions in requirements/ again'
 	@echo 'make clean        remove environments and caches; runs/ stays'
@@ -35,6 +37,9 @@ test-all: $(VENV)/installed-dev
 test-oldest: $(OLDEST)/installed-dev
 	$(OLDEST)/bin/python -m pytest -m 'not slow'
 
+test-convert: $(CONVERT)/installed-dev
+	$(CONVERT)/bin/python -m pytest tests/weights tests/commands
+
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -44,12 +49,12 @@ lock: $(VENV)/made
 	$(VENV)/bin/python requirements/lock.py
 
 clean:
-	rm -rf $(VENV) $(OLDEST) .cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) $(OLDEST) $(CONVERT) .cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each of these files says that a step of an installation was completed, and with which inputs.
 
-$(VENV)/made $(OLDEST)/made:
+$(VENV)/made $(OLDEST)/made $(CONVERT)/made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "$(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -m venv $(@D)
@@ -69,4 +74,10 @@ $(OLDEST)/installed-dev: $(OLDEST)/made requirements/oldest.lock setup.py
 	@echo 'Installing into $(OLDEST) ...'
 	@$(OLDEST)/bin/python $(PIP_INSTALL) -r requirements/oldest.lock
 	@$(OLDEST)/bin/python $(PIP_INSTALL) --no-deps --editable .
+	@touch $@
+
+$(CONVERT)/installed-dev: $(CONVERT)/made requirements/dev.lock setup.py
+	@echo 'Installing into $(CONVERT) ...'
+	@$(CONVERT)/bin/python $(PIP_INSTALL) -r requirements/dev.lock
+	@$(CONVERT)/bin/python $(PIP_INSTALL) --editable '.[convert]'
 	@touch $@

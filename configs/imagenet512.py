@@ -10,8 +10,7 @@ Evaluate: 50,000 samples, random labels, against VIRTUAL_imagenet512.npz.
 Expect (paper, table 6; FID/sFID/IS/precision/recall): 7.72/6.57/172.71/.87/.42 with DDPM-250, unguided
     23.24/10.19/58.06/.73/.60; 8.41/9.67/-/.83/.47 with DDIM-25.
 
-The diffusion model computes in float32: of the released models it is the only one that the authors do not
-run in half precision.
+The diffusion model computes in float32, as in the authors' command for this size.
 """
 
 from ml_collections import ConfigDict

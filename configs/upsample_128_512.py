@@ -5,8 +5,8 @@ Sample: python -m diffusion_jax.main --config=configs/upsample_128_512.py --stag
             --config.pretrained.diffusion=128_512_upsampler.safetensors \\
             --config.sample.base_samples=runs/imagenet128/samples/samples.npz --config.sample.num_samples=16
     DDIM serves too: --config.sample.sampler=ddim --config.sample.respacing=ddim25
-Train: the same without --stage, --config.pretrained and base samples; ImageNet as a folder, see
-    `recipes.imagenet`. The paper took 1,050,000 steps of 256 images.
+Train: python -m diffusion_jax.main --config=configs/upsample_128_512.py --stage=train
+    ImageNet as a folder, see `recipes.imagenet`. The paper took 1,050,000 steps of 256 images.
 Evaluate: 50,000 samples against VIRTUAL_imagenet512.npz.
 Expect (paper, table 6; FID/sFID/IS/precision/recall by the steps of base model and upsampler): from guided
     base samples 3.85/5.86/221.72/.84/.53 with 250 and 250, 4.11/9.57/219.29/.83/.55 with 250 and 25,

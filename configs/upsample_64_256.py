@@ -5,8 +5,8 @@ Sample: python -m diffusion_jax.main --config=configs/upsample_64_256.py --stage
             --config.pretrained.diffusion=64_256_upsampler.safetensors \\
             --config.sample.base_samples=runs/imagenet64/samples/samples.npz --config.sample.num_samples=64
     DDIM serves too: --config.sample.sampler=ddim --config.sample.respacing=ddim25
-Train: the same without --stage, --config.pretrained and base samples; ImageNet as a folder, see
-    `recipes.imagenet`. The paper took 500,000 steps of 256 images.
+Train: python -m diffusion_jax.main --config=configs/upsample_64_256.py --stage=train
+    ImageNet as a folder, see `recipes.imagenet`. The paper took 500,000 steps of 256 images.
 Evaluate: 50,000 samples against VIRTUAL_imagenet256_labeled.npz.
 Expect (paper, table 6; DDPM-250 for both; FID/sFID/IS/precision/recall): 3.94/6.14/215.84/.83/.53 from
     guided base samples, 7.49/5.13/127.49/.72/.63 from unguided ones. The upsampler itself is never guided.

@@ -19,8 +19,9 @@ from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.config import EvaluateConfig, check_evaluate
-from diffusion_jax.generation.config import SampleConfig, check_sample
+from diffusion_jax.generation.config import SampleConfig, check_respacing, check_sample
 from diffusion_jax.models import ClassifierConfig, UNetConfig, check_classifier, check_unet
+from diffusion_jax.models.config import DERIVED
 from diffusion_jax.settings import not_none, read_section, read_value
 from diffusion_jax.sharding import MeshConfig
 from diffusion_jax.training.config import TrainConfig, check_train
@@ -30,7 +31,10 @@ STAGES = ('train', 'train_classifier', 'sample', 'evaluate')
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """Folders of checkpoints (such as runs/digits/diffusion) to use instead of training; '' is none."""
+    """Networks to use instead of training, or to start training from where its stage is named; '' is none.
+
+    Each is a folder of training, such as runs/digits/diffusion, or a file of weights.
+    """
 
     diffusion: str = ''
     classifier: str = ''
@@ -57,9 +61,9 @@ class Experiment:
     seed: int = 0
 
 
-# What follows from the data and the process: no section of a config may say it.
+NETWORKS = ('unet', 'classifier')
+# What these share with the data.
 SHARED = ('image_size', 'image_channels', 'num_classes')
-DERIVED = {'unet': (*SHARED, 'out_channels', 'low_res'), 'classifier': SHARED}
 
 
 def with_defaults(*, stages: tuple[str, ...], seed: int = 0, **sections: Mapping[str, Any]) -> ConfigDict:
@@ -73,7 +77,7 @@ def with_defaults(*, stages: tuple[str, ...], seed: int = 0, **sections: Mapping
         cls = not_none(hint)
         may_be_absent = cls is not hint
         if dataclasses.is_dataclass(cls) and (name in sections or not may_be_absent):
-            filled[name] = _fill(cls, sections.pop(name, {}), DERIVED.get(name, ()))
+            filled[name] = _fill(cls, sections.pop(name, {}), DERIVED if name in NETWORKS else ())
     filled['unet'] = {'class_conditional': False} | filled['unet']
     return ConfigDict({'stages': stages, 'seed': seed, **filled, **sections})
 
@@ -147,7 +151,7 @@ def _check(experiment: Experiment) -> None:
     in_section('train', check_train, experiment.train)
     _check_guidance(experiment)
     in_section('sample', check_sample, sample, data.num_classes)
-    in_section('sample', _check_respacing, experiment.diffusion, sample.respacing)
+    in_section('sample', check_respacing, experiment.diffusion, sample.respacing)
     in_section('evaluate', check_evaluate, experiment.evaluate)
     for network, rate, training in (
         ('diffusion', sample.ema_rate, experiment.train),
@@ -196,10 +200,3 @@ def _check_diffusion(diffusion: DiffusionConfig) -> None:
         schedule_of(diffusion)
     except ValueError as error:
         raise UserError(f'schedule is {diffusion.schedule!r}: {error}') from error
-
-
-def _check_respacing(diffusion: DiffusionConfig, respacing: str) -> None:
-    try:
-        schedule_of(diffusion, respacing)
-    except ValueError as error:
-        raise UserError(f'respacing is {respacing!r}: {error}') from error

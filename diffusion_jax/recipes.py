@@ -14,7 +14,7 @@ from diffusion_jax.weights.released import RELEASED, section
 
 Section = dict[str, Any]
 
-COMPUTE = {'dtype': 'bfloat16'}  # for the half precision of the authors
+HALF = {'dtype': 'bfloat16'}  # for the half precision of the authors
 
 
 def imagenet(side: int, **changes: Any) -> Section:
@@ -51,12 +51,12 @@ def diffusion(name: str) -> Section:
 
 def unet(name: str, **changes: Any) -> Section:
     """The network of a released diffusion model or upsampler."""
-    return section(name) | COMPUTE | changes
+    return section(name) | HALF | changes
 
 
 def classifier(name: str) -> Section:
-    """The network of a released classifier."""
-    return section(name) | COMPUTE
+    """The network of a released classifier; in float32, in which the authors guide with it."""
+    return section(name)
 
 
 def diffusion_training(num_steps: int, **changes: Any) -> Section:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,20 @@ PARAMETERS = {  # paper, tables 11 to 13, in millions
     'lsun_cat': (553, None),
     'lsun_horse': (553, None),
 }
+# Paper, tables 11 to 14: schedule, dropout, steps, batch, learning rate; of the classifier steps, batch,
+# learning rate and weight decay; DDPM's respacing and scale.
+RECIPES = {
+    'imagenet64': ('cosine', 0.1, 540_000, 2048, 3e-4, (300_000, 1024, 6e-4, 0.2), '250', 1.0),
+    'imagenet128': ('linear', 0.0, 4_360_000, 256, 1e-4, (300_000, 256, 3e-4, 0.05), '250', 0.5),
+    'imagenet256': ('linear', 0.0, 1_980_000, 256, 1e-4, (500_000, 256, 3e-4, 0.05), '250', 1.0),
+    'imagenet256_uncond': ('linear', 0.0, 2_000_000, 256, 1e-4, (500_000, 256, 3e-4, 0.05), '250', 10.0),
+    'imagenet512': ('linear', 0.0, 1_940_000, 256, 1e-4, (500_000, 256, 3e-4, 0.05), '250', 4.0),
+    'upsample_64_256': ('linear', 0.0, 500_000, 256, 1e-4, None, '250', 0.0),
+    'upsample_128_512': ('linear', 0.0, 1_050_000, 256, 1e-4, None, '250', 0.0),
+    'lsun_bedroom': ('linear', 0.1, 500_000, 256, 1e-4, None, '', 0.0),
+    'lsun_cat': ('linear', 0.1, 200_000, 256, 1e-4, None, '', 0.0),
+    'lsun_horse': ('linear', 0.1, 250_000, 256, 1e-4, None, '', 0.0),
+}
 # One of each kind; the others take the same way through the program.
 FAST = ('imagenet256', 'lsun_cat', 'upsample_64_256')
 SIDE, LOW = 8, 4
@@ -34,6 +49,36 @@ SIDE, LOW = 8, 4
 
 def test_every_config_of_the_paper_is_there():
     assert PAPER == sorted(PARAMETERS)
+
+
+@pytest.mark.parametrize('name', PAPER)
+def test_figures_are_the_papers(name):
+    experiment = read_experiment(load(name))
+    train, guide, sample = experiment.train, experiment.train_classifier, experiment.sample
+    assert RECIPES[name] == (
+        experiment.diffusion.schedule,
+        experiment.unet.dropout,
+        train.num_steps,
+        train.batch_size,
+        train.learning_rate,
+        guide and (guide.num_steps, guide.batch_size, guide.learning_rate, guide.weight_decay),
+        sample.respacing,
+        sample.scale,
+    )
+    assert train.ema_rates == (0.9999,) and train.weight_decay == 0 and train.flip and not train.random_crop
+    assert train.learning_rate_schedule == 'constant' and sample.num_samples == 50_000
+    assert guide is None or (guide.flip and guide.random_crop and guide.learning_rate_schedule == 'linear')
+
+
+@pytest.mark.parametrize('name', PAPER)
+def test_the_commands_of_a_docstring_are_understood(name):
+    """Every flag but those that name files; the files are not here."""
+    text = (CONFIGS / f'{name}.py').read_text().split('"""')[1]
+    flags = [flag.rstrip('.,;') for flag in re.findall(r'--config\.\S+=\S+', text)]
+    assert len(flags) >= 2
+    for flag in flags:
+        options = main.parse_flags(['main', f'--config={CONFIGS / name}.py', flag])
+        read_experiment(options.config)
 
 
 @pytest.mark.parametrize('name', PAPER)

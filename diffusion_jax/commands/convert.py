@@ -13,11 +13,10 @@ import numpy as np
 from diffusion_jax import main as program
 from diffusion_jax.checks import one_of
 from diffusion_jax.config import read_experiment
-from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.errors import UserError
 from diffusion_jax.models import UNetConfig
-from diffusion_jax.stages.networks import CHECKPOINTS, CLASSIFIER, DIFFUSION
-from diffusion_jax.training.checkpoints import load_params, read_network
+from diffusion_jax.stages.networks import CHECKPOINTS, CLASSIFIER, DIFFUSION, describe_stored
+from diffusion_jax.training.checkpoints import load_params
 from diffusion_jax.weights.files import Weights, save_weights
 from diffusion_jax.weights.reference import from_reference
 from diffusion_jax.weights.released import RELEASED, resembling
@@ -37,7 +36,7 @@ SOURCE is
   pip install 'diffusion_jax[convert]'
       diffusion-jax convert 256x256_diffusion 256x256_diffusion.pt --out 256x256_diffusion.safetensors
   a .pt file of another network with the same names of arrays, such as a fork's. A config file, as training
-  takes it, says which architecture it has:
+  takes it, with settings of it if need be, says which architecture it has:
       diffusion-jax convert model.pt --out model.safetensors --config=configs/digits.py
       diffusion-jax convert model.pt --out model.safetensors --config=configs/digits.py --network=classifier
   a folder of training:
@@ -88,7 +87,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         metavar='RATE',
         help='the average in a folder of training, 0 for none; by default that of the highest rate',
     )
-    args = parser.parse_intermixed_args(argv[1:])
+    args, args.settings = parser.parse_known_intermixed_args(argv[1:])
+    if args.settings and not args.config:
+        raise UserError(f'{" ".join(args.settings)}: arguments that mean nothing here; see --help')
     if args.name:
         one_of('NAME', args.name, RELEASED)
     if args.network and not args.config:
@@ -107,15 +108,14 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 def _from_training(folder: Path, ema_rate: float | None) -> tuple[Weights, str]:
     """The weights in a folder of training, and in words which they are."""
     stamp = read_stamp(folder)
-    if stamp is None:
+    if stamp is None or 'train' not in stamp:
         raise UserError(f'{folder}: no folder of training; give one such as runs/digits/diffusion')
     if ema_rate is None:
         ema_rate = max(stamp['train']['ema_rates'], default=0)
-    network = read_network(folder / CHECKPOINTS)
-    params, step = load_params(folder / CHECKPOINTS, network, ema_rate)
-    process = DiffusionConfig(**stamp['diffusion']) if isinstance(network, UNetConfig) else None
+    stored = describe_stored(folder)
+    params, step = load_params(folder / CHECKPOINTS, stored.network, ema_rate)
     average = f', average of rate {ema_rate}' if ema_rate else ''
-    return Weights(network, params, process), f'step {step}{average}'
+    return stored._replace(params=params), f'step {step}{average}'
 
 
 def _from_torch(source: Path, args: argparse.Namespace) -> tuple[Weights, str]:
@@ -123,7 +123,7 @@ def _from_torch(source: Path, args: argparse.Namespace) -> tuple[Weights, str]:
     state = read_state(source)
     shapes = {key: array.shape for key, array in state.items()}
     if args.config:
-        expected, what = _configured(args.config, args.network or DIFFUSION)
+        expected, what = _configured(args)
     elif args.name:
         expected, what = _released(args.name), args.name
     else:
@@ -143,16 +143,14 @@ def _released(name: str) -> Weights:
     return Weights(model.network, {}, model.diffusion, name)
 
 
-def _configured(config: str, kind: str) -> tuple[Weights, str]:
+def _configured(args: argparse.Namespace) -> tuple[Weights, str]:
     """What a file must hold to be of an experiment's network, without parameters; and that in words."""
-    experiment = read_experiment(program.parse_flags(['diffusion-jax convert', f'--config={config}']).config)
-    network, process = {
-        DIFFUSION: (experiment.unet, experiment.diffusion),
-        CLASSIFIER: (experiment.classifier, None),
-    }[kind]
+    command = ['diffusion-jax convert', f'--config={args.config}', *args.settings]
+    experiment, kind = read_experiment(program.parse_flags(command).config), args.network or DIFFUSION
+    network = {DIFFUSION: experiment.unet, CLASSIFIER: experiment.classifier}[kind]
     if network is None:
-        raise UserError(f'{config}: has no {kind}; give another config or --network')
-    return Weights(network, {}, process), f'the {kind} of {config}'
+        raise UserError(f'{args.config}: has no {kind}; give another config or --network')
+    return Weights(network, {}, experiment.diffusion), f'the {kind} of {args.config}'
 
 
 def _recognised(source: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Weights, str]:
@@ -169,4 +167,5 @@ def _recognised(source: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[We
         )
     called = source.stem if source.stem in names else ''
     name = names[0] if len(names) == 1 else called
-    return _released(names[0])._replace(name=name), name or ' or '.join(names)
+    unknown = f'{" or ".join(names)} (with NAME before it, the file also keeps its scale and steps)'
+    return _released(names[0])._replace(name=name), name or unknown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from diffusion_jax.errors import UserError
 from diffusion_jax.weights.files import load_weights
 from diffusion_jax.weights.reference import to_reference
 from diffusion_jax.weights.torch_files import write_state
@@ -31,7 +32,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument('--out', required=True, metavar='FILE.pt', help='is replaced if it is there')
     args = parser.parse_args(argv[1:])
     weights = load_weights(args.source)
+    if weights.network.rescale_residual:
+        raise UserError(f"{args.source}: rescales residual connections, which the authors' code cannot")
     state = to_reference(weights.network, weights.params)
     write_state(args.out, state)
     print(f'{args.out}: {len(state)} arrays of {weights.name or args.source}')
+    print(f'process: {", ".join(f"{name} {value}" for name, value in weights.process.items())}')
     return 0

@@ -1,6 +1,7 @@
 """The 1,000 classes of ImageNet by name, in the order of their labels: that of the sorted WordNet numbers.
 
-The names are WordNet's, one class a line of imagenet.txt, the commonest name first.
+The names are those of WordNet 3.0 (© 2006 Princeton University), one class a line of imagenet.txt, the
+commonest name first.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,11 @@ class DiffusionConfig:
     prediction: str = 'eps'
     variance: str = 'learned_range'
     loss: str = 'mse'
+
+    @property
+    def levels(self) -> dict[str, Any]:
+        """All that a classifier knows of the process: how much noise there is at t, and which t it sees."""
+        return {name: getattr(self, name) for name in ('schedule', 'num_timesteps', 'rescale_timesteps')}
 
     @property
     def learned_variance(self) -> bool:

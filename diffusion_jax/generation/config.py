@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from diffusion_jax.checks import between, one_of
+from diffusion_jax.diffusion.config import DiffusionConfig
+from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.errors import UserError
 
 SAMPLERS = ('ddpm', 'ddim')
@@ -71,3 +73,11 @@ def check_sample(config: SampleConfig, num_classes: int) -> None:
         between('classes', label, 0, below=num_classes)
     if '/' in config.name or config.name.startswith('.') or config.name == 'unguided':
         raise UserError(f'name is {config.name!r}; it must be a plain folder name')
+
+
+def check_respacing(diffusion: DiffusionConfig, respacing: str) -> None:
+    """Raises UserError unless the process has such steps."""
+    try:
+        schedule_of(diffusion, respacing)
+    except ValueError as error:
+        raise UserError(f'respacing is {respacing!r}: {error}') from error

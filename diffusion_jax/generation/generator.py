@@ -1,9 +1,8 @@
 """A diffusion model with all that it draws images with: what notebooks hold, and what the stage sample uses.
 
     model = load('256x256_diffusion.safetensors', '256x256_classifier.safetensors')
-    images = model.sample(8, 207, sampler='ddim', respacing='ddim25')
-    show(images)
-    images = model.sample(8, 207, sampler='ddim', respacing='ddim25', scale=6.0)    # compiles nothing
+    show(model.sample(8, 207, sampler='ddim'))
+    show(model.sample(8, 207, sampler='ddim', scale=6.0))    # compiles nothing
 
 Compiled programs are kept by what they are compiled for: the networks, the sampler, its steps and the number
 of images. Seeds, classes, scales and eta are arguments of such a program.
@@ -21,12 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.checks import one_of
+from diffusion_jax.checks import between, one_of
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.errors import UserError
-from diffusion_jax.generation.config import SAMPLERS
+from diffusion_jax.generation.config import SAMPLERS, check_respacing
 from diffusion_jax.generation.generate import Request, make_generate, make_invert
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig
+from diffusion_jax.models.config import DTYPES
 from diffusion_jax.sharding import make_mesh, put_batch, replicated
 from diffusion_jax.weights.files import Weights, load_weights
 from diffusion_jax.weights.released import RELEASED, Sampling
@@ -34,21 +34,21 @@ from diffusion_jax.weights.released import RELEASED, Sampling
 Labels = int | Sequence[int] | np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Generator:
     """A diffusion model, the classifier that guides it, if any, and their parameters on a mesh of devices.
 
     Attributes:
         params: 'diffusion', and 'classifier' where there is one; on every device of the mesh.
-        sampling: the scales at which the paper guides this model; used where a call names none.
+        sampling: the paper's steps and scales for this model; used where a call names none.
     """
 
     unet: UNetConfig
     diffusion: DiffusionConfig
-    params: dict[str, Params]
+    params: dict[str, Params] = dataclasses.field(repr=False)
     mesh: jax.sharding.Mesh
     classifier: ClassifierConfig | None = None
-    sampling: Sampling = Sampling(respacing='250', scale=1.0, ddim_scale=1.0)
+    sampling: Sampling = Sampling(scale=1.0, ddim_scale=1.0)
 
     def unguided(self) -> Generator:
         """The same model without its classifier."""
@@ -75,25 +75,31 @@ class Generator:
             y: one class for all images or one for each; needed by a model that is conditional or guided.
             first: the images are those with the indices first, first + 1, … of the seed.
             sampler: 'ddpm' or 'ddim'.
-            respacing: the steps, such as '250' or 'ddim25'; by default the paper's for this model.
-            scale: of guidance, one for all images or one for each; by default the paper's for this model.
+            respacing: the steps, such as '250' or 'ddim25'; by default the paper's for the model and sampler.
+            scale: of guidance, one for all images or one for each; by default likewise.
             eta: of DDIM; 0 is deterministic.
             clip: clamps x_0 to [−1, 1] in every step, before guidance.
             low_res: uint8 [num_images, h, w, C], needed by an upsampler.
             x_T: float32 [num_images, H, W, C], the noise to start from instead of the seed's.
+
+        Raises:
+            UserError: an argument is missing, has another shape or type, or has nothing to act on.
         """
+        between('num_images', num_images, 1)
+        between('seed', seed, 0, below=2**32)
         one_of('sampler', sampler, SAMPLERS)
-        if self.unet.low_res and low_res is None:
-            raise UserError('low_res is missing; this model enlarges images')
-        respacing = self.sampling.respacing if respacing is None else respacing
-        if scale is None:
-            scale = self.sampling.ddim_scale if sampler == 'ddim' else self.sampling.scale
+        paper = self.sampling
+        default = (paper.ddim_respacing, paper.ddim_scale) if sampler == 'ddim' else paper[:2]
+        respacing = default[0] if respacing is None else respacing
+        check_respacing(self.diffusion, respacing)
+        if self.classifier is None and np.any(scale):
+            raise UserError(f'scale is {scale}; there is no classifier that could guide, leave it out')
         rows = {
             'index': np.arange(first, first + num_images, dtype=np.int32),
             'y': self._labels(num_images, y),
-            'scale': np.broadcast_to(np.asarray(scale, np.float32), num_images),
-            'low_res': low_res,
-            'x_T': None if x_T is None else np.asarray(x_T, np.float32),
+            'scale': one_for_each('scale', default[1] if scale is None else scale, num_images, np.float32),
+            'low_res': self._low_res(num_images, low_res),
+            'x_T': None if x_T is None else self._images('x_T', x_T, num_images, np.float32),
         }
         request = Request(seed=jnp.uint32(seed), eta=jnp.float32(eta), **self._put(rows))
         generate = _compiled(
@@ -108,6 +114,10 @@ class Generator:
 
         Between two such noises a and b lie those of cos(θ)·a + sin(θ)·b, 0 ≤ θ ≤ π/2 (paper, appendix F).
         """
+        if self.unet.low_res:
+            raise UserError('an upsampler is not inverted: its images rest on others')
+        check_respacing(self.diffusion, respacing)
+        images = self._images('images', images, len(images), np.uint8)
         rows = self._put({'images': images, 'y': self._labels(len(images), y)})
         invert = _compiled(make_invert, self.unet, self.diffusion, respacing, clip)
         return np.asarray(invert(self.params, rows['images'], rows['y']))[: len(images)]
@@ -115,10 +125,25 @@ class Generator:
     def _labels(self, num_images: int, y: Labels | None) -> np.ndarray:
         known = [network.num_classes for network in (self.unet, self.classifier) if network is not None]
         num_classes = next(filter(None, known), None)
-        labels = np.broadcast_to(np.asarray(0 if y is None else y, np.int32), num_images)
-        if num_classes and (y is None or labels.min() < 0 or labels.max() >= num_classes):
+        if num_classes is None:
+            return np.zeros(num_images, np.int32)
+        labels = one_for_each('y', -1 if y is None else y, num_images, np.int32)
+        if labels.min() < 0 or labels.max() >= num_classes:
             raise UserError(f'y is {y}; give a class from 0 to {num_classes - 1} for every image')
         return labels
+
+    def _images(self, name: str, images: np.ndarray, num_images: int, dtype: type) -> np.ndarray:
+        shape = (num_images, *self.unet.image_size, self.unet.image_channels)
+        return check_array(name, images, shape, dtype)
+
+    def _low_res(self, num_images: int, low_res: np.ndarray | None) -> np.ndarray | None:
+        if self.unet.low_res != (low_res is not None):
+            problem = 'is missing; this model enlarges images' if self.unet.low_res else 'is of no use here'
+            raise UserError(f'low_res {problem}')
+        if low_res is None:
+            return None
+        size = np.shape(low_res)[1:3]  # an upsampler knows factors, not sizes: any smaller image will do
+        return check_array('low_res', low_res, (num_images, *size, self.unet.image_channels), np.uint8)
 
     def _put(self, rows: dict[str, np.ndarray | None]) -> dict[str, jax.Array | None]:
         """Rows on the devices, repeated until their number is a multiple of the devices'."""
@@ -128,6 +153,22 @@ class Generator:
             return np.concatenate([row, np.repeat(row[-1:], padding, axis=0)])
 
         return put_batch(self.mesh, jax.tree.map(fill, rows))
+
+
+def one_for_each(name: str, value: Any, num_images: int, dtype: type) -> np.ndarray:
+    """A number for every image from one for all or one for each. UserError where it is neither."""
+    array = np.asarray(value)
+    if array.shape not in ((), (num_images,)) or not np.can_cast(array.dtype, dtype, 'same_kind'):
+        raise UserError(f'{name} is {value!r}; give one number, or one for each of the {num_images} images')
+    return np.broadcast_to(array.astype(dtype), num_images)
+
+
+def check_array(name: str, value: Any, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    """UserError unless the value has this shape and this kind of numbers."""
+    array = np.asarray(value)
+    if array.shape != shape or not np.can_cast(array.dtype, dtype, 'same_kind'):
+        raise UserError(f'{name} is {array.dtype} {array.shape}; it must be {np.dtype(dtype)} {shape}')
+    return array.astype(dtype)
 
 
 @functools.lru_cache
@@ -146,12 +187,13 @@ def load(
     """A generator from files of weights, such as `diffusion-jax convert` writes.
 
     Args:
-        dtype: of the computation; 'bfloat16' is faster on TPUs and GPUs.
+        dtype: of the computation; 'bfloat16' is meant for TPUs and GPUs.
         mesh: by default over all devices.
 
     Raises:
         UserError: a file cannot be read, is of the other kind of network, or the two do not fit together.
     """
+    one_of('dtype', dtype, DTYPES)
     mesh = make_mesh() if mesh is None else mesh
     model = load_weights(diffusion)
     if not isinstance(model.network, UNetConfig):
@@ -159,9 +201,9 @@ def load(
     networks = {'diffusion': model}
     if classifier is not None:
         guide = load_weights(classifier)
-        check_guide(guide, model.network, classifier)
+        check_guide(guide, model, classifier)
         networks['classifier'] = guide
-    sampling = RELEASED[model.name].sampling if model.name else None
+    released = RELEASED.get(model.name)
     configs = {name: dataclasses.replace(weights.network, dtype=dtype) for name, weights in networks.items()}
     return Generator(
         unet=configs['diffusion'],
@@ -169,15 +211,17 @@ def load(
         params={name: jax.device_put(w.params, replicated(mesh)) for name, w in networks.items()},
         mesh=mesh,
         classifier=configs.get('classifier'),
-        **({'sampling': sampling} if sampling else {}),
+        **({'sampling': released.sampling} if released else {}),
     )
 
 
-def check_guide(guide: Weights, unet: UNetConfig, path: str | Path) -> None:
+def check_guide(guide: Weights, model: Weights, path: str | Path) -> None:
     """UserError unless a classifier can guide a model."""
     if not isinstance(guide.network, ClassifierConfig):
         raise UserError(f'{path}: holds no classifier; give it as the first argument')
-    for name in ('image_size', 'image_channels', 'num_classes'):
-        theirs, ours = getattr(guide.network, name), getattr(unet, name)
-        if ours is not None and theirs != ours:
-            raise UserError(f'{path}: {name} is {theirs}; that of the diffusion model is {ours}')
+    shared = ('image_size', 'image_channels', 'num_classes')
+    theirs = {name: getattr(guide.network, name) for name in shared} | guide.diffusion.levels
+    ours = {name: getattr(model.network, name) for name in shared} | model.diffusion.levels
+    for name, value in ours.items():
+        if value is not None and theirs[name] != value:
+            raise UserError(f'{path}: {name} is {theirs[name]}; that of the diffusion model is {value}')

@@ -12,7 +12,7 @@ import numpy as np
 from diffusion_jax.errors import UserError
 from diffusion_jax.interruption import Interrupted
 from diffusion_jax.report import Progress
-from diffusion_jax.workdir import write_npz
+from diffusion_jax.workdir import atomic_file, write_npz
 
 Draw = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -27,7 +27,7 @@ def draw_samples(
 ) -> None:
     """Writes `samples.npz` in the authors' format: arr_0 uint8 [N, H, W, C], arr_1 int64 [N] labels.
 
-    Every batch has the full size, so that an image is the same to the bit however many are asked for.
+    The last batch is drawn whole, too, and cut: all images come from one compiled program.
 
     Args:
         draw: sample indices [batch_size] → (images, labels).
@@ -48,13 +48,27 @@ def draw_samples(
                 )
             count = min(batch_size, num_samples - done)
             images, labels = draw(np.arange(done, done + batch_size))
-            write_npz(path, arr_0=images[:count], arr_1=labels[:count])
+            write_npz(path, arr_0=images[:count], arr_1=labels[:count].astype(np.int64))
             progress.update(done + count)
         parts.append(path)
         done += len(load_samples(path)[1])
-    images, labels = (np.concatenate(part) for part in zip(*map(load_samples, parts), strict=True))
-    write_npz(directory / 'samples.npz', arr_0=images, arr_1=labels.astype(np.int64))
+    _join(directory / 'samples.npz', parts, num_samples)
     shutil.rmtree(shards)
+
+
+def _join(path: Path, shards: list[Path], num_samples: int) -> None:
+    """One npz of all shards, which are in memory one at a time: 50,000 images can be more than fits."""
+    with atomic_file(path) as file, zipfile.ZipFile(file, 'w') as archive:
+        for name in ('arr_0', 'arr_1'):
+            with archive.open(f'{name}.npy', 'w', force_zip64=True) as member:
+                for i, shard in enumerate(shards):
+                    with np.load(shard) as arrays:
+                        array = arrays[name]
+                    if i == 0:
+                        header = np.lib.format.header_data_from_array_1_0(array)
+                        shape = (num_samples, *array.shape[1:])
+                        np.lib.format.write_array_header_1_0(member, header | {'shape': shape})
+                    member.write(array.tobytes())
 
 
 def load_samples(path: Path) -> tuple[np.ndarray, np.ndarray]:

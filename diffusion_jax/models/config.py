@@ -13,6 +13,9 @@ QKV_ORDERS = ('legacy', 'new')
 POOLS = ('adaptive', 'attention', 'spatial', 'spatial_v2')
 DTYPES = ('float32', 'bfloat16')
 
+# What the images and the process decide: an experiment's config does not say it of a network again.
+DERIVED = ('image_size', 'image_channels', 'num_classes', 'out_channels', 'low_res')
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrunkConfig:

@@ -41,7 +41,12 @@ class UNet(Trunk):
         key: jax.Array | None,
     ) -> jax.Array:
         if self.low_res:
-            low_res = jax.image.resize(low_res, (*x.shape[:3], low_res.shape[-1]), 'bilinear')
+            size = (
+                low_res.shape[0],
+                *x.shape[1:3],
+                low_res.shape[-1],
+            )  # an axis of another length would be mixed
+            low_res = jax.image.resize(low_res, size, 'bilinear')
             x = jnp.concatenate([x, low_res], axis=-1)
         embedding = self.time_embedding(t)
         if self.num_classes is not None:

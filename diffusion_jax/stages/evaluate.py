@@ -108,7 +108,7 @@ def _protocol(run: Run) -> dict[str, Any]:
     data, stamp = run.experiment.data, sample_stamp(run)
     return stamp.pop('sample') | {
         'steps': len(schedule_of(run.experiment.diffusion, run.experiment.sample.respacing).t),
-        'checkpoint_step': stamp['diffusion']['step'],
+        'checkpoint_step': stamp['diffusion'].get('step'),
         **stamp,
         'features': 'pixels in [0, 1]',
         'reference': f'{data.name}, {data.test_split} split',

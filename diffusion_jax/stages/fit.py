@@ -19,7 +19,7 @@ from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.models import ClassifierConfig, UNetConfig, describe_network
 from diffusion_jax.report import MetricsWriter
 from diffusion_jax.sharding import batch_sharding, param_shardings, put_batch, replicated
-from diffusion_jax.stages.networks import CHECKPOINTS
+from diffusion_jax.stages.networks import CHECKPOINTS, start_stamp
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.tuning import load_start
 from diffusion_jax.training import loop
@@ -160,6 +160,6 @@ def _stamp(experiment: Experiment, training: Training) -> dict[str, Any]:
         'diffusion': training.process,
         'data': {key: value for key, value in data.items() if key not in ('num_workers', 'test_split')},
         'train': {key: value for key, value in train.items() if key not in OUTSIDE_THE_RESULT},
-        'pretrained': training.pretrained,
+        'pretrained': start_stamp(training.pretrained),
         'seed': experiment.seed,
     }

@@ -6,7 +6,6 @@ A network is stored in a folder of training, such as runs/digits/diffusion, or i
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import zlib
@@ -19,11 +18,12 @@ from diffusion_jax.config import Experiment
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.errors import UserError
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig, describe_network, differences
+from diffusion_jax.settings import read_section
 from diffusion_jax.sharding import replicated
 from diffusion_jax.stages.run import Run
 from diffusion_jax.training.checkpoints import check_checkpoint, latest_step, load_params, read_network
-from diffusion_jax.weights.files import load_weights, read_header
-from diffusion_jax.workdir import read_stamp
+from diffusion_jax.weights.files import Weights, load_weights, read_header
+from diffusion_jax.workdir import STAMP_FILE, read_stamp
 
 logger = logging.getLogger(__name__)
 
@@ -42,15 +42,17 @@ def network_path(run: Run, name: str) -> Path:
     """
     own, pretrained = run.workdir / name, getattr(run.experiment.pretrained, name)
     stamp = read_stamp(own)
-    tuned = stamp is not None and stamp['pretrained'] == pretrained
+    tuned = stamp is not None and stamp['pretrained'] == start_stamp(pretrained)
     return own if not pretrained or tuned else Path(pretrained)
 
 
 def network_stamp(run: Run, name: str) -> dict[str, Any]:
-    """Which parameters a result rests on: a file and its digest, or a folder of training and the step."""
+    """Which parameters a result rests on: the digest of a file, or a folder of training, its settings and the
+    step. A file may be moved."""
     path = network_path(run, name)
     if _is_file(path):
-        return {'file': str(path), 'digest': read_header(path).digest}
+        header = read_header(path)
+        return {'weights': header.name, 'digest': header.digest}
     step = latest_step(path / CHECKPOINTS)
     if step is None:
         raise UserError(
@@ -61,6 +63,12 @@ def network_stamp(run: Run, name: str) -> dict[str, Any]:
     settings = zlib.crc32(json.dumps(read_stamp(path), sort_keys=True).encode())
     folder = str(path.relative_to(run.workdir) if inside else path)
     return {'folder': folder, 'settings': f'{settings:08x}', 'step': step}
+
+
+def start_stamp(pretrained: str) -> str:
+    """Which parameters a training starts from; '' are new ones."""
+    path = Path(pretrained)
+    return f'weights {read_header(path).digest}' if pretrained and _is_file(path) else pretrained
 
 
 def load_network(run: Run, name: str) -> Params:
@@ -78,9 +86,18 @@ def check_network(run: Run, name: str) -> None:
     check_stored(network_path(run, name), network, run.experiment.diffusion, ema_rate)
 
 
-def stored_network(path: Path) -> Network:
-    """The architecture of stored parameters."""
-    return read_header(path).network if _is_file(path) else read_network(path / CHECKPOINTS)
+def describe_stored(path: Path) -> Weights:
+    """The network whose parameters are stored there and its process, without the parameters.
+
+    Raises:
+        UserError: nothing of that kind is stored there.
+    """
+    if _is_file(path):
+        return read_header(path)
+    network, stamp = read_network(path / CHECKPOINTS), read_stamp(path)
+    if stamp is None:
+        raise UserError(f'{path}: has no {STAMP_FILE}; give a whole folder of training')
+    return Weights(network, {}, read_section(DiffusionConfig, stamp['diffusion'], f'{path}/{STAMP_FILE}'))
 
 
 def check_stored(path: Path, network: Network, process: DiffusionConfig, ema_rate: float = 0.0) -> None:
@@ -88,19 +105,15 @@ def check_stored(path: Path, network: Network, process: DiffusionConfig, ema_rat
 
     ema_rate: the average in a folder of training, 0 for the parameters themselves; a file has one set only.
     """
+    stored, wanted = describe_stored(path), Weights(network, {}, process)
+    if type(stored.network) is not type(network):
+        raise UserError(f'{path}: holds {KINDS[type(stored.network)]}, not {KINDS[type(network)]}')
+    wrong = differences(describe_network(stored.network), describe_network(network))
+    wrong += differences(stored.process, wanted.process)
+    if wrong:
+        raise UserError(f'{path}: of another network: {"; ".join(wrong)}')
     if not _is_file(path):
         check_checkpoint(path / CHECKPOINTS, network, ema_rate)
-        return
-    header = read_header(path)
-    if type(header.network) is not type(network):
-        raise UserError(f'{path}: holds {KINDS[type(header.network)]}, not {KINDS[type(network)]}')
-    wrong = differences(describe_network(header.network), describe_network(network))
-    if header.diffusion is not None:
-        # What a network was trained with decides what its output means; not so the loss.
-        known = dataclasses.replace(header.diffusion, loss=process.loss)
-        wrong += differences(dataclasses.asdict(known), dataclasses.asdict(process))
-    if wrong:
-        raise UserError(f'{path}: not the network of this config: {"; ".join(wrong)}')
 
 
 def load_stored(

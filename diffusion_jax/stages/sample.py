@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 import re
 import zlib
@@ -31,7 +32,7 @@ Inputs = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 SAMPLES_FILE = 'samples.npz'
 UNGUIDED = 'unguided'
 MAX_ROWS = 20  # of a picture
-_OUTSIDE_THE_RESULT = ('name', 'batch_size', 'unguided', 'grid_columns')
+_OUTSIDE_THE_RESULT = ('name', 'batch_size', 'base_samples', 'unguided', 'grid_columns')
 
 
 def main(run: Run) -> None:
@@ -66,7 +67,8 @@ def sample_stamp(run: Run) -> dict[str, Any]:
         'process': {name: value for name, value in process.items() if name != 'loss'},
     } | {name: network_stamp(run, name) for name in _networks(experiment.sample)}
     if experiment.unet.low_res:
-        stamp['base_samples'] = f'{zlib.crc32(Path(experiment.sample.base_samples).read_bytes()):08x}'
+        with open(experiment.sample.base_samples, 'rb') as file:
+            stamp['base_samples'] = hashlib.file_digest(file, 'sha256').hexdigest()[:16]
     return stamp
 
 
@@ -135,7 +137,7 @@ def make_draw(run: Run, generator: Generator, inputs: Inputs) -> Draw:
             seed=config.seed,
             sampler=config.sampler,
             respacing=config.respacing,
-            scale=config.scale,
+            scale=config.scale if generator.classifier else None,
             eta=config.eta,
             clip=config.clip,
             low_res=low_res,

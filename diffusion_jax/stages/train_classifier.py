@@ -41,11 +41,7 @@ def _training(run: Run) -> Training:
         network=experiment.classifier,
         losses=classifier_losses(experiment.classifier, schedule_of(process)),
         config=experiment.train_classifier,
-        process={
-            'schedule': process.schedule,
-            'num_timesteps': process.num_timesteps,
-            'rescale_timesteps': process.rescale_timesteps,
-        },
+        process=process.levels,
         pretrained=experiment.pretrained.classifier,
     )
 

@@ -13,7 +13,7 @@ from flax import traverse_util
 from diffusion_jax import models
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.models import Params
-from diffusion_jax.stages.networks import Network, check_stored, load_stored, stored_network
+from diffusion_jax.stages.networks import Network, check_stored, describe_stored, load_stored
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +37,15 @@ def load_start(path: Path, network: Network, key: jax.Array, sharding: jax.shard
     if not drawn:
         return traverse_util.unflatten_dict(kept, sep='/')
     logger.info('newly drawn for %s classes: %s', network.num_classes, ', '.join(sorted(drawn)))
-    fresh = jax.jit(functools.partial(models.init, network), out_shardings=sharding)(key)
-    fresh = traverse_util.flatten_dict(fresh, sep='/')
-    return traverse_util.unflatten_dict(kept | {name: fresh[name] for name in drawn}, sep='/')
+
+    @functools.partial(jax.jit, out_shardings=sharding)
+    def draw(key: jax.Array) -> dict[str, jax.Array]:
+        flat = traverse_util.flatten_dict(models.init(network, key), sep='/')
+        return {name: flat[name] for name in drawn}
+
+    return traverse_util.unflatten_dict(kept | draw(key), sep='/')
 
 
 def _as_stored(path: Path, network: Network) -> Network:
     """The network with the classes of the stored one: all that may differ where training starts."""
-    stored = stored_network(path)
-    return dataclasses.replace(network, num_classes=stored.num_classes)
+    return dataclasses.replace(network, num_classes=describe_stored(path).network.num_classes)

@@ -14,7 +14,7 @@ import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from flax import traverse_util
@@ -42,16 +42,23 @@ class Weights(NamedTuple):
     Attributes:
         network: how it is computed (dtype, remat, dropout) is not stored, and comes back as the default.
         params: nested dict of float32 NumPy arrays; {} where only the header was read.
-        diffusion: the process that the network was trained with; None for a classifier.
+        diffusion: the process that the network was trained with; of it a classifier knows the levels only.
         name: of the released model; '' for others.
         digest: eight hex digits, another for any other content of the file; '' before it is written.
     """
 
     network: UNetConfig | ClassifierConfig
     params: Params
-    diffusion: DiffusionConfig | None = None
+    diffusion: DiffusionConfig
     name: str = ''
     digest: str = ''
+
+    @property
+    def process(self) -> dict[str, Any]:
+        """What must be the same wherever these parameters are used; the loss plays no part."""
+        if isinstance(self.network, ClassifierConfig):
+            return self.diffusion.levels
+        return {name: value for name, value in dataclasses.asdict(self.diffusion).items() if name != 'loss'}
 
 
 def save_weights(path: str | Path, weights: Weights) -> None:
@@ -63,11 +70,10 @@ def save_weights(path: str | Path, weights: Weights) -> None:
     flat = traverse_util.flatten_dict(weights.params, sep='/')
     # Of views, safetensors would write the memory that they look at.
     arrays = {key: np.ascontiguousarray(array, np.float32) for key, array in flat.items()}
-    process = weights.diffusion and dataclasses.asdict(weights.diffusion)
     metadata = {
         'format': FORMAT,
         'network': json.dumps(describe_network(weights.network)),
-        'diffusion': json.dumps(process),
+        'diffusion': json.dumps(dataclasses.asdict(weights.diffusion)),
         'name': weights.name,
         'checksums': json.dumps({key: zlib.crc32(array) for key, array in arrays.items()}),
     }
@@ -114,6 +120,8 @@ def read_header(path: str | Path) -> Weights:
 def _read_metadata(path: str | Path) -> tuple[Weights, dict[str, int]]:
     """All but the parameters, and the checksum of each of them."""
     remedy = 'give a file that `diffusion-jax convert` wrote'
+    if Path(path).is_dir():
+        raise UserError(f'{path}: is a folder; `diffusion-jax convert {path} --out FILE` makes a file of it')
     try:
         with safe_open(path, 'numpy') as file:
             metadata = file.metadata() or {}
@@ -130,10 +138,9 @@ def _read_metadata(path: str | Path) -> tuple[Weights, dict[str, int]]:
     digest = metadata.pop('digest', '')
     if digest != _digest(metadata):
         raise _damaged(path, 'its header is not what was written')
-    process = json.loads(metadata['diffusion'])
     try:
         network = network_of(json.loads(metadata['network']))
-        diffusion = process and read_section(DiffusionConfig, process, 'diffusion')
+        diffusion = read_section(DiffusionConfig, json.loads(metadata['diffusion']), 'diffusion')
     except UserError as error:
         raise UserError(f'{path}: of another version ({error}); {remedy}, of this version') from error
     weights = Weights(network, {}, diffusion, metadata['name'], digest)

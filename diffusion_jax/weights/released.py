@@ -12,10 +12,8 @@ from typing import Any, NamedTuple
 
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.models import ClassifierConfig, UNetConfig
+from diffusion_jax.models.config import DERIVED
 from diffusion_jax.weights.reference import reference_shapes
-
-# What the data and the process of an experiment decide; see `section`.
-DERIVED = ('image_size', 'image_channels', 'num_classes', 'out_channels', 'low_res')
 
 
 class Sampling(NamedTuple):
@@ -24,19 +22,23 @@ class Sampling(NamedTuple):
     Attributes:
         respacing: of the DDPM steps; '' are all of them.
         scale: of the classifier guidance (paper, table 14); 0 is unguided.
-        ddim_scale: the same for DDIM with 25 steps.
+        ddim_respacing, ddim_scale: the same for DDIM.
     """
 
     respacing: str = '250'
     scale: float = 0.0
+    ddim_respacing: str = 'ddim25'
     ddim_scale: float = 0.0
 
 
 class Released(NamedTuple):
-    """A released model; of a diffusion model also how it is sampled, and the name of what guides it."""
+    """A released model; of a diffusion model also how it is sampled, and the name of what guides it.
+
+    `diffusion` is the process that it was trained with; of it a classifier knows the levels only.
+    """
 
     network: UNetConfig | ClassifierConfig
-    diffusion: DiffusionConfig | None = None
+    diffusion: DiffusionConfig
     sampling: Sampling | None = None
     classifier: str = ''
 
@@ -93,10 +95,10 @@ RELEASED: dict[str, Released] = {
     'lsun_cat': _lsun(dropout=0.1),
     'lsun_horse': _lsun(dropout=0.1),
     'lsun_horse_nodropout': _lsun(dropout=0.0),
-    '64x64_classifier': Released(_classifier(64, num_res_blocks=4)),
-    '128x128_classifier': Released(_classifier(128)),
-    '256x256_classifier': Released(_classifier(256)),
-    '512x512_classifier': Released(_classifier(512)),
+    '64x64_classifier': Released(_classifier(64, num_res_blocks=4), COSINE),
+    '128x128_classifier': Released(_classifier(128), LINEAR),
+    '256x256_classifier': Released(_classifier(256), LINEAR),
+    '512x512_classifier': Released(_classifier(512), LINEAR),
 }
 
 

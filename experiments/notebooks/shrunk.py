@@ -97,7 +97,7 @@ def main() -> None:
     folder = parser.parse_args().folder
     schedule = schedule_of(DIFFUSION)
     classifier = train(CLASSIFIER, classifier_losses(CLASSIFIER, schedule), num_steps=300)
-    save_weights(folder / '256x256_classifier.safetensors', Weights(CLASSIFIER, classifier))
+    save_weights(folder / '256x256_classifier.safetensors', Weights(CLASSIFIER, classifier, DIFFUSION))
     unet = train(UNET, diffusion_losses(UNET, DIFFUSION, schedule), num_steps=1000)
     save_weights(folder / '256x256_diffusion.safetensors', Weights(UNET, unet, DIFFUSION))
 

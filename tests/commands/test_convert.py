@@ -69,7 +69,7 @@ def test_a_released_model_goes_in_and_out(tmp_path, capsys, name):
     assert f'--config.pretrained.classifier={out}' in printed
     weights = read_header(out)
     assert weights.network == RELEASED['128x128_classifier'].network
-    assert (weights.diffusion, weights.name) == (None, '128x128_classifier')
+    assert (weights.diffusion.schedule, weights.name) == ('linear', '128x128_classifier')
     assert run(export, out, '--out', 'back.pt') == 0
     back = TORCH_FILES['back.pt']
     assert list(back) == list(state)
@@ -96,7 +96,7 @@ def test_other_networks_have_a_config(tmp_path, capsys, kind):
     assert f'fork.pt: the {kind} of {DIGITS}' in capsys.readouterr().out
     weights = load_weights(tmp_path / 'out')
     assert describe_network(weights.network) == describe_network(network)
-    assert weights.diffusion == (digits().diffusion if kind == 'diffusion' else None)
+    assert weights.diffusion == digits().diffusion
     assert weights.name == ''
     assert_same(weights.params, from_reference(network, state))
 
@@ -219,6 +219,6 @@ def test_help_teaches(capsys):
 def test_exported_classifiers_and_upsamplers_come_back(tmp_path):
     for network in (CLASSIFIER, dataclasses.replace(UNET, low_res=True)):
         state = random_state(reference_shapes(network))
-        save_weights(tmp_path / 'in', Weights(network, from_reference(network, state)))
+        save_weights(tmp_path / 'in', Weights(network, from_reference(network, state), DIFFUSION))
         assert run(export, tmp_path / 'in', '--out', 'out.pt') == 0
         assert all(np.array_equal(TORCH_FILES['out.pt'][key], state[key]) for key in state)

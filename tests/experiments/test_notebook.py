@@ -43,7 +43,7 @@ def save_tiny_weights(folder):
     shape = TRUNK | {'image_channels': 3}
     networks = {
         'diffusion': (UNetConfig(**shape, num_classes=1000), DiffusionConfig()),
-        'classifier': (ClassifierConfig(**shape), None),
+        'classifier': (ClassifierConfig(**shape), DiffusionConfig()),
     }
     rng = np.random.default_rng(0)
     for name, (network, process) in networks.items():

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import Generator, load, show
 from diffusion_jax.models import ClassifierConfig, UNetConfig, param_shapes
@@ -45,11 +46,10 @@ def test_a_scale_for_every_image(model):
 
 
 def test_scales_and_steps_of_the_paper_where_a_call_names_none(model):
-    paper = dataclasses.replace(model, sampling=Sampling(respacing='5', scale=3.0, ddim_scale=30.0))
+    sampling = Sampling(respacing='5', scale=3.0, ddim_respacing='ddim5', ddim_scale=30.0)
+    paper = dataclasses.replace(model, sampling=sampling)
     np.testing.assert_array_equal(paper.sample(4, 1), model.sample(4, 1, respacing='5', scale=3))
-    np.testing.assert_array_equal(
-        paper.sample(4, 1, sampler='ddim', respacing='ddim5'), model.sample(4, 1, scale=30, **STEPS)
-    )
+    np.testing.assert_array_equal(paper.sample(4, 1, sampler='ddim'), model.sample(4, 1, scale=30, **STEPS))
 
 
 def test_any_number_of_images_on_eight_devices(model):
@@ -73,13 +73,37 @@ def test_inversion_is_undone_by_ddim(model):
     assert closeness(free.sample(2, sampler='ddim', respacing='', clip=False), images) > 64
 
 
-def test_classes_that_are_missing_or_do_not_exist(model):
-    with pytest.raises(UserError, match='y is None; give a class from 0 to 9'):
-        model.sample(2, **STEPS)
-    with pytest.raises(UserError, match='give a class from 0 to 9'):
-        model.sample(2, [3, 10], **STEPS)
-    with pytest.raises(UserError, match="sampler is 'euler'"):
-        model.sample(2, 3, sampler='euler')
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ({}, 'y is None; give a class from 0 to 9'),
+        ({'y': [3, 10]}, 'give a class from 0 to 9'),
+        ({'y': [1, 2, 3]}, 'y is .*; give one number, or one for each of the 2 images'),
+        ({'y': 3.7}, 'y is 3.7; give one number'),
+        ({'y': 'three'}, "y is 'three'; give one number"),
+        ({'y': 3, 'scale': [1, 2, 3]}, 'scale is .* for each of the 2 images'),
+        ({'y': 3, 'sampler': 'euler'}, "sampler is 'euler'"),
+        ({'y': 3, 'respacing': '101'}, "respacing is '101'"),
+        ({'y': 3, 'seed': -1}, 'seed is -1'),
+        ({'y': 3, 'x_T': np.zeros((2, 4, 4, 1))}, r'x_T is float64 \(2, 4, 4, 1\); it must be float32'),
+        ({'y': 3, 'low_res': np.zeros((2, 4, 4, 1), np.uint8)}, 'low_res is of no use here'),
+    ],
+)
+def test_arguments_that_cannot_be(model, arguments, message):
+    with pytest.raises(UserError, match=message):
+        model.sample(2, **STEPS | arguments)
+
+
+def test_a_scale_needs_a_classifier(model):
+    with pytest.raises(UserError, match='scale is 9; there is no classifier'):
+        model.unguided().sample(2, scale=9, **STEPS)
+    model.unguided().sample(2, scale=0, **STEPS)
+
+
+@pytest.mark.parametrize('images', [np.zeros((2, 8, 8, 1)), np.zeros((2, 9, 8, 1), np.uint8)])
+def test_what_is_no_image_of_the_model_is_not_inverted(model, images):
+    with pytest.raises(UserError, match='images is .*; it must be uint8'):
+        model.unguided().invert(images, respacing='')
 
 
 def test_an_upsampler_needs_what_it_enlarges():
@@ -88,8 +112,17 @@ def test_an_upsampler_needs_what_it_enlarges():
     model = Generator(config, DIFFUSION, {'diffusion': shapes}, make_mesh(1, 1, jax.devices()[:1]))
     with pytest.raises(UserError, match='low_res is missing'):
         model.sample(2, **STEPS)
+    for wrong in (np.zeros((1, 4, 4, 1), np.uint8), np.zeros((2, 4, 4, 1), np.float32)):
+        with pytest.raises(UserError, match=r'low_res is .*; it must be uint8 \(2, 4, 4, 1\)'):
+            model.sample(2, low_res=wrong, **STEPS)
+    with pytest.raises(UserError, match='an upsampler is not inverted'):
+        model.invert(np.zeros((2, 8, 8, 1), np.uint8), respacing='')
     black, white = np.zeros((2, 4, 4, 1), np.uint8), np.full((2, 4, 4, 1), 255, np.uint8)
     assert closeness(model.sample(2, low_res=black, **STEPS), model.sample(2, low_res=white, **STEPS)) > 1
+
+
+def test_a_model_in_a_notebook_prints_its_settings_only(model):
+    assert len(repr(model)) < 3000
 
 
 def test_show_is_a_picture_of_all_images():
@@ -99,15 +132,16 @@ def test_show_is_a_picture_of_all_images():
 
 @pytest.fixture
 def files(tmp_path):
-    def save(name, network, tree, diffusion=None):
+    def save(name, network, tree, diffusion=DIFFUSION):
         path = tmp_path / f'{name}.safetensors'
-        save_weights(path, Weights(network, jax.tree.map(np.asarray, tree), diffusion, ''))
+        save_weights(path, Weights(network, jax.tree.map(np.asarray, tree), diffusion))
         return path
 
     return {
         'diffusion': save('diffusion', UNET, params()['diffusion'], DIFFUSION),
         'classifier': save('classifier', CLASSIFIER, params()['classifier']),
         'other': save('other', ClassifierConfig(**TRUNK, num_classes=3), _zeros(CLASSIFIER, 3)),
+        'of_other_levels': save('levels', CLASSIFIER, _zeros(CLASSIFIER), DiffusionConfig()),
         'conditional': save('conditional', CONDITIONAL_UNET, _zeros(CONDITIONAL_UNET), DIFFUSION),
     }
 
@@ -121,7 +155,10 @@ def _zeros(config, num_classes=None):
 def test_load_gives_the_model_that_was_saved(model, files):
     loaded = load(files['diffusion'], files['classifier'], mesh=make_mesh(1, 1, jax.devices()[:1]))
     np.testing.assert_array_equal(loaded.sample(4, 5, **STEPS), model.sample(4, 5, **STEPS))
-    assert load(files['diffusion'], dtype='bfloat16').unet.dtype == 'bfloat16'
+    half = load(files['diffusion'], dtype='bfloat16')
+    assert closeness(half.sample(4, **STEPS), model.unguided().sample(4, **STEPS)) > 0
+    with pytest.raises(UserError, match="dtype is 'float16'"):
+        load(files['diffusion'], dtype='float16')
 
 
 @pytest.mark.parametrize(
@@ -130,6 +167,7 @@ def test_load_gives_the_model_that_was_saved(model, files):
         (('classifier',), 'holds a classifier; give it as the second argument'),
         (('diffusion', 'diffusion'), 'holds no classifier; give it as the first argument'),
         (('conditional', 'other'), 'num_classes is 3; that of the diffusion model is 10'),
+        (('diffusion', 'of_other_levels'), 'schedule is linear; that of the diffusion model is cosine'),
     ],
 )
 def test_files_that_do_not_fit(files, arguments, message):

@@ -34,7 +34,7 @@ def test_what_is_not_named_has_its_default():
             "kind is 'Transformer'; it must be one of 'UNetConfig', 'ClassifierConfig'",
         ),
         ({'kind': []}, 'kind is'),
-        ({'depth': 3}, "network.depth: no such setting; known are image_size"),
+        ({'depth': 3}, 'network.depth: no such setting; known are image_size'),
         ({'model_channels': '32'}, "model_channels is '32' .*must be of type int"),
         ({'model_channels': True}, 'model_channels is True .*must be of type int'),
         ({'image_size': [8, 8, 8]}, r'image_size is \[8, 8, 8\] .*must be of type'),

@@ -1,6 +1,7 @@
 """Files of weights in an experiment: sampled from, tuned, and refused where they do not fit."""
 
 import dataclasses
+import shutil
 
 import jax
 import numpy as np
@@ -8,8 +9,12 @@ import orbax.checkpoint as ocp
 import pytest
 
 from diffusion_jax import generation, main, models
+from diffusion_jax.training.checkpoints import Checkpoints
+from diffusion_jax.training.step import init_state
 from diffusion_jax.weights.files import Weights, load_weights, save_weights
+from diffusion_jax.workdir import write_stamp
 from tests.test_main import arguments, run
+from tests.tiny import TRAIN
 
 STEPS = {'sampler': 'ddim', 'respacing': '5'}
 
@@ -29,12 +34,18 @@ def files(experiment, tmp_path_factory):
     """Both networks; the classifier also for seven classes; the diffusion model also of another process."""
     folder = tmp_path_factory.mktemp('weights')
     other_process = dataclasses.replace(experiment.diffusion, schedule='linear')
-    seven = dataclasses.replace(experiment.classifier, num_classes=7)
+    guide = experiment.classifier
+    seven = dataclasses.replace(guide, num_classes=7)
     networks = {
         'diffusion': Weights(experiment.unet, random_params(experiment.unet, 0), experiment.diffusion),
-        'classifier': Weights(experiment.classifier, random_params(experiment.classifier, 1)),
+        'classifier': Weights(
+            experiment.classifier, random_params(experiment.classifier, 1), experiment.diffusion
+        ),
         'linear': Weights(experiment.unet, random_params(experiment.unet, 0), other_process),
-        'seven': Weights(seven, random_params(seven, 2)),
+        'seven': Weights(seven, random_params(seven, 2), experiment.diffusion),
+        'classifier_linear': Weights(
+            experiment.classifier, random_params(experiment.classifier, 1), other_process
+        ),
     }
     paths = {name: folder / f'{name}.safetensors' for name in networks}
     for name, weights in networks.items():
@@ -76,12 +87,33 @@ def test_another_file_makes_other_samples(files, tmp_path):
         ({'diffusion': 'classifier'}, 'holds a classifier, not a diffusion model'),
         ({'diffusion': 'linear'}, 'schedule is linear there and cosine in the config'),
         ({'diffusion': 'diffusion', 'classifier': 'seven'}, 'num_classes is 7 there and 10 in the config'),
+        ({'diffusion': 'diffusion', 'classifier': 'classifier_linear'}, 'schedule is linear there'),
         ({'diffusion': 'diffusion', 'classifier': 'diffusion'}, 'holds a diffusion model, not a classifier'),
     ],
 )
 def test_files_that_do_not_fit_the_config(files, names, message, tmp_path, capfd):
     assert run(tmp_path, 'sample', **pretrained(files, **names)) == 2
     assert message in capfd.readouterr().err
+
+
+def test_a_folder_of_another_process_is_refused(files, experiment, tmp_path, capfd):
+    state = init_state(random_params(experiment.unet, 0), TRAIN, 50, jax.random.key(0))
+    process = dataclasses.replace(experiment.diffusion, prediction='eps')
+    with Checkpoints(tmp_path / 'trained' / 'checkpoints') as checkpoints:
+        checkpoints.save(state, {}, models.describe_network(experiment.unet))
+    write_stamp(tmp_path / 'trained', {'diffusion': dataclasses.asdict(process)})
+    change = {'pretrained__diffusion': tmp_path / 'trained', 'sample__scale': 0, 'sample__ema_rate': 0.9}
+    assert run(tmp_path / 'run', 'sample', **change) == 2
+    assert 'prediction is eps there and v in the config' in capfd.readouterr().err
+    assert run(tmp_path / 'run', 'sample', **change, diffusion__prediction='eps') == 0
+
+
+def test_a_file_may_be_moved(files, tmp_path, capfd):
+    change = {'sample__unguided': False, 'sample__scale': 0, 'sample__num_samples': 8}
+    assert run(tmp_path, 'sample', **pretrained(files, diffusion='diffusion'), **change) == 0
+    moved = shutil.copy(files['diffusion'], tmp_path / 'moved.safetensors')
+    assert run(tmp_path, 'sample', pretrained__diffusion=moved, **change) == 0
+    assert 'sample: complete already' in capfd.readouterr().err
 
 
 def test_a_file_that_is_not_there(tmp_path, capfd):

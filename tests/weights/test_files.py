@@ -40,10 +40,10 @@ def test_everything_comes_back(saved, tmp_path):
     weights = load_weights(saved)
     assert_same(params_of(UNET), weights.params)
     assert weights[:1] + weights[2:4] == (UNET, DIFFUSION, '64x64_diffusion')
-    save_weights(tmp_path / 'classifier', Weights(CLASSIFIER, params_of(CLASSIFIER)))
+    save_weights(tmp_path / 'classifier', Weights(CLASSIFIER, params_of(CLASSIFIER), DIFFUSION))
     weights = load_weights(tmp_path / 'classifier')
     assert_same(params_of(CLASSIFIER), weights.params)
-    assert weights[:1] + weights[2:4] == (CLASSIFIER, None, '')
+    assert weights[:1] + weights[2:4] == (CLASSIFIER, DIFFUSION, '')
 
 
 def test_a_header_is_the_same_without_parameters(saved):
@@ -128,7 +128,7 @@ def test_what_is_not_ours_is_named(tmp_path):
         'bare': 'bare: its format is None',
         'text': 'text: no safetensors file',
         'nothing': 'nothing: no such file',
-        '.': 'no safetensors file',
+        '.': 'is a folder; `diffusion-jax convert .* --out FILE` makes a file of it',
     }.items():
         with pytest.raises(UserError, match=message):
             load_weights(tmp_path / name)
@@ -138,7 +138,7 @@ def test_a_network_that_is_not_known_here_is_named(tmp_path, monkeypatch):
     later = {**describe_network(UNET), 'registers': 4}
     monkeypatch.setattr(files, 'describe_network', lambda network: later)
     save_weights(tmp_path / 'later', Weights(UNET, params_of(UNET), DIFFUSION))
-    with pytest.raises(UserError, match=r"later: of another version \(network.registers: no such setting"):
+    with pytest.raises(UserError, match=r'later: of another version \(network.registers: no such setting'):
         load_weights(tmp_path / 'later')
 
 
@@ -160,6 +160,6 @@ def test_it_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr(files, 'save_file', full)
     with pytest.raises(UserError, match=r'file: cannot be written .*No space left'):
-        save_weights(path, Weights(CLASSIFIER, params_of(CLASSIFIER)))
+        save_weights(path, Weights(CLASSIFIER, params_of(CLASSIFIER), DIFFUSION))
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ['file']

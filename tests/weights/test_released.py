@@ -87,12 +87,13 @@ def test_processes_are_those_of_the_recorded_flags(name):
 
 def test_what_is_guided_has_a_classifier_of_its_size():
     for name in DIFFUSION_MODELS:
-        network, _, sampling, classifier = RELEASED[name]
+        network, process, sampling, classifier = RELEASED[name]
         assert bool(classifier) == (sampling.scale > 0) == (sampling.ddim_scale > 0)
         if classifier:
             assert isinstance(RELEASED[classifier].network, ClassifierConfig)
             assert RELEASED[classifier].network.image_size == network.image_size
-    assert all(RELEASED[name][1:] == (None, None, '') for name in CLASSIFIERS)
+            assert RELEASED[classifier].diffusion.levels == process.levels
+    assert all(RELEASED[name][2:] == (None, '') for name in CLASSIFIERS)
 
 
 def test_a_section_of_a_config_has_what_no_other_section_decides():
