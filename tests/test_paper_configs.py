@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import re
 
@@ -84,24 +86,26 @@ def test_the_commands_of_a_docstring_are_understood(name):
 @pytest.mark.parametrize('name', PAPER)
 def test_full_size(name):
     experiment = read_experiment(load(name))
-    sizes = []
-    for network in (experiment.unet, experiment.classifier):
-        if network is None:
-            sizes.append(None)
-            continue
-        params = models.param_shapes(network)
-        x = jax.ShapeDtypeStruct((2, *network.image_size, 3), jnp.float32)
-        low_res = jax.ShapeDtypeStruct((2, *(experiment.data.low_res_size or (1, 1)), 3), jnp.float32)
-        t, y = jax.ShapeDtypeStruct((2,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
+    assert PARAMETERS[name] == (
+        millions(dataclasses.replace(experiment.unet, dropout=0.0), experiment.data.low_res_size),
+        experiment.classifier and millions(experiment.classifier),
+    )
 
-        def apply(params, x, t, y, low_res, network=network):
-            return models.apply(network, params, x, t, y, low_res=low_res)
 
-        output = jax.eval_shape(apply, params, x, t, y, low_res)
-        expected = (2, 1000) if network is experiment.classifier else (*x.shape[:3], 6)
-        assert output.shape == expected and output.dtype == jnp.float32
-        sizes.append(round(sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6))
-    assert tuple(sizes) == PARAMETERS[name]
+@functools.cache  # several configs share a network, but for its dropout
+def millions(network, low_res_size=None):
+    """The size of a network, after a look at its output; allocates nothing."""
+    params = models.param_shapes(network)
+    x = jax.ShapeDtypeStruct((2, *network.image_size, 3), jnp.float32)
+    t, y = jax.ShapeDtypeStruct((2,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
+    low_res = low_res_size and jax.ShapeDtypeStruct((2, *low_res_size, 3), jnp.float32)
+    apply = functools.partial(models.apply, network)
+    output = jax.eval_shape(
+        lambda params, x, t, y, low: apply(params, x, t, y, low_res=low), params, x, t, y, low_res
+    )
+    expected = (2, 1000) if isinstance(network, models.ClassifierConfig) else (*x.shape[:3], 6)
+    assert output.shape == expected and output.dtype == jnp.float32
+    return round(sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6)
 
 
 @pytest.fixture(scope='module')
