@@ -142,7 +142,7 @@ class Generator:
             raise UserError(f'low_res {problem}')
         if low_res is None:
             return None
-        size = np.shape(low_res)[1:3]  # an upsampler knows factors, not sizes: any smaller image will do
+        size = np.shape(low_res)[1:3]  # weights do not say from which size they were trained to enlarge
         return check_array('low_res', low_res, (num_images, *size, self.unet.image_channels), np.uint8)
 
     def _put(self, rows: dict[str, np.ndarray | None]) -> dict[str, jax.Array | None]:
