@@ -7,6 +7,7 @@ Expects images/train/<class>/*.jpg (or png, gif) and, to validate the classifier
 For images without labels copy this file, set labels='none' and num_classes=1 in data, scale=0 in sample, and
 take out class_conditional, the stage train_classifier, and the sections classifier and train_classifier.
 The networks are those of the paper's ImageNet 64×64 models at two thirds of their width (classifier: half).
+No released model has this architecture: to fine-tune one, use its own config.
 A starting point: it was never trained, and no number was measured with it.
 """
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+Result = TypeVar('Result')
 
 
 class Interrupted(Exception):
@@ -16,14 +21,19 @@ class Interrupted(Exception):
 def stop_requests() -> Iterator[Callable[[], bool]]:
     """A function that says whether SIGINT or SIGTERM has come.
 
-    A second SIGINT ends the program at once, as Python does by default.
+    A second signal ends the program at once: what is on disk is whole at any moment.
     """
     received = []
 
     def remember(number: int, frame: object) -> None:
+        if received:
+            os._exit(130)  # an exception would wait for what JAX computes
         received.append(number)
-        print('\nstopping as soon as what is under way is saved …', file=sys.stderr, flush=True)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        print(
+            '\nstopping as soon as what is under way is saved; once more ends it at once …',
+            file=sys.stderr,
+            flush=True,
+        )
 
     previous = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -31,3 +41,9 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def attentive(call: Callable[[], Result]) -> Result:
+    """Runs a call that may take minutes inside JAX in another thread, so that this one can hear signals."""
+    with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
+        return pool.submit(call).result()

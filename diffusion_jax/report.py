@@ -91,7 +91,7 @@ class Progress:
         parts = [f'{self.title} {bar}{share:4.0%}', f'{self._done:,}/{self.total:,}']
         parts += [f'{name} {value:.4g}' for name, value in values.items()]
         if not self._updates:
-            parts.append('compiling …')
+            parts.append('compiling, first batch …')
         speed = self._speed()
         if speed:
             parts.append(f'{_number(speed * self.images_per_step)} images/s')

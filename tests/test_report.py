@@ -30,7 +30,7 @@ def test_plain_lines_come_now_and_then():
             progress.update(step, loss=1 / step)
     lines = stream.getvalue().splitlines()
     assert lines == [
-        'train   0%  0/40  compiling …',
+        'train   0%  0/40  compiling, first batch …',
         'train   2%  1/40  loss 1',
         'train  28%  11/40  loss 0.09091  64 images/s  0:29 left',
         'train  52%  21/40  loss 0.04762  64 images/s  0:19 left',
@@ -40,18 +40,18 @@ def test_plain_lines_come_now_and_then():
 
 
 def test_terminal_line_is_redrawn(monkeypatch):
-    monkeypatch.setenv('COLUMNS', '60')
+    monkeypatch.setenv('COLUMNS', '70')
     stream, clock = Terminal(), Clock()
     with Progress('sample', 100, stream=stream, clock=clock) as progress:
         for done in (25, 50, 100):
             clock.now += 5
             progress.update(done)
     start, first, second, last = stream.getvalue().split('\r')[1:]
-    assert start == 'sample ····················   0%  0/100  compiling …\033[K'
+    assert start == 'sample ····················   0%  0/100  compiling, first batch …\033[K'
     assert first == 'sample █████···············  25%  25/100\033[K'
     assert second.startswith('sample ██████████··········  50%  50/100  5 images/s  0:10')
     assert last.endswith('\n') and '100%' in last
-    assert all(len(line.split('\033')[0]) < 60 for line in (first, second, last))
+    assert all(len(line.split('\033')[0]) < 70 for line in (start, first, second, last))
 
 
 def test_resumed_run_shows_its_own_speed():
@@ -61,7 +61,7 @@ def test_resumed_run_shows_its_own_speed():
             clock.now += 1
             progress.update(step)
     lines = stream.getvalue().splitlines()
-    assert lines[0] == 'train  89%  890/1,000  compiling …'
+    assert lines[0] == 'train  89%  890/1,000  compiling, first batch …'
     assert lines[-1] == 'train  91%  910/1,000  10 images/s  0:09 left'
 
 

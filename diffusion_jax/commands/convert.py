@@ -42,6 +42,25 @@ SOURCE is
   a folder of training:
       diffusion-jax convert runs/digits/diffusion --out digits.safetensors"""
 
+# The config of the experiment that a released model is of.
+EXPERIMENTS = {
+    '64x64_diffusion': 'imagenet64',
+    '128x128_diffusion': 'imagenet128',
+    '256x256_diffusion': 'imagenet256',
+    '256x256_diffusion_uncond': 'imagenet256_uncond',
+    '512x512_diffusion': 'imagenet512',
+    '64_256_upsampler': 'upsample_64_256',
+    '128_512_upsampler': 'upsample_128_512',
+    'lsun_bedroom': 'lsun_bedroom',
+    'lsun_cat': 'lsun_cat',
+    'lsun_horse': 'lsun_horse',
+    'lsun_horse_nodropout': 'lsun_horse',
+    '64x64_classifier': 'imagenet64',
+    '128x128_classifier': 'imagenet128',
+    '256x256_classifier': 'imagenet256',
+    '512x512_classifier': 'imagenet512',
+}
+
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command with its arguments, its name first; returns the exit code.
@@ -59,9 +78,10 @@ def main(argv: Sequence[str]) -> int:
     print(f'{source}: {what}; {len(leaves)} arrays, {sum(map(np.size, leaves)):,} parameters')
     print(f'{args.out}: written, {Path(args.out).stat().st_size / 1e6:,.1f} MB')
     kind = DIFFUSION if isinstance(weights.network, UNetConfig) else CLASSIFIER
+    config = f'configs/{EXPERIMENTS[weights.name]}.py' if weights.name else 'CONFIG'
     print(
-        'use it with the config of its experiment: '
-        f'python -m diffusion_jax.main --config=CONFIG --config.pretrained.{kind}={args.out}'
+        f'use it: python -m diffusion_jax.main --config={config} --stage=sample '
+        f'--config.pretrained.{kind}={args.out}'
     )
     return 0
 
@@ -120,6 +140,8 @@ def _from_training(folder: Path, ema_rate: float | None) -> tuple[Weights, str]:
 
 def _from_torch(source: Path, args: argparse.Namespace) -> tuple[Weights, str]:
     """The weights in a .pt file, and in words which they are."""
+    if source.suffix == '.safetensors':
+        raise UserError(f'{source}: is converted already')
     state = read_state(source)
     shapes = {key: array.shape for key, array in state.items()}
     if args.config:
@@ -133,7 +155,7 @@ def _from_torch(source: Path, args: argparse.Namespace) -> tuple[Weights, str]:
     except UserError as error:
         raise UserError(
             f'{source}: is not {what}: {error}; {resembling(shapes)}; '
-            'give the name or the config of its network'
+            'give the right name, the config of its network, or the whole file'
         ) from error
 
 

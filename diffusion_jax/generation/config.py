@@ -25,7 +25,7 @@ class SampleConfig:
         scale: s of classifier guidance; 0 does without the classifier.
         clip: x_0 is clamped to [−1, 1] in every step, before guidance.
         labels: 'balanced' (image i is of class i mod K) or 'random'.
-        classes: only these; () is all of the data set's.
+        classes: only these, in turn or at random as `labels` says; () is all of the data set's.
         ema_rate: which average of the diffusion model's parameters is used; 0 is the parameters themselves.
         classifier_ema_rate: the same for the classifier.
         base_samples: of an upsampler, the file of samples that it enlarges, such as
@@ -77,6 +77,8 @@ def check_sample(config: SampleConfig, num_classes: int) -> None:
 
 def check_respacing(diffusion: DiffusionConfig, respacing: str) -> None:
     """Raises UserError unless the process has such steps."""
+    if not isinstance(respacing, str):
+        raise UserError(f"respacing is {respacing!r}; give a text such as '250' or 'ddim25'")
     try:
         schedule_of(diffusion, respacing)
     except ValueError as error:

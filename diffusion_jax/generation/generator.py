@@ -79,7 +79,8 @@ class Generator:
             scale: of guidance, one for all images or one for each; by default likewise.
             eta: of DDIM; 0 is deterministic.
             clip: clamps x_0 to [−1, 1] in every step, before guidance.
-            low_res: uint8 [num_images, h, w, C], needed by an upsampler.
+            low_res: uint8 [num_images, h, w, C], needed by an upsampler; of the size that it was trained to
+                enlarge, which its weights do not say.
             x_T: float32 [num_images, H, W, C], the noise to start from instead of the seed's.
 
         Raises:
@@ -142,7 +143,7 @@ class Generator:
             raise UserError(f'low_res {problem}')
         if low_res is None:
             return None
-        size = np.shape(low_res)[1:3]  # weights do not say from which size they were trained to enlarge
+        size = np.shape(low_res)[1:3] if np.ndim(low_res) == 4 else ('h', 'w')
         return check_array('low_res', low_res, (num_images, *size, self.unet.image_channels), np.uint8)
 
     def _put(self, rows: dict[str, np.ndarray | None]) -> dict[str, jax.Array | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from diffusion_jax.errors import UserError
-from diffusion_jax.interruption import Interrupted
+from diffusion_jax.interruption import Interrupted, attentive
 from diffusion_jax.report import Progress
 from diffusion_jax.workdir import atomic_file, write_npz
 
@@ -47,7 +48,8 @@ def draw_samples(
                     f'{directory}: stopped after {done} of {num_samples} samples, which are saved'
                 )
             count = min(batch_size, num_samples - done)
-            images, labels = draw(np.arange(done, done + batch_size))
+            index = np.arange(done, done + batch_size)
+            images, labels = attentive(functools.partial(draw, index))
             write_npz(path, arr_0=images[:count], arr_1=labels[:count].astype(np.int64))
             progress.update(done + count)
         parts.append(path)

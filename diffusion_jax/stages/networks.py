@@ -55,10 +55,7 @@ def network_stamp(run: Run, name: str) -> dict[str, Any]:
         return {'weights': header.name, 'digest': header.digest}
     step = latest_step(path / CHECKPOINTS)
     if step is None:
-        raise UserError(
-            f'{path / CHECKPOINTS}: no checkpoint of the {name}; run the stage {STAGES[name]} first, or set '
-            f'config.pretrained.{name} to a folder such as runs/digits/{name} or to a file of weights'
-        )
+        raise _missing(path, name)
     inside = path.is_relative_to(run.workdir)
     settings = zlib.crc32(json.dumps(read_stamp(path), sort_keys=True).encode())
     folder = str(path.relative_to(run.workdir) if inside else path)
@@ -82,8 +79,11 @@ def load_network(run: Run, name: str) -> Params:
 
 def check_network(run: Run, name: str) -> None:
     """UserError where sampling could not load what training does not make."""
+    path = network_path(run, name)
+    if not _is_file(path) and latest_step(path / CHECKPOINTS) is None:
+        raise _missing(path, name)
     network, ema_rate = _wanted(run.experiment, name)
-    check_stored(network_path(run, name), network, run.experiment.diffusion, ema_rate)
+    check_stored(path, network, run.experiment.diffusion, ema_rate)
 
 
 def describe_stored(path: Path) -> Weights:
@@ -111,7 +111,9 @@ def check_stored(path: Path, network: Network, process: DiffusionConfig, ema_rat
     wrong = differences(describe_network(stored.network), describe_network(network))
     wrong += differences(stored.process, wanted.process)
     if wrong:
-        raise UserError(f'{path}: of another network: {"; ".join(wrong)}')
+        classes_only = len(wrong) == 1 and wrong[0].startswith('num_classes')
+        hint = '; to fine-tune it for these classes, name the stage of its training' if classes_only else ''
+        raise UserError(f'{path}: of another network: {"; ".join(wrong)}{hint}')
     if not _is_file(path):
         check_checkpoint(path / CHECKPOINTS, network, ema_rate)
 
@@ -124,6 +126,14 @@ def load_stored(
         return jax.device_put(load_weights(path).params, sharding), ''
     params, step = load_params(path / CHECKPOINTS, network, ema_rate, sharding)
     return params, f', step {step}'
+
+
+def _missing(path: Path, name: str) -> UserError:
+    unguided = '; or sample unguided, config.sample.scale=0' if name == CLASSIFIER else ''
+    return UserError(
+        f'{path / CHECKPOINTS}: no checkpoint of the {name}; set config.pretrained.{name} to a file of '
+        f'weights or a folder such as runs/digits/{name}, or run the stage {STAGES[name]} first{unguided}'
+    )
 
 
 def _is_file(path: Path) -> bool:

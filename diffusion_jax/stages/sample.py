@@ -109,6 +109,8 @@ def sample_inputs(run: Run) -> Inputs:
     if not run.experiment.unet.low_res:
         return lambda index: (np.asarray(make_labels(config, data.num_classes, index)), None)
     images, labels = load_base(run)
+    if len(images) < config.num_samples:
+        logger.info('%d base samples for %d images: they are used again', len(images), config.num_samples)
     return lambda index: (labels[index % len(images)], images[index % len(images)])
 
 

@@ -122,6 +122,8 @@ def _read_metadata(path: str | Path) -> tuple[Weights, dict[str, int]]:
     remedy = 'give a file that `diffusion-jax convert` wrote'
     if Path(path).is_dir():
         raise UserError(f'{path}: is a folder; `diffusion-jax convert {path} --out FILE` makes a file of it')
+    if Path(path).suffix in ('.pt', '.pth'):
+        raise UserError(f'{path}: is a file of PyTorch; convert it first, see `diffusion-jax convert --help`')
     try:
         with safe_open(path, 'numpy') as file:
             metadata = file.metadata() or {}

@@ -131,6 +131,8 @@ class Resemblance(NamedTuple):
     def __str__(self) -> str:
         if not self.names:
             return 'it resembles no released model'
+        if self.exact:
+            return f'it is {" = ".join(self.names)}'
         return f'it resembles {" = ".join(self.names)}: {self.equal} of {self.total} arrays are the same'
 
 

@@ -66,7 +66,7 @@ def test_a_released_model_goes_in_and_out(tmp_path, capsys, name):
     assert run(convert, *filter(None, [name]), 'model.pt', '--out', out) == 0
     printed = capsys.readouterr().out
     assert 'model.pt: 128x128_classifier; 221 arrays, 42,568,040 parameters' in printed
-    assert f'--config.pretrained.classifier={out}' in printed
+    assert f'configs/imagenet128.py --stage=sample --config.pretrained.classifier={out}' in printed
     weights = read_header(out)
     assert weights.network == RELEASED['128x128_classifier'].network
     assert (weights.diffusion.schedule, weights.name) == ('linear', '128x128_classifier')
@@ -115,8 +115,8 @@ def test_other_networks_have_a_config(tmp_path, capsys, kind):
             [],
             'is not 128x128_classifier: .*fc.bias: nothing expected.*128x128_classifier: 221 of 222',
         ),
-        ({}, ['256x256_classifier'], 'is not 256x256_classifier: .*resembles 128x128_classifier: 221 of 221'),
-        ({}, [f'--config={DIGITS}'], 'is not the diffusion of .*digits.py.*128x128_classifier: 221 of 221'),
+        ({}, ['256x256_classifier'], 'is not 256x256_classifier: .*it is 128x128_classifier'),
+        ({}, [f'--config={DIGITS}'], 'is not the diffusion of .*digits.py.*it is 128x128_classifier'),
     ],
 )
 def test_another_network_is_named_and_what_it_resembles(tmp_path, change, arguments, message):
@@ -222,3 +222,14 @@ def test_exported_classifiers_and_upsamplers_come_back(tmp_path):
         save_weights(tmp_path / 'in', Weights(network, from_reference(network, state), DIFFUSION))
         assert run(export, tmp_path / 'in', '--out', 'out.pt') == 0
         assert all(np.array_equal(TORCH_FILES['out.pt'][key], state[key]) for key in state)
+
+
+def test_every_released_model_has_a_config():
+    assert set(convert.EXPERIMENTS) == set(RELEASED)
+    for name in set(convert.EXPERIMENTS.values()):
+        assert (DIGITS.parent / f'{name}.py').is_file()
+
+
+def test_what_is_converted_already_is_not_converted(tmp_path):
+    with pytest.raises(UserError, match='is converted already'):
+        run(convert, tmp_path / 'model.safetensors', '--out', tmp_path / 'out')

@@ -84,6 +84,7 @@ def test_inversion_is_undone_by_ddim(model):
         ({'y': 3, 'scale': [1, 2, 3]}, 'scale is .* for each of the 2 images'),
         ({'y': 3, 'sampler': 'euler'}, "sampler is 'euler'"),
         ({'y': 3, 'respacing': '101'}, "respacing is '101'"),
+        ({'y': 3, 'respacing': 25}, 'respacing is 25; give a text such as'),
         ({'y': 3, 'seed': -1}, 'seed is -1'),
         ({'y': 3, 'x_T': np.zeros((2, 4, 4, 1))}, r'x_T is float64 \(2, 4, 4, 1\); it must be float32'),
         ({'y': 3, 'low_res': np.zeros((2, 4, 4, 1), np.uint8)}, 'low_res is of no use here'),

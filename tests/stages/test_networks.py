@@ -86,7 +86,10 @@ def test_another_file_makes_other_samples(files, tmp_path):
     [
         ({'diffusion': 'classifier'}, 'holds a classifier, not a diffusion model'),
         ({'diffusion': 'linear'}, 'schedule is linear there and cosine in the config'),
-        ({'diffusion': 'diffusion', 'classifier': 'seven'}, 'num_classes is 7 there and 10 in the config'),
+        (
+            {'diffusion': 'diffusion', 'classifier': 'seven'},
+            'num_classes is 7 there and 10 in the config; to fine-tune it for these classes, name the stage',
+        ),
         ({'diffusion': 'diffusion', 'classifier': 'classifier_linear'}, 'schedule is linear there'),
         ({'diffusion': 'diffusion', 'classifier': 'diffusion'}, 'holds a diffusion model, not a classifier'),
     ],

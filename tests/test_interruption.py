@@ -1,0 +1,43 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from diffusion_jax.interruption import attentive, stop_requests
+
+
+def test_a_signal_is_heard_while_a_call_is_under_way(capsys):
+    """The call ends only when the signal has been heard."""
+
+    def call():
+        assert threading.current_thread() is not threading.main_thread()
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not stop():
+            time.sleep(0.01)
+        return 'done'
+
+    with stop_requests() as stop:
+        assert attentive(call) == 'done'
+    assert 'stopping as soon as' in capsys.readouterr().err
+
+
+SLEEPER = """
+import time
+from diffusion_jax.interruption import attentive, stop_requests
+with stop_requests():
+    print('ready', flush=True)
+    attentive(lambda: time.sleep(600))
+"""
+
+
+def test_the_second_signal_ends_the_program_at_once():
+    with subprocess.Popen(
+        [sys.executable, '-c', SLEEPER], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as run:
+        assert run.stdout.readline() == b'ready\n'
+        run.send_signal(signal.SIGINT)
+        assert run.stderr.readline() == b'\n' and b'once more' in run.stderr.readline()
+        run.send_signal(signal.SIGINT)
+        assert run.wait(timeout=60) == 130
