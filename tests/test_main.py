@@ -179,6 +179,7 @@ def test_training_is_extended(finished, tmp_path):
     assert (tmp_path / 'copy' / 'samples' / 'classifier.step=5' / 'samples.npz').exists()
 
 
+@pytest.mark.slow  # test_paper_configs.py goes most of this way in the fast tier
 def test_a_folder_of_images(tmp_path):
     """A class-conditional DDPM of one's own pictures: two classes, RGB, not square."""
     rng = np.random.default_rng(0)

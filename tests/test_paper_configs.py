@@ -46,7 +46,7 @@ RECIPES = {
 }
 # One of each kind; the others take the same way through the program.
 FAST = ('imagenet256', 'lsun_cat', 'upsample_64_256')
-SIDE, LOW = 8, 4
+SIZE, LOW = (8, 16), (4, 8)  # height and width
 
 
 def test_every_config_of_the_paper_is_there():
@@ -118,7 +118,7 @@ def images(tmp_path_factory):
             folder = root / split / label
             folder.mkdir(parents=True)
             for i in range(count):
-                pixels = rng.integers(0, 256, (SIDE + 2 * i, SIDE + 5, 3), dtype=np.uint8)
+                pixels = rng.integers(0, 256, (SIZE[0] + 2 * i, SIZE[1] + 5, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f'{i}.png')
     return root
 
@@ -135,7 +135,7 @@ def shrunk(name, workdir, images):
     }
     train = {'num_steps': 2, 'batch_size': 8, 'log_every': 1}
     settings = {
-        'data': {'path': images, 'image_size': f'({SIDE},{SIDE})', 'num_workers': 0},
+        'data': {'path': images, 'image_size': str(SIZE), 'num_workers': 2},
         'unet': trunk,
         'train': train,
         'sample': {'respacing': '3', 'num_samples': 8, 'batch_size': 8},
@@ -143,7 +143,7 @@ def shrunk(name, workdir, images):
     if config['data']['num_classes'] > 1:
         settings['data']['num_classes'] = 3
     if config['data']['low_res_size']:
-        settings['data']['low_res_size'] = f'({LOW},{LOW})'
+        settings['data']['low_res_size'] = str(LOW)
         settings['sample']['base_samples'] = workdir.parent / 'base.npz'
         settings['train']['sample_every'] = 2
     if 'classifier' in config:
@@ -162,14 +162,14 @@ def shrunk(name, workdir, images):
 )
 def test_two_steps_of_everything_on_a_small_scale(name, images, tmp_path, capfd):
     rng = np.random.default_rng(1)
-    base = rng.integers(0, 256, (5, LOW, LOW, 3), dtype=np.uint8)
+    base = rng.integers(0, 256, (5, *LOW, 3), dtype=np.uint8)
     np.savez(tmp_path / 'base.npz', arr_0=base, arr_1=np.array([2, 1, 0, 1, 2]))
     workdir = tmp_path / 'run'
     command = shrunk(name, workdir, images)
     assert main.main(command) == 0
     assert losses(workdir / 'diffusion') == 2
     with np.load(workdir / 'samples' / 'samples.npz') as samples:
-        assert samples['arr_0'].shape == (8, SIDE, SIDE, 3)
+        assert samples['arr_0'].shape == (8, *SIZE, 3)
         labels = samples['arr_1']
     if name.startswith('imagenet'):
         assert losses(workdir / 'classifier') == 2
@@ -180,9 +180,9 @@ def test_two_steps_of_everything_on_a_small_scale(name, images, tmp_path, capfd)
     if name.startswith('upsample'):
         np.testing.assert_array_equal(labels, [2, 1, 0, 1, 2, 2, 1, 0])
         assert (workdir / 'diffusion' / 'grids' / 'step_00000002.png').exists()
-        other = [flag.replace(f'low_res_size=({LOW},{LOW})', f'low_res_size=({LOW},2)') for flag in command]
+        other = [flag.replace(f'low_res_size={LOW}', 'low_res_size=(4, 4)') for flag in command]
         assert main.main([*other, '--stage=train']) == 2
-        assert f'data.low_res_size: had [{LOW}, {LOW}]' in capfd.readouterr().err
+        assert 'data.low_res_size: had [4, 8], now [4, 4]' in capfd.readouterr().err
 
 
 def losses(directory):
