@@ -21,16 +21,17 @@ class Interrupted(Exception):
 def stop_requests() -> Iterator[Callable[[], bool]]:
     """A function that says whether SIGINT or SIGTERM has come.
 
-    A second signal ends the program at once: what is on disk is whole at any moment.
+    A SIGINT after that ends the program at once: what is on disk is whole at any moment. Another SIGTERM does
+    not: schedulers may repeat theirs while a checkpoint is written.
     """
     received = []
 
     def remember(number: int, frame: object) -> None:
-        if received:
+        if received and number == signal.SIGINT:
             os._exit(130)  # an exception would wait for what JAX computes
         received.append(number)
         print(
-            '\nstopping as soon as what is under way is saved; once more ends it at once …',
+            '\nstopping as soon as what is under way is saved; Ctrl-C now ends it at once …',
             file=sys.stderr,
             flush=True,
         )

@@ -13,14 +13,15 @@ def test_a_signal_is_heard_while_a_call_is_under_way(capsys):
 
     def call():
         assert threading.current_thread() is not threading.main_thread()
-        os.kill(os.getpid(), signal.SIGTERM)
-        while not stop():
-            time.sleep(0.01)
+        for _ in range(2):  # schedulers repeat themselves
+            os.kill(os.getpid(), signal.SIGTERM)
+            while not stop():
+                time.sleep(0.01)
         return 'done'
 
     with stop_requests() as stop:
         assert attentive(call) == 'done'
-    assert 'stopping as soon as' in capsys.readouterr().err
+    assert capsys.readouterr().err.count('stopping as soon as') == 2
 
 
 SLEEPER = """
@@ -32,12 +33,12 @@ with stop_requests():
 """
 
 
-def test_the_second_signal_ends_the_program_at_once():
+def test_ctrl_c_after_a_signal_ends_the_program_at_once():
     with subprocess.Popen(
         [sys.executable, '-c', SLEEPER], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as run:
         assert run.stdout.readline() == b'ready\n'
         run.send_signal(signal.SIGINT)
-        assert run.stderr.readline() == b'\n' and b'once more' in run.stderr.readline()
+        assert run.stderr.readline() == b'\n' and b'ends it at once' in run.stderr.readline()
         run.send_signal(signal.SIGINT)
         assert run.wait(timeout=60) == 130
