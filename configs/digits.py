@@ -58,6 +58,7 @@ def get_config() -> ConfigDict:
             'num_samples': 1000,
             'batch_size': 256,
             'ema_rate': 0.995,
+            'npz': True,
             'unguided': True,
         },
         evaluate={'judge': 'digits_svm', 'required_agreement': 0.95},

@@ -7,7 +7,8 @@ Sample: python -m diffusion_jax.main --config=configs/imagenet128.py --stage=sam
 Train: the same without --stage and --config.pretrained; ImageNet as a folder, see `recipes.imagenet`. The
     paper took 4,360,000 steps of 256 images, 530 days of a V100 with the classifier; 450,000 steps (63
     days) gave FID 5.67.
-Evaluate: 50,000 samples, random labels, against VIRTUAL_imagenet128_labeled.npz.
+Evaluate: --stage=evaluate; 50,000 samples, random labels, against VIRTUAL_imagenet128_labeled.npz and with
+    inception.safetensors, both in the working folder or as config.evaluate.reference and .inception say.
 Expect (paper, table 5; FID/sFID/precision/recall): 2.97/5.09/.78/.59 with DDPM-250, 5.98/7.04/.78/.51 with
     DDIM-25; unguided 5.91/5.09/.70/.65.
 """
@@ -28,4 +29,5 @@ def get_config() -> ConfigDict:
         train=recipes.diffusion_training(4_360_000),
         train_classifier=recipes.classifier_training(300_000),
         sample=recipes.sampling('128x128_diffusion', batch_size=64),
+        evaluate=recipes.evaluation('imagenet128_labeled'),
     )

@@ -8,7 +8,8 @@ Sample: python -m diffusion_jax.main --config=configs/imagenet256.py --stage=sam
 Train: the same without --stage and --config.pretrained; ImageNet as a folder, see `recipes.imagenet`. The
     paper took 1,980,000 steps of 256 images, 962 days of a V100 with the classifier; 750,000 steps (393
     days) gave FID 6.49.
-Evaluate: 50,000 samples, random labels, against VIRTUAL_imagenet256_labeled.npz.
+Evaluate: --stage=evaluate; 50,000 samples, random labels, against VIRTUAL_imagenet256_labeled.npz and with
+    inception.safetensors, both in the working folder or as config.evaluate.reference and .inception say.
 Expect (paper, tables 4 and 5; FID/sFID/IS/precision/recall): 4.59/5.25/186.70/.82/.52 with DDPM-250,
     unguided 10.94/6.02/100.98/.69/.63; 5.44/5.32/-/.81/.49 with DDIM-25.
 """
@@ -29,4 +30,5 @@ def get_config() -> ConfigDict:
         train=recipes.diffusion_training(1_980_000),
         train_classifier=recipes.classifier_training(500_000),
         sample=recipes.sampling('256x256_diffusion'),
+        evaluate=recipes.evaluation('imagenet256_labeled'),
     )

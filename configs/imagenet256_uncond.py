@@ -6,7 +6,8 @@ Sample: python -m diffusion_jax.main --config=configs/imagenet256_uncond.py --st
             --config.sample.num_samples=16 --config.sample.classes=207,388
 Train: the same without --stage and --config.pretrained; ImageNet as a folder, see `recipes.imagenet`. The
     paper took 2,000,000 steps of 256 images.
-Evaluate: 50,000 samples, random labels, against VIRTUAL_imagenet256_labeled.npz.
+Evaluate: --stage=evaluate; 50,000 samples, random labels, against VIRTUAL_imagenet256_labeled.npz and with
+    inception.safetensors, both in the working folder or as config.evaluate.reference and .inception say.
 Expect (paper, table 4; DDPM-250; FID/sFID/IS/precision/recall): 12.00/10.40/95.41/.76/.44 at the scale 10
     that is set here, 33.03/6.99/32.92/.56/.65 at scale 1, 26.21/6.35/39.70/.61/.63 unguided.
 """
@@ -27,4 +28,5 @@ def get_config() -> ConfigDict:
         train=recipes.diffusion_training(2_000_000),
         train_classifier=recipes.classifier_training(500_000),
         sample=recipes.sampling('256x256_diffusion_uncond'),
+        evaluate=recipes.evaluation('imagenet256_labeled'),
     )

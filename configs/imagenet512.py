@@ -6,7 +6,8 @@ Sample: python -m diffusion_jax.main --config=configs/imagenet512.py --stage=sam
     With 25 steps: --config.sample.sampler=ddim --config.sample.respacing=ddim25 --config.sample.scale=9
 Train: the same without --stage and --config.pretrained; ImageNet as a folder, see `recipes.imagenet`. The
     paper took 1,940,000 steps of 256 images.
-Evaluate: 50,000 samples, random labels, against VIRTUAL_imagenet512.npz.
+Evaluate: --stage=evaluate; 50,000 samples, random labels, against VIRTUAL_imagenet512.npz and with
+    inception.safetensors, both in the working folder or as config.evaluate.reference and .inception say.
 Expect (paper, table 6; FID/sFID/IS/precision/recall): 7.72/6.57/172.71/.87/.42 with DDPM-250, unguided
     23.24/10.19/58.06/.73/.60; 8.41/9.67/-/.83/.47 with DDIM-25.
 
@@ -29,4 +30,5 @@ def get_config() -> ConfigDict:
         train=recipes.diffusion_training(1_940_000),
         train_classifier=recipes.classifier_training(500_000),
         sample=recipes.sampling('512x512_diffusion', batch_size=16),
+        evaluate=recipes.evaluation('imagenet512'),
     )

@@ -5,7 +5,8 @@ Sample: python -m diffusion_jax.main --config=configs/lsun_cat.py --stage=sample
     The best 250 steps that the paper found (table 15): --config.sample.respacing=90,60,60,20,20
 Train: the same without --stage and --config.pretrained; the images of the category in lsun/cat/. The paper
     took 200,000 steps of 256 images, 92 days of a V100.
-Evaluate: 50,000 samples against VIRTUAL_lsun_cat256.npz.
+Evaluate: --stage=evaluate; 50,000 samples against VIRTUAL_lsun_cat256.npz and with
+    inception.safetensors, both in the working folder or as config.evaluate.reference and .inception say.
 Expect (paper, tables 5 and 15; FID/sFID/precision/recall): 5.57/6.69/.63/.52 with all 1,000 steps; FID 5.94
     with 90,60,60,20,20 and 7.03 with 250 evenly spaced ones.
 """
@@ -24,4 +25,5 @@ def get_config() -> ConfigDict:
         unet=recipes.unet('lsun_cat'),
         train=recipes.diffusion_training(200_000),
         sample=recipes.sampling('lsun_cat'),
+        evaluate=recipes.evaluation('lsun_cat256'),
     )

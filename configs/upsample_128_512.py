@@ -3,11 +3,12 @@ configs/imagenet128.py.
 
 Sample: python -m diffusion_jax.main --config=configs/upsample_128_512.py --stage=sample \\
             --config.pretrained.diffusion=128_512_upsampler.safetensors \\
-            --config.sample.base_samples=runs/imagenet128/samples/samples.npz --config.sample.num_samples=16
+            --config.sample.base_samples=runs/imagenet128/samples --config.sample.num_samples=16
     DDIM serves too: --config.sample.sampler=ddim --config.sample.respacing=ddim25
 Train: python -m diffusion_jax.main --config=configs/upsample_128_512.py --stage=train
     ImageNet as a folder, see `recipes.imagenet`. The paper took 1,050,000 steps of 256 images.
-Evaluate: 50,000 samples against VIRTUAL_imagenet512.npz.
+Evaluate: --stage=evaluate; 50,000 samples against VIRTUAL_imagenet512.npz and with
+    inception.safetensors, both in the working folder or as config.evaluate.reference and .inception say.
 Expect (paper, table 6; FID/sFID/IS/precision/recall by the steps of base model and upsampler): from guided
     base samples 3.85/5.86/221.72/.84/.53 with 250 and 250, 4.11/9.57/219.29/.83/.55 with 250 and 25,
     5.96/12.10/187.87/.81/.54 with 25 and 25; from unguided ones 9.96/5.62/121.78/.75/.64. The upsampler
@@ -31,4 +32,5 @@ def get_config() -> ConfigDict:
         unet=recipes.unet('128_512_upsampler'),
         train=recipes.diffusion_training(1_050_000),
         sample=recipes.sampling('128_512_upsampler', batch_size=16),
+        evaluate=recipes.evaluation('imagenet512'),
     )

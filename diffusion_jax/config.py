@@ -19,14 +19,20 @@ from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.config import EvaluateConfig, check_evaluate
-from diffusion_jax.generation.config import SampleConfig, check_respacing, check_sample
+from diffusion_jax.generation.config import (
+    LikelihoodConfig,
+    SampleConfig,
+    check_likelihood,
+    check_respacing,
+    check_sample,
+)
 from diffusion_jax.models import ClassifierConfig, UNetConfig, check_classifier, check_unet
 from diffusion_jax.models.config import DERIVED
 from diffusion_jax.settings import not_none, read_section, read_value
 from diffusion_jax.sharding import MeshConfig
 from diffusion_jax.training.config import TrainConfig, check_train
 
-STAGES = ('train', 'train_classifier', 'sample', 'evaluate')
+STAGES = ('train', 'train_classifier', 'sample', 'evaluate', 'likelihood')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +62,7 @@ class Experiment:
     train_classifier: TrainConfig | None = None
     sample: SampleConfig = SampleConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    likelihood: LikelihoodConfig = LikelihoodConfig()
     pretrained: Pretrained = Pretrained()
     mesh: MeshConfig = MeshConfig()
     seed: int = 0
@@ -153,6 +160,8 @@ def _check(experiment: Experiment) -> None:
     in_section('sample', check_sample, sample, data.num_classes)
     in_section('sample', check_respacing, experiment.diffusion, sample.respacing)
     in_section('evaluate', check_evaluate, experiment.evaluate)
+    in_section('likelihood', check_likelihood, experiment.likelihood)
+    in_section('likelihood', check_respacing, experiment.diffusion, experiment.likelihood.respacing)
     for network, rate, training in (
         ('diffusion', sample.ema_rate, experiment.train),
         ('classifier', sample.classifier_ema_rate, experiment.train_classifier),

@@ -7,6 +7,7 @@ where it stopped: to resume, give the same command again.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import sys
@@ -23,15 +24,17 @@ from ml_collections import config_flags
 from diffusion_jax.config import STAGES, Experiment, check_stages, read_experiment
 from diffusion_jax.errors import CheckFailed, UserError
 from diffusion_jax.interruption import Interrupted, stop_requests
-from diffusion_jax.sharding import make_mesh
-from diffusion_jax.stages import evaluate, networks, sample, train, train_classifier
+from diffusion_jax.sharding import make_mesh, wait_for_all_hosts
+from diffusion_jax.stages import evaluate, likelihood, networks, sample, train, train_classifier
 from diffusion_jax.stages.inputs import check_inputs
 from diffusion_jax.stages.run import Run
 from diffusion_jax.workdir import lock
 
 logger = logging.getLogger('diffusion_jax')
 
-MODULES: dict[str, ModuleType] = dict(zip(STAGES, (train, train_classifier, sample, evaluate), strict=True))
+MODULES: dict[str, ModuleType] = dict(
+    zip(STAGES, (train, train_classifier, sample, evaluate, likelihood), strict=True)
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -112,14 +115,17 @@ def run_experiment(experiment: Experiment, workdir: Path, stages: Sequence[str] 
     """Runs the named stages, by default those of the experiment, in one working directory."""
     check_stages(experiment, stages, '--stage')
     mesh = make_mesh(experiment.mesh.data, experiment.mesh.fsdp)
-    with lock(workdir), stop_requests() as stop:
+    first_host = jax.process_index() == 0
+    with lock(workdir) if first_host else contextlib.nullcontext(), stop_requests() as stop:
         run = Run(experiment, workdir.absolute(), mesh, stop)
         given = [stage for name, stage in networks.STAGES.items() if getattr(experiment.pretrained, name)]
         planned = list(stages) or [stage for stage in experiment.stages if stage not in given]
         check_inputs(run, planned)
         logger.info('%d %s device(s), results in %s', mesh.size, jax.default_backend(), workdir)
         for stage in planned:
-            if MODULES[stage].complete(run):
+            complete = MODULES[stage].complete(run)
+            wait_for_all_hosts(f'{stage}: looked at')  # before any of them changes what the others look at
+            if complete:
                 logger.info('%s: complete already', stage)
             else:
                 MODULES[stage].main(run)

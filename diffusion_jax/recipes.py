@@ -96,3 +96,9 @@ def sampling(name: str, **changes: Any) -> Section:
         'batch_size': 32,
         'labels': 'random',
     } | changes
+
+
+def evaluation(reference: str) -> Section:
+    """Against one of the authors' reference files; the weights of Inception are those that
+    `diffusion-jax convert-inception` writes."""
+    return {'inception': 'inception.safetensors', 'reference': f'VIRTUAL_{reference}.npz'}

@@ -7,7 +7,9 @@ import dataclasses
 import fcntl
 import json
 import os
+import re
 import socket
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -117,6 +119,21 @@ def check_stamp(directory: str | Path, stamp: Mapping[str, Any]) -> None:
         raise UserError(
             f'{directory}: made with other settings ({changes}); restore them or choose another folder'
         )
+
+
+def results_directory(base: Path, section: str, stamp: Mapping[str, Any]) -> Path:
+    """`base` for the first results of a kind; for any other ones a folder in it that is named after what
+    differs from the first, such as samples/scale=2.0: of the config's section, or else of anything."""
+    first = read_stamp(base)
+    if first is None:
+        return base
+    difference = stamp_difference(first, stamp)
+    prefix = f'{section}.'
+    settings = {key: new for key, (_, new) in difference.items() if key.startswith(prefix)}
+    settings = settings or {key: new for key, (_, new) in difference.items()}
+    text = ','.join(f'{key.removeprefix(prefix)}={value}' for key, value in settings.items())
+    text = re.sub(r'[^\w=.,-]+', '-', text.replace('[', '').replace(']', '').replace(', ', '+'))
+    return base / (text if len(text) <= 80 else f'{text[:70]}-{zlib.crc32(text.encode()):08x}')
 
 
 def stamp_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -97,7 +97,8 @@ def test_all_that_a_run_leaves(finished):
     with np.load(finished / 'samples' / 'samples.npz') as samples:
         assert samples['arr_0'].shape == (20, 8, 8, 1) and samples['arr_0'].dtype == np.uint8
         np.testing.assert_array_equal(samples['arr_1'], np.arange(20) % 10)
-    assert not list(finished.glob('**/shards'))
+    shards = sorted(path.name for path in (finished / 'samples' / 'shards').iterdir())
+    assert shards == ['00000000-00000016.npz', '00000016-00000020.npz']
     grid = Image.open(finished / 'samples' / 'grid.png')
     assert grid.height > 10 * 48 and grid.width > 2 * 48
 
@@ -377,7 +378,8 @@ def test_a_name_keeps_what_it_holds(finished, capfd):
 
 
 def test_damaged_files_are_named(finished, tmp_path, capfd):
-    for name in ('samples/samples.npz', 'samples/stamp.json', 'diffusion/metrics.jsonl'):
+    shard = 'samples/shards/00000000-00000016.npz'
+    for name in (shard, 'samples/stamp.json', 'diffusion/metrics.jsonl'):
         copy = tmp_path / name.replace('/', '_')
         shutil.copytree(finished, copy)
         (copy / 'evaluation.json').unlink()

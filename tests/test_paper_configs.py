@@ -15,6 +15,7 @@ from PIL import Image
 
 from diffusion_jax import main, models
 from diffusion_jax.config import read_experiment
+from diffusion_jax.data.stored.samples import open_samples
 from tests.test_config import CONFIGS, load
 
 PAPER = sorted(path.stem for path in CONFIGS.glob('*.py') if path.stem not in ('digits', 'folder'))
@@ -168,9 +169,9 @@ def test_two_steps_of_everything_on_a_small_scale(name, images, tmp_path, capfd)
     command = shrunk(name, workdir, images)
     assert main.main(command) == 0
     assert losses(workdir / 'diffusion') == 2
-    with np.load(workdir / 'samples' / 'samples.npz') as samples:
-        assert samples['arr_0'].shape == (8, *SIZE, 3)
-        labels = samples['arr_1']
+    samples = open_samples(workdir / 'samples')
+    assert samples.take(np.arange(8)).shape == (8, *SIZE, 3)
+    labels = samples.labels
     if name.startswith('imagenet'):
         assert losses(workdir / 'classifier') == 2
         return

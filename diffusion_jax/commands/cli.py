@@ -6,13 +6,20 @@ import sys
 from collections.abc import Callable, Sequence
 
 from diffusion_jax import main as run
-from diffusion_jax.commands import convert, export
+from diffusion_jax.commands import convert, convert_inception, evaluate, export, make_reference
 from diffusion_jax.errors import UserError
+from diffusion_jax.interruption import Interrupted
 
 COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     'run': ('run an experiment: --config=configs/digits.py --workdir=runs/digits', run.main),
     'convert': ('released weights (.pt), or a training of yours, into one file for sampling', convert.main),
     'export': ("such a file into a .pt file that the authors' code loads", export.main),
+    'convert-inception': (
+        "Inception's released weights into one file for evaluation",
+        convert_inception.main,
+    ),
+    'evaluate': ('FID, sFID, Inception score, precision, recall and KID of samples', evaluate.main),
+    'make-reference': ('what samples are compared with, of any images', make_reference.main),
 }
 
 
@@ -25,13 +32,18 @@ def main() -> int:
     if name not in COMMANDS:
         print(f'error: {name}: no such command\n{_usage()}', file=sys.stderr)
         return 2
+    run.set_up_logging()
     try:
         return COMMANDS[name][1]([f'diffusion-jax {name}', *rest])
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
+    except Interrupted as error:
+        print(f'{error}; give the same command to go on', file=sys.stderr)
+        return 130
 
 
 def _usage() -> str:
-    lines = [f'  {name:<10}{text}' for name, (text, _) in COMMANDS.items()]
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f'  {name:<{width}}{text}' for name, (text, _) in COMMANDS.items()]
     return '\n'.join(['usage: diffusion-jax NAME …; diffusion-jax NAME --help tells more of one', *lines])

@@ -59,8 +59,13 @@ def epoch(
 ) -> Iterator[Batch]:
     """All images once, in order; the last batch may be short."""
     dataset = grain.MapDataset.range(len(source)).batch(batch_size)
-    dataset = dataset.map(lambda indices: _load(source, indices, transform, 0, indices))
+    dataset = dataset.map(lambda indices: load_batch(source, indices, transform=transform))
     return iter(dataset.to_iter_dataset(_read_options(num_workers)))
+
+
+def load_batch(source: Source, indices: np.ndarray, *, transform: Transform | None = None) -> Batch:
+    """These images, in this order; the transform draws nothing that differs from call to call."""
+    return _load(source, indices, transform, 0, indices)
 
 
 def _load(

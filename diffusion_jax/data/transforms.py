@@ -98,6 +98,11 @@ def area_downsample(x: jax.Array, size: Size) -> jax.Array:
     return jnp.einsum('iy,byxc,jx->bijc', rows, x, columns, precision='highest')
 
 
+def reduce_images(images: np.ndarray, size: Size) -> np.ndarray:
+    """uint8 [B, H, W, C] to uint8 [B, h, w, C]: images made as small as an upsampler takes them."""
+    return np.asarray(to_uint8(area_downsample(to_float(jnp.asarray(images)), size)))
+
+
 def _box_means(length: int, boxes: int) -> np.ndarray:
     """The averaging matrix, float32 [boxes, length]."""
     start = np.arange(boxes) * length // boxes

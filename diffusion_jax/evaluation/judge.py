@@ -10,7 +10,7 @@ import functools
 import numpy as np
 
 from diffusion_jax.data.sources.digits import digits_source
-from diffusion_jax.evaluation.pixels import pixels
+from diffusion_jax.evaluation.extractors import pixels
 
 
 def judge(images: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Settings of a sampling run."""
+"""Settings of sampling, and of judging images by the model."""
 
 from __future__ import annotations
 
@@ -24,12 +24,14 @@ class SampleConfig:
         eta: of DDIM; 0 is deterministic, 1 as random as DDPM.
         scale: s of classifier guidance; 0 does without the classifier.
         clip: x_0 is clamped to [−1, 1] in every step, before guidance.
-        labels: 'balanced' (image i is of class i mod K) or 'random'.
+        labels: 'balanced' (image i is of class i mod K), 'random', or a file with the labels of image 0, 1, …
+            (.npy, or .npz with arr_1), used again from its start where it has too few.
         classes: only these, in turn or at random as `labels` says; () is all of the data set's.
         ema_rate: which average of the diffusion model's parameters is used; 0 is the parameters themselves.
         classifier_ema_rate: the same for the classifier.
-        base_samples: of an upsampler, the file of samples that it enlarges, such as
-            runs/imagenet64/samples/samples.npz; image i enlarges sample i modulo their number, of its class.
+        base_samples: of an upsampler, the samples that it enlarges: a folder such as
+            runs/imagenet64/samples, or an npz; image i enlarges sample i modulo their number, of its class.
+        npz: also writes samples.npz, all images and labels in one file of the authors' format.
         unguided: beside guided images draw the same ones without guidance, to samples/unguided.
         grid_columns: how many images of each class samples/grid.png shows.
     """
@@ -48,8 +50,13 @@ class SampleConfig:
     ema_rate: float = 0.9999
     classifier_ema_rate: float = 0.0
     base_samples: str = ''
+    npz: bool = False
     unguided: bool = False
     grid_columns: int = 10
+
+    @property
+    def labels_from_file(self) -> bool:
+        return self.labels.endswith(('.npy', '.npz'))
 
     @property
     def guided(self) -> bool:
@@ -60,10 +67,35 @@ class SampleConfig:
         return self.guided and self.unguided
 
 
+@dataclass(frozen=True)
+class LikelihoodConfig:
+    """Of which images the variational bound is computed, and how; the parameters are those of sampling.
+
+    Attributes:
+        split: 'test' or 'train'; images are neither mirrored nor cropped at random.
+        num_images: this many, drawn at random with `seed`, and the same ones first of any number; 0 is all.
+        respacing: the steps of the process that is judged, as in SampleConfig; '' is all.
+        seed: of the noise, one draw for each image and step.
+        clip: x_0 is clamped to [−1, 1] in every step.
+    """
+
+    split: str = 'test'
+    num_images: int = 0
+    batch_size: int = 64
+    respacing: str = ''
+    seed: int = 0
+    clip: bool = True
+
+
 def check_sample(config: SampleConfig, num_classes: int) -> None:
     """Raises UserError for a setting that cannot work."""
     one_of('sampler', config.sampler, SAMPLERS)
-    one_of('labels', config.labels, ('balanced', 'random'))
+    if not config.labels_from_file:
+        one_of('labels', config.labels, ('balanced', 'random', '<a .npy or .npz file>'))
+    elif config.classes:
+        raise UserError(
+            f'classes is {config.classes}; {config.labels} gives every label, leave one of them out'
+        )
     for key in ('num_samples', 'batch_size', 'grid_columns'):
         between(key, getattr(config, key), 1)
     for key in ('eta', 'scale'):
@@ -71,8 +103,18 @@ def check_sample(config: SampleConfig, num_classes: int) -> None:
     between('seed', config.seed, 0, below=2**32)
     for label in config.classes:
         between('classes', label, 0, below=num_classes)
-    if '/' in config.name or config.name.startswith('.') or config.name == 'unguided':
+    if '/' in config.name or config.name.startswith('.') or config.name in ('unguided', 'shards', 'features'):
         raise UserError(f'name is {config.name!r}; it must be a plain folder name')
+
+
+def check_likelihood(config: LikelihoodConfig) -> None:
+    """Raises UserError for a setting that cannot work."""
+    one_of('split', config.split, ('train', 'test'))
+    between('num_images', config.num_images, 0)
+    if config.num_images == 1:
+        raise UserError('num_images is 1; the standard error of the mean needs two')
+    between('batch_size', config.batch_size, 1)
+    between('seed', config.seed, 0, below=2**32)
 
 
 def check_respacing(diffusion: DiffusionConfig, respacing: str) -> None:

@@ -25,6 +25,7 @@ from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation.config import SAMPLERS, check_respacing
 from diffusion_jax.generation.generate import Request, make_generate, make_invert
+from diffusion_jax.generation.likelihood import Judged, make_bound
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig
 from diffusion_jax.models.config import DTYPES
 from diffusion_jax.sharding import make_mesh, put_batch, replicated
@@ -122,6 +123,41 @@ class Generator:
         rows = self._put({'images': images, 'y': self._labels(len(images), y)})
         invert = _compiled(make_invert, self.unet, self.diffusion, respacing, clip)
         return np.asarray(invert(self.params, rows['images'], rows['y']))[: len(images)]
+
+    def bits_per_dimension(
+        self,
+        images: np.ndarray,
+        y: Labels | None = None,
+        *,
+        index: Sequence[int] | np.ndarray | None = None,
+        seed: int = 0,
+        respacing: str = '',
+        clip: bool = True,
+        low_res: np.ndarray | None = None,
+    ) -> dict[str, np.ndarray]:
+        """The variational bound on −log₂ p(x_0) per dimension of uint8 images [B, H, W, C], and its terms.
+
+        Unguided, like the terms of `diffusion.likelihood.bits_per_dimension`, which are returned.
+
+        Args:
+            y: the images' classes, needed by a conditional model.
+            index: [B], which noise of the seed each image gets; by default 0, 1, …
+            respacing: the steps of the process that is judged; '' is all.
+            clip, low_res: see `sample`.
+        """
+        between('seed', seed, 0, below=2**32)
+        check_respacing(self.diffusion, respacing)
+        images = self._images('images', images, len(images), np.uint8)
+        index = np.arange(len(images)) if index is None else index
+        rows = {
+            'index': check_array('index', index, (len(images),), np.int32),
+            'images': images,
+            'y': self.unguided()._labels(len(images), y),
+            'low_res': self._low_res(len(images), low_res),
+        }
+        bound = _compiled(make_bound, self.unet, self.diffusion, respacing, clip)
+        terms = bound(self.params['diffusion'], Judged(seed=jnp.uint32(seed), **self._put(rows)))
+        return {name: np.asarray(term)[: len(images)] for name, term in terms.items()}
 
     def _labels(self, num_images: int, y: Labels | None) -> np.ndarray:
         known = [network.num_classes for network in (self.unet, self.classifier) if network is not None]

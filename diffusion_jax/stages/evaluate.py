@@ -2,38 +2,51 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from diffusion_jax.data.config import DataConfig
-from diffusion_jax.data.pipeline import epoch
-from diffusion_jax.data.sources import make_source
-from diffusion_jax.data.transforms import make_transform
-from diffusion_jax.diffusion.schedules import schedule_of
+from diffusion_jax.data.stored.image_set import ImageSet, file_identity
+from diffusion_jax.data.stored.samples import open_samples
+from diffusion_jax.data.stored.source import open_split
 from diffusion_jax.errors import CheckFailed, UserError
 from diffusion_jax.evaluation import judge
-from diffusion_jax.evaluation.pixels import evaluate_pixels
-from diffusion_jax.generation.shards import load_samples
+from diffusion_jax.evaluation.comparison import Side, compare, features_of, open_side
+from diffusion_jax.evaluation.config import SPLITS
+from diffusion_jax.evaluation.extractors import Extractor, inception_extractor, pixel_extractor
+from diffusion_jax.evaluation.feature_sets import REFERENCE_ROWS, FeatureSet
+from diffusion_jax.evaluation.frechet import frechet_distance
+from diffusion_jax.evaluation.inception.files import load_inception
+from diffusion_jax.evaluation.protocol import protocol, remarks, sampling_protocol, table
+from diffusion_jax.sharding import this_hosts
 from diffusion_jax.stages.run import Run
-from diffusion_jax.stages.sample import SAMPLES_FILE, UNGUIDED, sample_stamp, samples_directory
+from diffusion_jax.stages.sample import UNGUIDED, is_complete, sample_stamp, samples_directory
 from diffusion_jax.workdir import check_stamp, normalise, write_json
 
 logger = logging.getLogger(__name__)
 
+MAX_DIMENSIONS = 3 * 32 * 32  # of pixels: covariances of larger images take minutes and gigabytes
+
 
 def main(run: Run) -> None:
     """Raises CheckFailed, after writing the numbers, where they are below what the config requires."""
+    run = run._replace(mesh=this_hosts(run.mesh))
     stamp = sample_stamp(run)
     samples = samples_directory(run.workdir, run.experiment.sample.name, stamp)
     check_stamp(samples, stamp)
     result = evaluate(run, samples)
     path = _result_path(run)
-    write_json(path, result)
-    logger.info('%s:\n%s', path, summary(result))
+    if jax.process_index() == 0:
+        write_json(path, result)
+    logger.info('%s:\n%s', path, table(result))
+    for remark in result['remarks']:
+        logger.warning('note: %s', remark)
     if not _good_enough(run, result):
         raise CheckFailed(
             f'{path}: label agreement is {result["label_agreement"]:.1%}; '
@@ -47,7 +60,7 @@ def complete(run: Run) -> bool:
     if not path.exists():
         return False
     result = json.loads(path.read_text())
-    return result['protocol'] == normalise(_protocol(run)) and _good_enough(run, result)
+    return result.get('stamp') == normalise(_stamp(run)) and _good_enough(run, result)
 
 
 def _good_enough(run: Run, result: dict[str, Any]) -> bool:
@@ -58,43 +71,98 @@ def _good_enough(run: Run, result: dict[str, Any]) -> bool:
 
 def evaluate(run: Run, directory: Path) -> dict[str, Any]:
     """Every metric of the samples in a folder, of the unguided ones beside them, and of real images."""
-    test, train = (load_split(run.experiment.data, split) for split in ('test', 'train'))
-    images, labels = _load(directory)
-    result: dict[str, Any] = {'num_samples': len(images)} | evaluate_pixels(images, test)
-    # Two sets of real images are this far apart; no sample of a finite size can be much closer.
-    result['real_frechet_distance'] = evaluate_pixels(train, test)['frechet_distance']
-    judged = run.experiment.evaluate.judge == 'digits_svm'
-    if judged:
-        result['label_agreement'] = judge.label_agreement(images, labels)
+    config = run.experiment.evaluate
+    extractor, reference = make_extractor(run), reference_side(run)
+    features = run.workdir / 'features'
+    of_reference = features_of(
+        reference, extractor, features / _name(config.reference), run.stop, max_rows=REFERENCE_ROWS
+    )
+    samples, of_samples, result = _compare(run, directory, extractor, of_reference)
+    about = protocol(samples, of_samples, reference, of_reference) | extractor.protocol
+    if not config.inception:
+        result['real_frechet_distance'] = _real_distance(run, extractor)
+    if config.judge:
         result['judge_test_accuracy'] = judge.accuracy_on_real_digits()
     if run.experiment.sample.with_unguided:
-        images, labels = _load(directory / UNGUIDED)
-        unguided = evaluate_pixels(images, test)
-        result |= {f'unguided_{name}': value for name, value in unguided.items()}
-        if judged:
-            result['unguided_label_agreement'] = judge.label_agreement(images, labels)
-    return result | {'protocol': _protocol(run)}
+        *_, unguided = _compare(run, directory / UNGUIDED, extractor, of_reference)
+        result |= {f'unguided_{name}': value for name, value in unguided.items() if name != 'num_samples'}
+    return result | {
+        'remarks': remarks(about, of_samples, of_reference),
+        'protocol': about | {'judge': config.judge} | sampling_protocol(sample_stamp(run)),
+        'stamp': _stamp(run),
+    }
 
 
-def load_split(config: DataConfig, split: str) -> np.ndarray:
-    """All images of a split as the network would see them without augmentation, uint8 [N, H, W, C]."""
-    transform = make_transform(config)
-    batches = epoch(make_source(config, split), 256, transform=transform, num_workers=config.num_workers)
-    return np.concatenate([batch['image'] for batch in batches])
+def _compare(
+    run: Run, directory: Path, extractor: Extractor, of_reference: FeatureSet
+) -> tuple[Side, FeatureSet, dict[str, Any]]:
+    """The samples in a folder, what is known of them, and their metrics."""
+    if not is_complete(directory, run.experiment.sample.num_samples):
+        raise UserError(
+            f'{directory}: not all samples are there; run the stage sample with this config first'
+        )
+    images = open_samples(directory)
+    samples = Side(str(directory), images)
+    bootstrap = run.experiment.evaluate.bootstrap
+    known = features_of(samples, extractor, directory / 'features', run.stop, keep_spatial=bootstrap > 0)
+    result = {'num_samples': known.num_images}
+    result |= compare(known, of_reference, extractor.logits, bootstrap)
+    if run.experiment.evaluate.judge:
+        result['label_agreement'] = judge.label_agreement(read_all(images), images.labels)
+    return samples, known, result
 
 
-def summary(result: dict[str, Any]) -> str:
-    """The numbers as a table for people."""
-    numbers = {name: value for name, value in result.items() if isinstance(value, (int, float))}
-    width = max(map(len, numbers))
-    return '\n'.join(f'  {name.replace("_", " "):<{width}}  {value:.4g}' for name, value in numbers.items())
+def _real_distance(run: Run, extractor: Extractor) -> float:
+    """Two sets of real images are this far apart; no sample of a finite size can be much closer."""
+    train, test = (
+        features_of(
+            Side(split, open_split(run.experiment.data, split)),
+            extractor,
+            run.workdir / 'features' / split,
+            run.stop,
+        )
+        for split in SPLITS
+    )
+    return frechet_distance(train.gaussian, test.gaussian)
 
 
-def _load(directory: Path) -> tuple[np.ndarray, np.ndarray]:
-    path = directory / SAMPLES_FILE
-    if not path.exists():
-        raise UserError(f'{path}: no samples there; run the stage sample with this config first')
-    return load_samples(path)
+def make_extractor(run: Run) -> Extractor:
+    """What images are compared by."""
+    config = run.experiment.evaluate
+    if not config.inception:
+        return pixel_extractor()
+    inception = load_inception(config.inception)
+    return inception_extractor(inception, run.mesh, resize=config.resize, batch_size=config.batch_size)
+
+
+def reference_side(run: Run) -> Side:
+    """What the samples are compared with. UserError where it cannot be used."""
+    reference, data = run.experiment.evaluate.reference, run.experiment.data
+    if reference in SPLITS:
+        images = open_split(data, reference)
+        return Side(images.name, images)
+    return open_side(reference, data.image_size)
+
+
+def check_evaluation(run: Run) -> None:
+    """UserError where the stage could not do what the config says."""
+    data, config = run.experiment.data, run.experiment.evaluate
+    dimensions = math.prod(data.image_size) * data.image_channels
+    if config.inception:
+        load_inception(config.inception)
+        reference_side(run)
+    elif dimensions > MAX_DIMENSIONS:
+        raise UserError(
+            f'config.data.image_size gives images of {dimensions} values; pixels of at most {MAX_DIMENSIONS} '
+            'are compared; set config.evaluate.inception, or leave evaluate out of the stages'
+        )
+    if run.experiment.sample.num_samples < 4:
+        raise UserError('config.sample.num_samples is below 4; the stage evaluate needs 3 neighbours of each')
+
+
+def read_all(images: ImageSet) -> np.ndarray:
+    """uint8 [N, H, W, C], all of a set."""
+    return np.concatenate([images.read(part).images for part in images.parts])
 
 
 def _result_path(run: Run) -> Path:
@@ -103,14 +171,16 @@ def _result_path(run: Run) -> Path:
     return (run.workdir if samples == run.workdir / 'samples' else samples) / 'evaluation.json'
 
 
-def _protocol(run: Run) -> dict[str, Any]:
-    """All that one must know to compare the numbers with others."""
-    data, stamp = run.experiment.data, sample_stamp(run)
-    return stamp.pop('sample') | {
-        'steps': len(schedule_of(run.experiment.diffusion, run.experiment.sample.respacing).t),
-        'checkpoint_step': stamp['diffusion'].get('step'),
-        **stamp,
-        'features': 'pixels in [0, 1]',
-        'reference': f'{data.name}, {data.test_split} split',
-        'judge': run.experiment.evaluate.judge,
+def _stamp(run: Run) -> dict[str, Any]:
+    """What a result rests on."""
+    config = run.experiment.evaluate
+    files = [path for path in (config.inception, config.reference) if Path(path).is_file()]
+    return {
+        'samples': sample_stamp(run),
+        'evaluate': {k: v for k, v in dataclasses.asdict(config).items() if k != 'required_agreement'},
+        'files': [file_identity(path) for path in files],
     }
+
+
+def _name(reference: str) -> str:
+    return Path(reference).stem

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from diffusion_jax.config import Experiment
-from diffusion_jax.data.sources import make_source
+from diffusion_jax.data.sources import Source, make_source
 from diffusion_jax.errors import UserError
-from diffusion_jax.evaluation.pixels import MAX_DIMENSIONS
+from diffusion_jax.generation.config import LikelihoodConfig
 from diffusion_jax.sharding import check_batch_size
+from diffusion_jax.stages.evaluate import check_evaluation
 from diffusion_jax.stages.networks import CLASSIFIER, DIFFUSION, STAGES, check_network
 from diffusion_jax.stages.run import Run
-from diffusion_jax.stages.sample import load_base
+from diffusion_jax.stages.sample_inputs import load_base, load_labels
 from diffusion_jax.stages.tuning import check_start
 
 
@@ -23,10 +23,13 @@ def check_inputs(run: Run, stages: Collection[str]) -> None:
     _check_networks(run, stages)
     if 'sample' in stages and run.experiment.unet.low_res:
         load_base(run)
-    for split in _splits(run.experiment, stages):
-        make_source(run.experiment.data, split)
+    elif 'sample' in stages and run.experiment.sample.labels_from_file:
+        load_labels(run)
+    sources = {split: make_source(run.experiment.data, split) for split in _splits(run.experiment, stages)}
+    if 'likelihood' in stages:
+        _check_likelihood(run.experiment.likelihood, sources)
     if 'evaluate' in stages:
-        _check_evaluation(run.experiment)
+        check_evaluation(run)
 
 
 def _check_batches(run: Run, stages: Collection[str]) -> None:
@@ -37,32 +40,36 @@ def _check_batches(run: Run, stages: Collection[str]) -> None:
             check_batch_size(run.mesh, config.batch_size // config.microbatches, key)
     if 'sample' in stages or ('train' in stages and run.experiment.train.sample_every):
         check_batch_size(run.mesh, run.experiment.sample.batch_size, 'sample.batch_size')
+    if 'likelihood' in stages:
+        check_batch_size(run.mesh, run.experiment.likelihood.batch_size, 'likelihood.batch_size')
 
 
 def _check_networks(run: Run, stages: Collection[str]) -> None:
     experiment = run.experiment
-    needed = [DIFFUSION, CLASSIFIER] if experiment.sample.guided else [DIFFUSION]
+    guided = 'sample' in stages and experiment.sample.guided
+    needed = {DIFFUSION: not {'sample', 'likelihood'}.isdisjoint(stages), CLASSIFIER: guided}
     for name, network in ((DIFFUSION, experiment.unet), (CLASSIFIER, experiment.classifier)):
         pretrained = getattr(experiment.pretrained, name)
         if STAGES[name] in stages and pretrained:
             check_start(Path(pretrained), network, experiment.diffusion)
-        elif STAGES[name] not in stages and 'sample' in stages and name in needed:
+        elif STAGES[name] not in stages and needed[name]:
             check_network(run, name)
 
 
 def _splits(experiment: Experiment, stages: Collection[str]) -> list[str]:
-    evaluates = 'evaluate' in stages
     validates = 'train_classifier' in stages and experiment.train_classifier.validate_every > 0
     trains = not set(stages).isdisjoint(STAGES.values())
-    return ['train'] * (trains or evaluates) + ['test'] * (validates or evaluates)
+    needed = {'train': trains, 'test': validates}
+    if 'evaluate' in stages:
+        needed |= dict.fromkeys(experiment.evaluate.splits, True)
+    if 'likelihood' in stages:
+        needed[experiment.likelihood.split] = True
+    return [split for split, used in needed.items() if used]
 
 
-def _check_evaluation(experiment: Experiment) -> None:
-    dimensions = math.prod(experiment.data.image_size) * experiment.data.image_channels
-    if dimensions > MAX_DIMENSIONS:
+def _check_likelihood(config: LikelihoodConfig, sources: Mapping[str, Source]) -> None:
+    available = len(sources[config.split])
+    if config.num_images > available:
         raise UserError(
-            f'config.data.image_size gives images of {dimensions} values; the stage evaluate compares pixels '
-            f'and takes at most {MAX_DIMENSIONS}; leave it out of config.stages'
+            f'config.likelihood.num_images is {config.num_images}; the {config.split} split has {available}'
         )
-    if experiment.sample.num_samples < 4:
-        raise UserError('config.sample.num_samples is below 4; the stage evaluate needs 3 neighbours of each')

@@ -5,19 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.data.pipeline import batches
 from diffusion_jax.data.sources import make_source
-from diffusion_jax.data.transforms import area_downsample, make_transform, to_float, to_uint8
+from diffusion_jax.data.transforms import make_transform, reduce_images
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.generation.grid import save_png
 from diffusion_jax.report import MetricsWriter
 from diffusion_jax.stages.fit import Training, fit, is_complete
 from diffusion_jax.stages.networks import DIFFUSION
 from diffusion_jax.stages.run import Run
-from diffusion_jax.stages.sample import Inputs, make_draw, make_generator, picture, sample_inputs
+from diffusion_jax.stages.sample import make_draw, make_generator, picture
+from diffusion_jax.stages.sample_inputs import Inputs, sample_inputs
 from diffusion_jax.training.losses import diffusion_losses
 from diffusion_jax.training.step import TrainState
 
@@ -56,7 +56,7 @@ def _sample_hook(run: Run, writer: MetricsWriter) -> Callable[[int, TrainState],
         draw = make_draw(run, make_generator(run, {DIFFUSION: params}), inputs)
         images, labels = draw(np.arange(config.batch_size))
         named = run.experiment.unet.num_classes is not None
-        grid = picture(images, labels, config.grid_columns, named=named)
+        grid = picture(images.__getitem__, labels, config.grid_columns, named=named)
         save_png(run.workdir / DIFFUSION / 'grids' / f'step_{step:08d}.png', grid)
         writer.image(step, 'samples', grid)
 
@@ -68,6 +68,5 @@ def _reduced_images(run: Run) -> Inputs:
     data, size = run.experiment.data, run.experiment.sample.batch_size
     source = make_source(data, 'train')
     batch = next(batches(source, size, seed=run.experiment.seed, transform=make_transform(data)))
-    reduced = to_uint8(area_downsample(to_float(jnp.asarray(batch['image'])), data.low_res_size))
-    low_res, labels = np.asarray(reduced), batch['label']
+    low_res, labels = reduce_images(batch['image'], data.low_res_size), batch['label']
     return lambda index: (labels[index], low_res[index])

@@ -1,25 +1,18 @@
-"""Our file of one network's weights: a safetensors file that says which network it is of.
+"""Our file of one network's weights: a file of `weights/arrays.py` that says which network it is of.
 
 Arrays have the paths of the parameters as keys, such as 'middle/attention/qkv/kernel', and are float32. The
-metadata, texts all of them, hold the `format`, the `network` (its description) and the `diffusion` process as
-JSON, the `name` that the weights were released by, and as JSON the checksum of every array. `digest` is the
-checksum of all these. The format itself has no checksums: what a disk damages would come back unnoticed.
+metadata hold the `network` (its description) and the `diffusion` process as JSON, and the `name` that the
+weights were released by.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import zlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from flax import traverse_util
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.errors import UserError
@@ -31,7 +24,7 @@ from diffusion_jax.models import (
     network_of,
 )
 from diffusion_jax.settings import read_section
-from diffusion_jax.workdir import atomic_file
+from diffusion_jax.weights import arrays
 
 FORMAT = 'diffusion_jax weights 1'
 
@@ -67,25 +60,12 @@ def save_weights(path: str | Path, weights: Weights) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    flat = traverse_util.flatten_dict(weights.params, sep='/')
-    # Of views, safetensors would write the memory that they look at.
-    arrays = {key: np.ascontiguousarray(array, np.float32) for key, array in flat.items()}
     metadata = {
-        'format': FORMAT,
         'network': json.dumps(describe_network(weights.network)),
         'diffusion': json.dumps(dataclasses.asdict(weights.diffusion)),
         'name': weights.name,
-        'checksums': json.dumps({key: zlib.crc32(array) for key, array in arrays.items()}),
     }
-    try:
-        with atomic_file(path) as file:
-            save_file(arrays, file.name, metadata | {'digest': _digest(metadata)})
-            # What is there now is another file than `file`, for the user alone: safetensors replaced it.
-            os.chmod(file.name, os.fstat(file.fileno()).st_mode)
-            with open(file.name, 'rb') as written:
-                os.fsync(written.fileno())
-    except (OSError, SafetensorError) as error:
-        raise UserError(f'{path}: cannot be written ({error}); choose another place') from error
+    arrays.save_arrays(path, FORMAT, traverse_util.flatten_dict(weights.params, sep='/'), metadata)
 
 
 def load_weights(path: str | Path) -> Weights:
@@ -94,18 +74,9 @@ def load_weights(path: str | Path) -> Weights:
     Raises:
         UserError: there is none, it is not one of ours, or it is damaged.
     """
-    header, checksums = _read_metadata(path)
-    flat = {}
-    for key, checksum in checksums.items():
-        try:
-            # Opened for each anew: what was read of a mapped file takes memory until it is closed.
-            with safe_open(path, 'numpy') as file:
-                flat[key] = file.get_tensor(key)
-        except SafetensorError as error:
-            raise _damaged(path, f'{key}: {error}') from error
-        if zlib.crc32(flat[key]) != checksum:
-            raise _damaged(path, f'{key} is not what was written')
-    return header._replace(params=traverse_util.unflatten_dict(flat, sep='/'))
+    weights, checksums = _read_metadata(path)
+    flat = arrays.load_arrays(path, checksums)
+    return weights._replace(params=traverse_util.unflatten_dict(flat, sep='/'))
 
 
 def read_header(path: str | Path) -> Weights:
@@ -124,34 +95,10 @@ def _read_metadata(path: str | Path) -> tuple[Weights, dict[str, int]]:
         raise UserError(f'{path}: is a folder; `diffusion-jax convert {path} --out FILE` makes a file of it')
     if Path(path).suffix in ('.pt', '.pth'):
         raise UserError(f'{path}: is a file of PyTorch; convert it first, see `diffusion-jax convert --help`')
-    try:
-        with safe_open(path, 'numpy') as file:
-            metadata = file.metadata() or {}
-    except FileNotFoundError as error:
-        raise UserError(f'{path}: no such file; {remedy}') from error
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f'{path}: no safetensors file, or one that is not whole ({error}); {remedy}'
-        ) from error
-    if metadata.get('format') != FORMAT:
-        raise UserError(
-            f'{path}: its format is {metadata.get("format")!r} and not {FORMAT!r}; {remedy}, of this version'
-        )
-    digest = metadata.pop('digest', '')
-    if digest != _digest(metadata):
-        raise _damaged(path, 'its header is not what was written')
+    metadata, checksums, digest = arrays.read_header(path, FORMAT, remedy)
     try:
         network = network_of(json.loads(metadata['network']))
         diffusion = read_section(DiffusionConfig, json.loads(metadata['diffusion']), 'diffusion')
     except UserError as error:
         raise UserError(f'{path}: of another version ({error}); {remedy}, of this version') from error
-    weights = Weights(network, {}, diffusion, metadata['name'], digest)
-    return weights, json.loads(metadata['checksums'])
-
-
-def _digest(metadata: Mapping[str, str]) -> str:
-    return f'{zlib.crc32(json.dumps(metadata, sort_keys=True).encode()):08x}'
-
-
-def _damaged(path: str | Path, what: str) -> UserError:
-    return UserError(f'{path}: damaged ({what}); convert or copy it again')
+    return Weights(network, {}, diffusion, metadata['name'], digest), checksums

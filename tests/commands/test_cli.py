@@ -18,7 +18,7 @@ def test_help_names_every_command(call):
     for arguments in ([], ['-h'], ['--help']):
         code, out, err = call(*arguments)
         assert (code, err) == (0, '')
-        assert all(f'\n  {name} ' in out for name in ('run', 'convert', 'export'))
+        assert all(f'\n  {name} ' in out for name in ('run', 'convert', 'export', 'convert-inception'))
 
 
 def test_an_unknown_command_is_named(call):

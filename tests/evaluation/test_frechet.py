@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diffusion_jax.evaluation import frechet
 from diffusion_jax.evaluation.frechet import (
     Gaussian,
     Moments,
@@ -14,6 +15,7 @@ from diffusion_jax.evaluation.frechet import (
     gaussian,
     merge,
     moments,
+    resampled_moments,
     update,
 )
 
@@ -56,6 +58,18 @@ def test_merging_with_nothing_changes_nothing():
     for total in (merge(some, Moments()), merge(Moments(), some)):
         np.testing.assert_allclose(total.mean, some.mean, rtol=1e-15)
         np.testing.assert_allclose(total.scatter, some.scatter, rtol=1e-15)
+
+
+@pytest.mark.parametrize('block', [4, 4096])
+def test_counts_stand_for_repeated_features(block, monkeypatch):
+    monkeypatch.setattr(frechet, 'BLOCK', block)
+    f = features(30, 3, offset=100)
+    counts = np.random.default_rng(0).multinomial(30, np.full(30, 1 / 30))
+    assert 0 in counts and counts.max() > 1
+    for ours, expected in zip(
+        resampled_moments(f, counts), moments(np.repeat(f, counts, axis=0)), strict=True
+    ):
+        np.testing.assert_allclose(ours, expected, rtol=1e-10)
 
 
 @settings(max_examples=50)

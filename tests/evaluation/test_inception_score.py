@@ -24,3 +24,10 @@ def test_splits_are_averaged_with_equal_weight():
         p = np.exp(part) / np.exp(part).sum(axis=1, keepdims=True)
         scores.append(np.exp(np.mean(np.sum(p * np.log(p / p.mean(axis=0)), axis=1))))
     np.testing.assert_allclose(inception_score(logits, split_size=10), np.mean(scores), rtol=1e-12)
+
+
+def test_large_logits_and_classes_that_never_occur():
+    logits = np.float32([[1e30, 0, -1e30], [0, 1e30, -1e30], [1e30, 0, -1e30]])
+    marginal = np.array([2, 1]) / 3
+    expected = np.exp(-np.sum(marginal * np.log(marginal)))
+    np.testing.assert_allclose(inception_score(logits), expected, rtol=1e-12)

@@ -1,67 +1,142 @@
-"""Precision and recall against brute force in float64."""
+"""Precision and recall against brute force in float64: counts are equal, whatever the features."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from diffusion_jax.evaluation import precision_recall as module
-from diffusion_jax.evaluation.precision_recall import covered, precision_recall, squared_radii
+from diffusion_jax.evaluation.blocks import BLOCK
+from diffusion_jax.evaluation.precision_recall import coverage, precision_recall, squared_radius
+
+DIM = 6  # of most tests, so that they share compiled functions
 
 
-def brute_force(samples, reference, k):
+def brute_force(samples, reference, k=3):
     def distances(a, b):
         return np.sum((a[:, None].astype(np.float64) - b[None]) ** 2, axis=-1)
 
-    def share(points, centers):
+    def covered(points, centers):
         radii = np.sort(distances(centers, centers), axis=1)[:, k]
-        return (distances(points, centers) <= radii).any(axis=1).mean()
+        return (distances(points, centers) <= radii).any(axis=1)
 
-    return share(samples, reference), share(reference, samples)
+    return covered(samples, reference), covered(reference, samples)
 
 
-def normal(count, dim, seed, scale=1.0, offset=0.0):
+def normal(count, seed, scale=1.0, offset=0.0, dim=DIM):
     return (offset + scale * np.random.default_rng(seed).normal(size=(count, dim))).astype(np.float32)
 
 
-@pytest.mark.parametrize('k', [1, 3, 5])
+def assert_exact(samples, reference, k=3):
+    for ours, expected in zip(
+        coverage(samples, reference, k), brute_force(samples, reference, k), strict=True
+    ):
+        np.testing.assert_array_equal(ours, expected)
+
+
+@pytest.mark.parametrize('k', [1, 3])
 @pytest.mark.parametrize('offset', [0.0, 1000.0])
 def test_equals_brute_force(k, offset):
-    """Counts are equal, also far from 0, and with a number of features that blocks do not divide."""
-    samples = normal(module.ROWS + 44, 6, 0, scale=0.8, offset=offset)
-    reference = normal(module.ROWS - 3, 6, 1, offset=offset)
-    expected = brute_force(samples, reference, k)
+    """Also far from 0, and with a number of features that blocks do not divide."""
+    samples = normal(BLOCK + 44, 0, scale=0.8, offset=offset)
+    reference = normal(BLOCK - 3, 1, offset=offset)
+    expected = tuple(covered.mean() for covered in brute_force(samples, reference, k))
     assert 0.1 < min(expected) and max(expected) < 0.999
     assert precision_recall(samples, reference, k) == expected
 
 
+def test_whole_blocks_need_no_filling():
+    assert_exact(normal(BLOCK, 0, scale=0.8), normal(2 * BLOCK, 1))
+
+
+def test_common_features_are_decided_in_float32(monkeypatch):
+    """Only points within rounding of a border take the slow way."""
+    exactly = []
+    monkeypatch.setattr(module, 'squared_distances', lambda u, features: exactly.append(u))
+    samples, reference = normal(BLOCK + 44, 0, scale=0.8), normal(BLOCK - 3, 1)
+    precision_recall(samples, reference)
+    assert not exactly
+
+
+@pytest.mark.parametrize('spread', [1e-3, 1e-5, 0.0])
+def test_near_duplicates(spread):
+    """Groups so tight that |u|² − 2uv + |v|² in float32 sees nothing of their distances."""
+    rng = np.random.default_rng(0)
+    centers = normal(20, 1)
+    samples, reference = (
+        np.float32(centers[rng.integers(20, size=n)] + spread * normal(n, n)) for n in (90, 130)
+    )
+    assert_exact(samples, reference)
+
+
+def test_borders_of_a_lattice():
+    """Distances that equal radii, everywhere."""
+    rng = np.random.default_rng(0)
+    samples, reference = (np.float32(rng.integers(0, 4, (n, DIM))) for n in (50, 70))
+    assert_exact(samples, reference)
+
+
+def test_an_outlier_does_not_blur_the_others():
+    reference = normal(100, 0)
+    reference[0] = 1e4
+    assert_exact(normal(80, 1, scale=0.8), reference)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    sizes=st.tuples(st.integers(4, 40), st.integers(4, 40)),
+    scale=st.sampled_from([1e-4, 0.5, 1.0, 30.0]),
+    offset=st.sampled_from([0.0, 1.0, 1e3]),
+    step=st.sampled_from([0.0, 0.5, 2.0]),
+    repeated=st.booleans(),
+    seed=st.integers(0, 9999),
+)
+def test_any_features_give_the_counts_of_float64(sizes, scale, offset, step, repeated, seed):
+    samples, reference = normal(sizes[0], seed, scale, offset), normal(sizes[1], seed + 1, 1.0, offset)
+    if step:  # many equal distances and features
+        samples, reference = (step * np.round(features / step) for features in (samples, reference))
+    if repeated:
+        samples[: len(samples) // 2] = reference[0]
+    assert_exact(samples, reference)
+
+
 def test_of_a_set_with_itself_is_one():
-    features = normal(50, 4, 0)
+    features = normal(50, 0)
     assert precision_recall(features, features) == (1, 1)
 
 
 def test_of_sets_far_apart_is_zero():
-    assert precision_recall(normal(50, 4, 0), normal(60, 4, 1, offset=100)) == (0, 0)
+    assert precision_recall(normal(50, 0), normal(60, 1, offset=100)) == (0, 0)
 
 
 def test_samples_of_one_mode_are_precise_but_recall_little():
-    reference = np.concatenate([normal(50, 4, 0), normal(50, 4, 1, offset=50)])
-    precision, recall = precision_recall(normal(80, 4, 2, scale=0.5), reference)
+    reference = np.concatenate([normal(50, 0), normal(50, 1, offset=50)])
+    precision, recall = precision_recall(normal(80, 2, scale=0.5), reference)
     assert precision > 0.9
     assert 0 < recall < 0.55
 
 
 def test_samples_that_are_all_one_image():
     """The balls of equal samples have radius 0: they cover only what equals them."""
-    reference = normal(50, 4, 0)
-    assert precision_recall(np.repeat(reference[:1], 20, axis=0), reference) == (1, 1 / 50)
+    reference = normal(50, 0)
+    covered = coverage(np.repeat(reference[7:8], 20, axis=0), reference)
+    assert covered.samples.all()
+    assert np.flatnonzero(covered.reference).tolist() == [7]
 
 
 def test_radius_leaves_out_the_feature_itself():
-    line = jnp.array([[0.0], [1.0], [3.0], [7.0]])
-    np.testing.assert_array_equal(squared_radii(line, 1), [1, 1, 4, 16])
-    np.testing.assert_array_equal(squared_radii(line, 3), [49, 36, 16, 49])
+    line = np.array([[0.0], [1.0], [3.0], [7.0]])
+    assert [squared_radius(line, index, 1) for index in range(4)] == [1, 1, 4, 16]
+    assert [squared_radius(line, index, 3) for index in range(4)] == [49, 36, 16, 49]
 
 
-def test_a_ball_contains_its_border():
-    centers, radii = jnp.array([[0.0]]), jnp.array([4.0])
-    np.testing.assert_array_equal(covered(jnp.array([[2.0], [-2.0], [2.001]]), centers, radii), [1, 1, 0])
+@pytest.mark.parametrize('terms', ['of all kinds', 'equal'])
+def test_radii_in_float32_are_within_their_bounds(terms):
+    """Also where products are sums of equal terms, whose roundings do not average out."""
+    features = normal(200, 0, dim=256)
+    if terms == 'equal':
+        features = np.repeat(features[:, :1], 256, axis=1)
+    found = module._with_radii(features, np.zeros(256), 3)
+    exact = np.array([squared_radius(features, index, 3) for index in range(200)])
+    assert np.all(found.low <= exact) and np.all(exact <= found.high)
+    assert np.all(found.high - found.low < 1e-4 * (found.squares + exact))

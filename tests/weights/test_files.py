@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from diffusion_jax.errors import UserError
 from diffusion_jax.models import describe_network, param_shapes
-from diffusion_jax.weights import files
+from diffusion_jax.weights import arrays, files
 from diffusion_jax.weights.files import Weights, load_weights, read_header, save_weights
 from tests.tiny import CLASSIFIER, DIFFUSION, UNET
 
@@ -158,7 +158,7 @@ def test_it_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
             file.write(b'half of it')
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(files, 'save_file', full)
+    monkeypatch.setattr(arrays, 'save_file', full)
     with pytest.raises(UserError, match=r'file: cannot be written .*No space left'):
         save_weights(path, Weights(CLASSIFIER, params_of(CLASSIFIER), DIFFUSION))
     assert path.read_bytes() == before

@@ -1,0 +1,55 @@
+"""`diffusion-jax convert-inception`: Inception's released weights into the one file that evaluation reads."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from diffusion_jax.errors import UserError
+from diffusion_jax.evaluation.inception.files import save_inception
+from diffusion_jax.evaluation.inception.sources import read_inception
+
+DESCRIPTION = """\
+Converts the weights of Inception v3 (2015-12-05), the network behind published FIDs, sFIDs, Inception scores,
+precision and recall, into one file. The file says where it is from, is checked whenever it is read, and loads
+without PyTorch and TensorFlow.
+
+SOURCE is one of
+  pt_inception-2015-12-05-6726825d.pth  of pytorch-fid; needs PyTorch: pip install 'diffusion_jax[convert]'
+  inception-2015-12-05.pt               of StyleGAN2-ADA
+  inception-v3-2015-12-05.pkl           of StyleGAN3
+  classify_image_graph_def.pb           of TensorFlow, in inception-2015-12-05.tgz: what the paper used
+Nothing in these files is executed. All hold the same network; whether to the last bit, the SHA-256 of the
+parameters says, which is printed.
+
+      diffusion-jax convert-inception classify_image_graph_def.pb --out inception.safetensors
+      diffusion-jax evaluate SAMPLES REFERENCE --inception=inception.safetensors"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command with its arguments, its name first; returns the exit code.
+
+    Raises:
+        UserError: the arguments or the source are wrong.
+    """
+    parser = argparse.ArgumentParser(
+        prog=argv[0], description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('source', metavar='SOURCE', help='a file with released weights')
+    parser.add_argument('--out', required=True, metavar='FILE', help='is replaced if it is there')
+    args = parser.parse_args(argv[1:])
+    if Path(args.out).is_dir() or Path(args.out).resolve() == Path(args.source).resolve():
+        raise UserError(f'{args.out}: is the source or a folder; name another file with --out')
+    inception = read_inception(args.source)
+    save_inception(args.out, inception)
+    leaves = jax.tree.leaves(inception.params)
+    print(f'{args.source}: {len(leaves)} arrays, {sum(map(np.size, leaves)):,} parameters')
+    print(f'SHA-256 of the source:     {inception.source_sha256}')
+    print(f'SHA-256 of the parameters: {inception.sha256}')
+    print(f'{args.out}: written, {Path(args.out).stat().st_size / 1e6:,.1f} MB')
+    print(f'use it: diffusion-jax evaluate SAMPLES REFERENCE --inception={args.out}')
+    return 0

@@ -1,0 +1,90 @@
+"""`diffusion-jax make-reference`: the authors' reference file of any images."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import numpy as np
+
+from diffusion_jax import main as program
+from diffusion_jax.commands.evaluate import add_arguments, features_folder, make_extractor, read_size
+from diffusion_jax.config import read_experiment
+from diffusion_jax.data.stored import open_images
+from diffusion_jax.data.stored.image_set import ImageSet
+from diffusion_jax.data.stored.source import open_split
+from diffusion_jax.errors import UserError
+from diffusion_jax.evaluation.comparison import Side, features_of
+from diffusion_jax.evaluation.feature_sets import REFERENCE_ROWS, kept_rows, save_statistics
+from diffusion_jax.interruption import stop_requests
+from diffusion_jax.workdir import lock
+
+DESCRIPTION = f"""\
+Writes what samples are compared with: means and covariances of Inception's features of all images (mu,
+sigma, mu_s, sigma_s), and {REFERENCE_ROWS:,} of the images, chosen at random, for precision and recall
+(arr_0). `diffusion-jax evaluate` takes it, and so does the authors' evaluator. The paper's references are of
+all training images.
+
+IMAGES is a folder of image files, an npz, or a folder of samples. Or a config file says which images, by its
+section `data`, cropped as for training:
+
+      diffusion-jax make-reference imagenet/train --size=256 --out=reference.npz \\
+          --inception=inception.safetensors
+      diffusion-jax make-reference --config=configs/folder.py --config.data.path=images \\
+          --config.data.num_classes=7 --out=reference.npz --inception=inception.safetensors
+
+A run that was stopped goes on when the same command is given again."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command with its arguments, its name first; returns the exit code.
+
+    Raises:
+        UserError: the arguments, the images or the weights are wrong.
+        Interrupted: on a signal; what was computed is kept.
+    """
+    parser = argparse.ArgumentParser(
+        prog=argv[0], description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('images', nargs='?', metavar='IMAGES')
+    add_arguments(parser)
+    parser.add_argument('--config', metavar='FILE', help='an experiment whose images are meant')
+    parser.add_argument('--split', choices=('train', 'test'), default='train', help='train by default')
+    parser.add_argument('--out', required=True, metavar='FILE.npz', help='is replaced if it is there')
+    args, settings = parser.parse_known_args(argv[1:])
+    if bool(args.config) == bool(args.images):
+        raise UserError('give either IMAGES or --config=FILE')
+    if settings and not args.config:
+        raise UserError(f'{" ".join(settings)}: arguments that mean nothing here; see --help')
+    images = _configured(args, settings) if args.config else open_images(args.images, read_size(args.size))
+    side = Side(images.name, images)
+    extractor = make_extractor(args, [side])
+    with lock(args.workdir), stop_requests() as stop:
+        found = features_of(side, extractor, features_folder(args.workdir, side.name), stop)
+    save_statistics(args.out, found, _chosen(images))
+    print(f'{args.out}: statistics of {found.num_images:,} images of {images.name}')
+    for reason in found.left_out:
+        print(f'left out: {reason}')
+    dimensions = len(found.gaussian.mean)
+    if found.num_images <= dimensions:
+        print(f'note: {found.num_images:,} images give a singular covariance of {dimensions:,} features')
+    return 0
+
+
+def _configured(args: argparse.Namespace, settings: Sequence[str]) -> ImageSet:
+    if args.size:
+        raise UserError('--size: the config says the size of its images, as config.data.image_size')
+    command = ['diffusion-jax make-reference', f'--config={args.config}', *settings]
+    return open_split(read_experiment(program.parse_flags(command).config).data, args.split)
+
+
+def _chosen(images: ImageSet) -> np.ndarray:
+    """The images whose features `features_of` keeps of a reference, as RGB."""
+    kept = kept_rows(images.parts[-1].stop, REFERENCE_ROWS)
+    chosen = []
+    for part in images.parts:
+        if kept[part.start : part.stop].any():
+            rows = images.read(part).images
+            chosen.append(rows[kept[part.start : part.start + len(rows)]])
+    rgb = np.concatenate([rows for rows in chosen if len(rows)])
+    return np.broadcast_to(rgb, (*rgb.shape[:-1], 3))

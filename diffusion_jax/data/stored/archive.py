@@ -1,0 +1,90 @@
+"""An npz in the authors' format: arr_0, uint8 images; arr_1, their labels, where they have some."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from diffusion_jax.data.stored.image_set import Part, Rows, even_parts, file_identity
+from diffusion_jax.errors import UserError
+
+LOCAL_HEADER = 30  # bytes of a member's local header, before its name and extra field
+
+
+@dataclass(frozen=True)
+class ArrayImages:
+    """Images that are in memory, or mapped into it."""
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray | None
+    parts: Sequence[Part]
+
+    def read(self, part: Part) -> Rows:
+        return Rows(np.asarray(self.images[part.start : part.stop]))
+
+
+def open_archive(path: Path) -> ArrayImages:
+    """Raises UserError where there is no such file, or its images are not uint8 [N, H, W, 1 or 3]."""
+    arrays = read_archive(path, ('arr_0', 'arr_1'))
+    images, labels = arrays.get('arr_0'), arrays.get('arr_1')
+    if images is None:
+        raise UserError(f'{path}: has no images (arr_0, uint8 [N, H, W, 3])')
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or not images.size:
+        raise UserError(
+            f'{path}: arr_0 is {images.dtype} {list(images.shape)}; images are uint8 from 0 to 255, '
+            '[N, H, W, 3], channels last'
+        )
+    if labels is not None and (labels.shape != images.shape[:1] or labels.dtype.kind not in 'iu'):
+        raise UserError(
+            f'{path}: arr_1 is {labels.dtype} {list(labels.shape)}; it must be a class for each of the '
+            f'{len(images)} images'
+        )
+    identity = file_identity(path)
+    return ArrayImages(str(path), images, labels, even_parts(len(images), lambda start, stop: identity))
+
+
+def read_archive(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
+    """Those of the named arrays that an npz has; mapped where they are not compressed.
+
+    Raises:
+        UserError: no such file, or it is no npz, or not whole.
+    """
+    if not path.is_file():
+        raise UserError(f'{path}: no such file or folder')
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {info.filename.removesuffix('.npy'): info for info in archive.infolist()}
+            return {name: _read_member(path, archive, members[name]) for name in names if name in members}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, struct.error) as error:
+        raise UserError(f'{path}: no npz file, or one that is not whole ({error})') from error
+
+
+def read_array(path: Path) -> np.ndarray:
+    """The array of an .npy file. UserError where there is none."""
+    try:
+        return np.load(path)
+    except FileNotFoundError as error:
+        raise UserError(f'{path}: no such file') from error
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f'{path}: cannot be read as an array ({error})') from error
+
+
+def _read_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(info) as member:
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, fortran, dtype = readers[np.lib.format.read_magic(member)](member)
+        data = member.tell()
+    if info.compress_type != zipfile.ZIP_STORED or dtype.hasobject or not shape or 0 in shape:
+        with archive.open(info) as member:
+            return np.lib.format.read_array(member)
+    with open(path, 'rb') as file:
+        file.seek(info.header_offset + LOCAL_HEADER - 4)
+        name_length, extra_length = struct.unpack('<HH', file.read(4))
+    offset = info.header_offset + LOCAL_HEADER + name_length + extra_length + data
+    return np.memmap(path, dtype, 'r', offset, shape, 'F' if fortran else 'C')

@@ -1,0 +1,57 @@
+"""What all sets of stored images have."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+PART = 256  # images: seconds of a CPU's work
+
+
+class Part(NamedTuple):
+    """The images start … stop − 1 of a set; `identity` is another where they may not be what they were."""
+
+    start: int
+    stop: int
+    identity: str
+
+
+class Rows(NamedTuple):
+    """Images of one part.
+
+    Attributes:
+        images: uint8 [N, H, W, C], C being 1 or 3.
+        left_out: '<file>: <reason>' for each image of the part that cannot be used.
+    """
+
+    images: np.ndarray
+    left_out: Sequence[str] = ()
+
+
+class ImageSet(Protocol):
+    """Attributes:
+    name: where the images are.
+    labels: int [N]; None where they have none.
+    """
+
+    name: str
+    labels: np.ndarray | None
+    parts: Sequence[Part]
+
+    def read(self, part: Part) -> Rows: ...
+
+
+def even_parts(num_images: int, identity: Callable[[int, int], str]) -> Sequence[Part]:
+    """Parts of equal size; identity: (start, stop) → what stands for these images."""
+    ranges = [(start, min(start + PART, num_images)) for start in range(0, num_images, PART)]
+    return [Part(start, stop, identity(start, stop)) for start, stop in ranges]
+
+
+def file_identity(path: str | Path) -> str:
+    """Changes when a file is written anew; gigabytes are not read for it."""
+    status = os.stat(path)
+    return f'{Path(path).name} {status.st_size} {status.st_mtime_ns}'

@@ -1,0 +1,91 @@
+"""What one must know to compare a number with others, and what makes it another number than the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffusion_jax.diffusion.config import DiffusionConfig
+from diffusion_jax.diffusion.schedules import schedule_of
+from diffusion_jax.evaluation.comparison import Side
+from diffusion_jax.evaluation.feature_sets import FeatureSet
+from diffusion_jax.settings import read_section
+
+PAPER_SAMPLES = 50_000
+PAPER_REFERENCES = 'VIRTUAL_'  # how the names of the authors' reference files begin
+
+
+def protocol(
+    samples: Side, of_samples: FeatureSet, reference: Side, of_reference: FeatureSet
+) -> dict[str, Any]:
+    """How many images of which sets were compared."""
+    rows = None if of_reference.features is None else len(of_reference.features)
+    return {
+        'samples': samples.name,
+        'num_samples': of_samples.num_images or 'not said by the file',
+        'class_balance': _balance(None if samples.images is None else samples.images.labels),
+        'reference': reference.name,
+        'reference_images': of_reference.num_images or 'not said by the file',
+        'reference_images_of_precision_recall_kid': rows,
+        'left_out': [*of_samples.left_out, *of_reference.left_out],
+    }
+
+
+def sampling_protocol(stamp: Mapping[str, Any]) -> dict[str, Any]:
+    """How samples were drawn, from their stamp: sampler, steps, scale, seed, averages and networks."""
+    process = read_section(DiffusionConfig, stamp['process'], 'process')
+    return {
+        **stamp['sample'],
+        'steps': len(schedule_of(process, stamp['sample']['respacing']).t),
+        'checkpoint_step': stamp['diffusion'].get('step'),
+        **{name: part for name, part in stamp.items() if name != 'sample'},
+    }
+
+
+def remarks(protocol: Mapping[str, Any], samples: FeatureSet, reference: FeatureSet) -> list[str]:
+    """Why numbers may not be held against the paper's, and what is wrong with them in themselves."""
+    found = []
+    count, inception = samples.num_images, protocol.get('inception')
+    if samples.gaussian is not None:
+        dimensions = len(samples.gaussian.mean)
+        if count and count <= dimensions:
+            found.append(
+                f'{count:,} samples give a singular covariance of {dimensions:,} features: their Fréchet '
+                'distance is far too large'
+            )
+    if inception is not None:
+        if count and count < PAPER_SAMPLES:
+            found.append(f'{count:,} samples; the paper has 50,000, and with fewer FID is larger')
+        if not Path(protocol['reference']).name.startswith(PAPER_REFERENCES):
+            found.append("the reference is none of the paper's (VIRTUAL_….npz)")
+        if inception['resize'] != 'tensorflow':
+            found.append(
+                f"images were resized as {inception['resize']} does, the paper's as TensorFlow 1 does"
+            )
+    if samples.left_out or reference.left_out:
+        found.append(f'{len(samples.left_out) + len(reference.left_out)} images could not be used')
+    return found
+
+
+def _balance(labels: np.ndarray | None) -> str:
+    if labels is None:
+        return 'not stored'
+    counts = np.unique(labels, return_counts=True)[1]
+    if counts.max() - counts.min() <= 1:
+        return f'balanced over {len(counts)} classes'
+    return f'not balanced: {counts.min()} to {counts.max()} of each of {len(counts)} classes'
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The numbers for people, with their standard errors where there are some."""
+    errors = result.get('standard_errors', {})
+    numbers = {name: value for name, value in result.items() if isinstance(value, (int, float))}
+    width = max(map(len, numbers))
+    lines = []
+    for name, value in numbers.items():
+        error = f' ± {errors[name]:.2g}' if name in errors else ''
+        lines.append(f'  {name.replace("_", " "):<{width}}  {value:.5g}{error}')
+    return '\n'.join(lines)

@@ -1,0 +1,170 @@
+"""`diffusion-jax evaluate` and `make-reference` as their users run them, with a random Inception."""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffusion_jax.commands import cli
+from diffusion_jax.data.sources.digits import digits_source
+from diffusion_jax.evaluation.frechet import frechet_distance, moments
+from diffusion_jax.evaluation.inception import network
+from diffusion_jax.evaluation.inception.files import Inception, load_inception, params_sha256, save_inception
+from diffusion_jax.evaluation.inception_score import inception_score
+
+ROOT = Path(__file__).parent.parent.parent
+RNG = np.random.default_rng(0)
+SAMPLES = RNG.integers(0, 256, (16, 16, 16, 3), np.uint8)
+REFERENCE = RNG.integers(0, 128, (16, 16, 16, 3), np.uint8)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """Samples as an npz, a reference as images, and weights of Inception."""
+    folder = tmp_path_factory.mktemp('evaluate')
+    np.savez(folder / 'samples.npz', SAMPLES, np.arange(16) % 4)
+    (folder / 'reference').mkdir()
+    for i, image in enumerate(REFERENCE):
+        Image.fromarray(image).save(folder / 'reference' / f'{i:02}.png')
+
+    def draw(shape):
+        scale = np.sqrt(2 / np.prod(shape.shape[:-1])) if len(shape.shape) > 1 else 0.1
+        return np.float32(scale) * np.random.default_rng(shape.size).standard_normal(shape.shape, np.float32)
+
+    params = jax.tree.map(draw, network.param_shapes())
+    inception = Inception(params, params_sha256(params), 'random.pth', 'abc')
+    save_inception(folder / 'inception.safetensors', inception)
+    return folder
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Calls the program; returns its exit code and what it printed."""
+
+    def run(*argv):
+        monkeypatch.setattr(sys, 'argv', ['diffusion-jax', *map(str, argv)])
+        code = cli.main()
+        return code, ''.join(capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope='module')
+def features(folder):
+    """Of the samples and the reference, by the network itself."""
+    params = load_inception(folder / 'inception.safetensors').params
+    look = jax.jit(network.apply)
+    return [look(params, images) for images in (SAMPLES, REFERENCE)], params
+
+
+@pytest.fixture
+def evaluated(folder, run, tmp_path):
+    weights = f'--inception={folder / "inception.safetensors"}'
+    return lambda *argv: run(
+        'evaluate', *argv, weights, f'--workdir={tmp_path}', f'--out={tmp_path}/out.json'
+    )
+
+
+def test_metrics_are_those_of_the_features(folder, features, evaluated, tmp_path):
+    code, printed = evaluated(folder / 'samples.npz', folder / 'reference')
+    assert code == 0
+    (samples, reference), params = features
+    result = json.loads((tmp_path / 'out.json').read_text())
+    fid = frechet_distance(moments(samples.pool), moments(reference.pool))
+    sfid = frechet_distance(moments(samples.spatial), moments(reference.spatial))
+    score = inception_score(network.logits(params, samples.pool))
+    for name, value in (('fid', fid), ('sfid', sfid), ('inception_score', score)):
+        assert result[name] == pytest.approx(value, rel=1e-4)
+    assert result.keys() >= {'precision', 'recall', 'kid'} and 'standard_errors' not in result
+    protocol = result['protocol']
+    assert protocol['num_samples'] == 16 and protocol['class_balance'] == 'balanced over 4 classes'
+    assert protocol['inception']['source'] == 'random.pth' and protocol['inception']['resize'] == 'tensorflow'
+    for expected in (
+        '16 samples; the paper has 50,000',
+        'none of the paper',
+        'singular covariance',
+        'fid ',
+        '±',
+    ):
+        assert expected in printed
+
+
+@pytest.mark.slow
+def test_standard_errors_on_request(folder, evaluated, tmp_path):
+    code, printed = evaluated(folder / 'samples.npz', folder / 'reference', '--bootstrap=2')
+    assert code == 0 and '±' in printed
+    errors = json.loads((tmp_path / 'out.json').read_text())['standard_errors']
+    assert set(errors) == {'fid', 'sfid', 'inception_score', 'precision', 'recall', 'kid'}
+    assert errors['fid'] > 0
+
+
+@pytest.mark.slow
+def test_a_reference_file_stands_for_the_images(folder, run, evaluated, tmp_path):
+    reference = tmp_path / 'reference.npz'
+    weights = f'--inception={folder / "inception.safetensors"}'
+    made = ['make-reference', folder / 'reference', weights, f'--workdir={tmp_path}', f'--out={reference}']
+    code, printed = run(*made)
+    assert code == 0 and 'statistics of 16 images' in printed and 'singular' in printed
+    with np.load(reference) as file:
+        np.testing.assert_array_equal(file['arr_0'], REFERENCE)
+        assert file['mu'].shape == (2048,) and file['sigma_s'].shape == (2023, 2023)
+    results = []
+    for side in (folder / 'reference', reference):
+        code, printed = evaluated(folder / 'samples.npz', side)
+        assert code == 0
+        results.append(json.loads((tmp_path / 'out.json').read_text()))
+    for name in ('fid', 'sfid', 'precision', 'recall', 'kid'):
+        assert results[0][name] == pytest.approx(results[1][name], rel=1e-9)
+    assert results[1]['protocol']['reference_images'] == 'not said by the file'
+
+
+def test_features_of_any_network_need_no_inception(run, tmp_path):
+    a, b = RNG.normal(size=(2, 30, 4))
+    np.save(tmp_path / 'a.npy', a)
+    np.savez(tmp_path / 'b.npz', features=b)
+    code, printed = run('evaluate', tmp_path / 'a.npy', tmp_path / 'b.npz', f'--workdir={tmp_path}')
+    assert code == 0, printed
+    result = json.loads((tmp_path / 'a against b.json').read_text())
+    assert result['frechet_distance'] == pytest.approx(frechet_distance(moments(a), moments(b)))
+    assert 'fid' not in result and 'the paper' not in printed
+
+
+@pytest.mark.slow
+def test_the_split_of_a_config_is_a_reference(folder, run, tmp_path, monkeypatch):
+    """Grey digits, as three equal channels; a few of them, so that it is quick."""
+    weights = f'--inception={folder / "inception.safetensors"}'
+    few = digits_source('test')
+    few = type(few)(few.images[:9], few.labels[:9], few.class_names)
+    monkeypatch.setattr('diffusion_jax.data.sources.digits_source', lambda split: few)
+    config = f'--config={ROOT / "configs" / "digits.py"}'
+    out = f'--out={tmp_path / "digits.npz"}'
+    code, printed = run('make-reference', config, '--split=test', weights, f'--workdir={tmp_path}', out)
+    assert code == 0, printed
+    with np.load(tmp_path / 'digits.npz') as file:
+        np.testing.assert_array_equal(file['arr_0'], few.images.repeat(3, axis=-1))
+
+
+def test_what_is_wrong_is_said_in_one_line(folder, run, tmp_path):
+    samples, weights = folder / 'samples.npz', f'--inception={folder / "inception.safetensors"}'
+    np.savez(tmp_path / 'empty.npz', x=np.zeros(3))
+    np.save(tmp_path / 'narrow.npy', np.zeros((9, 3)))
+    np.save(tmp_path / 'wide.npy', np.zeros((9, 4)))
+    cases = {
+        ('evaluate', samples, samples): 'name its weights with --inception',
+        ('evaluate', samples, tmp_path / 'none.npz', weights): 'none.npz: no such file',
+        ('evaluate', samples, tmp_path / 'empty.npz', weights): 'empty.npz: has neither images',
+        ('evaluate', samples, samples, f'--inception={samples}'): 'samples.npz: ',
+        ('evaluate', tmp_path / 'narrow.npy', tmp_path / 'wide.npy'): 'has 3 features an image',
+        ('evaluate', tmp_path / 'narrow.npy', samples, weights): 'has 3 features an image',
+        ('evaluate', samples, folder / 'reference', weights, '--size=0x3'): '--size is',
+        ('make-reference', '--out=x.npz', weights): 'give either IMAGES or --config',
+        ('make-reference', samples, '--out=x.npz', '--config.seed=1'): 'mean nothing here',
+    }
+    for argv, message in cases.items():
+        code, printed = run(*argv, f'--workdir={tmp_path / "work"}')
+        assert code == 2 and printed.startswith('error: ') and printed.count('\n') == 1, printed
+        assert message in printed

@@ -1,0 +1,122 @@
+"""Stored images: every kind is read whole and in order, and what cannot be used is named."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffusion_jax.data.config import DataConfig
+from diffusion_jax.data.stored import open_images
+from diffusion_jax.data.stored.archive import read_archive
+from diffusion_jax.data.stored.source import open_split
+from diffusion_jax.errors import UserError
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (300, 6, 5, 3), np.uint8)
+
+
+def read_all(images):
+    return np.concatenate([images.read(part).images for part in images.parts])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for i in range(4):
+        Image.fromarray(IMAGES[i]).save(tmp_path / f'{i}.png')
+    return tmp_path
+
+
+@pytest.mark.parametrize('save', [np.savez, np.savez_compressed])
+def test_an_npz_is_read_in_parts(tmp_path, save):
+    save(tmp_path / 'x.npz', IMAGES, np.arange(300))
+    images = open_images(tmp_path / 'x.npz')
+    assert len(images.parts) == 2
+    np.testing.assert_array_equal(read_all(images), IMAGES)
+    np.testing.assert_array_equal(images.labels, np.arange(300))
+    assert isinstance(images.images, np.memmap) == (save is np.savez)
+
+
+def test_other_layouts_are_mapped_right(tmp_path):
+    arrays = {
+        'f': np.asfortranarray(IMAGES),
+        'scalar': np.array(3.0),
+        'empty': np.zeros((0, 2)),
+        'x': IMAGES[0],
+    }
+    np.savez(tmp_path / 'x.npz', **arrays)
+    for name, array in read_archive(tmp_path / 'x.npz', arrays).items():
+        np.testing.assert_array_equal(array, arrays[name])
+
+
+@pytest.mark.parametrize(
+    ('arrays', 'message'),
+    [
+        ({'mu': np.zeros(3)}, 'has no images'),
+        ({'arr_0': IMAGES.astype(np.float32) / 255}, r'arr_0 is float32 .* uint8 from 0 to 255'),
+        ({'arr_0': IMAGES.transpose(0, 3, 1, 2)}, 'channels last'),
+        ({'arr_0': IMAGES[:0]}, r'arr_0 is uint8 \[0, 6, 5, 3\]'),
+        ({'arr_0': IMAGES, 'arr_1': np.zeros(2, int)}, r'arr_1 is int64 \[2\]; .* each of the 300 images'),
+    ],
+)
+def test_an_npz_of_something_else_is_refused(tmp_path, arrays, message):
+    np.savez(tmp_path / 'x.npz', **arrays)
+    with pytest.raises(UserError, match=rf'x.npz: .*{message}'):
+        open_images(tmp_path / 'x.npz')
+
+
+def test_an_npz_that_is_not_whole_is_refused(tmp_path):
+    path = tmp_path / 'x.npz'
+    with pytest.raises(UserError, match='no such file'):
+        open_images(path)
+    np.savez(path, IMAGES)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match='not whole'):
+        open_images(path)
+
+
+def test_a_folder_is_read_in_the_order_of_names(folder):
+    np.testing.assert_array_equal(read_all(open_images(folder)), IMAGES[:4])
+
+
+def test_images_of_other_sizes_are_named_before_any_work(folder):
+    Image.fromarray(IMAGES[0, :4]).save(folder / '9.png')
+    with pytest.raises(UserError, match=r'9.png: has 5×4 pixels; 4 of the 5 images .* have 5×6; .* a size'):
+        open_images(folder)
+    assert read_all(open_images(folder, (4, 4))).shape == (5, 4, 4, 3)
+
+
+def test_damaged_and_transparent_images_are_left_out_and_named(folder):
+    (folder / '1.png').write_bytes((folder / '1.png').read_bytes()[:60])
+    see_through = np.concatenate([IMAGES[2], np.full((6, 5, 1), 128, np.uint8)], axis=-1)
+    Image.fromarray(see_through).save(folder / '2.png')
+    images = open_images(folder)
+    rows = images.read(images.parts[0])
+    np.testing.assert_array_equal(rows.images, IMAGES[[0, 3]])
+    damaged, transparent = rows.left_out
+    assert '1.png: cannot be read' in damaged and '2.png: is transparent' in transparent
+
+
+def test_opaque_alpha_and_grey_become_rgb(folder, caplog):
+    opaque = np.concatenate([IMAGES[2], np.full((6, 5, 1), 255, np.uint8)], axis=-1)
+    Image.fromarray(opaque).save(folder / '2.png')
+    Image.fromarray(IMAGES[3, ..., 0]).save(folder / '3.png')
+    images = read_all(open_images(folder))
+    np.testing.assert_array_equal(images[2], IMAGES[2])
+    np.testing.assert_array_equal(images[3], IMAGES[3, ..., :1].repeat(3, axis=-1))
+    assert '3.png: is grey, as are 1 of 4 images' in caplog.text
+
+
+def test_only_parts_with_changed_files_change_their_identity(folder):
+    before = open_images(folder).parts
+    assert open_images(folder).parts == before
+    Image.fromarray(IMAGES[5]).save(folder / '0.png')
+    assert open_images(folder).parts != before
+
+
+def test_a_split_is_what_networks_see():
+    images = open_split(DataConfig('digits'), 'test')
+    assert read_all(images).shape == (297, 8, 8, 1)
+    assert images.parts[0].identity != open_split(DataConfig('digits'), 'train').parts[0].identity
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(UserError, match='no image there'):
+        open_images(tmp_path)
