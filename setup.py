@@ -32,6 +32,7 @@ setup(
         'pillow>=10.4',
         'safetensors>=0.8',
         'scikit-learn>=1.5',
+        'scipy>=1.13',
         'tensorboardX>=2.6.2',
         'tensorflow-datasets>=4.9.10',
     ],

@@ -17,7 +17,7 @@ from diffusion_jax.evaluation.config import RESIZES
 from diffusion_jax.evaluation.extractors import Extractor, inception_extractor
 from diffusion_jax.evaluation.feature_sets import REFERENCE_ROWS
 from diffusion_jax.evaluation.inception.files import load_inception
-from diffusion_jax.evaluation.protocol import protocol, remarks, sampling_protocol, table
+from diffusion_jax.evaluation.protocol import description, protocol, remarks, sampling_protocol, table
 from diffusion_jax.interruption import stop_requests
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.workdir import lock, read_stamp, write_json
@@ -76,8 +76,7 @@ def main(argv: Sequence[str]) -> int:
     result |= {'remarks': remarks(about, of_samples, of_reference), 'protocol': about | _origin(args.samples)}
     out = Path(args.out or Path(args.workdir) / f'{_stem(args.samples)} against {_stem(args.reference)}.json')
     write_json(out, result)
-    print(f'{out}:\n{table(result)}\n')
-    print('\n'.join(f'  {name:<10}  {value}' for name, value in result['protocol'].items()))
+    print(f'{out}:\n{table(result)}\n\n{description(result["protocol"])}')
     for remark in result['remarks']:
         print(f'note: {remark}')
     return 0

@@ -65,8 +65,10 @@ def remarks(protocol: Mapping[str, Any], samples: FeatureSet, reference: Feature
             found.append(
                 f"images were resized as {inception['resize']} does, the paper's as TensorFlow 1 does"
             )
-    if samples.left_out or reference.left_out:
-        found.append(f'{len(samples.left_out) + len(reference.left_out)} images could not be used')
+    left_out = [*samples.left_out, *reference.left_out]
+    if left_out:
+        others = f'; and {len(left_out) - 3} more' if len(left_out) > 3 else ''
+        found.append(f'{len(left_out)} images were left out: {"; ".join(left_out[:3])}{others}')
     return found
 
 
@@ -88,4 +90,15 @@ def table(result: Mapping[str, Any]) -> str:
     for name, value in numbers.items():
         error = f' ± {errors[name]:.2g}' if name in errors else ''
         lines.append(f'  {name.replace("_", " "):<{width}}  {value:.5g}{error}')
+    return '\n'.join(lines)
+
+
+def description(protocol: Mapping[str, Any]) -> str:
+    """The protocol for people, a line for each thing; what was left out is said by `remarks`."""
+    lines = []
+    for name, value in protocol.items():
+        if isinstance(value, Mapping):
+            value = ', '.join(f'{key} {item}' for key, item in value.items())
+        if name != 'left_out':
+            lines.append(f'  {name.replace("_", " ")}: {value}')
     return '\n'.join(lines)

@@ -23,7 +23,7 @@ from diffusion_jax.evaluation.extractors import Extractor, inception_extractor, 
 from diffusion_jax.evaluation.feature_sets import REFERENCE_ROWS, FeatureSet
 from diffusion_jax.evaluation.frechet import frechet_distance
 from diffusion_jax.evaluation.inception.files import load_inception
-from diffusion_jax.evaluation.protocol import protocol, remarks, sampling_protocol, table
+from diffusion_jax.evaluation.protocol import description, protocol, remarks, sampling_protocol, table
 from diffusion_jax.sharding import this_hosts
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import UNGUIDED, is_complete, sample_stamp, samples_directory
@@ -44,7 +44,7 @@ def main(run: Run) -> None:
     path = _result_path(run)
     if jax.process_index() == 0:
         write_json(path, result)
-    logger.info('%s:\n%s', path, table(result))
+    logger.info('%s:\n%s\n%s', path, table(result), description(result['protocol']))
     for remark in result['remarks']:
         logger.warning('note: %s', remark)
     if not _good_enough(run, result):

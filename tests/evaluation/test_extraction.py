@@ -11,6 +11,8 @@ from diffusion_jax.evaluation.extractors import FEATURES, SPATIAL, Extractor, pi
 from diffusion_jax.evaluation.feature_sets import from_file, from_shards, kept_rows, save_statistics
 from diffusion_jax.evaluation.frechet import moments
 from diffusion_jax.interruption import Interrupted
+from diffusion_jax.report import Progress
+from diffusion_jax.shards import fill
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (600, 3, 2, 3), np.uint8)
 
@@ -137,3 +139,21 @@ def test_files_that_do_not_fit_together_are_refused(tmp_path, arrays, message):
     np.savez(tmp_path / 'x.npz', **arrays)
     with pytest.raises(UserError, match=rf'x.npz: {message}'):
         from_file(tmp_path / 'x.npz')
+
+
+def test_samples_are_looked_at_while_more_are_drawn(tmp_path):
+    """Also where a shard in the middle comes last, as from several hosts."""
+
+    def draw(start, stop):
+        return {'arr_0': IMAGES[start:stop], 'arr_1': np.arange(start, stop)}
+
+    seen = []
+
+    def look(host):
+        with Progress('draw', 600) as progress:
+            fill(tmp_path / 'shards', 600, 200, draw, progress, lambda: False, host=host, num_hosts=3)
+        return from_shards(extract(open_images(tmp_path), counting(seen), tmp_path / 'f', lambda: False))
+
+    counts = [look(host).num_images for host in (0, 2)]
+    np.testing.assert_array_equal(look(1).features, pixels(IMAGES))
+    assert counts == [200, 400] and len(seen) == 6

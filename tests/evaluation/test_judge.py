@@ -29,8 +29,8 @@ def test_agreement_is_a_share(digits):
 def test_pixels_are_rows_in_zero_to_one():
     images = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4, 1)
     features = pixels(images)
-    assert features.shape == (2, 12) and features.dtype == np.float64
-    np.testing.assert_array_equal(features[1], np.arange(12, 24) / 255)
+    assert features.shape == (2, 12) and features.dtype == np.float32
+    np.testing.assert_allclose(features[1], np.arange(12, 24) / 255, rtol=1e-7)
     assert pixels(np.full((1, 1, 1, 3), 255, np.uint8)).tolist() == [[1, 1, 1]]
 
 
@@ -41,5 +41,7 @@ def test_pixel_metrics_prefer_real_images(digits):
     assert real['frechet_distance'] < 0.5 < 5 < fake['frechet_distance']
     assert min(real['precision'], real['recall']) > 0.8
     assert fake['precision'] == fake['recall'] == 0
-    same = {'frechet_distance': 0, 'precision': 1, 'recall': 1}
-    assert evaluate_pixels(train, train) == pytest.approx(same)
+    assert abs(real['kid']) < 0.01 < 0.1 < fake['kid']
+    same = evaluate_pixels(train, train)
+    assert same.pop('kid') < 0  # unbiased, and no pair of an image with itself
+    assert same == pytest.approx({'frechet_distance': 0, 'precision': 1, 'recall': 1})

@@ -50,11 +50,10 @@ def test_whole_blocks_need_no_filling():
 
 
 def test_common_features_are_decided_in_float32(monkeypatch):
-    """Only points within rounding of a border take the slow way."""
+    """Only points within rounding of a border take the slow way, also where all features are far from 0."""
     exactly = []
     monkeypatch.setattr(module, 'squared_distances', lambda u, features: exactly.append(u))
-    samples, reference = normal(BLOCK + 44, 0, scale=0.8), normal(BLOCK - 3, 1)
-    precision_recall(samples, reference)
+    precision_recall(normal(BLOCK + 44, 0, scale=0.8, offset=100), normal(BLOCK - 3, 1, offset=100))
     assert not exactly
 
 
@@ -109,6 +108,13 @@ def test_of_sets_far_apart_is_zero():
     assert precision_recall(normal(50, 0), normal(60, 1, offset=100)) == (0, 0)
 
 
+def test_nothing_covers_the_empty_middle():
+    """Where the reference's mean lies, and what fills up blocks."""
+    one_side = normal(50, 0, offset=10)
+    covered = coverage(np.concatenate([np.zeros((1, DIM)), one_side]), np.concatenate([one_side, -one_side]))
+    assert covered.samples.tolist() == [False] + 50 * [True]
+
+
 def test_samples_of_one_mode_are_precise_but_recall_little():
     reference = np.concatenate([normal(50, 0), normal(50, 1, offset=50)])
     precision, recall = precision_recall(normal(80, 2, scale=0.5), reference)
@@ -134,6 +140,7 @@ def test_radius_leaves_out_the_feature_itself():
 def test_radii_in_float32_are_within_their_bounds(terms):
     """Also where products are sums of equal terms, whose roundings do not average out."""
     features = normal(200, 0, dim=256)
+    features[0] = 0
     if terms == 'equal':
         features = np.repeat(features[:, :1], 256, axis=1)
     found = module._with_radii(features, np.zeros(256), 3)
