@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.parity import data, diffusion, evaluation, models, training
+from tests.parity import data, diffusion, evaluation, inception, models, training
 from tests.parity.case import Case
 
 GOLDEN_DIR = Path(os.environ.get('GOLDEN_DIR', Path(__file__).parent / 'golden'))
 CHECKS = diffusion.CHECKS + models.CHECKS + training.CHECKS + data.CHECKS + evaluation.CHECKS
+CHECKS += inception.CHECKS
 
 
 def parameters():
