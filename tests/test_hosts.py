@@ -45,23 +45,21 @@ def run_on_hosts(num_hosts, environment, *argv):
     return [host.returncode for host in hosts], printed
 
 
-@pytest.mark.slow
-def test_hosts_draw_and_evaluate_together_what_one_draws_alone(tmp_path):
+def untrained(path):
+    """Settings that sample without guidance from a diffusion model with random parameters."""
     experiment = main.read_experiment(main.parse_flags(arguments('unused')).config)
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda leaf: (0.1 * rng.standard_normal(leaf.shape)).astype(np.float32),
         models.param_shapes(experiment.unet),
     )
-    weights = tmp_path / 'diffusion.safetensors'
-    save_weights(weights, Weights(experiment.unet, params, experiment.diffusion))
-    change = {
-        'pretrained__diffusion': weights,
-        'sample__scale': 0,
-        'sample__num_samples': 44,
-        'sample__batch_size': 8,
-        'evaluate__judge': '',
-    }
+    save_weights(path, Weights(experiment.unet, params, experiment.diffusion))
+    return {'pretrained__diffusion': path, 'sample__scale': 0, 'sample__batch_size': 8, 'evaluate__judge': ''}
+
+
+@pytest.mark.slow
+def test_hosts_draw_and_evaluate_together_what_one_draws_alone(tmp_path):
+    change = untrained(tmp_path / 'diffusion.safetensors') | {'sample__num_samples': 44}
     argv = arguments(tmp_path / 'hosts', 'sample,evaluate', **change)[1:]
     codes, printed = run_on_hosts(2, os.environ | {'JAX_NUM_CPU_DEVICES': '2'}, *argv)
     assert codes == [0, 0], printed
