@@ -8,6 +8,8 @@ where it stopped: to resume, give the same command again.
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import logging
 import re
 import sys
@@ -23,6 +25,7 @@ from ml_collections import config_flags
 
 from diffusion_jax.config import STAGES, Experiment, check_stages, read_experiment
 from diffusion_jax.errors import CheckFailed, UserError
+from diffusion_jax.hosts import Hosts, all_or_none, check_hosts, connect, lost, on_any_host, part
 from diffusion_jax.interruption import Interrupted, stop_requests
 from diffusion_jax.sharding import make_mesh, wait_for_all_hosts
 from diffusion_jax.stages import evaluate, likelihood, networks, sample, train, train_classifier
@@ -44,11 +47,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     if {'-h', '--help'} & set(argv):
         print(
             __doc__ + '\nFlags: --config=FILE --workdir=FOLDER --stage=NAME,… --config.SECTION.SETTING=VALUE'
+            '\nOn several hosts: --coordinator=HOST:PORT --num_hosts=N --host=I; on a cluster: --distributed'
         )
         return 0
+    code = _exit_code(argv)
+    if jax.distributed.is_initialized():
+        part(code)
+    return code
+
+
+def _exit_code(argv: Sequence[str]) -> int:
     try:
         options = parse_flags(argv)
-        run_experiment(read_experiment(options.config), options.workdir, options.stages)
+        experiment = read_experiment(options.config)
+        if options.hosts is not None:
+            connect(options.hosts)
+        run_experiment(experiment, options.workdir, options.stages)
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
@@ -58,6 +72,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Interrupted as error:
         print(f'{error}; give the same command to go on', file=sys.stderr)
         return 130
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = error.filename or 'the disk'
+        print(f'error: {where}: {error.strerror}; make room and give the same command again', file=sys.stderr)
+        return 2
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        lost(error)
     return 0
 
 
@@ -70,11 +94,17 @@ def set_up_logging() -> None:
 
 
 class Options(NamedTuple):
-    """The command line. `config` is the config file's experiment with all changes made by flags."""
+    """The command line.
+
+    Attributes:
+        config: the config file's experiment with all changes made by flags.
+        hosts: None where this process is the whole run.
+    """
 
     config: dict[str, Any]
     workdir: Path
     stages: list[str]
+    hosts: Hosts | None = None
 
 
 def parse_flags(argv: Sequence[str]) -> Options:
@@ -85,6 +115,7 @@ def parse_flags(argv: Sequence[str]) -> Options:
     )
     flags.DEFINE_string('workdir', None, 'Takes all results; by default runs/<config>.', flag_values=values)
     flags.DEFINE_list('stage', [], f'Only these of {", ".join(STAGES)}.', flag_values=values)
+    _define_hosts(values)
     for argument, following in zip(argv, [*argv[1:], ''], strict=True):
         if argument == '--config' or argument.startswith('--config='):
             path = argument.partition('=')[2] or following
@@ -108,7 +139,29 @@ def parse_flags(argv: Sequence[str]) -> Options:
     if values.config is None:
         raise UserError('give --config=<file>, such as configs/digits.py; see the README')
     workdir = Path(values.workdir or Path('runs') / config_path.stem)
-    return Options(values.config.to_dict(), workdir, values.stage)
+    return Options(values.config.to_dict(), workdir, values.stage, _hosts(values))
+
+
+def _define_hosts(values: flags.FlagValues) -> None:
+    define = functools.partial(flags.DEFINE_integer, flag_values=values, lower_bound=0)
+    flags.DEFINE_boolean('distributed', False, 'One of several hosts, as JAX detects.', flag_values=values)
+    flags.DEFINE_string('coordinator', '', 'HOST:PORT of the first host.', flag_values=values)
+    define('num_hosts', None, 'How many hosts there are.')
+    define('host', None, 'Which of them this is, from 0.')
+    define('initialization_timeout', 300, 'Seconds that hosts wait for each other at the start.')
+    define('heartbeat_timeout', 60, 'Seconds after which a silent host is dead, which ends the others.')
+
+
+def _hosts(values: flags.FlagValues) -> Hosts | None:
+    hosts = Hosts(
+        values.coordinator,
+        values.num_hosts,
+        values.host,
+        values.initialization_timeout,
+        values.heartbeat_timeout,
+    )
+    check_hosts(hosts, detected=values.distributed)
+    return hosts if values.distributed or values.coordinator else None
 
 
 def run_experiment(experiment: Experiment, workdir: Path, stages: Sequence[str] = ()) -> None:
@@ -116,21 +169,28 @@ def run_experiment(experiment: Experiment, workdir: Path, stages: Sequence[str] 
     check_stages(experiment, stages, '--stage')
     mesh = make_mesh(experiment.mesh.data, experiment.mesh.fsdp)
     first_host = jax.process_index() == 0
-    with lock(workdir) if first_host else contextlib.nullcontext(), stop_requests() as stop:
+    logger.setLevel(logging.INFO if first_host else logging.WARNING)
+    with contextlib.ExitStack() as held:
+        stop = held.enter_context(stop_requests())
         run = Run(experiment, workdir.absolute(), mesh, stop)
         given = [stage for name, stage in networks.STAGES.items() if getattr(experiment.pretrained, name)]
         planned = list(stages) or [stage for stage in experiment.stages if stage not in given]
-        check_inputs(run, planned)
+        with all_or_none():
+            if first_host:
+                held.enter_context(lock(workdir))
+            check_inputs(run, planned)
         logger.info('%d %s device(s), results in %s', mesh.size, jax.default_backend(), workdir)
         for stage in planned:
+            wait_for_all_hosts(f'{stage}: begun')  # after all that others wrote before
             complete = MODULES[stage].complete(run)
             wait_for_all_hosts(f'{stage}: looked at')  # before any of them changes what the others look at
             if complete:
                 logger.info('%s: complete already', stage)
             else:
                 MODULES[stage].main(run)
-            if stop() and stage != planned[-1]:
+            if stage != planned[-1] and on_any_host(stop()):
                 raise Interrupted(f'stopped after the stage {stage}')
+        wait_for_all_hosts('ended')
 
 
 if __name__ == '__main__':

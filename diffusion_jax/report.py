@@ -1,21 +1,33 @@
-"""What a person sees of a run: a progress line, metrics.jsonl and TensorBoard event files."""
+"""What a person sees of a run: a progress line, metrics.jsonl and TensorBoard event files.
+
+Of several hosts the first alone shows and writes them; what the others report goes nowhere.
+"""
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
+import logging
 import math
 import shutil
+import socket
+import struct
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
+import jax
 import numpy as np
-import tensorboardX
+from tensorboardX import summary
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import masked_crc32c
 
 from diffusion_jax.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 METRICS_FILE = 'metrics.jsonl'
 BAR_WIDTH = 20
@@ -48,6 +60,7 @@ class Progress:
     ):
         self.title, self.total, self.images_per_step = title, total, images_per_step
         self._stream = stream or sys.stderr
+        self._silent = jax.process_index() > 0
         self._live = self._stream.isatty()
         self._interval = REDRAW_SECONDS if self._live else interval
         self._clock = clock
@@ -61,7 +74,7 @@ class Progress:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._live:
+        if self._live and not self._silent:
             self._stream.write('\n')
             self._stream.flush()
 
@@ -75,6 +88,8 @@ class Progress:
 
     def _show(self, values: Mapping[str, float]) -> None:
         self._shown = self._clock()
+        if self._silent:
+            return
         line = self._line(values)
         if self._live:
             # Cut to the terminal's width: a wrapped line could not be redrawn. \033[K clears what was longer.
@@ -127,13 +142,20 @@ class MetricsWriter:
     """
 
     def __init__(self, directory: str | Path, resume_step: int = 0):
+        self._writes = jax.process_index() == 0
+        if not self._writes:
+            return
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / METRICS_FILE
         if path.exists():
             _drop_later_steps(path, resume_step)
-        self._file = open(path, 'a')
-        self._events = tensorboardX.SummaryWriter(str(directory), purge_step=resume_step + 1)
+        self._lines = _GrowingFile(path)
+        now = time.time()
+        self._events = _GrowingFile(directory / f'events.out.tfevents.{now:.6f}.{socket.gethostname()}')
+        self._events.append(_record(Event(wall_time=now, file_version='brain.Event:2')))
+        log = SessionLog(status=SessionLog.START)  # TensorBoard drops what earlier files have from there on
+        self._events.append(_record(Event(wall_time=now, step=resume_step + 1, session_log=log)))
 
     def __enter__(self) -> MetricsWriter:
         return self
@@ -143,20 +165,69 @@ class MetricsWriter:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """One line of metrics.jsonl: the step, then the values by name; what is not finite becomes null."""
+        if not self._writes:
+            return
         values = {name: float(value) for name, value in values.items()}
         line = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._file.write(json.dumps({'step': step} | line) + '\n')
-        self._file.flush()
+        self._lines.append((json.dumps({'step': step} | line) + '\n').encode())
         for name, value in values.items():
-            self._events.add_scalar(name, value, step)
+            self._add_event(step, summary.scalar(name, value))
 
     def image(self, step: int, name: str, image: np.ndarray) -> None:
         """uint8 [H, W, C], grey or RGB; only for TensorBoard."""
-        self._events.add_image(name, image, step, dataformats='HWC')
+        if self._writes:
+            self._add_event(step, summary.image(name, image, dataformats='HWC'))
 
     def close(self) -> None:
+        if self._writes:
+            self._lines.close()
+            self._events.close()
+
+    def _add_event(self, step: int, content: summary.Summary) -> None:
+        self._events.append(_record(Event(wall_time=time.time(), step=step, summary=content)))
+
+
+class _GrowingFile:
+    """What a full disk does not take is kept in memory, and written as soon as there is room again."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._file = open(path, 'ab', buffering=0)
+        self._waiting = b''
+        self._failed = False
+
+    def append(self, data: bytes) -> None:
+        self._waiting += data
+        try:
+            while self._waiting:
+                self._waiting = self._waiting[self._file.write(self._waiting) :]
+            self._failed = False
+        except OSError as error:
+            if not self._failed:
+                logger.warning('%s: cannot be written (%s); tried again later', self._path, error.strerror)
+            self._failed = True
+
+    def close(self) -> None:
+        if self._waiting:
+            self.append(b'')
         self._file.close()
-        self._events.close()
+
+
+@contextlib.contextmanager
+def if_possible(path: Path) -> Iterator[None]:
+    """Writes a file that is only looked at: where the disk does not take it, that is said, and no more."""
+    try:
+        yield
+    except OSError as error:
+        logger.warning('%s: cannot be written (%s); left out', path, error.strerror)
+
+
+def _record(event: Event) -> bytes:
+    """An event as TensorBoard's files hold it, between checksums."""
+    data = event.SerializeToString()
+    length = struct.pack('<Q', len(data))
+    checksums = [struct.pack('<I', masked_crc32c(part)) for part in (length, data)]
+    return length + checksums[0] + data + checksums[1]
 
 
 def _drop_later_steps(path: Path, last_step: int) -> None:

@@ -6,11 +6,12 @@ The mesh has two axes: a batch is split over both, large parameters (with their 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -84,10 +85,47 @@ def param_shardings(mesh: Mesh, tree: Any) -> Any:
     return jax.tree.map(rule, tree)
 
 
+def on_whole_params(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function(params, …)` on parameters that are gathered over 'fsdp', and whose gradient is split again.
+
+    Every device then works on its part of the batch alone (ZeRO, 1910.02054): between steps it keeps its part
+    of the parameters, within a step it gathers them once, for both passes. Left to itself the compiler splits
+    the arithmetic of some layers like their kernels, and gathers the whole batch for them.
+    """
+
+    @jax.custom_vjp
+    def gather(params: Any) -> Any:
+        return jax.lax.with_sharding_constraint(params, replicated(mesh))
+
+    def scatter(_: None, gradient: Any) -> tuple[Any]:
+        return (jax.lax.with_sharding_constraint(gradient, param_shardings(mesh, gradient)),)
+
+    gather.defvjp(lambda params: (gather(params), None), scatter)
+    return lambda params, *arguments: function(gather(params), *arguments)
+
+
 def put_batch(mesh: Mesh, batch: Any) -> Any:
     """Host arrays → global arrays, split over all devices; each host gives its own part of the batch."""
     sharding = batch_sharding(mesh)
     return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), batch)
+
+
+def put_whole(mesh: Mesh, batch: Any) -> Any:
+    """Host arrays → global arrays where every host has the whole batch: split over all devices, or where
+    their number does not divide it on each."""
+
+    def put(array: np.ndarray) -> jax.Array:
+        sharding = replicated(mesh) if len(array) % mesh.size else batch_sharding(mesh)
+        return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
+
+    return jax.tree.map(put, batch)
+
+
+def fetch(array: jax.Array) -> np.ndarray:
+    """The whole array on every host; where it lies on several, all ask for it."""
+    if not array.is_fully_addressable:
+        array = multihost_utils.process_allgather(array, tiled=True)
+    return np.asarray(array)
 
 
 def check_batch_size(mesh: Mesh, batch_size: int, where: str) -> None:

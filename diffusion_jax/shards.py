@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from diffusion_jax.errors import UserError
+from diffusion_jax.hosts import on_any_host
 from diffusion_jax.interruption import Interrupted, attentive
 from diffusion_jax.report import Progress
 from diffusion_jax.workdir import write_npz
@@ -44,17 +45,25 @@ def fill(
 ) -> None:
     """Writes the missing shards of the rows 0 … num_rows − 1; of several hosts each writes every n-th.
 
+    All hosts call it, and all of them return when the last is done.
+
     Args:
         compute: (start, stop) → arrays of these rows, at most batch_size of them.
 
     Raises:
-        Interrupted: because `stop` said so; what was done is kept and used by the next call.
+        Interrupted: because `stop` of any host said so; what was done is kept and used by the next call.
     """
     # Whose a shard is rests on its place alone: hosts may look at different times.
     missing = gaps(directory, num_rows, batch_size)
     done = num_rows - sum(shard.stop - shard.start for shard in missing)
     own = [shard for shard in missing if shard.start // batch_size % num_hosts == host]
-    write(own, compute, progress, stop, done=done)
+    interruption = None
+    try:
+        write(own, compute, progress, stop, done=done)
+    except Interrupted as error:
+        interruption = error
+    if on_any_host(interruption is not None):
+        raise interruption or Interrupted(f'{directory}: stopped, because another host was asked to stop')
 
 
 def write(

@@ -86,6 +86,14 @@ def test_whole_numbers_serve_as_floats_and_lists_as_tuples():
         ({'train__warmup_steps': 5000}, r'config\.train\.warmup_steps is 5000; .* below 1000'),
         ({'train__microbatches': 3}, r'config\.train\.batch_size is 64; microbatches, 3'),
         ({'train__ema_rates': (1.5,)}, r'config\.train\.ema_rates is 1\.5'),
+        ({'train__evaluate_samples': 3}, r'config\.train\.evaluate_samples is 3; it must be at least 4'),
+        ({'train__max_skipped': 0}, r'config\.train\.max_skipped is 0'),
+        (
+            {'train__profile': (5,)},
+            r'config\.train\.profile is \(5,\); it must be the first and the last step',
+        ),
+        ({'train__profile': (8, 5)}, r'config\.train\.profile is \(8, 5\)'),
+        ({'train__profile': (8, 1001)}, r'config\.train\.profile is \(8, 1001\); .* num_steps, 1000'),
         ({'train': 3}, r'config\.train is 3; it must be a section'),
         ({'data__image_channels': 3}, r'config\.data\.image_channels is 3'),
         (

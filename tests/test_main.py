@@ -29,6 +29,8 @@ TINY = {
     'train.warmup_steps': 0,
     'train.log_every': 2,
     'train.sample_every': 3,
+    'train.evaluate_every': 3,
+    'train.evaluate_samples': 20,
     'train.checkpoint_every': 3,
     'train_classifier.num_steps': 4,
     'train_classifier.batch_size': 16,
@@ -85,11 +87,14 @@ def finished(tmp_path_factory):
 
 def test_all_that_a_run_leaves(finished):
     for network, steps in (('diffusion', [2, 4, 6]), ('classifier', [2, 4])):
-        lines = [json.loads(line) for line in (finished / network / 'metrics.jsonl').read_text().splitlines()]
+        lines = logged(finished / network)
         assert {line['step'] for line in lines if 'loss' in line} == set(steps)
         assert all(np.isfinite(line['loss']) for line in lines if 'loss' in line)
         assert list((finished / network).glob('events.out.tfevents.*'))
     assert any('validation_accuracy' in line for line in lines)
+    evaluated = [line for line in logged(finished / 'diffusion') if 'sample_recall' in line]
+    assert [line['step'] for line in evaluated] == [3, 6]
+    assert all(line['sample_frechet_distance'] > 0 and 0 <= line['sample_recall'] <= 1 for line in evaluated)
     assert sorted(path.name for path in (finished / 'diffusion' / 'grids').iterdir()) == [
         'step_00000003.png',
         'step_00000006.png',
@@ -245,13 +250,19 @@ def interrupt(workdir, number, after):
     return process.communicate(timeout=120)[1], process.returncode
 
 
+def logged(directory):
+    """The lines of the log, without what they say of time and memory."""
+    lines = [json.loads(line) for line in (directory / 'metrics.jsonl').read_text().splitlines()]
+    return [{name: value for name, value in line.items() if '/' not in name} for line in lines]
+
+
 def assert_same_end(workdir, finished):
     """The last checkpoint and the metrics are those of a run that was never interrupted."""
     ours, theirs = (leaves(each / 'diffusion' / 'checkpoints' / '6') for each in (workdir, finished))
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
         np.testing.assert_array_equal(ours[name], value, err_msg=name)
-    lines = [(each / 'diffusion' / 'metrics.jsonl').read_text() for each in (workdir, finished)]
+    lines = [logged(each / 'diffusion') for each in (workdir, finished)]
     assert lines[0] == lines[1]
 
 
@@ -261,6 +272,52 @@ def test_a_stopped_run_goes_on_to_the_same_end(finished, tmp_path):
     stopped = re.search(r'diffusion: stopped at step (\d) of 6, which is saved', err).group(1)
     assert (tmp_path / 'diffusion' / 'checkpoints' / stopped).is_dir()
     assert run(tmp_path, 'train') == 0
+    assert_same_end(tmp_path, finished)
+
+
+# Two runs, each killed shortly after a line of metrics. They are forked from one program: to import it takes
+# longer than to train.
+KILLED = """
+import os, random, signal, sys, threading, time
+from diffusion_jax import main
+from diffusion_jax.training import loop
+moments, scalars = random.Random(0), loop.MetricsWriter.scalars
+def write(*args):
+    scalars(*args)
+    threading.Timer(moment, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    time.sleep(0.3)
+loop.MetricsWriter.scalars = write
+for _ in range(2):
+    moment = moments.uniform(0, 0.4)
+    child = os.fork()
+    if not child:
+        os._exit(main.main())
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+"""
+
+
+def test_a_run_that_is_killed_twice_goes_on_to_the_same_end(finished, tmp_path):
+    change = {'train__checkpoint_every': 1, 'train__sample_every': 0}
+    command = [sys.executable, '-c', KILLED, *arguments(tmp_path, 'train', **change)[1:]]
+    assert subprocess.run(command, cwd=ROOT).returncode == 0
+    assert not (tmp_path / 'diffusion' / 'checkpoints' / '6').exists()
+    assert run(tmp_path, 'train', **change) == 0
+    assert_same_end(tmp_path, finished)
+
+
+def test_a_damaged_last_checkpoint_is_made_anew_from_the_one_before(finished, tmp_path, capfd):
+    shutil.copytree(finished / 'diffusion', tmp_path / 'diffusion')
+    data = (tmp_path / 'diffusion' / 'checkpoints' / '6' / 'ema_0.995').rglob('*')
+    largest = max((path for path in data if path.is_file()), key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    assert run(tmp_path, 'sample', sample__scale=0) == 2
+    assert 'checkpoints/6: damaged (' in capfd.readouterr().err.splitlines()[-1]
+    assert run(tmp_path, 'train', train__sample_every=0) == 0
+    err = capfd.readouterr().err
+    assert 'moved to damaged/6, training goes on from step 3' in err
+    assert (tmp_path / 'diffusion' / 'checkpoints' / 'damaged' / '6').is_dir()
     assert_same_end(tmp_path, finished)
 
 
@@ -291,6 +348,7 @@ def test_a_run_that_is_killed_again_and_again_goes_on_to_the_same_end(finished, 
         ),
         (['--config.pretrained.classifier=/nowhere'], '/nowhere/checkpoints: no checkpoint'),
         (['--stage=train', '--config.sample.batch_size=12'], 'config.sample.batch_size is 12'),
+        (['--stage=train', '--config.data.low_res_size=(4,4)'], 'evaluate_every is set; an upsampler'),
         (['--config.sample.num_samples=3'], 'config.sample.num_samples is below 4'),
         (['--config.seed=-1'], 'config.seed is -1'),
         (['--config.sample.seed=4294967296'], 'config.sample.seed is 4294967296'),

@@ -1,5 +1,7 @@
+import errno
 import io
 import json
+import logging
 import math
 import struct
 
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from diffusion_jax.report import METRICS_FILE, MetricsWriter, Progress
+from diffusion_jax.report import METRICS_FILE, MetricsWriter, Progress, if_possible
 
 
 class Terminal(io.StringIO):
@@ -121,6 +123,51 @@ def test_tensorboard_is_told_where_a_resumed_run_begins(tmp_path):
         writer.scalars(30, {'loss': 2.0})
     starts = [e.step for e in read_events(tmp_path) if e.HasField('session_log')]
     assert starts == [21]
+
+
+class SmallDisk:
+    """A file that takes so many bytes."""
+
+    def __init__(self, file, room):
+        self.file, self.room = file, room
+
+    def write(self, data):
+        if not self.room:
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        written = self.file.write(data[: self.room])
+        self.room -= written
+        return written
+
+    def close(self):
+        self.file.close()
+
+
+def test_what_a_full_disk_does_not_take_is_written_later(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(logging.getLogger('diffusion_jax'), 'propagate', True)
+    with MetricsWriter(tmp_path) as writer:
+        for file in (writer._lines, writer._events):
+            file._file = SmallDisk(file._file, room=50)
+        for step in range(1, 5):
+            writer.scalars(step, {'loss': 1.0})
+        assert [json.loads(line)['step'] for line in half_lines(tmp_path)] == [1]
+        names = [record.getMessage().split(': ')[0] for record in caplog.records]
+        assert [name.split('/')[-1][:7] for name in names] == ['events.', 'metrics']
+        for file in (writer._lines, writer._events):
+            file._file.room = 10**6
+        writer.scalars(5, {'loss': 1.0})
+    assert [line['step'] for line in read_lines(tmp_path)] == [1, 2, 3, 4, 5]
+    assert [e.step for e in read_events(tmp_path) for v in e.summary.value] == [1, 2, 3, 4, 5]
+
+
+def half_lines(directory):
+    return (directory / METRICS_FILE).read_text().splitlines()[:-1]
+
+
+def test_a_file_that_is_only_looked_at_is_left_out(monkeypatch, caplog):
+    monkeypatch.setattr(logging.getLogger('diffusion_jax'), 'propagate', True)
+    with if_possible('grid.png'):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+    assert caplog.messages == ['grid.png: cannot be written (No space left on device); left out']
 
 
 def test_half_a_line_at_the_resumed_step_is_dropped(tmp_path):

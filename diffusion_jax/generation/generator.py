@@ -28,7 +28,7 @@ from diffusion_jax.generation.generate import Request, make_generate, make_inver
 from diffusion_jax.generation.likelihood import Judged, make_bound
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig
 from diffusion_jax.models.config import DTYPES
-from diffusion_jax.sharding import make_mesh, put_batch, replicated
+from diffusion_jax.sharding import fetch, make_mesh, put_whole, replicated
 from diffusion_jax.weights.files import Weights, load_weights
 from diffusion_jax.weights.released import RELEASED, Sampling
 
@@ -107,7 +107,7 @@ class Generator:
         generate = _compiled(
             make_generate, self.unet, self.classifier, self.diffusion, sampler, respacing, clip
         )
-        return np.asarray(generate(self.params, request))[:num_images]
+        return fetch(generate(self.params, request))[:num_images]
 
     def invert(
         self, images: np.ndarray, y: Labels | None = None, *, respacing: str = 'ddim250', clip: bool = True
@@ -122,7 +122,7 @@ class Generator:
         images = self._images('images', images, len(images), np.uint8)
         rows = self._put({'images': images, 'y': self._labels(len(images), y)})
         invert = _compiled(make_invert, self.unet, self.diffusion, respacing, clip)
-        return np.asarray(invert(self.params, rows['images'], rows['y']))[: len(images)]
+        return fetch(invert(self.params, rows['images'], rows['y']))[: len(images)]
 
     def bits_per_dimension(
         self,
@@ -157,7 +157,7 @@ class Generator:
         }
         bound = _compiled(make_bound, self.unet, self.diffusion, respacing, clip)
         terms = bound(self.params['diffusion'], Judged(seed=jnp.uint32(seed), **self._put(rows)))
-        return {name: np.asarray(term)[: len(images)] for name, term in terms.items()}
+        return {name: fetch(term)[: len(images)] for name, term in terms.items()}
 
     def _labels(self, num_images: int, y: Labels | None) -> np.ndarray:
         known = [network.num_classes for network in (self.unet, self.classifier) if network is not None]
@@ -189,7 +189,7 @@ class Generator:
             padding = -len(row) % self.mesh.size
             return np.concatenate([row, np.repeat(row[-1:], padding, axis=0)])
 
-        return put_batch(self.mesh, jax.tree.map(fill, rows))
+        return put_whole(self.mesh, jax.tree.map(fill, rows))
 
 
 def one_for_each(name: str, value: Any, num_images: int, dtype: type) -> np.ndarray:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,18 +17,22 @@ from diffusion_jax.config import Experiment
 from diffusion_jax.data.pipeline import batches
 from diffusion_jax.data.sources import make_source
 from diffusion_jax.data.transforms import make_transform
+from diffusion_jax.errors import UserError
+from diffusion_jax.hosts import agreed
 from diffusion_jax.models import ClassifierConfig, UNetConfig, describe_network
 from diffusion_jax.report import MetricsWriter
-from diffusion_jax.sharding import batch_sharding, param_shardings, put_batch, replicated
-from diffusion_jax.stages.networks import CHECKPOINTS, start_stamp
+from diffusion_jax.sharding import param_shardings, put_batch, replicated
+from diffusion_jax.stages.networks import CHECKPOINTS, STAGES, start_stamp
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.tuning import load_start
 from diffusion_jax.training import loop
-from diffusion_jax.training.checkpoints import Checkpoints, latest_step
+from diffusion_jax.training.checkpoints import is_trained
 from diffusion_jax.training.config import OUTSIDE_THE_RESULT, TrainConfig
 from diffusion_jax.training.losses import Losses
-from diffusion_jax.training.metrics import Sums
-from diffusion_jax.training.step import TrainState, init_state, make_train_step
+from diffusion_jax.training.metrics import Sums, TooManySkipped
+from diffusion_jax.training.profiling import Profiler
+from diffusion_jax.training.saving import Checkpoints
+from diffusion_jax.training.step import TrainState, init_state, jit_train_step
 from diffusion_jax.workdir import check_stamp, write_stamp
 
 logger = logging.getLogger(__name__)
@@ -51,13 +56,16 @@ class Training(NamedTuple):
 
 
 def is_complete(run: Run, training: Training) -> bool:
-    """Whether the newest checkpoint is of the last step, or beyond.
+    """Whether the newest checkpoint is of the last step, or beyond, and what it says of the network is whole.
 
     Raises:
         UserError: it was trained with other settings.
     """
     check_stamp(training.directory, _stamp(run.experiment, training))
-    return (latest_step(training.directory / CHECKPOINTS) or 0) >= training.config.num_steps
+    config, sharding = training.config, replicated(run.mesh)
+    return is_trained(
+        training.directory / CHECKPOINTS, training.network, config.num_steps, config.ema_rates, sharding
+    )
 
 
 def fit(run: Run, training: Training, make_hooks: Callable[[MetricsWriter], list[loop.Hook]]) -> None:
@@ -67,31 +75,56 @@ def fit(run: Run, training: Training, make_hooks: Callable[[MetricsWriter], list
         make_hooks: what to do now and then; see `loop.run`.
     """
     directory, network, config = training.directory, training.network, training.config
+    num_timesteps = run.experiment.diffusion.num_timesteps
     data = _training_data(run.experiment, config)
     with Checkpoints(directory / CHECKPOINTS, keep=config.keep_checkpoints) as checkpoints:
         state, shardings, progress = _start(run, checkpoints, training)
         if progress:
             data.set_state(progress['data'])
-        write_stamp(directory, _stamp(run.experiment, training))
+        if jax.process_index() == 0:
+            write_stamp(directory, _stamp(run.experiment, training))
 
         def save(state: TrainState, sums: Sums) -> None:
             record = {'data': data.get_state(), 'metrics': sums}
             checkpoints.save(state, record, describe_network(network))
 
-        with MetricsWriter(directory, resume_step=int(state.step)) as writer:
+        with (
+            MetricsWriter(directory, resume_step=int(state.step)) as writer,
+            way_out_named(directory, checkpoints),
+        ):
             loop.run(
                 state,
-                _compiled_step(run, training, shardings),
+                jit_train_step(training.losses, config, num_timesteps, run.mesh, shardings),
                 data,
                 config,
                 put=functools.partial(put_batch, run.mesh),
                 save=save,
                 sums=progress.get('metrics', {}),
-                hooks=make_hooks(writer),
+                hooks=[*make_hooks(writer), (config.log_every, lambda *_: checkpoints.look_after())],
                 writer=writer,
+                profiler=Profiler(config.profile, directory / 'profile'),
                 name=directory.name,
-                stop=run.stop,
+                stop=agreed(run.stop),
             )
+
+
+@contextlib.contextmanager
+def way_out_named(directory: Path, checkpoints: Checkpoints) -> Iterator[None]:
+    """Where training ends because it does not get ahead, says from where and how to go on."""
+    try:
+        yield
+    except TooManySkipped as error:
+        name, step = directory.name, checkpoints.latest_step
+        good, start = 'there is no checkpoint yet', 'start anew in another --workdir'
+        if step is not None:
+            good = f'the last good checkpoint is of step {step}, {checkpoints.directory / str(step)}'
+            start = (
+                f'start from it in another --workdir, by --stage={STAGES[name]} '
+                f'--config.pretrained.{name}={directory}'
+            )
+        raise UserError(
+            f'{directory}: {error}; {good}; {start}, with a smaller learning_rate, clip_norm or float32'
+        ) from error
 
 
 def _training_data(experiment: Experiment, config: TrainConfig) -> Any:
@@ -106,16 +139,6 @@ def _training_data(experiment: Experiment, config: TrainConfig) -> Any:
         num_workers=experiment.data.num_workers,
         host=jax.process_index(),
         num_hosts=jax.process_count(),
-    )
-
-
-def _compiled_step(run: Run, training: Training, shardings: TrainState) -> Callable:
-    """The state given to a step is used up by it."""
-    return jax.jit(
-        make_train_step(training.losses, training.config, run.experiment.diffusion.num_timesteps),
-        in_shardings=(shardings, batch_sharding(run.mesh)),
-        out_shardings=(shardings, None),
-        donate_argnums=0,
     )
 
 

@@ -14,6 +14,7 @@ from diffusion_jax.stages.evaluate import check_evaluation
 from diffusion_jax.stages.networks import CLASSIFIER, DIFFUSION, STAGES, check_network
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample_inputs import load_base, load_labels
+from diffusion_jax.stages.sample_quality import check_quality
 from diffusion_jax.stages.tuning import check_start
 
 
@@ -30,6 +31,8 @@ def check_inputs(run: Run, stages: Collection[str]) -> None:
         _check_likelihood(run.experiment.likelihood, sources)
     if 'evaluate' in stages:
         check_evaluation(run)
+    if 'train' in stages and run.experiment.train.evaluate_every:
+        check_quality(run)
 
 
 def _check_batches(run: Run, stages: Collection[str]) -> None:
@@ -38,7 +41,8 @@ def _check_batches(run: Run, stages: Collection[str]) -> None:
         if stage in stages:
             key = f'{stage}.batch_size' + (f' / {stage}.microbatches' if config.microbatches > 1 else '')
             check_batch_size(run.mesh, config.batch_size // config.microbatches, key)
-    if 'sample' in stages or ('train' in stages and run.experiment.train.sample_every):
+    draws = run.experiment.train.sample_every or run.experiment.train.evaluate_every
+    if 'sample' in stages or ('train' in stages and draws):
         check_batch_size(run.mesh, run.experiment.sample.batch_size, 'sample.batch_size')
     if 'likelihood' in stages:
         check_batch_size(run.mesh, run.experiment.likelihood.batch_size, 'likelihood.batch_size')
@@ -60,7 +64,7 @@ def _splits(experiment: Experiment, stages: Collection[str]) -> list[str]:
     validates = 'train_classifier' in stages and experiment.train_classifier.validate_every > 0
     trains = not set(stages).isdisjoint(STAGES.values())
     needed = {'train': trains, 'test': validates}
-    if 'evaluate' in stages:
+    if 'evaluate' in stages or ('train' in stages and experiment.train.evaluate_every):
         needed |= dict.fromkeys(experiment.evaluate.splits, True)
     if 'likelihood' in stages:
         needed[experiment.likelihood.split] = True

@@ -133,7 +133,6 @@ def _draw(run: Run, directory: Path, generator: Generator) -> None:
         with Progress(title, config.num_samples) as progress:
             draw = make_draw(run, generator, sample_inputs(run))
             draw_samples(directory, draw, config.num_samples, batch_size, progress, run.stop, **hosts)
-        wait_for_all_hosts(f'{directory}: drawn')
     if jax.process_index() == 0:
         _finish(run, directory, named=guided or run.experiment.unet.num_classes is not None)
 

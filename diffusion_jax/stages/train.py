@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+import jax
 import numpy as np
 
 from diffusion_jax.data.pipeline import batches
@@ -12,19 +13,28 @@ from diffusion_jax.data.sources import make_source
 from diffusion_jax.data.transforms import make_transform, reduce_images
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.generation.grid import save_png
-from diffusion_jax.report import MetricsWriter
+from diffusion_jax.report import MetricsWriter, if_possible
 from diffusion_jax.stages.fit import Training, fit, is_complete
 from diffusion_jax.stages.networks import DIFFUSION
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import make_draw, make_generator, picture
 from diffusion_jax.stages.sample_inputs import Inputs, sample_inputs
+from diffusion_jax.stages.sample_quality import quality_hook
+from diffusion_jax.training.loop import Hook
 from diffusion_jax.training.losses import diffusion_losses
 from diffusion_jax.training.step import TrainState
 
 
 def main(run: Run) -> None:
-    every = run.experiment.train.sample_every
-    fit(run, _training(run), lambda writer: [(every, _sample_hook(run, writer))])
+    config = run.experiment.train
+
+    def make_hooks(writer: MetricsWriter) -> list[Hook]:
+        hooks = [(config.sample_every, _sample_hook(run, writer))]
+        if config.evaluate_every:
+            hooks.append((config.evaluate_every, quality_hook(run, writer)))
+        return hooks
+
+    fit(run, _training(run), make_hooks)
 
 
 def complete(run: Run) -> bool:
@@ -57,7 +67,10 @@ def _sample_hook(run: Run, writer: MetricsWriter) -> Callable[[int, TrainState],
         images, labels = draw(np.arange(config.batch_size))
         named = run.experiment.unet.num_classes is not None
         grid = picture(images.__getitem__, labels, config.grid_columns, named=named)
-        save_png(run.workdir / DIFFUSION / 'grids' / f'step_{step:08d}.png', grid)
+        if jax.process_index() == 0:
+            path = run.workdir / DIFFUSION / 'grids' / f'step_{step:08d}.png'
+            with if_possible(path):
+                save_png(path, grid)
         writer.image(step, 'samples', grid)
 
     return draw_grid

@@ -12,6 +12,7 @@ from diffusion_jax.data.sources import make_source
 from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.report import MetricsWriter
+from diffusion_jax.sharding import put_whole
 from diffusion_jax.stages.fit import Training, fit, is_complete
 from diffusion_jax.stages.networks import CLASSIFIER
 from diffusion_jax.stages.run import Run
@@ -65,7 +66,7 @@ def _validation_hook(run: Run, losses: Losses, writer: MetricsWriter) -> Callabl
         keys = (jax.random.fold_in(jax.random.key(0), i) for i in range(len(source)))
         batches = epoch(source, batch_size, transform=transform, num_workers=data.num_workers)
         metrics = [
-            evaluate(state.params, jax.tree.map(jnp.asarray, batch), key)
+            evaluate(state.params, put_whole(run.mesh, batch), key)
             for batch, key in zip(batches, keys, strict=False)
         ]
         values = means(add_up(metrics))

@@ -1,13 +1,19 @@
-"""Checkpoints of one network's training, kept by Orbax.
+"""Checkpoints of one network's training, kept by Orbax: what they hold, and reading them.
 
 A checkpoint is a folder `<step>` of items that can be read alone: `params`, one `ema_<rate>` for every
 average, `training` (optimizer, timestep sampler, key), and as JSON `network` (the architecture), `progress`
 (the rest that a run needs to go on exactly: position in the data, metrics that are not logged yet) and
-`digests` of all arrays, by which damage is found that Orbax does not notice.
+`digests` of all of it, by which damage is found that Orbax does not notice.
+
+Training goes on from the newest that is whole (`saving`). All other readers refuse a damaged one by name:
+results say which step they rest on, and that is not to change unasked.
 """
 
 from __future__ import annotations
 
+import json
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,66 +31,51 @@ from diffusion_jax.models import (
     network_of,
 )
 from diffusion_jax.training.digest import digest
-from diffusion_jax.training.step import TrainState
+
+
+class DamagedCheckpoint(UserError):
+    """A checkpoint that cannot be read, or not as it was written. `reason` says why."""
+
+    def __init__(self, folder: Path, reason: str):
+        super().__init__(
+            f'{folder}: damaged ({reason}); run its training again, which goes on from the checkpoint before '
+            'it, or move this folder away'
+        )
+        self.reason = reason
 
 
 def latest_step(directory: Path) -> int | None:
     """The newest step in a folder of checkpoints; None where there is no folder or no checkpoint.
 
     Raises:
-        UserError: the newest is not whole: Orbax would neither restore it nor write any step before it.
+        DamagedCheckpoint: parts of the newest are missing.
     """
     directory = Path(directory)
     step = max(ocp.utils.checkpoint_steps(directory), default=None) if directory.is_dir() else None
-    if step is not None and not (directory / str(step) / 'network').is_dir():
-        raise UserError(f'{directory / str(step)}: not a whole checkpoint; remove this folder')
+    if step is not None:
+        missing = [name for name in ('network', 'digests') if not (directory / str(step) / name).is_dir()]
+        if missing:
+            raise DamagedCheckpoint(directory / str(step), f'{" and ".join(missing)} missing')
     return step
 
 
-class Checkpoints:
-    """The checkpoints of one folder: writes in the background, keeps the newest few."""
-
-    def __init__(self, directory: Path, keep: int | None = None):
-        self.directory = Path(directory).absolute()
-        self.latest_step = latest_step(self.directory)
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
-
-    def __enter__(self) -> Checkpoints:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._manager.close()
-
-    def save(self, state: TrainState, progress: dict[str, Any], network: dict[str, Any]) -> None:
-        """Starts to write the state; a step that is there already is left as it is."""
-        step = int(state.step)
-        if step == self.latest_step:
-            return
-        items = _items(state)
-        arrays = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
-        records = {
-            'network': network,
-            'progress': progress,
-            'digests': {name: digest(tree) for name, tree in items.items()},
-        }
-        texts = {name: ocp.args.JsonSave(record) for name, record in records.items()}
-        if not self._manager.save(step, args=ocp.args.Composite(**arrays, **texts)):
-            raise UserError(f'{self.directory}: Orbax did not write step {step}; is there a later one?')
-        self.latest_step = step
-
-    def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """The newest state, and the progress that was saved with it.
-
-        Args:
-            abstract: the state as ShapeDtypeStructs with the shardings that the restored one shall have.
-
-        Raises:
-            UserError: the checkpoint is damaged.
-        """
-        items, records = _read(self._manager, self.latest_step, _items(abstract), ('progress',))
-        ema = {rate: items[f'ema_{rate}'] for rate in abstract.ema}
-        return TrainState(params=items['params'], ema=ema, **items['training']), records['progress']
+def is_trained(
+    directory: Path,
+    config: UNetConfig | ClassifierConfig,
+    num_steps: int,
+    ema_rates: Sequence[float],
+    sharding: jax.sharding.Sharding,
+) -> bool:
+    """Whether the newest checkpoint is of `num_steps` or beyond, its parameters and averages whole."""
+    try:
+        step = latest_step(directory)
+        if step is None or step < num_steps:
+            return False
+        for rate in (0.0, *ema_rates):
+            _read_params(directory, step, _item(rate), config, sharding)
+    except DamagedCheckpoint:  # training says so when it goes on from the one before
+        return False
+    return True
 
 
 def read_network(directory: Path) -> UNetConfig | ClassifierConfig:
@@ -93,7 +84,7 @@ def read_network(directory: Path) -> UNetConfig | ClassifierConfig:
     if step is None:
         raise UserError(f'{directory}: no checkpoint there; train the network first, or name another folder')
     with _reader(directory) as manager:
-        return network_of(_read(manager, step, {}, ('network',))[1]['network'])
+        return network_of(read(manager, step, {}, ('network',))[1]['network'])
 
 
 def check_checkpoint(directory: Path, config: UNetConfig | ClassifierConfig, ema_rate: float = 0.0) -> int:
@@ -131,20 +122,18 @@ def load_params(
     """
     step = check_checkpoint(directory, config, ema_rate)
     sharding = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return _read_params(directory, step, _item(ema_rate), config, sharding), step
+
+
+def _read_params(
+    directory: Path, step: int, item: str, config: Any, sharding: jax.sharding.Sharding
+) -> Params:
     target = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         models.param_shapes(config),
     )
-    item = _item(ema_rate)
     with _reader(directory) as manager:
-        return _read(manager, step, {item: target}, ())[0][item], step
-
-
-def _items(state: TrainState) -> dict[str, Any]:
-    """The parts of a state, or of its description, that are saved as items of their own."""
-    averages = {f'ema_{rate}': params for rate, params in state.ema.items()}
-    rest = {name: value for name, value in state._asdict().items() if name not in ('params', 'ema')}
-    return {'params': state.params, 'training': rest, **averages}
+        return read(manager, step, {item: target}, ())[0][item]
 
 
 def _item(ema_rate: float) -> str:
@@ -156,21 +145,33 @@ def _reader(directory: Path) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(Path(directory).absolute(), options=options)
 
 
-def _read(
+def read(
     manager: ocp.CheckpointManager, step: int, targets: dict[str, Any], records: tuple[str, ...]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Items of arrays by name, checked against their digests, and JSON records by name."""
+    """Items of arrays and JSON records by name, checked against their digests."""
     arrays = {name: ocp.args.StandardRestore(target) for name, target in targets.items()}
     texts = {name: ocp.args.JsonRestore() for name in (*records, 'digests')}
-    folder = manager.directory / str(step)
-    remedy = 'remove this folder to go on from the checkpoint before it'
+    folder = Path(manager.directory) / str(step)
     try:
         restored = manager.restore(step, args=ocp.args.Composite(**arrays, **texts))
     except Exception as error:  # Orbax raises all kinds, bare Exception among them
-        reason = str(error).splitlines()[0]
-        raise UserError(f'{folder}: cannot be read ({reason}); {remedy}') from error
+        raise DamagedCheckpoint(folder, f'cannot be read: {reason_of(error)}') from error
+    digests = restored['digests']
     for name in targets:
         for path, number in digest(restored[name]).items():
-            if restored['digests'][name].get(path) != number:
-                raise UserError(f'{folder}/{name}: {path} is not what was written; {remedy}')
+            if digests.get(name, {}).get(path) != number:
+                raise DamagedCheckpoint(folder, f'{name}{path} is not what was written')
+    for name in records:
+        number = checksum(restored[name])
+        if digests.get(name, number) != number:  # older checkpoints have none
+            raise DamagedCheckpoint(folder, f'{name} is not what was written')
     return {name: restored[name] for name in targets}, {name: restored[name] for name in records}
+
+
+def checksum(record: Any) -> int:
+    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
+
+
+def reason_of(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    return 'no space left on the device' if 'No space left' in text else text.splitlines()[0][:200]

@@ -22,7 +22,11 @@ class TrainConfig:
         ema_rates: an average of the parameters is kept for each, ema = rate·ema + (1−rate)·params.
         ema_warmup: the rate of step n is min(rate, (1+n)/(10+n)): averages soon forget the start.
         timestep_sampler: 'uniform' or 'loss_second_moment'.
-        log_every, validate_every, sample_every, checkpoint_every: in steps; 0 is never, where it makes sense.
+        max_skipped: training stops when so many steps in a row had a loss or a gradient that is not finite.
+        profile: the first and the last step of a trace by jax.profiler, in the folder `profile`; () is none.
+        log_every, validate_every, sample_every, evaluate_every, checkpoint_every: in steps; 0 is never, where
+            it makes sense. A classifier is validated; a diffusion model draws a grid of samples, and as many
+            as `evaluate_samples` says to be evaluated.
     """
 
     num_steps: int
@@ -38,9 +42,13 @@ class TrainConfig:
     ema_rates: tuple[float, ...] = (0.9999,)
     ema_warmup: bool = False
     timestep_sampler: str = 'uniform'
+    max_skipped: int = 10
+    profile: tuple[int, ...] = ()
     log_every: int = 10
     validate_every: int = 0
     sample_every: int = 0
+    evaluate_every: int = 0
+    evaluate_samples: int = 1000
     checkpoint_every: int = 10_000
     keep_checkpoints: int = 3
 
@@ -49,9 +57,13 @@ class TrainConfig:
 # exception: a learning rate that decays does so over `num_steps`, so that extending the run raises it again.)
 OUTSIDE_THE_RESULT = (
     'num_steps',
+    'max_skipped',
+    'profile',
     'log_every',
     'validate_every',
     'sample_every',
+    'evaluate_every',
+    'evaluate_samples',
     'checkpoint_every',
     'keep_checkpoints',
 )
@@ -59,17 +71,25 @@ OUTSIDE_THE_RESULT = (
 
 def check_train(config: TrainConfig) -> None:
     """Raises UserError for a setting that cannot work."""
-    for key in ('num_steps', 'batch_size', 'microbatches', 'log_every', 'keep_checkpoints'):
+    for key in ('num_steps', 'batch_size', 'microbatches', 'max_skipped', 'log_every', 'keep_checkpoints'):
         between(key, getattr(config, key), 1)
     for key in ('learning_rate', 'weight_decay', 'clip_norm'):
         between(key, getattr(config, key), 0)
-    for key in ('validate_every', 'sample_every', 'checkpoint_every'):
+    for key in ('validate_every', 'sample_every', 'evaluate_every', 'checkpoint_every'):
         between(key, getattr(config, key), 0)
+    between('evaluate_samples', config.evaluate_samples, 4)  # precision and recall: 3 neighbours of each
     between('warmup_steps', config.warmup_steps, 0, below=config.num_steps)
     for rate in config.ema_rates:
         between('ema_rates', rate, 0, below=1)
     one_of('learning_rate_schedule', config.learning_rate_schedule, ('constant', 'linear', 'cosine'))
     one_of('timestep_sampler', config.timestep_sampler, ('uniform', 'loss_second_moment'))
+    if config.profile and not (
+        len(config.profile) == 2 and 1 <= config.profile[0] <= config.profile[1] <= config.num_steps
+    ):
+        raise UserError(
+            f'profile is {config.profile}; it must be the first and the last step of a trace, from 1 to '
+            f'num_steps, {config.num_steps}'
+        )
     if config.batch_size % config.microbatches:
         raise UserError(
             f'batch_size is {config.batch_size}; microbatches, {config.microbatches}, must divide it'

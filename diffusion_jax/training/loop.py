@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,8 +11,12 @@ import numpy as np
 from diffusion_jax.interruption import Interrupted
 from diffusion_jax.report import MetricsWriter, Progress
 from diffusion_jax.training.config import TrainConfig
-from diffusion_jax.training.metrics import Metrics, Sums, add_up, means
-from diffusion_jax.training.step import TrainState
+from diffusion_jax.training.metrics import Metrics, Recent, Sums
+from diffusion_jax.training.profiling import Profiler
+from diffusion_jax.training.step import TrainState, skipped_steps
+from diffusion_jax.training.timing import Timer
+
+logger = logging.getLogger(__name__)
 
 Hook = tuple[int, Callable[[int, TrainState], None]]
 
@@ -27,6 +32,7 @@ def run(
     sums: Sums,
     hooks: Sequence[Hook],
     writer: MetricsWriter,
+    profiler: Profiler,
     name: str,
     stop: Callable[[], bool],
 ) -> TrainState:
@@ -43,27 +49,42 @@ def run(
 
     Raises:
         Interrupted: after saving, because `stop` said so.
+        TooManySkipped: `config.max_skipped` steps in a row were skipped. That is looked at where a line is
+            logged or a state saved, at no other step, since each look waits for the device.
     """
-    recent: list[Metrics] = []
     start = int(state.step)
-    with Progress(name, config.num_steps, start=start, images_per_step=config.batch_size) as progress:
+    recent, timer = Recent(start, sums, config.max_skipped), Timer(config.batch_size)
+    with (
+        Progress(name, config.num_steps, start=start, images_per_step=config.batch_size) as progress,
+        profiler,
+    ):
         for step in range(start + 1, config.num_steps + 1):
-            state, metrics = train_step(state, put(next(batches)))
-            recent.append(metrics)
+            with timer.waiting():
+                batch = put(next(batches))
+            profiler.before(step)
+            state, metrics = train_step(state, batch)
+            recent.add(metrics)
+            timer.count_step(metrics)
+            profiler.after(step, metrics)
             last, stopping = step == config.num_steps, stop()
             if step % config.log_every == 0 or last:
-                values = means(add_up(recent, sums))
-                recent, sums = [], {}
-                writer.scalars(step, values)
-                progress.update(step, loss=values['loss'])
-            if last or stopping or _is_due(step, config.checkpoint_every):
-                recent, sums = [], add_up(recent, sums)
-                save(state, sums)
-            if stopping:
-                raise Interrupted(f'{name}: stopped at step {step} of {config.num_steps}, which is saved')
+                values = recent.take() | {'skipped_steps': skipped_steps(state)}
+                writer.scalars(step, values | timer.take())
+                shown = ('loss', 'skipped_steps')
+                progress.update(step, **{key: values[key] for key in shown if values.get(key)})
             for every, call in hooks:
                 if _is_due(step, every) or (every and last):
-                    call(step, state)
+                    with timer.aside(metrics):
+                        call(step, state)
+            # After the hooks: a run that goes on from here has nothing of this step left to do.
+            if last or stopping or _is_due(step, config.checkpoint_every):
+                sums = recent.sums()
+                with timer.aside(metrics):
+                    save(state, sums)
+            if stopping:
+                raise Interrupted(f'{name}: stopped at step {step} of {config.num_steps}, which is saved')
+    if start < config.num_steps:
+        logger.info('%s: %s', name, timer.summary())
     return state
 
 

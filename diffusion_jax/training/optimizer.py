@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -35,14 +37,21 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
     return optax.chain(*clip, adamw)
 
 
-def update_ema(ema: dict[str, Params], params: Params, step: jax.Array, *, warmup: bool) -> dict[str, Params]:
+def num_updates(opt_state: Any) -> jax.Array:
+    """How many updates an optimizer of `make_optimizer` has made, int32."""
+    return optax.tree.get(opt_state, 'ScaleByAdamState').count
+
+
+def update_ema(
+    ema: dict[str, Params], params: Params, number: jax.Array, *, warmup: bool
+) -> dict[str, Params]:
     """ema ← rate·ema + (1−rate)·params for every rate, the key of its average.
 
-    With `warmup` the rate of update `step` (from 1) is min(rate, (1+step)/(10+step)).
+    With `warmup` the rate of update `number` (from 1) is min(rate, (1+number)/(10+number)).
     """
 
     def average(rate: float, old: Params) -> Params:
-        rate = jnp.minimum(rate, (1 + step) / (10 + step)) if warmup else rate
+        rate = jnp.minimum(rate, (1 + number) / (10 + number)) if warmup else rate
         return jax.tree.map(lambda a, p: rate * a + (1 - rate) * p, old, params)
 
     return {name: average(float(name), old) for name, old in ema.items()}

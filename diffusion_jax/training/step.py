@@ -6,19 +6,22 @@ or many hosts: the compiler inserts the collectives.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from diffusion_jax.diffusion import timestep_samplers
 from diffusion_jax.models import Params
+from diffusion_jax.sharding import batch_sharding, on_whole_params, replicated
 from diffusion_jax.training.config import TrainConfig
 from diffusion_jax.training.losses import Inputs, Losses, draw_inputs
 from diffusion_jax.training.metrics import Metrics
-from diffusion_jax.training.optimizer import learning_rate, make_optimizer, update_ema
+from diffusion_jax.training.optimizer import learning_rate, make_optimizer, num_updates, update_ema
 
 
 class TrainState(NamedTuple):
@@ -92,7 +95,11 @@ def batch_metrics(values: dict[str, jax.Array], inputs: Inputs, num_timesteps: i
 def make_train_step(
     losses: Losses, config: TrainConfig, num_timesteps: int
 ) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]:
-    """(state, uint8 batch) → (state, metrics). Every draw of step n comes from `fold_in(key, n)`."""
+    """(state, uint8 batch) → (state, metrics). Every draw of step n comes from `fold_in(key, n)`.
+
+    A step whose loss or gradient is not finite is skipped: only the step number goes on, so that the next one
+    has other data and other draws, and its metrics count nothing.
+    """
     optimizer = make_optimizer(config)
     rate = learning_rate(config)
 
@@ -103,19 +110,42 @@ def make_train_step(
         grads, values = mean_gradients(losses, state.params, inputs, dropout_key, config.microbatches)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        number = num_updates(opt_state)
+        updated = state._replace(
+            params=params,
+            ema=update_ema(state.ema, params, number, warmup=config.ema_warmup),
+            opt_state=opt_state,
+            timestep_sampler=timestep_samplers.update(state.timestep_sampler, t, values['loss']),
+        )
         numbers = {
             'grad_norm': optax.tree.norm(grads),
             'param_norm': optax.tree.norm(params),
-            'learning_rate': jnp.asarray(rate(state.step)),
+            'learning_rate': jnp.asarray(rate(number - 1)),
         }
         metrics = batch_metrics(values, inputs, num_timesteps)
-        metrics |= {name: (number, jnp.asarray(1)) for name, number in numbers.items()}
-        return state._replace(
-            step=state.step + 1,
-            params=params,
-            ema=update_ema(state.ema, params, state.step + 1, warmup=config.ema_warmup),
-            opt_state=opt_state,
-            timestep_sampler=timestep_samplers.update(state.timestep_sampler, t, values['loss']),
-        ), metrics
+        metrics |= {name: (value, jnp.asarray(1)) for name, value in numbers.items()}
+        # Both are sums over all that they stand for, and one summand that is not finite makes them so.
+        finite = jnp.isfinite(metrics['loss'][0]) & jnp.isfinite(metrics['grad_norm'][0])
+        # Selected and not branched over (lax.cond): each array is written where it was, at hardly a cost.
+        state = jax.tree.map(functools.partial(jnp.where, finite), updated, state)
+        metrics = jax.tree.map(lambda value: jnp.where(finite, value, 0), metrics)
+        return state._replace(step=state.step + 1), metrics
 
     return train_step
+
+
+def jit_train_step(
+    losses: Losses, config: TrainConfig, num_timesteps: int, mesh: Mesh, shardings: TrainState
+) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]:
+    """`make_train_step` for what lies on a mesh. The state given to a step is used up by it."""
+    return jax.jit(
+        make_train_step(on_whole_params(mesh, losses), config, num_timesteps),
+        in_shardings=(shardings, batch_sharding(mesh)),
+        out_shardings=(shardings, replicated(mesh)),
+        donate_argnums=0,
+    )
+
+
+def skipped_steps(state: TrainState) -> int:
+    """How many of all steps so far changed nothing: those that the optimizer did not count."""
+    return int(state.step) - int(num_updates(state.opt_state))

@@ -14,7 +14,7 @@ from diffusion_jax.config import read_experiment
 from diffusion_jax.errors import UserError
 from diffusion_jax.main import parse_flags
 from diffusion_jax.models import describe_network
-from diffusion_jax.training.checkpoints import Checkpoints
+from diffusion_jax.training.saving import Checkpoints
 from diffusion_jax.training.step import init_state
 from diffusion_jax.weights.files import Weights, load_weights, read_header, save_weights
 from diffusion_jax.weights.reference import from_reference, reference_shapes

@@ -9,7 +9,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from diffusion_jax import generation, main, models
-from diffusion_jax.training.checkpoints import Checkpoints
+from diffusion_jax.training.saving import Checkpoints
 from diffusion_jax.training.step import init_state
 from diffusion_jax.weights.files import Weights, load_weights, save_weights
 from diffusion_jax.workdir import write_stamp

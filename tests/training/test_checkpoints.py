@@ -1,16 +1,24 @@
 import dataclasses
+import errno
 import functools
+import logging
+import os
+import re
 import shutil
+import time
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from diffusion_jax import models
 from diffusion_jax.errors import UserError
+from diffusion_jax.interruption import Interrupted
 from diffusion_jax.sharding import make_mesh, param_shardings
-from diffusion_jax.training.checkpoints import Checkpoints, describe_network, latest_step, load_params
+from diffusion_jax.training.checkpoints import describe_network, is_trained, latest_step, load_params
 from diffusion_jax.training.digest import digest
+from diffusion_jax.training.saving import Checkpoints
 from diffusion_jax.training.step import init_state
 from tests.tiny import CLASSIFIER, TRAIN, UNET
 
@@ -18,9 +26,16 @@ CONFIG = dataclasses.replace(TRAIN, timestep_sampler='loss_second_moment')
 
 
 @functools.cache
-def state_of(seed=0):
-    params = jax.jit(models.init, static_argnums=0)(UNET, jax.random.key(seed))
+def state_of():
+    params = jax.jit(models.init, static_argnums=0)(UNET, jax.random.key(0))
     return init_state(params, CONFIG, 100, jax.random.key(7))
+
+
+@functools.cache
+def small_state():
+    """Of no network: what is saved need not be one, and every array that is looked at costs time."""
+    kernel = jax.random.normal(jax.random.key(0), (16, 512))
+    return init_state({'kernel': kernel, 'bias': kernel[0, :7]}, CONFIG, 100, jax.random.key(7))
 
 
 def assert_same(a, b):
@@ -32,28 +47,58 @@ def assert_same(a, b):
         np.testing.assert_array_equal(x, y)
 
 
+def save(checkpoints, state, step):
+    checkpoints.save(state._replace(step=np.int32(step)), {'next_index': step}, describe_network(UNET))
+
+
 @pytest.fixture(scope='module')
 def saved(tmp_path_factory):
     directory = tmp_path_factory.mktemp('checkpoints')
     with Checkpoints(directory, keep=2) as checkpoints:
         for step in (10, 20, 30):
-            state = state_of()._replace(step=np.int32(step))
-            checkpoints.save(state, {'next_index': step}, describe_network(UNET))
+            save(checkpoints, state_of(), step)
     return directory
 
 
-def test_everything_comes_back_on_another_mesh(saved):
-    mesh = make_mesh(2, 4)
-    abstract = jax.eval_shape(lambda: state_of())
-    target = jax.tree.map(
+@pytest.fixture(scope='module')
+def small(tmp_path_factory):
+    directory = tmp_path_factory.mktemp('small')
+    with Checkpoints(directory) as checkpoints:
+        for step in (20, 30):
+            save(checkpoints, small_state(), step)
+    return directory
+
+
+@pytest.fixture
+def copy(small, tmp_path):
+    return shutil.copytree(small, tmp_path / 'copy')
+
+
+def mesh_of(num_devices):
+    return make_mesh(1, num_devices, devices=jax.devices()[:num_devices])
+
+
+def abstract(mesh=None):
+    state = small_state()
+    return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        abstract,
-        param_shardings(mesh, abstract),
+        state,
+        param_shardings(mesh or mesh_of(1), state),
     )
-    with Checkpoints(saved) as checkpoints:
-        state, progress = checkpoints.restore(target)
-    assert progress == {'next_index': 30}
-    assert_same(state, state_of()._replace(step=jax.numpy.int32(30)))
+
+
+@pytest.mark.parametrize('written_on', [1, 8])
+def test_everything_comes_back_on_any_number_of_devices(tmp_path, written_on):
+    with Checkpoints(tmp_path) as checkpoints:
+        state = small_state()
+        save(checkpoints, jax.device_put(state, param_shardings(mesh_of(written_on), state)), 30)
+    for mesh in (mesh_of(1), mesh_of(2), mesh_of(4), make_mesh(2, 4)):
+        with Checkpoints(tmp_path) as checkpoints:
+            state, progress = checkpoints.restore(abstract(mesh))
+        assert progress == {'next_index': 30}
+        kernel = state.params['kernel']
+        assert kernel.addressable_shards[0].data.size == kernel.size / mesh.shape['fsdp']
+        assert_same(state, small_state()._replace(step=jax.numpy.int32(30)))
 
 
 def test_the_newest_few_are_kept(saved):
@@ -93,28 +138,151 @@ def test_missing_checkpoints_are_named(tmp_path):
         load_params(tmp_path / 'nowhere', UNET)
 
 
-def test_flipped_bits_are_found(saved, tmp_path):
-    shutil.copytree(saved, tmp_path / 'damaged')
-    data = max((tmp_path / 'damaged' / '30' / 'params').rglob('*'), key=lambda path: path.stat().st_size)
-    content = bytearray(data.read_bytes())
+def flip(path):
+    content = bytearray(path.read_bytes())
     for place in (len(content) // 3, len(content) // 2):
         content[place] ^= 0x40
-    data.write_bytes(content)
-    with pytest.raises(UserError, match=r'damaged/30.*remove this folder'):
-        load_params(tmp_path / 'damaged', UNET)
-    load_params(tmp_path / 'damaged', UNET, 0.9)
+    path.write_bytes(content)
 
 
-def test_a_checkpoint_that_is_not_whole_is_named(saved, tmp_path):
+def largest(folder):
+    return max((path for path in folder.rglob('*') if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def flip_a_number(path):
+    """Valid JSON, another number."""
+    path.write_text(path.read_text().replace('30', '31'))
+
+
+# What may befall a checkpoint, and whether parameters are among what it hits.
+DAMAGE = {
+    'bits flipped in the parameters': lambda folder: flip(largest(folder / 'params')),
+    'bits flipped in the optimizer': lambda folder: flip(largest(folder / 'training')),
+    'a number flipped in the progress': lambda folder: flip_a_number(folder / 'progress' / 'metadata'),
+    'a file cut short': lambda folder: os.truncate(largest(folder / 'ema_0.9'), 100),
+    'a file missing': lambda folder: (folder / 'params' / 'manifest.ocdbt').unlink(),
+    'an item missing': lambda folder: shutil.rmtree(folder / 'digests'),
+    'all files missing': lambda folder: [path.unlink() for path in folder.rglob('*') if path.is_file()],
+    'an empty folder': lambda folder: (shutil.rmtree(folder), folder.mkdir()),
+    'garbage as metadata': lambda folder: (folder / 'training' / '_METADATA').write_text('garbage'),
+}
+
+
+def said(caplog):
+    return [record.getMessage() for record in caplog.records if record.name.startswith('diffusion_jax')]
+
+
+@pytest.fixture
+def heard(monkeypatch):
+    """Our messages go to pytest too, whatever a program that ran before has set up."""
+    monkeypatch.setattr(logging.getLogger('diffusion_jax'), 'propagate', True)
+
+
+@pytest.mark.parametrize('damage', DAMAGE)
+def test_training_goes_on_from_the_newest_whole_checkpoint(copy, damage, caplog, heard):
+    DAMAGE[damage](copy / '30')
+    files = sorted(path.name for path in (copy / '30').rglob('*'))
+    with Checkpoints(copy) as checkpoints:
+        state, progress = checkpoints.restore(abstract())
+        assert progress == {'next_index': 20} and int(state.step) == 20 == checkpoints.latest_step
+        assert_same(state, small_state()._replace(step=jax.numpy.int32(20)))
+        (line,) = said(caplog)
+        assert re.search(r'copy/30: damaged \(.+\); moved to damaged/30, training goes on from step 20', line)
+        save(checkpoints, state, 30)
+    assert sorted(path.name for path in (copy / 'damaged' / '30').rglob('*')) == files
+    with Checkpoints(copy) as checkpoints:
+        assert checkpoints.restore(abstract())[1] == {'next_index': 30}
+    assert len(said(caplog)) == 1
+
+
+def test_where_no_checkpoint_is_whole_nothing_is_moved(copy):
+    for step in ('20', '30'):
+        flip(largest(copy / step / 'params'))
+    with Checkpoints(copy) as checkpoints:
+        with pytest.raises(UserError, match=r'no checkpoint is whole \(step 30: .*; step 20: .*\)'):
+            checkpoints.restore(abstract())
+    assert sorted(path.name for path in copy.iterdir()) == ['20', '30']
+
+
+def test_damaged_twice_both_are_kept(copy):
+    shutil.copytree(copy / '30', copy / 'damaged' / '30')
+    flip(largest(copy / '30' / 'params'))
+    with Checkpoints(copy) as checkpoints:
+        checkpoints.restore(abstract())
+    assert sorted(path.name for path in (copy / 'damaged').iterdir()) == ['30', '30-2']
+
+
+@pytest.mark.parametrize('damage', ['bits flipped in the parameters', 'a file missing', 'an empty folder'])
+def test_readers_refuse_a_damaged_checkpoint_and_move_nothing(saved, tmp_path, damage):
     shutil.copytree(saved, tmp_path / 'copy')
-    (tmp_path / 'copy' / '40').mkdir()
-    with pytest.raises(UserError, match='copy/40: not a whole checkpoint'):
-        latest_step(tmp_path / 'copy')
-    shutil.rmtree(tmp_path / 'copy' / '40')
-    shutil.rmtree(tmp_path / 'copy' / '30' / 'params' / 'd', ignore_errors=True)
-    (tmp_path / 'copy' / '30' / 'params' / 'manifest.ocdbt').unlink()
-    with pytest.raises(UserError, match='copy/30: cannot be read'):
+    DAMAGE[damage](tmp_path / 'copy' / '30')
+    with pytest.raises(UserError, match=r'copy/30: damaged \(.*run its training again, .* move this folder'):
         load_params(tmp_path / 'copy', UNET)
+    assert sorted(path.name for path in (tmp_path / 'copy').iterdir()) == ['20', '30']
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    assert not is_trained(tmp_path / 'copy', UNET, 30, (0.9,), sharding)
+
+
+def test_a_training_is_complete_with_its_last_step_and_averages(saved):
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    assert is_trained(saved, UNET, 30, (0.9,), sharding)
+    assert not is_trained(saved, UNET, 30, (0.5,), sharding)
+    assert not is_trained(saved, UNET, 31, (), sharding)
+
+
+def test_what_is_not_read_may_be_damaged(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / 'copy')
+    flip(largest(tmp_path / 'copy' / '30' / 'params'))
+    assert_same(load_params(tmp_path / 'copy', UNET, 0.9)[0], state_of().params)
+
+
+def test_half_written_checkpoints_are_removed_when_training_goes_on(copy):
+    (copy / '35.orbax-checkpoint-tmp' / 'params.orbax-checkpoint-tmp').mkdir(parents=True)
+    assert latest_step(copy) == 30
+    with Checkpoints(copy):
+        assert sorted(path.name for path in copy.iterdir()) == ['20', '30']
+
+
+def no_room(*args, **kwargs):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+
+def fail_at_once(patch):
+    patch.setattr(ocp.CheckpointManager, 'save', no_room)
+
+
+def fail_in_the_background(patch):
+    """The write has begun when the disk becomes full: its folder is there, half-written."""
+    patch.setattr(ocp.AsyncCheckpointer, 'wait_until_finished', no_room)
+
+
+@pytest.mark.parametrize('fail', [fail_at_once, fail_in_the_background])
+def test_a_full_disk_is_said_and_training_goes_on(copy, fail, monkeypatch, caplog, capfd, heard):
+    with Checkpoints(copy, keep=2) as checkpoints:
+        with monkeypatch.context() as patch:
+            fail(patch)
+            save(checkpoints, small_state(), 40)
+            for _ in range(200):
+                checkpoints.look_after()
+                if said(caplog):
+                    break
+                time.sleep(0.05)
+        reason = 'step 40 could not be saved (no space left on the device)'
+        assert said(caplog) == [f'{copy}: {reason}; training goes on, the newest is step 30']
+        assert sorted(path.name for path in copy.iterdir()) == ['20', '30']
+        save(checkpoints, small_state(), 50)
+    assert sorted(path.name for path in copy.iterdir()) == ['30', '50']
+    assert len(said(caplog)) == 1 and capfd.readouterr() == ('', '')
+
+
+@pytest.mark.parametrize('stopped', [False, True])
+def test_a_last_write_that_fails_is_an_error(copy, stopped, monkeypatch):
+    fail_in_the_background(monkeypatch)
+    with pytest.raises(UserError, match=r'copy: step 40 could not be saved .* to go on from step 30'):
+        with Checkpoints(copy) as checkpoints:
+            save(checkpoints, small_state(), 40)
+            if stopped:
+                raise Interrupted('stopped at step 40, which is saved')
 
 
 def test_digests_see_every_bit_and_no_sharding():

@@ -1,0 +1,209 @@
+"""Writing checkpoints, and going on from them, whatever happens to the disk.
+
+A training goes on from the newest checkpoint that is whole. Damaged ones are moved to `damaged/`, where Orbax
+does not see them; nothing is deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import shutil
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from diffusion_jax.errors import UserError
+from diffusion_jax.interruption import Interrupted
+from diffusion_jax.sharding import wait_for_all_hosts
+from diffusion_jax.training.checkpoints import DamagedCheckpoint, checksum, read, reason_of
+from diffusion_jax.training.digest import digest
+from diffusion_jax.training.step import TrainState
+
+logger = logging.getLogger(__name__)
+
+DAMAGED = 'damaged'
+
+
+class Checkpoints:
+    """The checkpoints of one folder, for the one run that writes there: in the background, the newest few.
+
+    A write that fails, above all because the disk is full, is said in one line and what it left is removed;
+    the older checkpoints stay, and the next `save` tries again.
+
+    Attributes:
+        latest_step: of the newest checkpoint, or None; it may still be in the writing.
+    """
+
+    def __init__(self, directory: Path, keep: int | None = None):
+        self.directory = Path(directory).absolute()
+        self._keep = keep
+        self._writing = False
+        self._failure = ''
+        _keep_orbax_quiet()
+        self._open()
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Raises UserError where the last write failed, unless another error is under way."""
+        self._settle()
+        self._close()
+        if not self._failure:
+            return
+        self._remove_half_written()
+        saved = 'the start' if self.latest_step is None else f'step {self.latest_step}'
+        message = (
+            f'{self.directory}: {self._failure}; mend that and give the same command to go on from {saved}'
+        )
+        if error is None or isinstance(error, Interrupted):
+            raise UserError(message)
+        logger.warning(message)
+
+    def save(self, state: TrainState, progress: dict[str, Any], network: dict[str, Any]) -> None:
+        """Starts to write the state; a step that is there already is left as it is."""
+        if not self._settle():
+            self._go_on()
+        step = int(state.step)
+        if step == self.latest_step:
+            return
+        items, records = _items(state), {'network': network, 'progress': progress}
+        digests = {name: digest(tree) for name, tree in items.items()}
+        digests |= {name: checksum(record) for name, record in records.items()}
+        arrays = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+        texts = {name: ocp.args.JsonSave(record) for name, record in (records | {'digests': digests}).items()}
+        try:
+            started = self._manager.save(step, args=ocp.args.Composite(**arrays, **texts))
+        except Exception as error:  # Orbax raises all kinds, bare Exception among them
+            self._give_up(step, error)
+            self._go_on()
+            return
+        if not started:
+            raise UserError(f'{self.directory}: Orbax did not write step {step}; is there a later one?')
+        self.latest_step, self._writing = step, True
+
+    def look_after(self) -> None:
+        """Says at once when a write has failed, not only at the next `save`; where hosts write together they
+        hear of it there."""
+        if jax.process_count() == 1 and not self._manager.is_saving_in_progress() and not self._settle():
+            self._go_on()
+
+    def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """The newest state that is whole, and the progress that was saved with it.
+
+        Damaged checkpoints that are newer are moved to `damaged/`, with a warning for each.
+
+        Args:
+            abstract: the state as ShapeDtypeStructs with the shardings that the restored one shall have.
+
+        Raises:
+            UserError: no checkpoint is whole; all are left where they are.
+        """
+        damaged: dict[int, str] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                items, records = read(self._manager, step, _items(abstract), ('network', 'progress'))
+            except DamagedCheckpoint as error:
+                damaged[step] = error.reason
+                continue
+            if damaged:
+                self._set_aside(damaged, step)
+            ema = {rate: items[f'ema_{rate}'] for rate in abstract.ema}
+            return TrainState(params=items['params'], ema=ema, **items['training']), records['progress']
+        reasons = '; '.join(f'step {step}: {reason}' for step, reason in damaged.items())
+        raise UserError(
+            f'{self.directory}: no checkpoint is whole ({reasons}); move this folder away to train anew'
+        )
+
+    def _set_aside(self, damaged: dict[int, str], whole: int) -> None:
+        """Moves checkpoints out of sight of Orbax, which writes no step before the newest that it sees."""
+        self._close()
+        if jax.process_index() == 0:
+            for step, reason in damaged.items():
+                folder = self.directory / str(step)
+                target = _free_name(self.directory / DAMAGED / str(step))
+                target.parent.mkdir(exist_ok=True)
+                folder.rename(target)
+                moved = f'damaged ({reason}); moved to {DAMAGED}/{target.name}'
+                logger.warning('%s: %s, training goes on from step %d', folder, moved, whole)
+        wait_for_all_hosts(f'{self.directory}: damaged checkpoints moved')
+        self._open()
+
+    def _open(self) -> None:
+        self._remove_half_written()
+        options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, enable_async_checkpointing=True)
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        self.latest_step = max(self._manager.all_steps(), default=None)
+
+    def _remove_half_written(self) -> None:
+        """Again and again for a moment: what TensorStore began to write it ends, in folders made anew."""
+        for _ in range(20):
+            paths = list(self.directory.glob('*.orbax-checkpoint-tmp*'))
+            if not paths or jax.process_index() > 0:
+                return
+            for path in paths:
+                shutil.rmtree(path, ignore_errors=True)
+            time.sleep(0.05)
+
+    def _close(self) -> None:
+        with contextlib.suppress(Exception):  # it repeats what `_settle` was told
+            self._manager.close()
+
+    def _settle(self) -> bool:
+        """Waits for the write under way, if any, and takes note of how it ended. False: it failed."""
+        if not self._writing:
+            return True
+        self._writing = False
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            self._give_up(self.latest_step, error)
+            return False
+        self._failure = ''
+        return True
+
+    def _give_up(self, step: int, error: Exception) -> None:
+        self._failure = f'step {step} could not be saved ({reason_of(error)})'
+        self._close()
+        self._open()  # anew: Orbax counts the failed step among those it keeps
+
+    def _go_on(self) -> None:
+        kept = 'there is none yet' if self.latest_step is None else f'the newest is step {self.latest_step}'
+        logger.warning('%s: %s; training goes on, %s', self.directory, self._failure, kept)
+
+
+def _free_name(path: Path) -> Path:
+    names = (path.with_name(f'{path.name}-{number}') for number in itertools.count(2))
+    return next(name for name in itertools.chain([path], names) if not name.exists())
+
+
+def _items(state: TrainState) -> dict[str, Any]:
+    """The parts of a state, or of its description, that are saved as items of their own."""
+    averages = {f'ema_{rate}': params for rate, params in state.ema.items()}
+    rest = {name: value for name, value in state._asdict().items() if name not in ('params', 'ema')}
+    return {'params': state.params, 'training': rest, **averages}
+
+
+def _keep_orbax_quiet() -> None:
+    """A write that fails raises where it is waited for. That the threads of Orbax and TensorStore tell of it
+    too, for every array and long after, from event loops that are closed, adds thousands of lines."""
+    for name in ('absl', 'asyncio'):
+        logging.getLogger(name).addFilter(_is_news)
+    warnings.filterwarnings('ignore', "coroutine 'async_serialize", RuntimeWarning)
+    sys.unraisablehook = _ignore_closed_loops
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return 'orbax' not in record.pathname and 'never retrieved' not in record.getMessage()
+
+
+def _ignore_closed_loops(event: Any) -> None:
+    if 'Event loop is closed' not in str(event.exc_value):
+        sys.__unraisablehook__(event)

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# ImageNet 64×64 on a TPU v5e-8: one VM with 8 chips of 16 GB, one process.
+#
+# Edit:    NAME, ZONE, IMAGENET (a folder on the VM, such as a mounted disk), RUN.
+# Start:   bash experiments/launch/tpu_v5e_8.sh, on your own machine in the folder of the repository, with
+#          gcloud set up and quota for v5e. It creates the VM if it is not there, copies and installs this
+#          folder, and runs. After any interruption: the same again.
+# End:     gcloud compute tpus tpu-vm delete "$NAME" --zone="$ZONE". Until then it costs money.
+# Tested:  the command's flags, by tests/experiments/test_launch.py. It was not run on a TPU, nor with gcloud.
+set -euo pipefail
+
+NAME=diffusion
+ZONE=us-west4-a
+IMAGENET=/mnt/data/imagenet
+RUN=/mnt/data/runs/imagenet64
+
+vm() { gcloud compute tpus tpu-vm "$@" --zone="$ZONE"; }
+
+vm describe "$NAME" > /dev/null 2>&1 ||
+  vm create "$NAME" --accelerator-type=v5litepod-8 --version=v2-alpha-tpuv5-lite
+vm ssh "$NAME" --command='mkdir -p diffusion_jax'
+vm scp --recurse setup.py README.md diffusion_jax configs "$NAME:diffusion_jax"
+
+# The VM's own Python may be older than 3.11; uv brings one.
+vm ssh "$NAME" --command='curl -LsSf https://astral.sh/uv/install.sh | sh && cd diffusion_jax &&
+  ~/.local/bin/uv venv --allow-existing --python 3.12 && ~/.local/bin/uv pip install --editable ".[tpu]"'
+
+# A chip holds an eighth of parameters, average and Adam's moments, and 16 images at a time.
+vm ssh "$NAME" --command="cd diffusion_jax && JAX_COMPILATION_CACHE_DIR=~/.cache/jax \
+  .venv/bin/python -m diffusion_jax.main --config=configs/imagenet64.py --workdir=$RUN \
+  --config.data.path=$IMAGENET --config.mesh.fsdp=8 \
+  --config.train.microbatches=16 --config.train_classifier.microbatches=8 --config.train.checkpoint_every=5000"

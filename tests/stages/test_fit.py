@@ -1,0 +1,39 @@
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import pytest
+
+from diffusion_jax import main
+from diffusion_jax.errors import UserError
+from diffusion_jax.stages import train
+from diffusion_jax.stages.fit import way_out_named
+from diffusion_jax.training.metrics import TooManySkipped
+from tests.test_main import arguments
+
+
+def test_training_that_does_not_get_ahead_names_the_way_out(tmp_path, monkeypatch, capfd):
+    """No loss is a number. What step 2 saves is as good as the start, which it is."""
+
+    def losses(params, inputs, key):
+        return {'loss': jnp.full(inputs['t'].shape, jnp.nan)}
+
+    monkeypatch.setattr(train, 'diffusion_losses', lambda *_: losses)
+    settings = {'max_skipped': 3, 'log_every': 1, 'checkpoint_every': 2, 'sample_every': 0, 'profile': '3,3'}
+    changes = {f'train__{name}': value for name, value in settings.items()}
+    assert main.main(arguments(tmp_path, 'train', **changes)) == 2
+    folder = tmp_path / 'diffusion'
+    assert (
+        f'error: {folder}: step 3 was the last of 3 in a row whose loss or gradient is not finite; the last '
+        f'good checkpoint is of step 2, {folder}/checkpoints/2; start from it in another --workdir, by '
+        f'--stage=train --config.pretrained.diffusion={folder}, with a smaller'
+    ) in capfd.readouterr().err
+    assert (folder / 'checkpoints' / '2').is_dir()
+    assert list((folder / 'profile').rglob('*.xplane.pb'))
+
+
+def test_before_the_first_checkpoint_the_way_out_is_the_start(tmp_path):
+    with (
+        pytest.raises(UserError, match='there is no checkpoint yet; start anew in another --workdir, with'),
+        way_out_named(tmp_path / 'diffusion', SimpleNamespace(latest_step=None)),
+    ):
+        raise TooManySkipped('step 3')

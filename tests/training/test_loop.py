@@ -1,0 +1,115 @@
+"""The loop around the smallest of steps."""
+
+import contextlib
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion_jax.interruption import Interrupted
+from diffusion_jax.training import loop
+from diffusion_jax.training.metrics import TooManySkipped
+from diffusion_jax.training.profiling import Profiler
+from diffusion_jax.training.step import skipped_steps
+from tests.training.test_skipping import CONFIG, GOOD, NAN_LOSS, batch_of, compiled_step, start
+
+LOGGED = dataclasses.replace(CONFIG, num_steps=6, log_every=3, checkpoint_every=0, max_skipped=3)
+
+
+class Writer:
+    def __init__(self):
+        self.lines = {}
+
+    def scalars(self, step, values):
+        self.lines[step] = values
+
+
+def run(bad, directory, config=LOGGED, hooks=(), stop=lambda: False, save=lambda *_: None):
+    """Trains with bad steps at these numbers; the last state, and what was logged."""
+    writer = Writer()
+    state = loop.run(
+        start(),
+        compiled_step(),
+        (batch_of(step, NAN_LOSS if step in bad else GOOD) for step in range(1, config.num_steps + 1)),
+        config,
+        put=lambda batch: batch,
+        save=save,
+        sums={},
+        hooks=hooks,
+        writer=writer,
+        profiler=Profiler(config.profile, directory),
+        name='tiny',
+        stop=stop,
+    )
+    return state, writer.lines
+
+
+def test_a_skipped_step_is_counted_and_left_out_of_the_means(tmp_path):
+    state, lines = run({2}, tmp_path)
+    _, good = run(set(), tmp_path)
+    assert skipped_steps(state) == 1
+    assert [lines[step]['skipped_steps'] for step in (3, 6)] == [1, 1]
+    assert [good[step]['skipped_steps'] for step in (3, 6)] == [0, 0]
+    rates = [good[step]['learning_rate'] for step in (3, 6)]  # warming up over five steps
+    np.testing.assert_allclose(rates, np.asarray([1 / 5, 4 / 5]) * LOGGED.learning_rate, rtol=1e-6)
+    for values in (*lines.values(), *good.values()):
+        assert all(np.isfinite(value) for value in values.values())
+    passed_over, norms = start(), []
+    for step in (1, 3):
+        passed_over, metrics = compiled_step()(
+            passed_over._replace(step=jnp.asarray(step - 1)), batch_of(step)
+        )
+        norms.append(float(metrics['grad_norm'][0]))
+    assert lines[3]['grad_norm'] == np.mean(norms) != good[3]['grad_norm']
+
+
+def test_a_line_without_any_good_step_says_so(tmp_path):
+    _, lines = run({1, 2, 4}, tmp_path, dataclasses.replace(LOGGED, log_every=2))
+    assert 'loss' not in lines[2] and lines[2]['skipped_steps'] == 2
+    assert 'loss' in lines[4] and lines[4]['skipped_steps'] == 3
+
+
+@pytest.mark.parametrize('log_every', [2, 6])
+def test_training_stops_after_too_many_in_a_row(tmp_path, log_every):
+    """Whenever it is noticed: the step that is named is the one that was too many, and nothing is saved."""
+    config = dataclasses.replace(LOGGED, log_every=log_every)
+    with pytest.raises(TooManySkipped, match='step 4 was the last of 3 in a row'):
+        run({2, 3, 4}, tmp_path, config)
+    run({2, 3, 5, 6}, tmp_path, config)
+
+
+def test_what_is_due_at_a_step_is_done_before_it_is_saved(tmp_path):
+    """Whoever goes on from there would not do it."""
+    events, answers = [], iter([False, True])
+    hook = (2, lambda step, state: events.append(f'hook {step}'))
+
+    def save(state, sums):
+        events.append(f'save {state.step}')
+
+    with pytest.raises(Interrupted, match='tiny: stopped at step 2 of 6, which is saved'):
+        run(set(), tmp_path, hooks=[hook], stop=lambda: next(answers), save=save)
+    assert events == ['hook 2', 'save 2']
+
+
+def test_what_a_run_cost_is_logged(tmp_path):
+    _, lines = run(set(), tmp_path)
+    assert 'time/compile_s' in lines[3] and 'time/compile_s' not in lines[6]
+    for values in lines.values():
+        assert values['time/step_s'] > 0 and 0 < values['time/data_wait'] < 1
+        images_per_s = CONFIG.batch_size / values['time/step_s']
+        assert values['time/images_per_s'] == pytest.approx(images_per_s)
+
+
+def test_steps_are_traced(tmp_path):
+    run(set(), tmp_path, dataclasses.replace(LOGGED, profile=(2, 3)))
+    assert list(tmp_path.rglob('*.xplane.pb'))
+
+
+def test_a_trace_ends_with_the_run(tmp_path):
+    with contextlib.suppress(TooManySkipped):
+        run({1, 2, 3}, tmp_path, dataclasses.replace(LOGGED, profile=(2, 6)))
+    assert list(tmp_path.rglob('*.xplane.pb'))
+    jax.profiler.start_trace(tmp_path / 'another')  # an error where one is under way
+    jax.profiler.stop_trace()
