@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
         logits = extractor.logits if extractor else None
         result = compare(of_samples, of_reference, logits, args.bootstrap)
     about = protocol(sides[0], of_samples, sides[1], of_reference) | (extractor.protocol if extractor else {})
-    result |= {'remarks': remarks(about, of_samples, of_reference), 'protocol': about | _origin(args.samples)}
+    result |= {'remarks': remarks(about, of_samples, of_reference), 'protocol': _origin(args.samples) | about}
     out = Path(args.out or Path(args.workdir) / f'{_stem(args.samples)} against {_stem(args.reference)}.json')
     write_json(out, result)
     print(f'{out}:\n{table(result)}\n\n{description(result["protocol"])}')

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from diffusion_jax.data.stored.archive import read_archive, read_array
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.extraction import LEFT_OUT
 from diffusion_jax.evaluation.extractors import FEATURES, SPATIAL
-from diffusion_jax.evaluation.frechet import Gaussian, Moments, gaussian, moments, update
+from diffusion_jax.evaluation.frechet import BLOCK, Gaussian, Moments, gaussian, moments, update
 from diffusion_jax.shards import Shard, read
 from diffusion_jax.workdir import write_npz
 
@@ -51,30 +51,43 @@ def from_shards(
     Raises:
         UserError: no image, or a single one, could be used.
     """
-    seen: dict[str, Moments] = {}
-    rows: dict[str, list[np.ndarray]] = {FEATURES: [], SPATIAL: []}
+    seen = {FEATURES: Moments(), SPATIAL: Moments()}
+    rows: dict[str, list[np.ndarray]] = {FEATURES: [], SPATIAL: []} if keep_spatial else {FEATURES: []}
     left_out: list[str] = []
     kept = kept_rows(sum(shard.stop - shard.start for shard in found), max_rows)
-    position = 0
-    for shard in found:
-        arrays = read(shard)
-        left_out += arrays[LEFT_OUT].tolist()
-        for name in rows.keys() & arrays.keys():
-            seen[name] = update(seen.get(name, Moments()), arrays[name])
-            if name == FEATURES or keep_spatial:
-                rows[name].append(arrays[name][kept[position : position + len(arrays[name])]])
-        position += shard.stop - shard.start
-    if not seen or seen[FEATURES].count < 2:
+    for group in _groups(found):
+        parts = [read(shard) for shard in group]
+        for name in seen:
+            block = [part[name] for part in parts if name in part]
+            seen[name] = update(seen[name], np.concatenate(block)) if block else seen[name]
+        for shard, part in zip(group, parts, strict=True):
+            left_out += part[LEFT_OUT].tolist()
+            chosen, kept = np.split(kept, [shard.stop - shard.start])
+            for name in rows.keys() & part.keys():
+                rows[name].append(part[name][chosen[: len(part[name])]])
+    if seen[FEATURES].count < 2:
         first = f' ({left_out[0]})' if left_out else ''
         raise UserError(f'{found[0].path.parent}: fewer than two images could be used{first}')
     return FeatureSet(
         num_images=seen[FEATURES].count,
         gaussian=gaussian(seen[FEATURES]),
-        spatial=gaussian(seen[SPATIAL]) if SPATIAL in seen else None,
+        spatial=gaussian(seen[SPATIAL]) if seen[SPATIAL].count else None,
         features=np.concatenate(rows[FEATURES]),
-        spatial_features=np.concatenate(rows[SPATIAL]) if rows[SPATIAL] else None,
+        spatial_features=np.concatenate(rows[SPATIAL]) if rows.get(SPATIAL) else None,
         left_out=left_out,
     )
+
+
+def _groups(found: Sequence[Shard]) -> Iterator[list[Shard]]:
+    """Shards together, about so many images that adding them up costs more than merging the sums."""
+    group: list[Shard] = []
+    for shard in found:
+        group.append(shard)
+        if shard.stop - group[0].start >= BLOCK:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def from_file(path: Path) -> FeatureSet:

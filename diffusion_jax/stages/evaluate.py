@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import math
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def evaluate(run: Run, directory: Path) -> dict[str, Any]:
         result |= {f'unguided_{name}': value for name, value in unguided.items() if name != 'num_samples'}
     return result | {
         'remarks': remarks(about, of_samples, of_reference),
-        'protocol': about | {'judge': config.judge} | sampling_protocol(sample_stamp(run)),
+        'protocol': sampling_protocol(sample_stamp(run)) | about | {'judge': config.judge},
         'stamp': _stamp(run),
     }
 
@@ -173,12 +174,16 @@ def _result_path(run: Run) -> Path:
 
 def _stamp(run: Run) -> dict[str, Any]:
     """What a result rests on."""
-    config = run.experiment.evaluate
-    files = [path for path in (config.inception, config.reference) if Path(path).is_file()]
+    config, reference = run.experiment.evaluate, reference_side(run)
+    if reference.images is None:
+        looked_at = [file_identity(reference.name)]
+    else:
+        looked_at = [part.identity for part in reference.images.parts]
     return {
         'samples': sample_stamp(run),
         'evaluate': {k: v for k, v in dataclasses.asdict(config).items() if k != 'required_agreement'},
-        'files': [file_identity(path) for path in files],
+        'reference': f'{zlib.crc32(" ".join(looked_at).encode()):08x}',
+        'inception': file_identity(config.inception) if config.inception else None,
     }
 
 

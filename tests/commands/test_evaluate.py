@@ -22,6 +22,18 @@ SAMPLES = RNG.integers(0, 256, (16, 16, 16, 3), np.uint8)
 REFERENCE = RNG.integers(0, 128, (16, 16, 16, 3), np.uint8)
 
 
+def random_inception(path):
+    """Writes weights with which features of images differ about as much as images do."""
+
+    def draw(shape):
+        scale = np.sqrt(2 / np.prod(shape.shape[:-1])) if len(shape.shape) > 1 else 0.1
+        return np.float32(scale) * np.random.default_rng(shape.size).standard_normal(shape.shape, np.float32)
+
+    params = jax.tree.map(draw, network.param_shapes())
+    inception = Inception(params, params_sha256(params), 'random.pth', 'abc')
+    save_inception(path, inception)
+
+
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     """Samples as an npz, a reference as images, and weights of Inception."""
@@ -31,13 +43,7 @@ def folder(tmp_path_factory):
     for i, image in enumerate(REFERENCE):
         Image.fromarray(image).save(folder / 'reference' / f'{i:02}.png')
 
-    def draw(shape):
-        scale = np.sqrt(2 / np.prod(shape.shape[:-1])) if len(shape.shape) > 1 else 0.1
-        return np.float32(scale) * np.random.default_rng(shape.size).standard_normal(shape.shape, np.float32)
-
-    params = jax.tree.map(draw, network.param_shapes())
-    inception = Inception(params, params_sha256(params), 'random.pth', 'abc')
-    save_inception(folder / 'inception.safetensors', inception)
+    random_inception(folder / 'inception.safetensors')
     return folder
 
 
@@ -76,7 +82,7 @@ def test_metrics_are_those_of_the_features(folder, features, evaluated, tmp_path
     result = json.loads((tmp_path / 'out.json').read_text())
     fid = frechet_distance(moments(samples.pool), moments(reference.pool))
     sfid = frechet_distance(moments(samples.spatial), moments(reference.spatial))
-    score = inception_score(network.logits(params, samples.pool))
+    score = inception_score(np.asarray(network.logits(params, samples.pool)))
     for name, value in (('fid', fid), ('sfid', sfid), ('inception_score', score)):
         assert result[name] == pytest.approx(value, rel=1e-4)
     assert result.keys() >= {'precision', 'recall', 'kid'} and 'standard_errors' not in result
@@ -117,6 +123,8 @@ def test_a_reference_file_stands_for_the_images(folder, run, evaluated, tmp_path
         code, printed = evaluated(folder / 'samples.npz', side)
         assert code == 0
         results.append(json.loads((tmp_path / 'out.json').read_text()))
+    code, _ = evaluated(folder / 'reference', reference)
+    assert abs(json.loads((tmp_path / 'out.json').read_text())['fid']) < 1e-6
     for name in ('fid', 'sfid', 'precision', 'recall', 'kid'):
         assert results[0][name] == pytest.approx(results[1][name], rel=1e-9)
     assert results[1]['protocol']['reference_images'] == 'not said by the file'
