@@ -24,7 +24,7 @@ from ml_collections import config_flags
 from diffusion_jax.config import STAGES, Experiment, check_stages, read_experiment
 from diffusion_jax.errors import CheckFailed, UserError
 from diffusion_jax.interruption import Interrupted, stop_requests
-from diffusion_jax.sharding import make_mesh, wait_for_all_hosts
+from diffusion_jax.sharding import make_mesh
 from diffusion_jax.stages import evaluate, likelihood, networks, sample, train, train_classifier
 from diffusion_jax.stages.inputs import check_inputs
 from diffusion_jax.stages.run import Run
@@ -123,9 +123,7 @@ def run_experiment(experiment: Experiment, workdir: Path, stages: Sequence[str] 
         check_inputs(run, planned)
         logger.info('%d %s device(s), results in %s', mesh.size, jax.default_backend(), workdir)
         for stage in planned:
-            complete = MODULES[stage].complete(run)
-            wait_for_all_hosts(f'{stage}: looked at')  # before any of them changes what the others look at
-            if complete:
+            if MODULES[stage].complete(run):
                 logger.info('%s: complete already', stage)
             else:
                 MODULES[stage].main(run)

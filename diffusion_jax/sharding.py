@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from diffusion_jax.errors import UserError
@@ -48,12 +47,6 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | Non
 def this_hosts(mesh: Mesh) -> Mesh:
     """A mesh over this host's devices alone, for work that needs no other host's."""
     return mesh if jax.process_count() == 1 else make_mesh(devices=jax.local_devices())
-
-
-def wait_for_all_hosts(where: str) -> None:
-    """Returns when every host has come to the same place."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(where)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,18 +34,20 @@ class Shard(NamedTuple):
 
 def fill(
     directory: Path,
+    title: str,
     num_rows: int,
     batch_size: int,
     compute: Callable[[int, int], Rows],
-    progress: Progress,
     stop: Callable[[], bool],
     *,
     host: int = 0,
     num_hosts: int = 1,
 ) -> None:
-    """Writes the missing shards of the rows 0 … num_rows − 1; of several hosts each writes every n-th.
+    """Writes the missing shards of the rows 0 … num_rows − 1; of several hosts each writes every n-th, and
+    returns when all are there.
 
     Args:
+        title: of the progress bar.
         compute: (start, stop) → arrays of these rows, at most batch_size of them.
 
     Raises:
@@ -52,28 +55,51 @@ def fill(
     """
     # Whose a shard is rests on its place alone: hosts may look at different times.
     missing = gaps(directory, num_rows, batch_size)
-    done = num_rows - sum(shard.stop - shard.start for shard in missing)
     own = [shard for shard in missing if shard.start // batch_size % num_hosts == host]
-    write(own, compute, progress, stop, done=done)
+    write(own, title, num_rows, compute, stop, done=num_rows - sum(map(_length, missing)))
+    if num_hosts > 1:
+        wait(lambda: not gaps(directory, num_rows, batch_size), directory, stop)
 
 
 def write(
     missing: Sequence[Shard],
+    title: str,
+    num_rows: int,
     compute: Callable[[int, int], Rows],
-    progress: Progress,
     stop: Callable[[], bool],
     *,
     done: int,
 ) -> None:
-    """Writes these shards; `done` rows are there already. See `fill`."""
-    for shard in missing:
+    """Writes these shards; `done` of the rows are there already. See `fill`."""
+    if not missing:
+        return
+    with Progress(title, num_rows, start=done) as progress:
+        for shard in missing:
+            if stop():
+                folder = shard.path.parent
+                raise Interrupted(f'{folder}: stopped after {done} of {num_rows} images, which are saved')
+            arrays = attentive(functools.partial(compute, shard.start, shard.stop))
+            try:
+                write_npz(shard.path, **arrays)
+            except OSError as error:
+                raise UserError(
+                    f'{shard.path}: cannot be written ({error.strerror}); make room and give the same '
+                    f'command to go on: {done} of {num_rows} images are saved'
+                ) from error
+            done += _length(shard)
+            progress.update(done)
+
+
+def _length(shard: Shard) -> int:
+    return shard.stop - shard.start
+
+
+def wait(complete: Callable[[], bool], directory: Path, stop: Callable[[], bool]) -> None:
+    """Returns when the other hosts have done their part. Interrupted because `stop` said so."""
+    while not complete():
         if stop():
-            raise Interrupted(
-                f'{shard.path.parent}: stopped after {done} of {progress.total} images, which are saved'
-            )
-        write_npz(shard.path, **attentive(functools.partial(compute, shard.start, shard.stop)))
-        done += shard.stop - shard.start
-        progress.update(done)
+            raise Interrupted(f'{directory}: stopped while other hosts were at work; what is done is saved')
+        time.sleep(0.5)
 
 
 def gaps(directory: Path, num_rows: int, batch_size: int) -> list[Shard]:

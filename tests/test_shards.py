@@ -2,6 +2,8 @@
 
 import itertools
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,6 @@ from hypothesis import strategies as st
 
 from diffusion_jax.errors import UserError
 from diffusion_jax.interruption import Interrupted
-from diffusion_jax.report import Progress
 from diffusion_jax.shards import Shard, fill, found, gaps, read, rows, shard
 
 
@@ -20,8 +21,7 @@ def number(start, stop):
 
 
 def run(directory, num_rows=10, batch_size=4, compute=number, stop=lambda: False, **hosts):
-    with Progress('test', num_rows) as progress:
-        fill(directory, num_rows, batch_size, compute, progress, stop, **hosts)
+    fill(directory, 'test', num_rows, batch_size, compute, stop, **hosts)
     return np.concatenate([part['row'] for part in rows(directory, 'row')])
 
 
@@ -79,8 +79,11 @@ def test_hosts_share_the_work_whenever_each_of_them_looks(tmp_path, num_hosts):
         computed.extend(range(start, stop))
         return number(start, stop)
 
-    for host in reversed(range(num_hosts)):  # the last one is done before the first has looked
-        run(tmp_path, 30, compute=watched, host=host, num_hosts=num_hosts)
+    # The first host waits for the others, the last one finds all of theirs done.
+    with ThreadPoolExecutor(num_hosts) as hosts:
+        for host in range(num_hosts):
+            hosts.submit(run, tmp_path, 30, compute=watched, host=host, num_hosts=num_hosts)
+            time.sleep(0.1)
     assert sorted(computed) == list(range(30))
     np.testing.assert_array_equal(run(tmp_path, 30, compute=None), np.arange(30))
 
@@ -92,3 +95,18 @@ def test_a_damaged_shard_is_named(tmp_path):
     first.path.write_bytes(first.path.read_bytes()[:100])
     with pytest.raises(UserError, match=r'00000000-00000004.npz: damaged .* remove it'):
         read(first, 'row')
+
+
+def test_a_host_that_waits_for_others_hears_stop(tmp_path):
+    with pytest.raises(Interrupted, match='stopped while other hosts were at work'):
+        asked = iter([False, True])
+        run(tmp_path, 8, stop=lambda: next(asked), host=0, num_hosts=2)
+
+
+def test_a_resumed_run_begins_its_bar_where_it_was(tmp_path, capfd):
+    answers = iter([False, True])
+    with pytest.raises(Interrupted):
+        run(tmp_path, stop=lambda: next(answers))
+    capfd.readouterr()
+    run(tmp_path)
+    assert 'test  40%  4/10' in capfd.readouterr().err

@@ -28,7 +28,7 @@ def settings(tmp_path_factory):
 @pytest.mark.slow
 def test_samples_are_compared_by_inception(settings, tmp_path, capfd):
     assert run(tmp_path, 'sample,evaluate', **settings) == 0
-    result = json.loads((tmp_path / 'evaluation.json').read_text())
+    result = json.loads((tmp_path / 'evaluation_inception.json').read_text())
     assert result['fid'] > 0 and result['sfid'] > 0 and result['inception_score'] >= 1
     assert 'real_frechet_distance' not in result
     protocol = result['protocol']
