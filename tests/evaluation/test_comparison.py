@@ -101,7 +101,7 @@ def test_samples_of_ours_say_how_they_were_drawn(tmp_path, monkeypatch, capsys):
     process = {'num_timesteps': 100, 'schedule': 'cosine'}
     write_json(folder / 'stamp.json', {'sample': sample, 'process': process, 'diffusion': {'step': 7}})
     np.savez(tmp_path / 'reference.npz', images[100:140])
-    seen = Extractor('pixels', {}, None, 64, lambda x: {'features': x.reshape(len(x), -1) / np.float32(255)})
+    seen = pixel_extractor()
     monkeypatch.setattr('diffusion_jax.commands.evaluate.make_extractor', lambda args, sides: seen)
     argv = [
         'evaluate',
