@@ -114,6 +114,12 @@ def lost(error: Exception) -> NoReturn:
     os._exit(1)
 
 
+def wait_for_all_hosts(where: str) -> None:
+    """Returns when every host has come to the same place."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(where)
+
+
 def on_any_host(yes: bool) -> bool:
     """Whether any host says yes; all come to the same place and learn the same."""
     return yes if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(yes)).any())

@@ -25,9 +25,18 @@ from ml_collections import config_flags
 
 from diffusion_jax.config import STAGES, Experiment, check_stages, read_experiment
 from diffusion_jax.errors import CheckFailed, UserError
-from diffusion_jax.hosts import Hosts, all_or_none, check_hosts, connect, lost, on_any_host, part
+from diffusion_jax.hosts import (
+    Hosts,
+    all_or_none,
+    check_hosts,
+    connect,
+    lost,
+    on_any_host,
+    part,
+    wait_for_all_hosts,
+)
 from diffusion_jax.interruption import Interrupted, stop_requests
-from diffusion_jax.sharding import make_mesh, wait_for_all_hosts
+from diffusion_jax.sharding import make_mesh
 from diffusion_jax.stages import evaluate, likelihood, networks, sample, train, train_classifier
 from diffusion_jax.stages.inputs import check_inputs
 from diffusion_jax.stages.run import Run

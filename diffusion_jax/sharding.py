@@ -51,12 +51,6 @@ def this_hosts(mesh: Mesh) -> Mesh:
     return mesh if jax.process_count() == 1 else make_mesh(devices=jax.local_devices())
 
 
-def wait_for_all_hosts(where: str) -> None:
-    """Returns when every host has come to the same place."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(where)
-
-
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The first axis of every array is split over all devices."""
     return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))

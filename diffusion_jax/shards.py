@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from diffusion_jax.errors import UserError
-from diffusion_jax.hosts import on_any_host
+from diffusion_jax.hosts import all_or_none, on_any_host
 from diffusion_jax.interruption import Interrupted, attentive
 from diffusion_jax.report import Progress
 from diffusion_jax.workdir import write_npz
@@ -34,20 +34,22 @@ class Shard(NamedTuple):
 
 def fill(
     directory: Path,
+    title: str,
     num_rows: int,
     batch_size: int,
     compute: Callable[[int, int], Rows],
-    progress: Progress,
     stop: Callable[[], bool],
     *,
     host: int = 0,
     num_hosts: int = 1,
 ) -> None:
-    """Writes the missing shards of the rows 0 … num_rows − 1; of several hosts each writes every n-th.
+    """Writes the missing shards of the rows 0 … num_rows − 1; of several hosts each writes every n-th, and
+    returns when all are there.
 
     All hosts call it, and all of them return when the last is done.
 
     Args:
+        title: of the progress bar.
         compute: (start, stop) → arrays of these rows, at most batch_size of them.
 
     Raises:
@@ -55,34 +57,63 @@ def fill(
     """
     # Whose a shard is rests on its place alone: hosts may look at different times.
     missing = gaps(directory, num_rows, batch_size)
-    done = num_rows - sum(shard.stop - shard.start for shard in missing)
     own = [shard for shard in missing if shard.start // batch_size % num_hosts == host]
-    interruption = None
-    try:
-        write(own, compute, progress, stop, done=done)
-    except Interrupted as error:
-        interruption = error
-    if on_any_host(interruption is not None):
-        raise interruption or Interrupted(f'{directory}: stopped, because another host was asked to stop')
+    write(own, title, num_rows, compute, stop, done=num_rows - sum(map(_length, missing)))
 
 
 def write(
     missing: Sequence[Shard],
+    title: str,
+    num_rows: int,
     compute: Callable[[int, int], Rows],
-    progress: Progress,
     stop: Callable[[], bool],
     *,
     done: int,
 ) -> None:
-    """Writes these shards; `done` rows are there already. See `fill`."""
-    for shard in missing:
-        if stop():
-            raise Interrupted(
-                f'{shard.path.parent}: stopped after {done} of {progress.total} images, which are saved'
-            )
-        write_npz(shard.path, **attentive(functools.partial(compute, shard.start, shard.stop)))
-        done += shard.stop - shard.start
-        progress.update(done)
+    """Writes these shards; `done` of the rows are there already. See `fill`.
+
+    Of several hosts each comes here with its own shards, and all leave together: when they are done, or when
+    one of them was stopped or cannot go on.
+    """
+    interruption = None
+    with all_or_none():
+        try:
+            _write_own(missing, title, num_rows, compute, stop, done)
+        except Interrupted as error:
+            interruption = error
+    if on_any_host(interruption is not None):
+        raise interruption or Interrupted('stopped, because another host was asked to; what is done is saved')
+
+
+def _write_own(
+    missing: Sequence[Shard],
+    title: str,
+    num_rows: int,
+    compute: Callable[[int, int], Rows],
+    stop: Callable[[], bool],
+    done: int,
+) -> None:
+    if not missing:
+        return
+    with Progress(title, num_rows, start=done) as progress:
+        for shard in missing:
+            if stop():
+                folder = shard.path.parent
+                raise Interrupted(f'{folder}: stopped after {done} of {num_rows} images, which are saved')
+            arrays = attentive(functools.partial(compute, shard.start, shard.stop))
+            try:
+                write_npz(shard.path, **arrays)
+            except OSError as error:
+                raise UserError(
+                    f'{shard.path}: cannot be written ({error.strerror}); make room and give the same '
+                    f'command to go on: {done} of {num_rows} images are saved'
+                ) from error
+            done += _length(shard)
+            progress.update(done)
+
+
+def _length(shard: Shard) -> int:
+    return shard.stop - shard.start
 
 
 def gaps(directory: Path, num_rows: int, batch_size: int) -> list[Shard]:

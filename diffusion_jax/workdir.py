@@ -9,6 +9,7 @@ import json
 import os
 import re
 import socket
+import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -40,6 +41,19 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_place(path: str | Path) -> None:
+    """UserError unless a file can be written there; asked before hours of work that would end in it."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UserError(f'{path}: cannot be written ({error.strerror}); choose another place') from error
+    if path.is_dir():
+        raise UserError(f'{path}: is a folder; name a file')
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

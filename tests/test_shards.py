@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from diffusion_jax.errors import UserError
 from diffusion_jax.interruption import Interrupted
-from diffusion_jax.report import Progress
 from diffusion_jax.shards import Shard, fill, found, gaps, read, rows, shard
 
 
@@ -20,8 +19,7 @@ def number(start, stop):
 
 
 def run(directory, num_rows=10, batch_size=4, compute=number, stop=lambda: False, **hosts):
-    with Progress('test', num_rows) as progress:
-        fill(directory, num_rows, batch_size, compute, progress, stop, **hosts)
+    fill(directory, 'test', num_rows, batch_size, compute, stop, **hosts)
     return np.concatenate([part['row'] for part in rows(directory, 'row')])
 
 
@@ -92,3 +90,12 @@ def test_a_damaged_shard_is_named(tmp_path):
     first.path.write_bytes(first.path.read_bytes()[:100])
     with pytest.raises(UserError, match=r'00000000-00000004.npz: damaged .* remove it'):
         read(first, 'row')
+
+
+def test_a_resumed_run_begins_its_bar_where_it_was(tmp_path, capfd):
+    answers = iter([False, True])
+    with pytest.raises(Interrupted):
+        run(tmp_path, stop=lambda: next(answers))
+    capfd.readouterr()
+    run(tmp_path)
+    assert 'test  40%  4/10' in capfd.readouterr().err

@@ -5,22 +5,23 @@ from __future__ import annotations
 import argparse
 import logging
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from diffusion_jax.checks import between
+from diffusion_jax.data.stored.source import SourceImages
 from diffusion_jax.data.transforms import Size
 from diffusion_jax.errors import UserError
-from diffusion_jax.evaluation.comparison import Side, check_dimensions, compare, features_of, open_side
-from diffusion_jax.evaluation.config import RESIZES
+from diffusion_jax.evaluation.comparison import Side, check_comparable, compare, features_of, open_side
+from diffusion_jax.evaluation.config import RESIZES, check_bootstrap
 from diffusion_jax.evaluation.extractors import Extractor, inception_extractor
-from diffusion_jax.evaluation.feature_sets import REFERENCE_ROWS
+from diffusion_jax.evaluation.feature_sets import FeatureSet
 from diffusion_jax.evaluation.inception.files import load_inception
 from diffusion_jax.evaluation.protocol import description, protocol, remarks, sampling_protocol, table
 from diffusion_jax.interruption import stop_requests
 from diffusion_jax.sharding import make_mesh
-from diffusion_jax.workdir import lock, read_stamp, write_json
+from diffusion_jax.workdir import check_place, lock, read_stamp, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -61,20 +62,19 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument('--out', metavar='FILE', help='takes the result; by default a file in the workdir')
     args = parser.parse_args(argv[1:])
-    between('--bootstrap', args.bootstrap, 0)
-    size = read_size(args.size)
-    sides = [open_side(path, size) for path in (args.samples, args.reference)]
+    check_bootstrap('--bootstrap', args.bootstrap)
+    sides = [open_side(path, args.size) for path in (args.samples, args.reference)]
+    check_size_is_used(args.size, sides)
     extractor = make_extractor(args, sides)
-    check_dimensions(*sides, extractor)
-    with lock(args.workdir), stop_requests() as stop:
-        folders = [features_folder(args.workdir, side.name) for side in sides]
-        of_samples = features_of(sides[0], extractor, folders[0], stop, keep_spatial=args.bootstrap > 0)
-        of_reference = features_of(sides[1], extractor, folders[1], stop, max_rows=REFERENCE_ROWS)
-        logits = extractor.logits if extractor else None
-        result = compare(of_samples, of_reference, logits, args.bootstrap)
+    check_comparable(*sides, extractor)
+    out = Path(args.out or args.workdir / _result_name(args.samples, args.reference, extractor))
+    check_place(out)
+    with stop_requests() as stop:
+        of_samples = look(sides[0], extractor, args.workdir, stop, keep_spatial=args.bootstrap > 0)
+        of_reference = look(sides[1], extractor, args.workdir, stop, is_reference=True)
+        result = compare(of_samples, of_reference, extractor and extractor.logits, args.bootstrap)
     about = protocol(sides[0], of_samples, sides[1], of_reference) | (extractor.protocol if extractor else {})
-    result |= {'remarks': remarks(about, of_samples, of_reference), 'protocol': about | _origin(args.samples)}
-    out = Path(args.out or Path(args.workdir) / f'{_stem(args.samples)} against {_stem(args.reference)}.json')
+    result |= {'remarks': remarks(about, of_samples, of_reference), 'protocol': _origin(args.samples) | about}
     write_json(out, result)
     print(f'{out}:\n{table(result)}\n\n{description(result["protocol"])}')
     for remark in result['remarks']:
@@ -85,7 +85,9 @@ def main(argv: Sequence[str]) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the commands that look at images share."""
     parser.add_argument('--inception', metavar='FILE', help='its weights, see `convert-inception`')
-    parser.add_argument('--size', metavar='N or HxW', help='centre-crops image files to this size')
+    parser.add_argument(
+        '--size', type=read_size, metavar='N or HxW', help='centre-crops image files to this size'
+    )
     parser.add_argument(
         '--resize',
         choices=RESIZES,
@@ -106,6 +108,8 @@ def make_extractor(args: argparse.Namespace, sides: Sequence[Side]) -> Extractor
     """Inception, where there are images to look at. UserError where its weights are missing."""
     images = [side.name for side in sides if side.images is not None]
     if not images:
+        if args.inception:
+            raise UserError('--inception looks at images; neither side has any, leave it out')
         return None
     if not args.inception:
         raise UserError(
@@ -117,20 +121,40 @@ def make_extractor(args: argparse.Namespace, sides: Sequence[Side]) -> Extractor
     return inception_extractor(inception, make_mesh(), resize=args.resize, batch_size=args.batch_size)
 
 
-def read_size(text: str | None) -> Size | None:
+def look(
+    side: Side, extractor: Extractor | None, workdir: Path, stop: Callable[[], bool], **options: bool
+) -> FeatureSet:
+    """See `features_of`; those of a set of images stand in a folder of their own, which is held meanwhile."""
+    if side.images is None:
+        return side.stored
+    folder = workdir / 'features' / _name(side.name)
+    with lock(folder):
+        return features_of(side, extractor, folder, stop, **options)
+
+
+def read_size(text: str) -> Size:
     """'256' or '256x384', height first."""
-    if text is None:
-        return None
     sides = text.lower().replace('×', 'x').split('x')
     if len(sides) > 2 or not all(side.isdecimal() and int(side) for side in sides):
         raise UserError(f'--size is {text!r}; give pixels, such as 256, or 256x384, height first')
     return int(sides[0]), int(sides[-1])
 
 
-def features_folder(workdir: Path, name: str) -> Path:
-    """Where the features of a set of images stand."""
-    digest = zlib.crc32(str(Path(name).absolute()).encode())
-    return workdir / 'features' / f'{_stem(name)}-{digest:08x}'
+def check_size_is_used(size: Size | None, sides: Sequence[Side]) -> None:
+    """UserError where a size is given and there are no image files that could be cropped to it."""
+    if size is not None and not any(isinstance(side.images, SourceImages) for side in sides):
+        raise UserError('--size crops image files; there is no folder of them, leave it out')
+
+
+def _result_name(samples: str, reference: str, extractor: Extractor | None) -> str:
+    """Another one for other sets, and for other features of them."""
+    rests_on = [Path(samples).absolute(), Path(reference).absolute(), extractor and extractor.name]
+    digest = zlib.crc32(repr(rests_on).encode())
+    return f'{_stem(samples)}-against-{_stem(reference)}-{digest:08x}.json'
+
+
+def _name(path: str) -> str:
+    return f'{_stem(path)}-{zlib.crc32(str(Path(path).absolute()).encode()):08x}'
 
 
 def _origin(samples: str) -> dict[str, Any]:

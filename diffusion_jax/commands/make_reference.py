@@ -8,16 +8,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from diffusion_jax import main as program
-from diffusion_jax.commands.evaluate import add_arguments, features_folder, make_extractor, read_size
+from diffusion_jax.commands.evaluate import add_arguments, check_size_is_used, look, make_extractor
 from diffusion_jax.config import read_experiment
 from diffusion_jax.data.stored import open_images
 from diffusion_jax.data.stored.image_set import ImageSet
 from diffusion_jax.data.stored.source import open_split
 from diffusion_jax.errors import UserError
-from diffusion_jax.evaluation.comparison import Side, features_of
+from diffusion_jax.evaluation.comparison import Side
 from diffusion_jax.evaluation.feature_sets import REFERENCE_ROWS, kept_rows, save_statistics
 from diffusion_jax.interruption import stop_requests
-from diffusion_jax.workdir import lock
+from diffusion_jax.workdir import check_place
 
 DESCRIPTION = f"""\
 Writes what samples are compared with: means and covariances of Inception's features of all images (mu,
@@ -56,18 +56,24 @@ def main(argv: Sequence[str]) -> int:
         raise UserError('give either IMAGES or --config=FILE')
     if settings and not args.config:
         raise UserError(f'{" ".join(settings)}: arguments that mean nothing here; see --help')
-    images = _configured(args, settings) if args.config else open_images(args.images, read_size(args.size))
+    images = _configured(args, settings) if args.config else open_images(args.images, args.size)
     side = Side(images.name, images)
+    if not args.config:
+        check_size_is_used(args.size, [side])
     extractor = make_extractor(args, [side])
-    with lock(args.workdir), stop_requests() as stop:
-        found = features_of(side, extractor, features_folder(args.workdir, side.name), stop)
-    save_statistics(args.out, found, _chosen(images))
-    print(f'{args.out}: statistics of {found.num_images:,} images of {images.name}')
-    for reason in found.left_out:
+    check_place(args.out)
+    with stop_requests() as stop:
+        known = look(side, extractor, args.workdir, stop, is_reference=True)
+    chosen = known.rows[kept_rows(len(known.rows), REFERENCE_ROWS)]
+    print(f'reading {len(chosen):,} of the images for precision and recall')
+    rgb = images.take(chosen)
+    save_statistics(args.out, known, np.broadcast_to(rgb, (*rgb.shape[:-1], 3)), extractor.name)
+    print(f'{args.out}: statistics of {known.num_images:,} images of {images.name}')
+    for reason in known.left_out:
         print(f'left out: {reason}')
-    dimensions = len(found.gaussian.mean)
-    if found.num_images <= dimensions:
-        print(f'note: {found.num_images:,} images give a singular covariance of {dimensions:,} features')
+    dimensions = len(known.gaussian.mean)
+    if known.num_images <= dimensions:
+        print(f'note: {known.num_images:,} images give a singular covariance of {dimensions:,} features')
     return 0
 
 
@@ -76,15 +82,3 @@ def _configured(args: argparse.Namespace, settings: Sequence[str]) -> ImageSet:
         raise UserError('--size: the config says the size of its images, as config.data.image_size')
     command = ['diffusion-jax make-reference', f'--config={args.config}', *settings]
     return open_split(read_experiment(program.parse_flags(command).config).data, args.split)
-
-
-def _chosen(images: ImageSet) -> np.ndarray:
-    """The images whose features `features_of` keeps of a reference, as RGB."""
-    kept = kept_rows(images.parts[-1].stop, REFERENCE_ROWS)
-    chosen = []
-    for part in images.parts:
-        if kept[part.start : part.stop].any():
-            rows = images.read(part).images
-            chosen.append(rows[kept[part.start : part.start + len(rows)]])
-    rgb = np.concatenate([rows for rows in chosen if len(rows)])
-    return np.broadcast_to(rgb, (*rgb.shape[:-1], 3))

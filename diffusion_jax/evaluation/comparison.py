@@ -10,19 +10,18 @@ import jax
 import numpy as np
 
 from diffusion_jax.data.stored import open_images
-from diffusion_jax.data.stored.archive import read_archive
+from diffusion_jax.data.stored.archive import ArrayImages, names_in_archive
 from diffusion_jax.data.stored.image_set import ImageSet
 from diffusion_jax.data.transforms import Size
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.extraction import extract
 from diffusion_jax.evaluation.extractors import Extractor
-from diffusion_jax.evaluation.feature_sets import FeatureSet, from_file, from_shards
-from diffusion_jax.evaluation.frechet import frechet_distance
+from diffusion_jax.evaluation.feature_sets import REFERENCE_ROWS, FeatureSet, from_file, from_shards
+from diffusion_jax.evaluation.frechet import Gaussian, frechet_distance
 from diffusion_jax.evaluation.inception_score import inception_score
 from diffusion_jax.evaluation.kid import kid_and_error
 from diffusion_jax.evaluation.precision_recall import coverage
 from diffusion_jax.evaluation.uncertainty import frechet_error, inception_score_error, share_error
-from diffusion_jax.sharding import wait_for_all_hosts
 
 
 class Side(NamedTuple):
@@ -48,7 +47,7 @@ def open_side(path: str | Path, size: Size | None = None) -> Side:
     if path.is_dir():
         return Side(str(path), open_images(path, size))
     stored = from_file(path)
-    has_images = path.suffix != '.npy' and 'arr_0' in read_archive(path, ['arr_0'])
+    has_images = path.suffix != '.npy' and 'arr_0' in names_in_archive(path)
     if not has_images and stored.gaussian is None:
         raise UserError(f'{path}: has neither images (arr_0) nor statistics (mu, sigma) nor features')
     return Side(str(path), open_images(path) if has_images else None, stored)
@@ -60,14 +59,15 @@ def features_of(
     directory: Path,
     stop: Callable[[], bool],
     *,
-    max_rows: int | None = None,
+    is_reference: bool = False,
     keep_spatial: bool = False,
 ) -> FeatureSet:
     """What metrics compare: statistics that a file gives, and features of the images that it holds.
 
     Args:
         directory: takes the features while they are computed; those that are there are not computed again.
-        max_rows, keep_spatial: see `from_shards`.
+        is_reference: then features of some images are enough, but of all that a file holds for it.
+        keep_spatial: see `from_shards`.
 
     Raises:
         UserError, Interrupted: see `extract` and `from_shards`.
@@ -76,28 +76,38 @@ def features_of(
         return side.stored
     hosts = {'host': jax.process_index(), 'num_hosts': jax.process_count()}
     shards = extract(side.images, extractor, directory, stop, **hosts)
-    wait_for_all_hosts(f'features of {side.name}')
+    max_rows = REFERENCE_ROWS if is_reference and not isinstance(side.images, ArrayImages) else None
     found = from_shards(shards, max_rows, keep_spatial=keep_spatial)
     if side.stored.gaussian is None:
         return found
     # Its statistics are of more images than those that a file of the authors holds.
-    return side.stored._replace(features=found.features, left_out=found.left_out)
+    gaussians = {'gaussian': side.stored.gaussian, 'spatial': side.stored.spatial}
+    return found._replace(num_images=side.stored.num_images, extractor=side.stored.extractor, **gaussians)
 
 
-def check_dimensions(samples: Side, reference: Side, extractor: Extractor | None) -> None:
+def check_comparable(samples: Side, reference: Side, extractor: Extractor | None) -> None:
     """UserError where the features of both sides cannot be of the same network, as far as one can tell."""
-
-    def dimensions(side: Side) -> int | None:
-        if side.stored.gaussian is not None:
-            return len(side.stored.gaussian.mean)
-        return extractor.dimensions if extractor else None
-
-    ours, theirs = dimensions(samples), dimensions(reference)
-    if ours != theirs:
+    made_by = {side.name: side.stored.extractor for side in (samples, reference) if side.stored.extractor}
+    if extractor is not None:
+        made_by['this evaluation'] = extractor.name
+    if len(set(made_by.values())) > 1:
+        (one, its), (other, others) = list(made_by.items())[:2]
         raise UserError(
-            f'{samples.name}: has {ours} features an image, {reference.name} has {theirs}; they must come '
-            'from the same network'
+            f'{one}: its statistics are of {its}, those of {other} of {others}; use the same weights and the '
+            'same resize, or make the reference again'
         )
+    defaults = {'gaussian': extractor.dimensions if extractor else None, 'spatial': None}
+    for what, default in defaults.items():
+        ours, theirs = (_dimensions(getattr(side.stored, what), default) for side in (samples, reference))
+        if ours != theirs and None not in (ours, theirs):
+            raise UserError(
+                f'{samples.name}: has {ours} features an image, {reference.name} has {theirs}; both must '
+                'come from the same network'
+            )
+
+
+def _dimensions(stored: Gaussian | None, default: int | None) -> int | None:
+    return default if stored is None else len(stored.mean)
 
 
 def compare(
@@ -112,8 +122,9 @@ def compare(
         logits: features → logits of Inception's classes; None where the features are not Inception's.
         num_resamples: of the bootstrap, see `uncertainty`.
     """
+    fid = 'frechet_distance' if logits is None and samples.spatial is None else 'fid'
     distances = {
-        'fid' if logits else 'frechet_distance': (samples.gaussian, reference.gaussian, samples.features),
+        fid: (samples.gaussian, reference.gaussian, samples.features),
         'sfid': (samples.spatial, reference.spatial, samples.spatial_features),
     }
     found: dict[str, float] = {}

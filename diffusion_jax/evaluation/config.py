@@ -61,3 +61,10 @@ def check_evaluate(config: EvaluateConfig) -> None:
                 f'reference is {config.reference!r}; without inception, where pixels are compared, it is one '
                 f'of {SPLITS}'
             )
+
+
+def check_bootstrap(key: str, num_resamples: int) -> None:
+    """Raises UserError for a number of resamplings that cannot work."""
+    between(key, num_resamples, 0)
+    if num_resamples == 1:
+        raise UserError(f'{key} is 1; a standard error needs two resamplings at least, and 20 to be of use')

@@ -13,10 +13,9 @@ from diffusion_jax import shards
 from diffusion_jax.data.stored.image_set import ImageSet, Part, Rows
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.extractors import Extractor
-from diffusion_jax.report import Progress
 from diffusion_jax.shards import Shard
 
-IDENTITY, LEFT_OUT = 'identity', 'left_out'
+IDENTITY, LEFT_OUT, PLACES, SIZE = 'identity', 'left_out', 'places', 'size'  # beside the features
 
 
 def extract(
@@ -40,7 +39,7 @@ def extract(
     """
     folder = directory / extractor.name
     place = {part: shards.shard(folder, part.start, part.stop) for part in images.parts}
-    missing = [part for part in images.parts if not _is_of(place[part], part)]
+    missing = {part for part in images.parts if not _is_of(place[part], part)}
     own = [part for index, part in enumerate(images.parts) if index % num_hosts == host and part in missing]
     batch_size = min(extractor.batch_size, max(map(_length, images.parts)))
     ahead = _read_ahead(images, own)
@@ -48,13 +47,18 @@ def extract(
     def compute(start: int, stop: int) -> shards.Rows:
         part, rows = next(ahead)
         arrays = _features(images, part, rows, extractor, batch_size) if len(rows.images) else {}
-        return {**arrays, IDENTITY: np.array(part.identity), LEFT_OUT: np.array(rows.left_out, np.str_)}
+        return {
+            **arrays,
+            IDENTITY: np.array(part.identity),
+            LEFT_OUT: np.array(rows.left_out, np.str_),
+            PLACES: rows.places,
+            SIZE: np.array(rows.images.shape[1:3]),
+        }
 
-    if own:
-        num_images = sum(map(_length, images.parts))
-        with Progress(f'features of {Path(images.name).name}', num_images) as progress:
-            done = num_images - sum(map(_length, missing))
-            shards.write([place[part] for part in own], compute, progress, stop, done=done)
+    num_images = sum(map(_length, images.parts))
+    todo = [place[part] for part in own]
+    done = num_images - sum(map(_length, missing))
+    shards.write(todo, f'features of {Path(images.name).name}', num_images, compute, stop, done=done)
     return list(place.values())
 
 

@@ -16,6 +16,12 @@ from diffusion_jax.settings import read_section
 
 PAPER_SAMPLES = 50_000
 PAPER_REFERENCES = 'VIRTUAL_'  # how the names of the authors' reference files begin
+RELEASED_FILES = (
+    'pt_inception-2015-12-05-6726825d.pth',
+    'inception-2015-12-05.pt',
+    'inception-v3-2015-12-05.pkl',
+    'classify_image_graph_def.pb',
+)
 
 
 def protocol(
@@ -29,7 +35,7 @@ def protocol(
         'class_balance': _balance(None if samples.images is None else samples.images.labels),
         'reference': reference.name,
         'reference_images': of_reference.num_images or 'not said by the file',
-        'reference_images_of_precision_recall_kid': rows,
+        'reference_images_of_precision_recall_kid': rows or 'none',
         'left_out': [*of_samples.left_out, *of_reference.left_out],
     }
 
@@ -48,23 +54,20 @@ def sampling_protocol(stamp: Mapping[str, Any]) -> dict[str, Any]:
 def remarks(protocol: Mapping[str, Any], samples: FeatureSet, reference: FeatureSet) -> list[str]:
     """Why numbers may not be held against the paper's, and what is wrong with them in themselves."""
     found = []
-    count, inception = samples.num_images, protocol.get('inception')
-    if samples.gaussian is not None:
-        dimensions = len(samples.gaussian.mean)
-        if count and count <= dimensions:
+    for what, known in (('samples', samples), ('images of the reference', reference)):
+        dimensions = 0 if known.gaussian is None else len(known.gaussian.mean)
+        if 0 < known.num_images <= dimensions:
             found.append(
-                f'{count:,} samples give a singular covariance of {dimensions:,} features: their Fréchet '
-                'distance is far too large'
+                f'{known.num_images:,} {what} give a singular covariance of {dimensions:,} features: the '
+                'Fréchet distance is far too large'
             )
-    if inception is not None:
-        if count and count < PAPER_SAMPLES:
-            found.append(f'{count:,} samples; the paper has 50,000, and with fewer FID is larger')
-        if not Path(protocol['reference']).name.startswith(PAPER_REFERENCES):
-            found.append("the reference is none of the paper's (VIRTUAL_….npz)")
-        if inception['resize'] != 'tensorflow':
-            found.append(
-                f"images were resized as {inception['resize']} does, the paper's as TensorFlow 1 does"
-            )
+    if samples.features is None or reference.features is None:
+        found.append('without images or features on both sides there are no precision, recall and KID')
+    if samples.image_size and reference.image_size and samples.image_size != reference.image_size:
+        ours, theirs = ('×'.join(map(str, side.image_size)) for side in (samples, reference))
+        found.append(f'the samples are of {ours} pixels, the images of the reference of {theirs}')
+    if 'inception' in protocol:
+        found += _differences_from_the_paper(protocol, samples.num_images)
     left_out = [*samples.left_out, *reference.left_out]
     if left_out:
         others = f'; and {len(left_out) - 3} more' if len(left_out) > 3 else ''
@@ -72,13 +75,29 @@ def remarks(protocol: Mapping[str, Any], samples: FeatureSet, reference: Feature
     return found
 
 
+def _differences_from_the_paper(protocol: Mapping[str, Any], num_samples: int) -> list[str]:
+    found, inception = [], protocol['inception']
+    if num_samples and num_samples != PAPER_SAMPLES:
+        larger = 'larger' if num_samples < PAPER_SAMPLES else 'smaller'
+        found.append(f'{num_samples:,} samples; the paper has {PAPER_SAMPLES:,}, and FID is {larger} so')
+    if not Path(protocol['reference']).name.startswith(PAPER_REFERENCES):
+        found.append("the reference is none of the paper's (VIRTUAL_….npz)")
+    if inception['resize'] != 'tensorflow':
+        found.append(f"images were resized as {inception['resize']} does, the paper's as TensorFlow 1 does")
+    if inception['source'] not in RELEASED_FILES:
+        found.append(f'the weights of Inception come from {inception["source"]}, which is no released file')
+    return found
+
+
 def _balance(labels: np.ndarray | None) -> str:
     if labels is None:
         return 'not stored'
     counts = np.unique(labels, return_counts=True)[1]
+    if len(counts) == 1:
+        return 'one class'
     if counts.max() - counts.min() <= 1:
         return f'balanced over {len(counts)} classes'
-    return f'not balanced: {counts.min()} to {counts.max()} of each of {len(counts)} classes'
+    return f'{counts.min()} to {counts.max()} of each of {len(counts)} classes'
 
 
 def table(result: Mapping[str, Any]) -> str:

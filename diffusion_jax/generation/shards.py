@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_jax.report import Progress
 from diffusion_jax.shards import SHARDS, Shard, fill, found, read
 from diffusion_jax.workdir import atomic_file
 
@@ -17,10 +16,10 @@ Draw = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 def draw_samples(
     directory: Path,
+    title: str,
     draw: Draw,
     num_samples: int,
     batch_size: int,
-    progress: Progress,
     stop: Callable[[], bool],
     *,
     host: int = 0,
@@ -31,6 +30,7 @@ def draw_samples(
     The last batch is drawn whole, too, and cut: all images come from one compiled program.
 
     Args:
+        title: of the progress bar.
         draw: sample indices [batch_size] → (images, labels).
         host: which part of the work is this host's; see `shards.fill`.
 
@@ -43,12 +43,14 @@ def draw_samples(
         return {'arr_0': images[: stop - start], 'arr_1': labels[: stop - start].astype(np.int64)}
 
     shards = directory / SHARDS
-    fill(shards, num_samples, batch_size, compute, progress, stop, host=host, num_hosts=num_hosts)
+    fill(shards, title, num_samples, batch_size, compute, stop, host=host, num_hosts=num_hosts)
 
 
 def join(directory: Path, path: Path) -> None:
     """One npz in the authors' format of all shards; one shard is in memory at a time."""
     shards = found(directory / SHARDS)
+    for stale in path.parent.glob(f'.{path.name}.*.tmp'):
+        stale.unlink()  # of a run that was killed here; it can be many gigabytes
     with atomic_file(path) as file, zipfile.ZipFile(file, 'w') as archive:
         for name in ('arr_0', 'arr_1'):
             with archive.open(f'{name}.npy', 'w', force_zip64=True) as member:

@@ -1,26 +1,29 @@
-"""Stage `evaluate`: how good the samples are, in evaluation.json together with how they were made."""
+"""Stage `evaluate`: how good the samples are, in a JSON file together with how they were made."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import logging
 import math
+import zlib
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.stored.image_set import ImageSet, file_identity
 from diffusion_jax.data.stored.samples import open_samples
 from diffusion_jax.data.stored.source import open_split
 from diffusion_jax.errors import CheckFailed, UserError
 from diffusion_jax.evaluation import judge
-from diffusion_jax.evaluation.comparison import Side, compare, features_of, open_side
+from diffusion_jax.evaluation.comparison import Side, check_comparable, compare, features_of, open_side
 from diffusion_jax.evaluation.config import SPLITS
 from diffusion_jax.evaluation.extractors import Extractor, inception_extractor, pixel_extractor
-from diffusion_jax.evaluation.feature_sets import REFERENCE_ROWS, FeatureSet
+from diffusion_jax.evaluation.feature_sets import FeatureSet
 from diffusion_jax.evaluation.frechet import frechet_distance
 from diffusion_jax.evaluation.inception.files import load_inception
 from diffusion_jax.evaluation.protocol import description, protocol, remarks, sampling_protocol, table
@@ -74,8 +77,9 @@ def evaluate(run: Run, directory: Path) -> dict[str, Any]:
     config = run.experiment.evaluate
     extractor, reference = make_extractor(run), reference_side(run)
     features = run.workdir / 'features'
+    check_comparable(Side('the samples', None), reference, extractor)
     of_reference = features_of(
-        reference, extractor, features / _name(config.reference), run.stop, max_rows=REFERENCE_ROWS
+        reference, extractor, features / Path(config.reference).stem, run.stop, is_reference=True
     )
     samples, of_samples, result = _compare(run, directory, extractor, of_reference)
     about = protocol(samples, of_samples, reference, of_reference) | extractor.protocol
@@ -85,10 +89,13 @@ def evaluate(run: Run, directory: Path) -> dict[str, Any]:
         result['judge_test_accuracy'] = judge.accuracy_on_real_digits()
     if run.experiment.sample.with_unguided:
         *_, unguided = _compare(run, directory / UNGUIDED, extractor, of_reference)
+        errors = unguided.pop('standard_errors', {})
         result |= {f'unguided_{name}': value for name, value in unguided.items() if name != 'num_samples'}
+        if errors:
+            result['standard_errors'] |= {f'unguided_{name}': error for name, error in errors.items()}
     return result | {
         'remarks': remarks(about, of_samples, of_reference),
-        'protocol': about | {'judge': config.judge} | sampling_protocol(sample_stamp(run)),
+        'protocol': sampling_protocol(sample_stamp(run)) | about | {'judge': config.judge},
         'stamp': _stamp(run),
     }
 
@@ -137,7 +144,11 @@ def make_extractor(run: Run) -> Extractor:
 
 def reference_side(run: Run) -> Side:
     """What the samples are compared with. UserError where it cannot be used."""
-    reference, data = run.experiment.evaluate.reference, run.experiment.data
+    return _open_reference(run.experiment.evaluate.reference, run.experiment.data)
+
+
+@functools.cache  # a look at every file of a folder can take minutes
+def _open_reference(reference: str, data: DataConfig) -> Side:
     if reference in SPLITS:
         images = open_split(data, reference)
         return Side(images.name, images)
@@ -166,21 +177,23 @@ def read_all(images: ImageSet) -> np.ndarray:
 
 
 def _result_path(run: Run) -> Path:
-    """evaluation.json stands in the workdir for the samples in samples/, else beside the samples."""
+    """evaluation.json stands in the workdir for the samples in samples/, else beside the samples; where
+    Inception compares them, in evaluation_inception.json."""
+    name = 'evaluation_inception.json' if run.experiment.evaluate.inception else 'evaluation.json'
     samples = samples_directory(run.workdir, run.experiment.sample.name, sample_stamp(run))
-    return (run.workdir if samples == run.workdir / 'samples' else samples) / 'evaluation.json'
+    return (run.workdir if samples == run.workdir / 'samples' else samples) / name
 
 
 def _stamp(run: Run) -> dict[str, Any]:
     """What a result rests on."""
-    config = run.experiment.evaluate
-    files = [path for path in (config.inception, config.reference) if Path(path).is_file()]
+    config, reference = run.experiment.evaluate, reference_side(run)
+    if reference.images is None:
+        looked_at = [file_identity(reference.name)]
+    else:
+        looked_at = [part.identity for part in reference.images.parts]
     return {
         'samples': sample_stamp(run),
         'evaluate': {k: v for k, v in dataclasses.asdict(config).items() if k != 'required_agreement'},
-        'files': [file_identity(path) for path in files],
+        'reference': f'{zlib.crc32(" ".join(looked_at).encode()):08x}',
+        'inception': file_identity(config.inception) if config.inception else None,
     }
-
-
-def _name(reference: str) -> str:
-    return Path(reference).stem

@@ -16,7 +16,6 @@ from diffusion_jax.data.pipeline import load_batch
 from diffusion_jax.data.sources import make_source
 from diffusion_jax.data.transforms import make_transform, reduce_images
 from diffusion_jax.diffusion.schedules import schedule_of
-from diffusion_jax.report import Progress
 from diffusion_jax.sharding import this_hosts
 from diffusion_jax.shards import SHARDS, Rows, fill, found, read
 from diffusion_jax.stages.networks import DIFFUSION, load_network, network_stamp
@@ -40,8 +39,8 @@ def main(run: Run) -> None:
         write_stamp(directory, stamp)
     batch_size = _batch_size(run, len(order))
     hosts = {'host': jax.process_index(), 'num_hosts': jax.process_count()}
-    with Progress(f'likelihood, {run.experiment.likelihood.split} split', len(order)) as progress:
-        fill(directory / SHARDS, len(order), batch_size, judge, progress, run.stop, **hosts)
+    title = f'likelihood, {run.experiment.likelihood.split} split'
+    fill(directory / SHARDS, title, len(order), batch_size, judge, run.stop, **hosts)
     if jax.process_index() == 0:
         _finish(run, directory, stamp, len(order))
 

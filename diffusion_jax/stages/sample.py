@@ -16,8 +16,8 @@ from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.generator import Generator
 from diffusion_jax.generation.grid import image_grid, save_png
 from diffusion_jax.generation.shards import Draw, draw_samples, join
-from diffusion_jax.report import Progress
-from diffusion_jax.sharding import this_hosts, wait_for_all_hosts
+from diffusion_jax.hosts import wait_for_all_hosts
+from diffusion_jax.sharding import this_hosts
 from diffusion_jax.shards import SHARDS, gaps
 from diffusion_jax.stages.networks import CLASSIFIER, DIFFUSION, load_network, network_stamp
 from diffusion_jax.stages.run import Run
@@ -26,7 +26,7 @@ from diffusion_jax.workdir import check_stamp, results_directory, write_stamp
 
 logger = logging.getLogger(__name__)
 
-SAMPLES_FILE = 'samples.npz'
+SAMPLES_FILE, GRID_FILE = 'samples.npz', 'grid.png'
 UNGUIDED = 'unguided'
 MAX_ROWS = 20  # of a picture
 _OUTSIDE_THE_RESULT = ('name', 'batch_size', 'base_samples', 'npz', 'unguided', 'grid_columns')
@@ -41,6 +41,8 @@ def main(run: Run) -> None:
     params = {name: load_network(run, name) for name in _networks(config)}
     if jax.process_index() == 0:
         write_stamp(directory, stamp)
+        if config.with_unguided:
+            write_stamp(directory / UNGUIDED, _unguided_stamp(stamp))
     generator = make_generator(run, params)
     if config.with_unguided:
         _draw(run, directory / UNGUIDED, generator.unguided())
@@ -54,7 +56,9 @@ def complete(run: Run) -> bool:
     folders = [directory] + [directory / UNGUIDED] * run.experiment.sample.with_unguided
     config = run.experiment.sample
     return all(
-        is_complete(folder, config.num_samples) and (not config.npz or (folder / SAMPLES_FILE).exists())
+        is_complete(folder, config.num_samples)
+        and (folder / GRID_FILE).exists()
+        and (not config.npz or (folder / SAMPLES_FILE).exists())
         for folder in folders
     )
 
@@ -74,6 +78,12 @@ def sample_stamp(run: Run) -> dict[str, Any]:
     elif experiment.sample.labels_from_file:
         stamp['labels'] = content_digest(experiment.sample.labels)
     return stamp
+
+
+def _unguided_stamp(stamp: dict[str, Any]) -> dict[str, Any]:
+    """That of the same samples without guidance."""
+    without = {name: part for name, part in stamp.items() if name != CLASSIFIER}
+    return without | {'sample': stamp['sample'] | {'scale': 0.0}}
 
 
 def _networks(config: SampleConfig) -> list[str]:
@@ -125,14 +135,13 @@ def _draw(run: Run, directory: Path, generator: Generator) -> None:
     config = run.experiment.sample
     guided = generator.classifier is not None
     complete = is_complete(directory, config.num_samples)
-    wait_for_all_hosts(f'{directory}: looked at')
+    wait_for_all_hosts(f'{directory}: looked at')  # before any of them changes what the others look at
     if not complete:
         title = f'samples, scale {config.scale:g}' if guided else 'samples, unguided'
         batch_size = min(config.batch_size, -(-config.num_samples // run.mesh.size) * run.mesh.size)
         hosts = {'host': jax.process_index(), 'num_hosts': jax.process_count()}
-        with Progress(title, config.num_samples) as progress:
-            draw = make_draw(run, generator, sample_inputs(run))
-            draw_samples(directory, draw, config.num_samples, batch_size, progress, run.stop, **hosts)
+        draw = make_draw(run, generator, sample_inputs(run))
+        draw_samples(directory, title, draw, config.num_samples, batch_size, run.stop, **hosts)
     if jax.process_index() == 0:
         _finish(run, directory, named=guided or run.experiment.unet.num_classes is not None)
 
@@ -142,7 +151,7 @@ def _finish(run: Run, directory: Path, *, named: bool) -> None:
     config, samples = run.experiment.sample, open_samples(directory)
     if config.npz and not (directory / SAMPLES_FILE).exists():
         join(directory, directory / SAMPLES_FILE)
-    save_png(directory / 'grid.png', picture(samples.take, samples.labels, config.grid_columns, named=named))
+    save_png(directory / GRID_FILE, picture(samples.take, samples.labels, config.grid_columns, named=named))
     logger.info('%s: %d images; look at grid.png', directory, len(samples.labels))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import numpy as np
 
 from diffusion_jax.data.stored import open_images
 from diffusion_jax.data.stored.archive import read_archive, read_array
+from diffusion_jax.data.stored.image_set import file_identity
 from diffusion_jax.data.stored.samples import shard_folder
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation.generate import make_labels
@@ -46,6 +48,8 @@ def load_base(run: Run) -> tuple[np.ndarray, np.ndarray]:
             'config.sample.base_samples is not set; an upsampler needs the samples that it enlarges, such as '
             'runs/imagenet64/samples'
         )
+    if Path(path).is_dir() and shard_folder(Path(path)) is None:
+        raise UserError(f'{path}: no samples there; give a folder of samples, or an npz')
     base = open_images(path)
     images = np.concatenate([base.read(part).images for part in base.parts])
     shape = (*data.low_res_size, data.image_channels)
@@ -81,8 +85,12 @@ def check_labels(path: str | Path, labels: np.ndarray, num_classes: int) -> None
 def content_digest(path: str | Path) -> str:
     """Stands for the content of a file, or of all shards in a folder of samples."""
     folder = shard_folder(Path(path)) if Path(path).is_dir() else None
-    digest = hashlib.sha256()
-    for name in [shard.path for shard in found(folder)] if folder else [path]:
-        with open(name, 'rb') as file:
-            digest.update(hashlib.file_digest(file, 'sha256').digest())
-    return digest.hexdigest()[:16]
+    files = [shard.path for shard in found(folder)] if folder else [Path(path)]
+    digests = ''.join(_digest(file, file_identity(file)) for file in files)
+    return hashlib.sha256(digests.encode()).hexdigest()[:16]
+
+
+@functools.cache  # asked for by every stage, and base samples are gigabytes
+def _digest(path: Path, identity: str) -> str:
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()

@@ -10,7 +10,7 @@ import numpy as np
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.comparison import compare, features_of
 from diffusion_jax.evaluation.extractors import FEATURES, Extractor
-from diffusion_jax.evaluation.feature_sets import REFERENCE_ROWS, of_features
+from diffusion_jax.evaluation.feature_sets import of_features
 from diffusion_jax.report import MetricsWriter
 from diffusion_jax.sharding import this_hosts
 from diffusion_jax.stages.evaluate import check_evaluation, make_extractor, reference_side
@@ -30,7 +30,7 @@ def quality_hook(run: Run, writer: MetricsWriter) -> Callable[[int, TrainState],
     evaluate = run.experiment.evaluate
     extractor = make_extractor(run._replace(mesh=this_hosts(run.mesh)))
     directory = run.workdir / 'features' / Path(evaluate.reference).stem
-    reference = features_of(reference_side(run), extractor, directory, run.stop, max_rows=REFERENCE_ROWS)
+    reference = features_of(reference_side(run), extractor, directory, run.stop, is_reference=True)
     inputs = sample_inputs(run)
 
     def log_quality(step: int, state: TrainState) -> None:

@@ -20,8 +20,8 @@ import jax
 import orbax.checkpoint as ocp
 
 from diffusion_jax.errors import UserError
+from diffusion_jax.hosts import wait_for_all_hosts
 from diffusion_jax.interruption import Interrupted
-from diffusion_jax.sharding import wait_for_all_hosts
 from diffusion_jax.training.checkpoints import DamagedCheckpoint, checksum, read, reason_of
 from diffusion_jax.training.digest import digest
 from diffusion_jax.training.step import TrainState

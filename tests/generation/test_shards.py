@@ -6,7 +6,6 @@ import pytest
 from diffusion_jax.data.stored.archive import open_archive
 from diffusion_jax.data.stored.samples import open_samples
 from diffusion_jax.generation.shards import draw_samples, join
-from diffusion_jax.report import Progress
 
 
 def draw(index):
@@ -17,8 +16,7 @@ def draw(index):
 @pytest.fixture
 def run(tmp_path):
     def run(draw=draw):
-        with Progress('test', 10) as progress:
-            draw_samples(tmp_path, draw, 10, 4, progress, lambda: False)
+        draw_samples(tmp_path, 'test', draw, 10, 4, lambda: False)
         return open_samples(tmp_path)
 
     return run

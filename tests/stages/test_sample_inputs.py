@@ -6,7 +6,6 @@ import pytest
 from diffusion_jax import main
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation.shards import draw_samples, join
-from diffusion_jax.report import Progress
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.stages.inputs import check_inputs
 from diffusion_jax.stages.run import Run
@@ -67,8 +66,7 @@ def test_classes_and_a_file_of_labels_exclude_each_other():
 
 def test_a_folder_of_samples_and_its_file_are_the_same_base(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (10, 4, 4, 1), np.uint8)
-    with Progress('base', 10) as progress:
-        draw_samples(tmp_path, lambda i: (images[i % 10], i % 10), 10, 4, progress, lambda: False)
+    draw_samples(tmp_path, 'base', lambda i: (images[i % 10], i % 10), 10, 4, lambda: False)
     join(tmp_path, tmp_path / 'base.npz')
     for path in (tmp_path, tmp_path / 'base.npz'):
         run = make_run(data__low_res_size='(4, 4)', sample__base_samples=path, sample__scale=0)

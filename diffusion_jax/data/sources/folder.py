@@ -13,6 +13,8 @@ from PIL import Image
 from diffusion_jax.errors import UserError
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.gif')
+# What Pillow raises for files that are damaged, or claim to be too large.
+NOT_AN_IMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def read_image(path: str, channels: int) -> np.ndarray:
             if image.mode.startswith(('I', 'F')):
                 raise UserError(f'{path}: has more than 8 bits a channel; convert it to 8 bits')
             pixels = np.asarray(image.convert({1: 'L', 3: 'RGB'}[channels]))
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
+    except NOT_AN_IMAGE as error:
         raise UserError(f'{path}: cannot be read as an image ({error}); repair or remove it') from error
     return pixels.reshape(*pixels.shape[:2], channels)
 

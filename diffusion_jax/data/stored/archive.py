@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import struct
 import zipfile
+import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,8 @@ import numpy as np
 from diffusion_jax.data.stored.image_set import Part, Rows, even_parts, file_identity
 from diffusion_jax.errors import UserError
 
+# What zipfile and NumPy raise for files that are damaged, or something else.
+UNREADABLE = (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 LOCAL_HEADER = 30  # bytes of a member's local header, before its name and extra field
 
 
@@ -26,7 +28,10 @@ class ArrayImages:
     parts: Sequence[Part]
 
     def read(self, part: Part) -> Rows:
-        return Rows(np.asarray(self.images[part.start : part.stop]))
+        return Rows(np.asarray(self.images[part.start : part.stop]), np.arange(part.stop - part.start))
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        return np.asarray(self.images[indices])
 
 
 def open_archive(path: Path) -> ArrayImages:
@@ -55,24 +60,40 @@ def read_archive(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
     Raises:
         UserError: no such file, or it is no npz, or not whole.
     """
+    members = _members(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name: _read_member(path, archive, members[name]) for name in names if name in members}
+    except UNREADABLE as error:
+        raise UserError(f'{path}: no npz file, or one that is not whole ({error})') from error
+
+
+def names_in_archive(path: Path) -> Collection[str]:
+    """The names of an npz's arrays. UserError where it is none."""
+    return _members(path).keys()
+
+
+def _members(path: Path) -> dict[str, zipfile.ZipInfo]:
     if not path.is_file():
         raise UserError(f'{path}: no such file or folder')
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {info.filename.removesuffix('.npy'): info for info in archive.infolist()}
-            return {name: _read_member(path, archive, members[name]) for name in names if name in members}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, struct.error) as error:
+            return {info.filename.removesuffix('.npy'): info for info in archive.infolist()}
+    except UNREADABLE as error:
         raise UserError(f'{path}: no npz file, or one that is not whole ({error})') from error
 
 
 def read_array(path: Path) -> np.ndarray:
     """The array of an .npy file. UserError where there is none."""
     try:
-        return np.load(path)
+        array = np.load(path)
     except FileNotFoundError as error:
         raise UserError(f'{path}: no such file') from error
-    except (OSError, ValueError, EOFError) as error:
+    except UNREADABLE as error:
         raise UserError(f'{path}: cannot be read as an array ({error})') from error
+    if not isinstance(array, np.ndarray):
+        raise UserError(f'{path}: holds several arrays; call it .npz')
+    return array
 
 
 def _read_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
@@ -85,6 +106,6 @@ def _read_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) ->
             return np.lib.format.read_array(member)
     with open(path, 'rb') as file:
         file.seek(info.header_offset + LOCAL_HEADER - 4)
-        name_length, extra_length = struct.unpack('<HH', file.read(4))
+        name_length, extra_length = np.fromfile(file, '<u2', 2).tolist()
     offset = info.header_offset + LOCAL_HEADER + name_length + extra_length + data
     return np.memmap(path, dtype, 'r', offset, shape, 'F' if fortran else 'C')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import logging
+import random
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from diffusion_jax.data.sources.folder import EXTENSIONS, list_images, read_image
+from diffusion_jax.data.sources.folder import EXTENSIONS, NOT_AN_IMAGE, list_images, read_image
 from diffusion_jax.data.stored.image_set import even_parts, file_identity
 from diffusion_jax.data.stored.source import THREADS, SourceImages
 from diffusion_jax.data.transforms import Size, Transform, center_crop
@@ -44,7 +45,10 @@ class OpaqueFiles:
 
 
 def open_folder(path: Path, size: Size | None) -> SourceImages:
-    """All images in and below a folder, in the order of their names.
+    """All images in and below a folder, in a fixed random order.
+
+    By name, those of a class would follow one another, and the Inception score, which is a mean over
+    consecutive parts, would see few classes in each.
 
     Raises:
         UserError: there is no image, or, without a size to crop them to, they are not all of one size.
@@ -52,6 +56,7 @@ def open_folder(path: Path, size: Size | None) -> SourceImages:
     if not path.is_dir():
         raise UserError(f'{path}: no such folder')
     paths = list_images(str(path))
+    random.Random(0).shuffle(paths)
     if not paths:
         raise UserError(f'{path}: no image there; looked for {", ".join(EXTENSIONS)} in it and below it')
     _look_through(path, paths, size)
@@ -78,7 +83,7 @@ def _look_through(folder: Path, paths: Sequence[str], size: Size | None) -> None
         example = next(path for path, (shape, _) in headers if shape == other)
         raise UserError(
             f'{example}: has {other[0]}×{other[1]} pixels; {count} of the {len(paths)} images in {folder} '
-            f'have {most[0]}×{most[1]}; remove it, or give a size to which all are cropped'
+            f'have {most[0]}×{most[1]}; give a size to crop to (--size), or leave one size only'
         )
 
 
@@ -87,5 +92,5 @@ def _header(path: str) -> tuple[tuple[int, int], str] | None:
     try:
         with Image.open(path) as image:
             return image.size, image.mode
-    except (OSError, SyntaxError, ValueError):
+    except NOT_AN_IMAGE:
         return None

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-PART = 256  # images: seconds of a CPU's work
+PART = 128  # images: seconds of a CPU's work
 
 
 class Part(NamedTuple):
@@ -25,10 +25,12 @@ class Rows(NamedTuple):
 
     Attributes:
         images: uint8 [N, H, W, C], C being 1 or 3.
-        left_out: '<file>: <reason>' for each image of the part that cannot be used.
+        places: [N], which images of the part they are, the first being 0.
+        left_out: '<file>: <reason>' for each of the others, which cannot be used.
     """
 
     images: np.ndarray
+    places: np.ndarray
     left_out: Sequence[str] = ()
 
 
@@ -43,6 +45,10 @@ class ImageSet(Protocol):
     parts: Sequence[Part]
 
     def read(self, part: Part) -> Rows: ...
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """uint8 [N, H, W, C]: image i is the i-th of all parts together; none of them may be damaged."""
+        ...
 
 
 def even_parts(num_images: int, identity: Callable[[int, int], str]) -> Sequence[Part]:

@@ -28,10 +28,10 @@ class SampleImages:
         return np.concatenate([self._array(part, 'arr_1') for part in self.parts])
 
     def read(self, part: Part) -> Rows:
-        return Rows(self._array(part, 'arr_0'))
+        return Rows(self._array(part, 'arr_0'), np.arange(part.stop - part.start))
 
     def take(self, indices: np.ndarray) -> np.ndarray:
-        """The images with these indices, in this order; of shards that have none of them nothing is read."""
+        """See ImageSet; of shards that have none of these images nothing is read."""
         images: list[np.ndarray | None] = [None] * len(indices)
         first = 0
         for part in self.parts:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.sources import Source, make_source
-from diffusion_jax.data.stored.image_set import Part, Rows, even_parts
+from diffusion_jax.data.stored.image_set import Part, Rows, even_parts, file_identity
 from diffusion_jax.data.transforms import Transform, make_transform
 from diffusion_jax.errors import UserError
 
@@ -28,18 +28,30 @@ class SourceImages:
     parts: Sequence[Part]
 
     def read(self, part: Part) -> Rows:
-        with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-            found = list(pool.map(self._read_one, range(part.start, part.stop)))
-        images = [image for image in found if not isinstance(image, str)]
-        left_out = [reason for reason in found if isinstance(reason, str)]
-        return Rows(np.stack(images) if images else np.zeros((0, 1, 1, 3), np.uint8), left_out)
+        found = self._read_many(range(part.start, part.stop))
+        used = [place for place, image in enumerate(found) if not isinstance(image, UserError)]
+        left_out = [str(error) for error in found if isinstance(error, UserError)]
+        images = np.stack([found[place] for place in used]) if used else np.zeros((0, 1, 1, 3), np.uint8)
+        return Rows(images, np.array(used, int), left_out)
 
-    def _read_one(self, index: int) -> np.ndarray | str:
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """See ImageSet. Raises UserError for an image that is damaged."""
+        found = self._read_many(indices)
+        for image in found:
+            if isinstance(image, UserError):
+                raise image
+        return np.stack(found)
+
+    def _read_many(self, indices: Iterable[int]) -> list[np.ndarray | UserError]:
+        with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+            return list(pool.map(self._read_one, indices))
+
+    def _read_one(self, index: int) -> np.ndarray | UserError:
         """The image, or why there is none."""
         try:
-            image = self.source[index]['image']
+            image = self.source[int(index)]['image']
         except UserError as error:
-            return str(error)
+            return error
         return image if self.transform is None else self.transform(image, np.random.default_rng(index))
 
 
@@ -47,6 +59,11 @@ def open_split(config: DataConfig, split: str) -> SourceImages:
     """The images of a split, 'train' or 'test', as networks see them without augmentation."""
     source = make_source(config, split)
     settings = dataclasses.asdict(config) | {'num_workers': 0, 'split': split, 'images': len(source)}
-    identity = f'{zlib.crc32(repr(sorted(settings.items())).encode()):08x}'
-    parts = even_parts(len(source), lambda start, stop: identity)
-    return SourceImages(f'{config.name}, {split} split', source, make_transform(config), None, parts)
+    paths = getattr(source, 'paths', None)
+
+    def identity(start: int, stop: int) -> str:
+        files = [] if paths is None else map(file_identity, paths[start:stop])
+        return f'{zlib.crc32(" ".join([repr(sorted(settings.items())), *files]).encode()):08x}'
+
+    name = f'{config.path or config.tfds_name or config.name}, {split} split'
+    return SourceImages(name, source, make_transform(config), None, even_parts(len(source), identity))
