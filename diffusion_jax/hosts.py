@@ -106,8 +106,8 @@ def lost(error: Exception) -> NoReturn:
     """Ends the process after an error in what all hosts compute: there is no parting from the dead."""
     who = f'host {jax.process_index()} of {jax.process_count()}'
     print(
-        f'error: {who}: what the hosts compute together failed ({str(error).splitlines()[0]}); if one '
-        'of them died, give the same command on all of them to go on from the last checkpoint',
+        f'error: {who}: what the hosts compute together failed ({type(error).__name__}: {str(error)[:200]}); '
+        'if one of them died, give the same command on all of them to go on from the last checkpoint',
         file=sys.stderr,
         flush=True,
     )
@@ -123,6 +123,13 @@ def wait_for_all_hosts(where: str) -> None:
 def on_any_host(yes: bool) -> bool:
     """Whether any host says yes; all come to the same place and learn the same."""
     return yes if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(yes)).any())
+
+
+def largest_of_hosts(number: int) -> int:
+    """The largest number that a host comes with."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.process_allgather(np.array(number)).max())
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import functools
 import logging
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -87,9 +88,10 @@ def _exit_code(argv: Sequence[str]) -> int:
         where = error.filename or 'the disk'
         print(f'error: {where}: {error.strerror}; make room and give the same command again', file=sys.stderr)
         return 2
-    except jax.errors.JaxRuntimeError as error:
+    except Exception as error:  # a host that died shows in errors of all kinds
         if jax.process_count() == 1:
             raise
+        traceback.print_exc()
         lost(error)
     return 0
 
@@ -191,9 +193,8 @@ def run_experiment(experiment: Experiment, workdir: Path, stages: Sequence[str] 
         logger.info('%d %s device(s), results in %s', mesh.size, jax.default_backend(), workdir)
         for stage in planned:
             wait_for_all_hosts(f'{stage}: begun')  # after all that others wrote before
-            complete = MODULES[stage].complete(run)
-            wait_for_all_hosts(f'{stage}: looked at')  # before any of them changes what the others look at
-            if complete:
+            # Agreed before any of them changes what the others look at.
+            if not on_any_host(not MODULES[stage].complete(run)):
                 logger.info('%s: complete already', stage)
             else:
                 MODULES[stage].main(run)

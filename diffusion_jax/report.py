@@ -178,6 +178,12 @@ class MetricsWriter:
         if self._writes:
             self._add_event(step, summary.image(name, image, dataformats='HWC'))
 
+    def flush(self) -> None:
+        """Tries again to write what a full disk did not take."""
+        if self._writes:
+            self._lines.append(b'')
+            self._events.append(b'')
+
     def close(self) -> None:
         if self._writes:
             self._lines.close()
@@ -208,8 +214,9 @@ class _GrowingFile:
             self._failed = True
 
     def close(self) -> None:
+        self.append(b'')
         if self._waiting:
-            self.append(b'')
+            logger.warning('%s: %d bytes could not be written and are lost', self._path, len(self._waiting))
         self._file.close()
 
 

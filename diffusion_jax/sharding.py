@@ -98,6 +98,13 @@ def on_whole_params(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., A
     return lambda params, *arguments: function(gather(params), *arguments)
 
 
+def whole(mesh: Mesh, params: Any) -> Any:
+    """Parameters or averages of a training on every device, for what is computed beside it."""
+    if mesh.shape['fsdp'] == 1:
+        return params
+    return jax.jit(lambda params: params, out_shardings=replicated(mesh))(params)
+
+
 def put_batch(mesh: Mesh, batch: Any) -> Any:
     """Host arrays → global arrays, split over all devices; each host gives its own part of the batch."""
     sharding = batch_sharding(mesh)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from diffusion_jax.errors import UserError
-from diffusion_jax.hosts import all_or_none, on_any_host
+from diffusion_jax.hosts import all_or_none, largest_of_hosts, on_any_host
 from diffusion_jax.interruption import Interrupted, attentive
 from diffusion_jax.report import Progress
 from diffusion_jax.workdir import write_npz
@@ -72,44 +72,33 @@ def write(
 ) -> None:
     """Writes these shards; `done` of the rows are there already. See `fill`.
 
-    Of several hosts each comes here with its own shards, and all leave together: when they are done, or when
-    one of them was stopped or cannot go on.
+    Hosts go in rounds, a shard of each at a time, so that all leave together: when all are done, or when one
+    of them was asked to stop or cannot go on.
     """
-    interruption = None
-    with all_or_none():
-        try:
-            _write_own(missing, title, num_rows, compute, stop, done)
-        except Interrupted as error:
-            interruption = error
-    if on_any_host(interruption is not None):
-        raise interruption or Interrupted('stopped, because another host was asked to; what is done is saved')
-
-
-def _write_own(
-    missing: Sequence[Shard],
-    title: str,
-    num_rows: int,
-    compute: Callable[[int, int], Rows],
-    stop: Callable[[], bool],
-    done: int,
-) -> None:
-    if not missing:
+    rounds = largest_of_hosts(len(missing))
+    if not rounds:
         return
     with Progress(title, num_rows, start=done) as progress:
-        for shard in missing:
-            if stop():
-                folder = shard.path.parent
-                raise Interrupted(f'{folder}: stopped after {done} of {num_rows} images, which are saved')
-            arrays = attentive(functools.partial(compute, shard.start, shard.stop))
-            try:
-                write_npz(shard.path, **arrays)
-            except OSError as error:
-                raise UserError(
-                    f'{shard.path}: cannot be written ({error.strerror}); make room and give the same '
-                    f'command to go on: {done} of {num_rows} images are saved'
-                ) from error
-            done += _length(shard)
-            progress.update(done)
+        for number in range(rounds):
+            if on_any_host(stop()):
+                where = f'{missing[0].path.parent}: ' if missing else ''
+                raise Interrupted(f'{where}stopped after {done} of {num_rows} images, which are saved')
+            with all_or_none():
+                for shard in missing[number : number + 1]:
+                    _write_one(shard, compute, f'{done} of {num_rows} images are saved')
+                    done += _length(shard)
+                    progress.update(done)
+
+
+def _write_one(shard: Shard, compute: Callable[[int, int], Rows], saved: str) -> None:
+    arrays = attentive(functools.partial(compute, shard.start, shard.stop))
+    try:
+        write_npz(shard.path, **arrays)
+    except OSError as error:
+        raise UserError(
+            f'{shard.path}: cannot be written ({error.strerror}); make room and give the same command to go '
+            f'on: {saved}'
+        ) from error
 
 
 def _length(shard: Shard) -> int:

@@ -195,10 +195,10 @@ ON_TMPFS = ('a full disk, then room again', 'SIGKILL on a full disk')
 
 
 def _some_data(run: Run, dice: random.Random) -> Path:
-    """A file of the newest checkpoint that holds arrays, or says where they are."""
+    """A file of the newest checkpoint that holds arrays or says where they are, the larger the likelier."""
     newest = run.checkpoints / str(run.saved()[-1])
     files = [path for path in newest.rglob('*') if path.parent.name == 'd' or path.name == 'manifest.ocdbt']
-    return dice.choice(sorted(path for path in files if 'ocdbt.process' not in str(path)))
+    return dice.choices(sorted(files), [path.stat().st_size for path in sorted(files)])[0]
 
 
 @contextlib.contextmanager

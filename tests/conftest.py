@@ -1,8 +1,10 @@
 """What all tests share: eight CPU devices, a compilation cache that outlives the run, and fixed examples."""
 
+import logging
 import os
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # JAX reads these when it is imported; what the shell sets goes first. Programs that tests start inherit them.
@@ -16,3 +18,10 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 
 settings.register_profile('fixed', derandomize=True, deadline=None)
 settings.load_profile('fixed')
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_at_the_start():
+    """The program, run in an earlier test, has turned its messages to a stderr that pytest closed since."""
+    logger = logging.getLogger('diffusion_jax')
+    logger.level, logger.propagate, logger.handlers = logging.NOTSET, True, []

@@ -16,8 +16,8 @@ from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.generator import Generator
 from diffusion_jax.generation.grid import image_grid, save_png
 from diffusion_jax.generation.shards import Draw, draw_samples, join
-from diffusion_jax.hosts import wait_for_all_hosts
-from diffusion_jax.sharding import this_hosts
+from diffusion_jax.hosts import on_any_host
+from diffusion_jax.sharding import this_hosts, whole
 from diffusion_jax.shards import SHARDS, gaps
 from diffusion_jax.stages.networks import CLASSIFIER, DIFFUSION, load_network, network_stamp
 from diffusion_jax.stages.run import Run
@@ -102,7 +102,7 @@ def make_generator(run: Run, params: dict[str, Any]) -> Generator:
     return Generator(
         unet=experiment.unet,
         diffusion=experiment.diffusion,
-        params=params,
+        params=whole(run.mesh, params),
         mesh=run.mesh,
         classifier=experiment.classifier if CLASSIFIER in params else None,
     )
@@ -134,9 +134,8 @@ def make_draw(run: Run, generator: Generator, inputs: Inputs) -> Draw:
 def _draw(run: Run, directory: Path, generator: Generator) -> None:
     config = run.experiment.sample
     guided = generator.classifier is not None
-    complete = is_complete(directory, config.num_samples)
-    wait_for_all_hosts(f'{directory}: looked at')  # before any of them changes what the others look at
-    if not complete:
+    # Agreed before any of them changes what the others look at.
+    if on_any_host(not is_complete(directory, config.num_samples)):
         title = f'samples, scale {config.scale:g}' if guided else 'samples, unguided'
         batch_size = min(config.batch_size, -(-config.num_samples // run.mesh.size) * run.mesh.size)
         hosts = {'host': jax.process_index(), 'num_hosts': jax.process_count()}

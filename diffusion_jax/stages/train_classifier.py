@@ -12,7 +12,7 @@ from diffusion_jax.data.sources import make_source
 from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.report import MetricsWriter
-from diffusion_jax.sharding import put_whole
+from diffusion_jax.sharding import put_whole, whole
 from diffusion_jax.stages.fit import Training, fit, is_complete
 from diffusion_jax.stages.networks import CLASSIFIER
 from diffusion_jax.stages.run import Run
@@ -65,8 +65,9 @@ def _validation_hook(run: Run, losses: Losses, writer: MetricsWriter) -> Callabl
     def validate(step: int, state: TrainState) -> None:
         keys = (jax.random.fold_in(jax.random.key(0), i) for i in range(len(source)))
         batches = epoch(source, batch_size, transform=transform, num_workers=data.num_workers)
+        params = whole(run.mesh, state.params)
         metrics = [
-            evaluate(state.params, put_whole(run.mesh, batch), key)
+            evaluate(params, put_whole(run.mesh, batch), key)
             for batch, key in zip(batches, keys, strict=False)
         ]
         values = means(add_up(metrics))

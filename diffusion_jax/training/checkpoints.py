@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,16 +146,28 @@ def _reader(directory: Path) -> ocp.CheckpointManager:
 
 
 def read(
-    manager: ocp.CheckpointManager, step: int, targets: dict[str, Any], records: tuple[str, ...]
+    manager: ocp.CheckpointManager,
+    step: int,
+    targets: dict[str, Any],
+    records: tuple[str, ...],
+    agree: Callable[[bool], bool] = bool,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Items of arrays and JSON records by name, checked against their digests."""
+    """Items of arrays and JSON records by name, checked against their digests.
+
+    agree: whether any host could not read its part; digests are computed by all hosts together.
+    """
     arrays = {name: ocp.args.StandardRestore(target) for name, target in targets.items()}
     texts = {name: ocp.args.JsonRestore() for name in (*records, 'digests')}
     folder = Path(manager.directory) / str(step)
+    wrong = None
     try:
         restored = manager.restore(step, args=ocp.args.Composite(**arrays, **texts))
+    except MemoryError:
+        raise
     except Exception as error:  # Orbax raises all kinds, bare Exception among them
-        raise DamagedCheckpoint(folder, f'cannot be read: {reason_of(error)}') from error
+        wrong = DamagedCheckpoint(folder, f'cannot be read: {reason_of(error)}')
+    if agree(wrong is not None):
+        raise wrong or DamagedCheckpoint(folder, 'another host cannot read its part')
     digests = restored['digests']
     for name in targets:
         for path, number in digest(restored[name]).items():

@@ -79,6 +79,7 @@ def run(
             # After the hooks: a run that goes on from here has nothing of this step left to do.
             if last or stopping or _is_due(step, config.checkpoint_every):
                 sums = recent.sums()
+                writer.flush()  # a run that goes on from here writes no line before it again
                 with timer.aside(metrics):
                     save(state, sums)
             if stopping:

@@ -20,7 +20,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from diffusion_jax.errors import UserError
-from diffusion_jax.hosts import wait_for_all_hosts
+from diffusion_jax.hosts import on_any_host, wait_for_all_hosts
 from diffusion_jax.interruption import Interrupted
 from diffusion_jax.training.checkpoints import DamagedCheckpoint, checksum, read, reason_of
 from diffusion_jax.training.digest import digest
@@ -109,7 +109,9 @@ class Checkpoints:
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                items, records = read(self._manager, step, _items(abstract), ('network', 'progress'))
+                items, records = read(
+                    self._manager, step, _items(abstract), ('network', 'progress'), on_any_host
+                )
             except DamagedCheckpoint as error:
                 damaged[step] = error.reason
                 continue

@@ -43,7 +43,7 @@ ALL_PARTS = ['forward', 'train', 'sample_step', 'guided_step', 'train_classifier
 @pytest.mark.parametrize(
     ('parts', 'choice'),
     [
-        (['forward', 'train'], ['--parts=forward,train']),
+        (['forward'], ['--parts=forward']),
         pytest.param(ALL_PARTS, [], marks=pytest.mark.slow),
     ],
 )

@@ -11,6 +11,7 @@ from diffusion_jax.training.metrics import TooManySkipped
 from tests.test_main import arguments
 
 
+@pytest.mark.slow
 def test_training_that_does_not_get_ahead_names_the_way_out(tmp_path, monkeypatch, capfd):
     """No loss is a number. What step 2 saves is as good as the start, which it is."""
 

@@ -136,6 +136,7 @@ def test_tuning_for_other_classes_draws_the_head_anew_and_says_so(files, tmp_pat
     np.testing.assert_allclose(tuned['head']['norm']['scale'], stored['head']['norm']['scale'], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_tuning_with_classes_of_a_model_that_had_none(files, tmp_path, capfd):
     change = {'unet__class_conditional': True, 'train__sample_every': 0, 'train__num_steps': 1}
     assert run(tmp_path, 'train', **pretrained(files, diffusion='diffusion'), **change) == 0

@@ -300,4 +300,5 @@ def test_digests_see_every_bit_and_no_sharding():
         assert digest(tree | {'a': bits.view(np.float32)})["['a']"] != digest(tree)["['a']"]
         bits[17, 5] ^= np.uint32(1 << bit)
     swapped = tree['a'].at[jax.numpy.asarray([0, 1])].set(tree['a'][jax.numpy.asarray([1, 0])])
-    assert digest(tree | {'a': swapped})["['a']"] != digest(tree)["['a']"]
+    for changed in (swapped, -tree['a'], tree['a'].at[3, 4].multiply(-1).at[50, 60].multiply(-1)):
+        assert digest(tree | {'a': changed})["['a']"] != digest(tree)["['a']"]

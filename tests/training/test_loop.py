@@ -25,6 +25,9 @@ class Writer:
     def scalars(self, step, values):
         self.lines[step] = values
 
+    def flush(self):
+        pass
+
 
 def run(bad, directory, config=LOGGED, hooks=(), stop=lambda: False, save=lambda *_: None):
     """Trains with bad steps at these numbers; the last state, and what was logged."""

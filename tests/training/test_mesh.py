@@ -93,7 +93,7 @@ def check_same_numbers(network, sizes, config=TRAIN):
     assert int(state.step) == 20
 
 
-@pytest.mark.parametrize('sizes', MESHES)
+@pytest.mark.parametrize('sizes', [(8, 1), (2, 4), pytest.param((1, 8), marks=pytest.mark.slow)])
 def test_every_mesh_gives_the_numbers_of_one_device(sizes):
     check_same_numbers(CONDITIONAL_UNET, sizes)
 
@@ -105,7 +105,7 @@ def test_data_parallel_devices_exchange_gradients_alone():
     assert num_elements(exchanged['all-reduce']) == sum(p.size for p in jax.tree.leaves(state.params))
 
 
-@pytest.mark.parametrize('sizes', [(2, 4), (1, 8)])
+@pytest.mark.parametrize('sizes', [(2, 4), pytest.param((1, 8), marks=pytest.mark.slow)])
 def test_fully_sharded_devices_exchange_parameters_and_gradients_alone(sizes):
     """No image, activation or embedding crosses from device to device."""
     compiled, _, _, state = training(CONDITIONAL_UNET, sizes)
@@ -120,7 +120,7 @@ def test_fully_sharded_devices_exchange_parameters_and_gradients_alone(sizes):
     assert num_elements(exchanged['all-reduce']) == sum(p.size for p in params) + parts
 
 
-@pytest.mark.parametrize('sizes', MESHES)
+@pytest.mark.parametrize('sizes', [(8, 1), (2, 4), pytest.param((1, 8), marks=pytest.mark.slow)])
 def test_no_device_keeps_what_another_has(sizes):
     """Between steps: a large array lies in parts, and averages and moments as their parameters do."""
     _, _, _, state = training(CONDITIONAL_UNET, sizes)
