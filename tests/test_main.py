@@ -178,6 +178,7 @@ def test_a_pretrained_network_is_tuned_where_its_stage_is_named(finished, tmp_pa
             np.testing.assert_allclose(tuned[name], value, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_training_is_extended(finished, tmp_path):
     shutil.copytree(finished, tmp_path / 'copy')
     assert run(tmp_path / 'copy', 'train_classifier,sample', train_classifier__num_steps=5) == 0
@@ -382,6 +383,7 @@ def test_a_mistaken_path_can_be_corrected(finished, tmp_path):
     assert run(tmp_path, 'train_classifier', pretrained__classifier=finished / 'classifier') == 0
 
 
+@pytest.mark.slow
 def test_a_network_that_was_trained_otherwise_makes_other_samples(finished, tmp_path):
     shutil.copytree(finished, tmp_path / 'copy')
     shutil.rmtree(tmp_path / 'copy' / 'classifier')

@@ -47,6 +47,7 @@ RECIPES = {
 }
 # One of each kind; the others take the same way through the program.
 FAST = ('imagenet256', 'upsample_64_256')
+BY_TIER = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in PAPER]
 SIZE, LOW = (8, 16), (4, 8)  # height and width
 
 
@@ -84,7 +85,7 @@ def test_the_commands_of_a_docstring_are_understood(name):
         read_experiment(options.config)
 
 
-@pytest.mark.parametrize('name', PAPER)
+@pytest.mark.parametrize('name', BY_TIER)
 def test_full_size(name):
     experiment = read_experiment(load(name))
     assert PARAMETERS[name] == (
@@ -158,9 +159,7 @@ def shrunk(name, workdir, images):
     return ['main', f'--config={CONFIGS / name}.py', f'--workdir={workdir}', *flags]
 
 
-@pytest.mark.parametrize(
-    'name', [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in PAPER]
-)
+@pytest.mark.parametrize('name', BY_TIER)
 def test_two_steps_of_everything_on_a_small_scale(name, images, tmp_path, capfd):
     rng = np.random.default_rng(1)
     base = rng.integers(0, 256, (5, *LOW, 3), dtype=np.uint8)

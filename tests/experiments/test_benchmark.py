@@ -40,11 +40,12 @@ def setup_of(unet, batch_size=8, classifier=None, low_res_size=None):
 ALL_PARTS = ['forward', 'train', 'sample_step', 'guided_step', 'train_classifier']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('parts', 'choice'),
     [
-        (['forward'], ['--parts=forward']),
-        pytest.param(ALL_PARTS, [], marks=pytest.mark.slow),
+        (['forward', 'train'], ['--parts=forward,train']),
+        (ALL_PARTS, []),
     ],
 )
 def test_parts_of_a_config_give_rows(parts, choice, tmp_path, capsys):

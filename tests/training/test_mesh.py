@@ -166,9 +166,8 @@ def float64_training(sizes):
         return jax.device_get((params, (state.params, state.ema, state.opt_state)))
 
 
-@pytest.mark.parametrize(
-    'sizes', [(2, 4), *(pytest.param(sizes, marks=pytest.mark.slow) for sizes in [(8, 1), (1, 8)])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('sizes', MESHES)
 def test_in_float64_the_parameters_are_the_same(sizes):
     first, alone = float64_training((1, 1))
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), alone[0], first)
