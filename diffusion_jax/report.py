@@ -105,7 +105,7 @@ class Progress:
         bar = '█' * filled + '·' * (BAR_WIDTH - filled) + ' ' if self._live else ''
         parts = [f'{self.title} {bar}{share:4.0%}', f'{self._done:,}/{self.total:,}']
         parts += [f'{name} {value:.4g}' for name, value in values.items()]
-        if not self._updates:
+        if not self._updates and self._done < self.total:
             parts.append('compiling, first batch …')
         speed = self._speed()
         if speed:
@@ -218,6 +218,13 @@ class _GrowingFile:
         if self._waiting:
             logger.warning('%s: %d bytes could not be written and are lost', self._path, len(self._waiting))
         self._file.close()
+
+
+def names_at(directory: str | Path, step: int) -> set[str]:
+    """The names of all that is logged in `directory` at a step."""
+    path = Path(directory) / METRICS_FILE
+    whole = path.read_bytes().split(b'\n')[:-1] if path.exists() else []
+    return {name for line in whole if _step_of(path, line) == step for name in json.loads(line)}
 
 
 @contextlib.contextmanager

@@ -254,7 +254,8 @@ def interrupt(workdir, number, after):
 def logged(directory):
     """The lines of the log, without what they say of time and memory."""
     lines = [json.loads(line) for line in (directory / 'metrics.jsonl').read_text().splitlines()]
-    return [{name: value for name, value in line.items() if '/' not in name} for line in lines]
+    results = [{name: value for name, value in line.items() if '/' not in name} for line in lines]
+    return [line for line in results if line.keys() != {'step'}]
 
 
 def assert_same_end(workdir, finished):
@@ -274,6 +275,30 @@ def test_a_stopped_run_goes_on_to_the_same_end(finished, tmp_path):
     assert (tmp_path / 'diffusion' / 'checkpoints' / stopped).is_dir()
     assert run(tmp_path, 'train') == 0
     assert_same_end(tmp_path, finished)
+
+
+def test_a_run_that_is_stopped_in_an_evaluation_does_that_when_it_goes_on(
+    finished, tmp_path, monkeypatch, capfd
+):
+    """After the last step, whose checkpoint is there: the stage is complete only when the evaluation is."""
+    shutil.copytree(finished / 'diffusion', tmp_path / 'diffusion')
+    shutil.rmtree(tmp_path / 'diffusion' / 'checkpoints' / '6')
+    grid = tmp_path / 'diffusion' / 'grids' / 'step_00000006.png'
+    grid.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(main, 'stop_requests', lambda: contextlib.nullcontext(grid.exists))
+        assert run(tmp_path, 'train') == 130
+    assert 'diffusion: stopped at step 6 of 6, which is saved' in capfd.readouterr().err
+    assert (tmp_path / 'diffusion' / 'checkpoints' / '6').is_dir()
+    evaluated = [line['step'] for line in logged(tmp_path / 'diffusion') if 'sample_recall' in line]
+    assert evaluated == [3]
+    drawn = grid.stat().st_mtime_ns
+    assert run(tmp_path, 'train') == 0
+    assert_same_end(tmp_path, finished)
+    assert grid.stat().st_mtime_ns == drawn
+    capfd.readouterr()
+    assert run(tmp_path, 'train') == 0
+    assert 'train: complete already' in capfd.readouterr().err
 
 
 # Two runs, each killed shortly after a line of metrics. They are forked from one program: to import it takes

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from diffusion_jax.report import METRICS_FILE, MetricsWriter, Progress, if_possible
+from diffusion_jax.report import METRICS_FILE, MetricsWriter, Progress, if_possible, names_at
 
 
 class Terminal(io.StringIO):
@@ -175,3 +175,14 @@ def test_half_a_line_at_the_resumed_step_is_dropped(tmp_path):
     with MetricsWriter(tmp_path, resume_step=100) as writer:
         writer.scalars(110, {})
     assert [line['step'] for line in read_lines(tmp_path)] == [10, 110]
+
+
+def test_what_is_logged_at_a_step(tmp_path):
+    assert names_at(tmp_path, 2) == set()
+    with MetricsWriter(tmp_path) as writer:
+        for step, name in ((1, 'loss'), (2, 'loss'), (2, 'time/grid_s')):
+            writer.scalars(step, {name: 1.0})
+    with open(tmp_path / METRICS_FILE, 'a') as file:
+        file.write('{"step": 2, "half": 1.0')
+    assert names_at(tmp_path, 2) == {'step', 'loss', 'time/grid_s'}
+    assert names_at(tmp_path, 1) == {'step', 'loss'}

@@ -20,14 +20,15 @@ from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.errors import UserError
 from diffusion_jax.hosts import agreed
 from diffusion_jax.models import ClassifierConfig, UNetConfig, describe_network
-from diffusion_jax.report import MetricsWriter
+from diffusion_jax.report import MetricsWriter, names_at
 from diffusion_jax.sharding import param_shardings, put_batch, replicated
 from diffusion_jax.stages.networks import CHECKPOINTS, STAGES, start_stamp
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.tuning import load_start
 from diffusion_jax.training import loop
-from diffusion_jax.training.checkpoints import is_trained
+from diffusion_jax.training.checkpoints import read_end
 from diffusion_jax.training.config import OUTSIDE_THE_RESULT, TrainConfig
+from diffusion_jax.training.hooks import Hook, mark
 from diffusion_jax.training.losses import Losses
 from diffusion_jax.training.metrics import Sums, TooManySkipped
 from diffusion_jax.training.profiling import Profiler
@@ -56,24 +57,27 @@ class Training(NamedTuple):
 
 
 def is_complete(run: Run, training: Training) -> bool:
-    """Whether the newest checkpoint is of the last step, or beyond, and what it says of the network is whole.
+    """Whether the newest checkpoint is of the last step, or beyond, what it says of the network is whole, and
+    nothing is left to do at that step.
 
     Raises:
         UserError: it was trained with other settings.
     """
     check_stamp(training.directory, _stamp(run.experiment, training))
-    config, sharding = training.config, replicated(run.mesh)
-    return is_trained(
-        training.directory / CHECKPOINTS, training.network, config.num_steps, config.ema_rates, sharding
-    )
+    config, directory = training.config, training.directory
+    checkpoints, everywhere = directory / CHECKPOINTS, replicated(run.mesh)
+    end = read_end(checkpoints, training.network, config.num_steps, config.ema_rates, everywhere)
+    return end is not None and not _due(directory, *end)
 
 
-def fit(run: Run, training: Training, make_hooks: Callable[[MetricsWriter], list[loop.Hook]]) -> None:
-    """Trains to the last step, with checkpoints and logs in the training's folder.
+def _due(directory: Path, step: int, progress: dict[str, Any]) -> list[str]:
+    """The hooks that were left when a step was saved, and have not been called since."""
+    done = names_at(directory, step)
+    return [name for name in progress.get('due', []) if mark(name) not in done]
 
-    Args:
-        make_hooks: what to do now and then; see `loop.run`.
-    """
+
+def fit(run: Run, training: Training, make_hooks: Callable[[MetricsWriter], list[Hook]]) -> None:
+    """Trains to the last step, with checkpoints and logs in the training's folder."""
     directory, network, config = training.directory, training.network, training.config
     num_timesteps = run.experiment.diffusion.num_timesteps
     data = _training_data(run.experiment, config)
@@ -81,11 +85,12 @@ def fit(run: Run, training: Training, make_hooks: Callable[[MetricsWriter], list
         state, shardings, progress = _start(run, checkpoints, training)
         if progress:
             data.set_state(progress['data'])
+        due = _due(directory, int(state.step), progress)
         if jax.process_index() == 0:
             write_stamp(directory, _stamp(run.experiment, training))
 
-        def save(state: TrainState, sums: Sums) -> None:
-            record = {'data': data.get_state(), 'metrics': sums}
+        def save(state: TrainState, sums: Sums, due: list[str]) -> None:
+            record = {'data': data.get_state(), 'metrics': sums, 'due': due}
             checkpoints.save(state, record, describe_network(network))
 
         with (
@@ -100,7 +105,9 @@ def fit(run: Run, training: Training, make_hooks: Callable[[MetricsWriter], list
                 put=functools.partial(put_batch, run.mesh),
                 save=save,
                 sums=progress.get('metrics', {}),
-                hooks=[*make_hooks(writer), (config.log_every, lambda *_: checkpoints.look_after())],
+                hooks=make_hooks(writer),
+                due=due,
+                on_line=checkpoints.look_after,
                 writer=writer,
                 profiler=Profiler(config.profile, directory / 'profile'),
                 name=directory.name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,39 +10,39 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.comparison import compare, features_of
 from diffusion_jax.evaluation.extractors import FEATURES, Extractor
 from diffusion_jax.evaluation.feature_sets import of_features
-from diffusion_jax.report import MetricsWriter
 from diffusion_jax.sharding import this_hosts
 from diffusion_jax.stages.evaluate import check_evaluation, make_extractor, reference_side
 from diffusion_jax.stages.networks import DIFFUSION
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import make_draw, make_generator
 from diffusion_jax.stages.sample_inputs import sample_inputs
+from diffusion_jax.training.hooks import Call, Stop, leave_if
 from diffusion_jax.training.step import TrainState
 
 
-def quality_hook(run: Run, writer: MetricsWriter) -> Callable[[int, TrainState], None]:
-    """Logs the metrics of unguided samples, drawn with the average that sampling will use, and keeps none.
+def evaluate_samples(run: Run) -> Call:
+    """The metrics of unguided samples, drawn with the average that sampling will use; none is kept.
 
     The reference is looked at now; its features stay in the workdir, where the stage `evaluate` finds them.
     """
     config, num_samples = run.experiment.sample, run.experiment.train.evaluate_samples
-    evaluate = run.experiment.evaluate
     extractor = make_extractor(run._replace(mesh=this_hosts(run.mesh)))
-    directory = run.workdir / 'features' / Path(evaluate.reference).stem
+    directory = run.workdir / 'features' / Path(run.experiment.evaluate.reference).stem
     reference = features_of(reference_side(run), extractor, directory, run.stop, is_reference=True)
     inputs = sample_inputs(run)
 
-    def log_quality(step: int, state: TrainState) -> None:
+    def evaluate(step: int, state: TrainState, stop: Stop) -> dict[str, float]:
         params = state.ema.get(str(config.ema_rate), state.params)
         draw = make_draw(run, make_generator(run, {DIFFUSION: params}), inputs)
         features = []
         for first in range(0, num_samples, config.batch_size):
             images, _ = draw(np.arange(first, first + config.batch_size))
             features.append(_features(extractor, images))
+            leave_if(stop)
         found = compare(of_features(np.concatenate(features)[:num_samples]), reference, extractor.logits)
-        writer.scalars(step, {f'sample_{name}': value for name, value in found.items()})
+        return {f'sample_{name}': value for name, value in found.items()}
 
-    return log_quality
+    return evaluate
 
 
 def _features(extractor: Extractor, images: np.ndarray) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -19,8 +18,8 @@ from diffusion_jax.stages.networks import DIFFUSION
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import make_draw, make_generator, picture
 from diffusion_jax.stages.sample_inputs import Inputs, sample_inputs
-from diffusion_jax.stages.sample_quality import quality_hook
-from diffusion_jax.training.loop import Hook
+from diffusion_jax.stages.sample_quality import evaluate_samples
+from diffusion_jax.training.hooks import Call, Hook, Stop
 from diffusion_jax.training.losses import diffusion_losses
 from diffusion_jax.training.step import TrainState
 
@@ -29,9 +28,9 @@ def main(run: Run) -> None:
     config = run.experiment.train
 
     def make_hooks(writer: MetricsWriter) -> list[Hook]:
-        hooks = [(config.sample_every, _sample_hook(run, writer))]
+        hooks = [Hook('grid', config.sample_every, _draw_grids(run, writer))]
         if config.evaluate_every:
-            hooks.append((config.evaluate_every, quality_hook(run, writer)))
+            hooks.append(Hook('evaluation', config.evaluate_every, evaluate_samples(run)))
         return hooks
 
     fit(run, _training(run), make_hooks)
@@ -56,12 +55,12 @@ def _training(run: Run) -> Training:
     )
 
 
-def _sample_hook(run: Run, writer: MetricsWriter) -> Callable[[int, TrainState], None]:
+def _draw_grids(run: Run, writer: MetricsWriter) -> Call:
     """Draws a grid of unguided samples with the average that sampling will use."""
     config = run.experiment.sample
     inputs = _reduced_images(run) if run.experiment.unet.low_res else sample_inputs(run)
 
-    def draw_grid(step: int, state: TrainState) -> None:
+    def draw_grid(step: int, state: TrainState, stop: Stop) -> dict[str, float]:
         params = state.ema.get(str(config.ema_rate), state.params)
         draw = make_draw(run, make_generator(run, {DIFFUSION: params}), inputs)
         images, labels = draw(np.arange(config.batch_size))
@@ -72,6 +71,7 @@ def _sample_hook(run: Run, writer: MetricsWriter) -> Callable[[int, TrainState],
             with if_possible(path):
                 save_png(path, grid)
         writer.image(step, 'samples', grid)
+        return {}
 
     return draw_grid
 

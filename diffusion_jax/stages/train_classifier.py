@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 
@@ -11,11 +9,11 @@ from diffusion_jax.data.pipeline import epoch
 from diffusion_jax.data.sources import make_source
 from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.diffusion.schedules import schedule_of
-from diffusion_jax.report import MetricsWriter
 from diffusion_jax.sharding import put_whole, whole
 from diffusion_jax.stages.fit import Training, fit, is_complete
 from diffusion_jax.stages.networks import CLASSIFIER
 from diffusion_jax.stages.run import Run
+from diffusion_jax.training.hooks import Call, Hook, Stop, leave_if
 from diffusion_jax.training.losses import Losses, classifier_losses, draw_inputs
 from diffusion_jax.training.metrics import add_up, means
 from diffusion_jax.training.step import TrainState, batch_metrics
@@ -24,11 +22,8 @@ from diffusion_jax.training.step import TrainState, batch_metrics
 def main(run: Run) -> None:
     training = _training(run)
     every = training.config.validate_every
-    fit(
-        run,
-        training,
-        lambda writer: [(every, _validation_hook(run, training.losses, writer))] if every else [],
-    )
+    hooks = [Hook('validation', every, _validate(run, training.losses))] if every else []
+    fit(run, training, lambda writer: hooks)
 
 
 def complete(run: Run) -> bool:
@@ -47,7 +42,7 @@ def _training(run: Run) -> Training:
     )
 
 
-def _validation_hook(run: Run, losses: Losses, writer: MetricsWriter) -> Callable[[int, TrainState], None]:
+def _validate(run: Run, losses: Losses) -> Call:
     """Loss and accuracy on the test images, each noised at a random level: the same levels every time."""
     data, num_timesteps = run.experiment.data, run.experiment.diffusion.num_timesteps
     batch_size = run.experiment.train_classifier.batch_size
@@ -62,15 +57,14 @@ def _validation_hook(run: Run, losses: Losses, writer: MetricsWriter) -> Callabl
 
     source = make_source(data, 'test')
 
-    def validate(step: int, state: TrainState) -> None:
+    def validate(step: int, state: TrainState, stop: Stop) -> dict[str, float]:
         keys = (jax.random.fold_in(jax.random.key(0), i) for i in range(len(source)))
         batches = epoch(source, batch_size, transform=transform, num_workers=data.num_workers)
         params = whole(run.mesh, state.params)
-        metrics = [
-            evaluate(params, put_whole(run.mesh, batch), key)
-            for batch, key in zip(batches, keys, strict=False)
-        ]
-        values = means(add_up(metrics))
-        writer.scalars(step, {f'validation_{name}': value for name, value in values.items()})
+        metrics = []
+        for batch, key in zip(batches, keys, strict=False):
+            metrics.append(evaluate(params, put_whole(run.mesh, batch), key))
+            leave_if(stop)
+        return {f'validation_{name}': value for name, value in means(add_up(metrics)).items()}
 
     return validate

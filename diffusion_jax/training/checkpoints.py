@@ -59,23 +59,25 @@ def latest_step(directory: Path) -> int | None:
     return step
 
 
-def is_trained(
+def read_end(
     directory: Path,
     config: UNetConfig | ClassifierConfig,
     num_steps: int,
     ema_rates: Sequence[float],
     sharding: jax.sharding.Sharding,
-) -> bool:
-    """Whether the newest checkpoint is of `num_steps` or beyond, its parameters and averages whole."""
+) -> tuple[int, dict[str, Any]] | None:
+    """The step and the progress of the newest checkpoint, if that is of `num_steps` or beyond, and its
+    parameters and averages are whole."""
     try:
         step = latest_step(directory)
         if step is None or step < num_steps:
-            return False
+            return None
         for rate in (0.0, *ema_rates):
             _read_params(directory, step, _item(rate), config, sharding)
+        with _reader(directory) as manager:
+            return step, read(manager, step, {}, ('progress',))[1]['progress']
     except DamagedCheckpoint:  # training says so when it goes on from the one before
-        return False
-    return True
+        return None
 
 
 def read_network(directory: Path) -> UNetConfig | ClassifierConfig:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,14 +11,13 @@ import numpy as np
 from diffusion_jax.interruption import Interrupted
 from diffusion_jax.report import MetricsWriter, Progress
 from diffusion_jax.training.config import TrainConfig
+from diffusion_jax.training.hooks import Hook, call_hooks
 from diffusion_jax.training.metrics import Metrics, Recent, Sums
 from diffusion_jax.training.profiling import Profiler
 from diffusion_jax.training.step import TrainState, skipped_steps
 from diffusion_jax.training.timing import Timer
 
 logger = logging.getLogger(__name__)
-
-Hook = tuple[int, Callable[[int, TrainState], None]]
 
 
 def run(
@@ -28,9 +27,11 @@ def run(
     config: TrainConfig,
     *,
     put: Callable[[dict[str, np.ndarray]], Any],
-    save: Callable[[TrainState, Sums], None],
+    save: Callable[[TrainState, Sums, list[str]], None],
     sums: Sums,
     hooks: Sequence[Hook],
+    due: Collection[str],
+    on_line: Callable[[], None],
     writer: MetricsWriter,
     profiler: Profiler,
     name: str,
@@ -41,11 +42,12 @@ def run(
     Args:
         batches: iterator of host batches.
         put: host batch → device batch.
-        save: starts a checkpoint of the state, and of the metrics since the last line of the log.
-        sums: such metrics of a run that goes on.
-        hooks: (every, call) pairs; `call(step, state)` after each so many steps.
+        save: starts a checkpoint of the state, of the metrics since the last line of the log, and of the
+            names of the hooks that are left to be called at this step.
+        sums, due: such metrics and names of a run that goes on.
+        on_line: called after each line of the log.
         name: of what is trained, for the progress bar.
-        stop: asked after every step; when it says yes the state is saved.
+        stop: asked after every step and within hooks; when it says yes the state is saved.
 
     Raises:
         Interrupted: after saving, because `stop` said so.
@@ -54,6 +56,12 @@ def run(
     """
     start = int(state.step)
     recent, timer = Recent(start, sums, config.max_skipped), Timer(config.batch_size)
+
+    def leave_if(asked: object, step: int) -> None:
+        if asked:
+            raise Interrupted(f'{name}: stopped at step {step} of {config.num_steps}, which is saved')
+
+    leave_if(call_hooks([hook for hook in hooks if hook.name in due], start, state, writer, stop), start)
     with (
         Progress(name, config.num_steps, start=start, images_per_step=config.batch_size) as progress,
         profiler,
@@ -67,23 +75,23 @@ def run(
             timer.count_step(metrics)
             profiler.after(step, metrics)
             last, stopping = step == config.num_steps, stop()
-            if step % config.log_every == 0 or last:
+            if _is_due(step, config.log_every) or last:
                 values = recent.take() | {'skipped_steps': skipped_steps(state)}
                 writer.scalars(step, values | timer.take())
                 shown = ('loss', 'skipped_steps')
                 progress.update(step, **{key: values[key] for key in shown if values.get(key)})
-            for every, call in hooks:
-                if _is_due(step, every) or (every and last):
-                    with timer.aside(metrics):
-                        call(step, state)
-            # After the hooks: a run that goes on from here has nothing of this step left to do.
-            if last or stopping or _is_due(step, config.checkpoint_every):
+                on_line()
+            left, called = [], [hook for hook in hooks if hook.is_due(step, config.num_steps)]
+            if called:
+                with timer.aside(metrics):
+                    left = call_hooks(called, step, state, writer, stop)
+            # After the hooks: a run that goes on from here has of this step only to do what is left.
+            if last or stopping or left or _is_due(step, config.checkpoint_every):
                 sums = recent.sums()
                 writer.flush()  # a run that goes on from here writes no line before it again
                 with timer.aside(metrics):
-                    save(state, sums)
-            if stopping:
-                raise Interrupted(f'{name}: stopped at step {step} of {config.num_steps}, which is saved')
+                    save(state, sums, left)
+            leave_if(stopping or left, step)
     if start < config.num_steps:
         logger.info('%s: %s', name, timer.summary())
     return state

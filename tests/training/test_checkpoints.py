@@ -16,7 +16,7 @@ from diffusion_jax import models
 from diffusion_jax.errors import UserError
 from diffusion_jax.interruption import Interrupted
 from diffusion_jax.sharding import make_mesh, param_shardings
-from diffusion_jax.training.checkpoints import describe_network, is_trained, latest_step, load_params
+from diffusion_jax.training.checkpoints import describe_network, latest_step, load_params, read_end
 from diffusion_jax.training.digest import digest
 from diffusion_jax.training.saving import Checkpoints
 from diffusion_jax.training.step import init_state
@@ -220,14 +220,14 @@ def test_readers_refuse_a_damaged_checkpoint_and_move_nothing(saved, tmp_path, d
         load_params(tmp_path / 'copy', UNET)
     assert sorted(path.name for path in (tmp_path / 'copy').iterdir()) == ['20', '30']
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    assert not is_trained(tmp_path / 'copy', UNET, 30, (0.9,), sharding)
+    assert read_end(tmp_path / 'copy', UNET, 30, (0.9,), sharding) is None
 
 
 def test_a_training_is_complete_with_its_last_step_and_averages(saved):
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    assert is_trained(saved, UNET, 30, (0.9,), sharding)
-    assert not is_trained(saved, UNET, 30, (0.5,), sharding)
-    assert not is_trained(saved, UNET, 31, (), sharding)
+    assert read_end(saved, UNET, 30, (0.9,), sharding)[0] == 30
+    assert read_end(saved, UNET, 30, (0.5,), sharding) is None
+    assert read_end(saved, UNET, 31, (), sharding) is None
 
 
 def test_what_is_not_read_may_be_damaged(saved, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 
 from diffusion_jax.interruption import Interrupted
 from diffusion_jax.training import loop
+from diffusion_jax.training.hooks import Hook, leave_if
 from diffusion_jax.training.metrics import TooManySkipped
 from diffusion_jax.training.profiling import Profiler
 from diffusion_jax.training.step import skipped_steps
@@ -29,11 +30,13 @@ class Writer:
         pass
 
 
-def run(bad, directory, config=LOGGED, hooks=(), stop=lambda: False, save=lambda *_: None):
+def run(
+    bad, directory, config=LOGGED, hooks=(), stop=lambda: False, save=lambda *_: None, state=None, due=()
+):
     """Trains with bad steps at these numbers; the last state, and what was logged."""
     writer = Writer()
     state = loop.run(
-        start(),
+        state or start(),
         compiled_step(),
         (batch_of(step, NAN_LOSS if step in bad else GOOD) for step in range(1, config.num_steps + 1)),
         config,
@@ -41,6 +44,8 @@ def run(bad, directory, config=LOGGED, hooks=(), stop=lambda: False, save=lambda
         save=save,
         sums={},
         hooks=hooks,
+        due=due,
+        on_line=lambda: None,
         writer=writer,
         profiler=Profiler(config.profile, directory),
         name='tiny',
@@ -83,17 +88,64 @@ def test_training_stops_after_too_many_in_a_row(tmp_path, log_every):
     run({2, 3, 5, 6}, tmp_path, config)
 
 
+def hook_of(events, name, every=2):
+    """It asks whether to leave once, when its work is half done."""
+
+    def call(step, state, stop):
+        events.append(f'{name} {step}')
+        leave_if(stop)
+        return {f'{name}_number': step}
+
+    return Hook(name, every, call)
+
+
 def test_what_is_due_at_a_step_is_done_before_it_is_saved(tmp_path):
     """Whoever goes on from there would not do it."""
-    events, answers = [], iter([False, True])
-    hook = (2, lambda step, state: events.append(f'hook {step}'))
+    events = []
 
-    def save(state, sums):
+    def save(state, sums, due):
+        assert due == []
         events.append(f'save {state.step}')
 
+    config = dataclasses.replace(LOGGED, checkpoint_every=4)
+    _, lines = run(set(), tmp_path, config, hooks=[hook_of(events, 'look', 4)], save=save)
+    assert events == ['look 4', 'save 4', 'look 6', 'save 6']
+    assert lines[4] == {'look_number': 4, 'time/look_s': pytest.approx(0, abs=60)}
+
+
+@pytest.mark.parametrize(
+    ('asks', 'called', 'left'),
+    [
+        (2, [], ['one', 'two']),  # after step 2
+        (3, [], ['one', 'two']),
+        (4, ['one 2'], ['one', 'two']),
+        (5, ['one 2'], ['two']),
+        (6, ['one 2', 'two 2'], ['two']),
+    ],
+)
+def test_a_stop_does_not_wait_for_what_is_due(tmp_path, asks, called, left):
+    """What is left is done when the training goes on, before its next step, and may be stopped again."""
+    events, saved = [], []
+    hooks = [hook_of(events, 'one'), hook_of(events, 'two')]
+    count = iter(range(1, 1000))
     with pytest.raises(Interrupted, match='tiny: stopped at step 2 of 6, which is saved'):
-        run(set(), tmp_path, hooks=[hook], stop=lambda: next(answers), save=save)
-    assert events == ['hook 2', 'save 2']
+        run(
+            set(),
+            tmp_path,
+            hooks=hooks,
+            stop=lambda: next(count) >= asks,
+            save=lambda state, sums, due: saved.append((jax.tree.map(jnp.copy, state), due)),
+        )
+    [(state, due)] = saved
+    assert events == called and due == left and int(state.step) == 2
+
+    events.clear()
+    with pytest.raises(Interrupted, match='tiny: stopped at step 2 of 6'):
+        run(set(), tmp_path, hooks=hooks, state=state, due=due, stop=lambda: True)
+    assert events == []
+    _, lines = run(set(), tmp_path, hooks=hooks, state=state, due=due)
+    assert events == [*(f'{name} 2' for name in left), 'one 4', 'two 4', 'one 6', 'two 6']
+    assert lines[2]['two_number'] == 2
 
 
 def test_what_a_run_cost_is_logged(tmp_path):
