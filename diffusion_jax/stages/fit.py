@@ -21,7 +21,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.hosts import agreed
 from diffusion_jax.models import ClassifierConfig, UNetConfig, describe_network
 from diffusion_jax.report import MetricsWriter, names_at
-from diffusion_jax.sharding import param_shardings, put_batch, replicated
+from diffusion_jax.sharding import param_shardings, put_batch
 from diffusion_jax.stages.networks import CHECKPOINTS, STAGES, start_stamp
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.tuning import load_start
@@ -65,8 +65,8 @@ def is_complete(run: Run, training: Training) -> bool:
     """
     check_stamp(training.directory, _stamp(run.experiment, training))
     config, directory = training.config, training.directory
-    checkpoints, everywhere = directory / CHECKPOINTS, replicated(run.mesh)
-    end = read_end(checkpoints, training.network, config.num_steps, config.ema_rates, everywhere)
+    checkpoints = directory / CHECKPOINTS
+    end = read_end(checkpoints, training.network, config.num_steps, config.ema_rates, run.mesh)
     return end is not None and not _due(directory, *end)
 
 
@@ -174,7 +174,7 @@ def _start(
         return state, shardings, progress
     if pretrained:
         init_key, state_key = jax.random.split(key)
-        params = load_start(Path(pretrained), network, init_key, replicated(run.mesh))
+        params = load_start(Path(pretrained), network, init_key, run.mesh)
         start = functools.partial(init_state, config=config, num_timesteps=num_timesteps, key=state_key)
         return jax.jit(start, out_shardings=shardings)(params), shardings, {}
     return jax.jit(fresh, out_shardings=shardings)(key), shardings, {}

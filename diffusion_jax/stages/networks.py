@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from diffusion_jax.config import Experiment
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.errors import UserError
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig, describe_network, differences
 from diffusion_jax.settings import read_section
-from diffusion_jax.sharding import replicated
+from diffusion_jax.sharding import param_shardings
 from diffusion_jax.stages.run import Run
 from diffusion_jax.training.checkpoints import check_checkpoint, latest_step, load_params, read_network
 from diffusion_jax.weights.files import Weights, load_weights, read_header
@@ -69,10 +70,10 @@ def start_stamp(pretrained: str) -> str:
 
 
 def load_network(run: Run, name: str) -> Params:
-    """Parameters on every device of the mesh, of the average that sampling uses."""
+    """Parameters of the average that sampling uses, as training has them on the mesh."""
     path = network_path(run, name)
     network, ema_rate = _wanted(run.experiment, name)
-    params, origin = load_stored(path, network, replicated(run.mesh), ema_rate)
+    params, origin = load_stored(path, network, run.mesh, ema_rate)
     logger.info('%s: parameters of %s%s', name, path, origin)
     return params
 
@@ -118,13 +119,12 @@ def check_stored(path: Path, network: Network, process: DiffusionConfig, ema_rat
         check_checkpoint(path / CHECKPOINTS, network, ema_rate)
 
 
-def load_stored(
-    path: Path, network: Network, sharding: jax.sharding.Sharding, ema_rate: float = 0.0
-) -> tuple[Params, str]:
+def load_stored(path: Path, network: Network, mesh: Mesh, ema_rate: float = 0.0) -> tuple[Params, str]:
     """The parameters that `check_stored` checks, and in words which of those stored there they are."""
     if _is_file(path):
-        return jax.device_put(load_weights(path).params, sharding), ''
-    params, step = load_params(path / CHECKPOINTS, network, ema_rate, sharding)
+        params = load_weights(path).params
+        return jax.device_put(params, param_shardings(mesh, params)), ''
+    params, step = load_params(path / CHECKPOINTS, network, ema_rate, mesh)
     return params, f', step {step}'
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import jax
 from flax import traverse_util
+from jax.sharding import Mesh
 
 from diffusion_jax import models
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.models import Params
+from diffusion_jax.sharding import param_shardings
 from diffusion_jax.stages.networks import Network, check_stored, describe_stored, load_stored
 
 logger = logging.getLogger(__name__)
@@ -23,9 +25,9 @@ def check_start(path: Path, network: Network, process: DiffusionConfig) -> None:
     check_stored(path, _as_stored(path, network), process)
 
 
-def load_start(path: Path, network: Network, key: jax.Array, sharding: jax.sharding.Sharding) -> Params:
+def load_start(path: Path, network: Network, key: jax.Array, mesh: Mesh) -> Params:
     """The stored parameters; where the network has other classes, its label embedding or head newly drawn."""
-    params, origin = load_stored(path, _as_stored(path, network), sharding)
+    params, origin = load_stored(path, _as_stored(path, network), mesh)
     logger.info('starts from the parameters of %s%s', path, origin)
     shapes = traverse_util.flatten_dict(models.param_shapes(network), sep='/')
     kept = {
@@ -38,10 +40,12 @@ def load_start(path: Path, network: Network, key: jax.Array, sharding: jax.shard
         return traverse_util.unflatten_dict(kept, sep='/')
     logger.info('newly drawn for %s classes: %s', network.num_classes, ', '.join(sorted(drawn)))
 
-    @functools.partial(jax.jit, out_shardings=sharding)
+    new = {name: shapes[name] for name in drawn}
+
+    @functools.partial(jax.jit, out_shardings=param_shardings(mesh, new))
     def draw(key: jax.Array) -> dict[str, jax.Array]:
         flat = traverse_util.flatten_dict(models.init(network, key), sep='/')
-        return {name: flat[name] for name in drawn}
+        return {name: flat[name] for name in new}
 
     return traverse_util.unflatten_dict(kept | draw(key), sep='/')
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.sharding import Mesh
 
 from diffusion_jax import models
 from diffusion_jax.errors import UserError
@@ -30,6 +31,7 @@ from diffusion_jax.models import (
     differences,
     network_of,
 )
+from diffusion_jax.sharding import make_mesh, param_shardings
 from diffusion_jax.training.digest import digest
 
 
@@ -64,7 +66,7 @@ def read_end(
     config: UNetConfig | ClassifierConfig,
     num_steps: int,
     ema_rates: Sequence[float],
-    sharding: jax.sharding.Sharding,
+    mesh: Mesh,
 ) -> tuple[int, dict[str, Any]] | None:
     """The step and the progress of the newest checkpoint, if that is of `num_steps` or beyond, and its
     parameters and averages are whole."""
@@ -73,7 +75,7 @@ def read_end(
         if step is None or step < num_steps:
             return None
         for rate in (0.0, *ema_rates):
-            _read_params(directory, step, _item(rate), config, sharding)
+            _read_params(directory, step, _item(rate), config, mesh)
         with _reader(directory) as manager:
             return step, read(manager, step, {}, ('progress',))[1]['progress']
     except DamagedCheckpoint:  # training says so when it goes on from the one before
@@ -112,27 +114,27 @@ def check_checkpoint(directory: Path, config: UNetConfig | ClassifierConfig, ema
 
 
 def load_params(
-    directory: Path, config: Any, ema_rate: float = 0.0, sharding: jax.sharding.Sharding | None = None
+    directory: Path, config: Any, ema_rate: float = 0.0, mesh: Mesh | None = None
 ) -> tuple[Params, int]:
     """Parameters of the newest checkpoint in a folder, and its step. For arguments see `check_checkpoint`.
 
     Args:
-        sharding: where every array goes; by default to the first device.
+        mesh: where they go, by `param_shardings`; by default to the first device.
 
     Raises:
         UserError: see `check_checkpoint`; or the checkpoint is damaged.
     """
     step = check_checkpoint(directory, config, ema_rate)
-    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return _read_params(directory, step, _item(ema_rate), config, sharding), step
+    mesh = mesh or make_mesh(devices=jax.devices()[:1])
+    return _read_params(directory, step, _item(ema_rate), config, mesh), step
 
 
-def _read_params(
-    directory: Path, step: int, item: str, config: Any, sharding: jax.sharding.Sharding
-) -> Params:
+def _read_params(directory: Path, step: int, item: str, config: Any, mesh: Mesh) -> Params:
+    shapes = models.param_shapes(config)
     target = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        models.param_shapes(config),
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        param_shardings(mesh, shapes),
     )
     with _reader(directory) as manager:
         return read(manager, step, {item: target}, ())[0][item]

@@ -114,6 +114,15 @@ def test_parameters_and_averages_load_alone(saved):
         assert_same(params, state_of().params)
 
 
+def test_parameters_load_as_they_are_trained(saved):
+    """Split over the devices of a mesh where training splits them."""
+    mesh = mesh_of(8)
+    params, _ = load_params(saved, UNET, mesh=mesh)
+    assert jax.tree.map(lambda leaf: leaf.sharding, params) == param_shardings(mesh, params)
+    assert any(not leaf.is_fully_replicated for leaf in jax.tree.leaves(params))
+    assert_same(params, state_of().params)
+
+
 def test_how_a_network_is_computed_may_change(saved):
     config = dataclasses.replace(UNET, dtype='bfloat16', remat=True, dropout=0.5)
     assert_same(load_params(saved, config)[0], state_of().params)
@@ -219,15 +228,15 @@ def test_readers_refuse_a_damaged_checkpoint_and_move_nothing(saved, tmp_path, d
     with pytest.raises(UserError, match=r'copy/30: damaged \(.*run its training again, .* move this folder'):
         load_params(tmp_path / 'copy', UNET)
     assert sorted(path.name for path in (tmp_path / 'copy').iterdir()) == ['20', '30']
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    assert read_end(tmp_path / 'copy', UNET, 30, (0.9,), sharding) is None
+    mesh = mesh_of(1)
+    assert read_end(tmp_path / 'copy', UNET, 30, (0.9,), mesh) is None
 
 
 def test_a_training_is_complete_with_its_last_step_and_averages(saved):
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    assert read_end(saved, UNET, 30, (0.9,), sharding)[0] == 30
-    assert read_end(saved, UNET, 30, (0.5,), sharding) is None
-    assert read_end(saved, UNET, 31, (), sharding) is None
+    mesh = mesh_of(1)
+    assert read_end(saved, UNET, 30, (0.9,), mesh)[0] == 30
+    assert read_end(saved, UNET, 30, (0.5,), mesh) is None
+    assert read_end(saved, UNET, 31, (), mesh) is None
 
 
 def test_what_is_not_read_may_be_damaged(saved, tmp_path):
