@@ -134,11 +134,11 @@ def largest_of_hosts(number: int) -> int:
 
 @contextlib.contextmanager
 def all_or_none() -> Iterator[None]:
-    """Where one host raises UserError the others do, too, instead of waiting for it ever after."""
+    """Where one host raises an error the others raise UserError, instead of waiting for it ever after."""
     wrong = None
     try:
         yield
-    except UserError as error:
+    except Exception as error:
         wrong = error
     if on_any_host(wrong is not None):
         raise wrong or UserError('another host cannot go on; it says why')

@@ -82,14 +82,15 @@ def _exit_code(argv: Sequence[str]) -> int:
     except Interrupted as error:
         print(f'{error}; give the same command to go on', file=sys.stderr)
         return 130
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        where = error.filename or 'the disk'
-        print(f'error: {where}: {error.strerror}; make room and give the same command again', file=sys.stderr)
-        return 2
-    except Exception as error:  # a host that died shows in errors of all kinds
-        if jax.process_count() == 1:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = error.filename or 'the disk'
+            print(
+                f'error: {where}: {error.strerror}; make room and give the same command again',
+                file=sys.stderr,
+            )
+            return 2
+        if jax.process_count() == 1:  # of several hosts, one that died shows in errors of all kinds
             raise
         traceback.print_exc()
         lost(error)
@@ -194,7 +195,9 @@ def run_experiment(experiment: Experiment, workdir: Path, stages: Sequence[str] 
         for stage in planned:
             wait_for_all_hosts(f'{stage}: begun')  # after all that others wrote before
             # Agreed before any of them changes what the others look at.
-            if not on_any_host(not MODULES[stage].complete(run)):
+            with all_or_none():
+                complete = MODULES[stage].complete(run)
+            if not on_any_host(not complete):
                 logger.info('%s: complete already', stage)
             else:
                 MODULES[stage].main(run)

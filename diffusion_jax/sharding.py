@@ -79,6 +79,19 @@ def param_shardings(mesh: Mesh, tree: Any) -> Any:
     return jax.tree.map(rule, tree)
 
 
+def abstract_on(shardings: Any, tree: Any) -> Any:
+    """A tree of arrays or ShapeDtypeStructs as ShapeDtypeStructs that lie as `shardings` say.
+
+    Args:
+        shardings: one for each leaf of the tree, or one for all leaves below it.
+    """
+
+    def lie(sharding: NamedSharding, leaves: Any) -> Any:
+        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), leaves)
+
+    return jax.tree.map(lie, shardings, tree)
+
+
 def on_whole_params(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
     """`function(params, …)` on parameters that are gathered over 'fsdp', and whose gradient is split again.
 

@@ -1,69 +1,31 @@
 """Several hosts, as processes on this machine with two CPU devices each, started by the flags of users."""
 
 import json
-import os
 import re
-import signal
-import socket
-import subprocess
-import sys
-import time
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
-from diffusion_jax import main, models
+from diffusion_jax import hosts, main
 from diffusion_jax.data.stored.samples import open_samples
 from diffusion_jax.errors import UserError
+from diffusion_jax.interruption import Interrupted
 from diffusion_jax.report import MetricsWriter, Progress
 from diffusion_jax.sharding import fetch, make_mesh, put_whole
-from diffusion_jax.weights.files import Weights, save_weights
-from diffusion_jax.workdir import lock
-from tests.test_main import ROOT, SLOW_MAIN, arguments, run
-
-TRAININGS = {'train__num_steps': 20, 'train__log_every': 1, 'train__sample_every': 20}
-STOPPED = re.compile(r'diffusion: stopped at step (\d+) of 20, which is saved')
-
-
-def free_address():
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        return f'127.0.0.1:{free.getsockname()[1]}'
-
-
-def start(program, argv, flags, devices=2, environment=None):
-    """A process of its own, with so many devices."""
-    return subprocess.Popen(
-        [sys.executable, *program, *argv[1:], *flags],
-        env=os.environ | {'JAX_NUM_CPU_DEVICES': str(devices)} | (environment or {}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=ROOT,
-    )
-
-
-def start_hosts(argv, *flags, program=('-m', 'diffusion_jax.main')):
-    """Two hosts."""
-    hosts = (f'--coordinator={free_address()}', '--num_hosts=2')
-    return [start(program, argv, [*hosts, f'--host={host}', *flags]) for host in range(2)]
-
-
-def ends(processes):
-    """The exit codes and what was printed."""
-    printed = [process.communicate(timeout=600)[0] for process in processes]
-    return [process.returncode for process in processes], printed
-
-
-def metrics(workdir, network):
-    """The lines of metrics.jsonl, without what is measured in seconds or bytes."""
-    lines = [json.loads(line) for line in (workdir / network / 'metrics.jsonl').read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name in LOGGED} for line in lines]
-
-
-LOGGED = ('step', 'loss', 'grad_norm', 'param_norm', 'validation_loss', 'validation_accuracy')
+from tests.hosts import (
+    SPLIT,
+    TRAININGS,
+    ends,
+    free_address,
+    metrics,
+    run_alone,
+    run_hosts,
+    start,
+    start_hosts,
+    untrained,
+)
+from tests.program import arguments, leaves, run
 
 
 @pytest.mark.parametrize(
@@ -87,9 +49,8 @@ def test_a_run_of_one_process_has_no_hosts():
 
 def test_where_the_others_do_not_come_the_last_line_says_so(tmp_path):
     flags = ('--num_hosts=2', '--initialization_timeout=2')
-    program = ('-m', 'diffusion_jax.main')
     alone = [
-        start(program, arguments(tmp_path), [*flags, f'--coordinator={free_address()}', f'--host={host}'])
+        start(arguments(tmp_path), [*flags, f'--coordinator={free_address()}', f'--host={host}'])
         for host in range(2)
     ]
     codes, printed = ends(alone)
@@ -115,6 +76,20 @@ def test_hosts_train_together(tmp_path):
     assert ['classifier 100%' in text for text in printed] == [True, False]
 
 
+@pytest.mark.parametrize('error', [UserError('a bad flag'), ValueError('a mistake'), Interrupted('stopped')])
+def test_what_stops_one_host_stops_all(error, monkeypatch):
+    """Both sides of it: the host itself, and one to which it is told."""
+    with pytest.raises(type(error), match=str(error)), hosts.all_or_none():
+        raise error
+    told = []
+    monkeypatch.setattr(hosts, 'on_any_host', lambda yes: told.append(yes) or True)
+    with pytest.raises(UserError, match='another host cannot go on'), hosts.all_or_none():
+        pass
+    with pytest.raises(type(error), match=str(error)), hosts.all_or_none():
+        raise error
+    assert told == [False, True]
+
+
 def test_what_other_hosts_report_goes_nowhere(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(jax, 'process_index', lambda: 1)
     with Progress('training', 2) as progress, MetricsWriter(tmp_path / 'logs') as writer:
@@ -138,8 +113,7 @@ def test_a_whole_batch_comes_back_whole(rows):
 def together(tmp_path_factory):
     """All stages on two hosts, by two devices each."""
     workdir = tmp_path_factory.mktemp('together')
-    codes, printed = ends(start_hosts(arguments(workdir, **TRAININGS)))
-    assert codes == [0, 0], '\n'.join(printed)
+    run_hosts(workdir, '', **TRAININGS)
     return workdir
 
 
@@ -147,23 +121,8 @@ def together(tmp_path_factory):
 def alone(tmp_path_factory):
     """The same in one process with four devices."""
     workdir = tmp_path_factory.mktemp('alone')
-    process = start(('-m', 'diffusion_jax.main'), arguments(workdir, **TRAININGS), [], devices=4)
-    codes, printed = ends([process])
-    assert codes == [0], printed
+    run_alone(workdir, '', 4, **TRAININGS)
     return workdir
-
-
-def leaves(workdir):
-    """Every array of the last checkpoint of the diffusion model, by its path."""
-    arrays = {}
-    for item in ('params', 'ema_0.995', 'training'):
-        path = workdir / 'diffusion' / 'checkpoints' / '20' / item
-        tree = ocp.StandardCheckpointer().metadata(path).item_metadata.tree
-        args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-        tree = ocp.PyTreeCheckpointer().restore(path, args=ocp.args.PyTreeRestore(restore_args=args))
-        flat = jax.tree_util.tree_flatten_with_path(tree)[0]
-        arrays |= {item + jax.tree_util.keystr(key): leaf for key, leaf in flat}
-    return arrays
 
 
 def assert_agree(one, other):
@@ -172,9 +131,9 @@ def assert_agree(one, other):
     Parameters are farther apart: biases before a normalization have no gradient but rounding, which Adam
     enlarges to whole steps.
     """
-    for ours, theirs in zip(metrics(one, 'diffusion'), metrics(other, 'diffusion'), strict=True):
+    for ours, theirs in zip(metrics(one), metrics(other), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-5)
-    ours, theirs = leaves(one), leaves(other)
+    ours, theirs = (leaves(each / 'diffusion' / 'checkpoints' / '20') for each in (one, other))
     assert ours.keys() == theirs.keys()
     for part, tolerance in (("['mu']", 1e-5), ("['nu']", 1e-5), ('params', 1e-4), ('ema', 1e-4)):
         names = [name for name in theirs if part in name]
@@ -216,65 +175,8 @@ def test_two_hosts_leave_what_one_process_leaves(together, alone):
 
 @pytest.mark.slow
 def test_parameters_are_split_over_hosts(alone, tmp_path):
-    change = TRAININGS | {'mesh__data': 1, 'mesh__fsdp': 4}
-    codes, printed = ends(start_hosts(arguments(tmp_path, 'train,sample', sample__scale=0, **change)))
-    assert codes == [0, 0], '\n'.join(printed)
+    run_hosts(tmp_path, 'train,sample', sample__scale=0, **SPLIT)
     assert_agree(tmp_path, alone)
-
-
-def interrupt(workdir, number, host, *flags, after=3):
-    """Sends a signal to one of two hosts once `after` lines are logged; exit codes and what was printed."""
-    hosts = start_hosts(arguments(workdir, 'train', **TRAININGS), *flags, program=('-c', SLOW_MAIN))
-    log, end = workdir / 'diffusion' / 'metrics.jsonl', time.monotonic() + 300
-    while not log.exists() or len(log.read_text().splitlines()) < after:
-        assert time.monotonic() < end, 'the training logged nothing'
-        if any(process.poll() is not None for process in hosts):
-            pytest.fail('\n'.join(ends(hosts)[1]))
-        time.sleep(0.05)
-    hosts[host].send_signal(number)
-    return ends(hosts)
-
-
-def assert_goes_on_to_the_same_end(workdir, finished):
-    codes, printed = ends(start_hosts(arguments(workdir, 'train', **TRAININGS)))
-    assert codes == [0, 0], '\n'.join(printed)
-    ours, theirs = leaves(workdir), leaves(finished)
-    assert ours.keys() == theirs.keys()
-    for name, value in theirs.items():
-        np.testing.assert_array_equal(ours[name], value, err_msg=name)
-    assert metrics(workdir, 'diffusion') == metrics(finished, 'diffusion')
-
-
-@pytest.mark.slow
-def test_what_one_host_refuses_all_do(tmp_path):
-    with lock(tmp_path):
-        codes, printed = ends(start_hosts(arguments(tmp_path, 'train')))
-    assert codes == [2, 2], '\n'.join(printed)
-    assert 'in use by process' in printed[0] and 'another host cannot go on' in printed[1]
-
-
-@pytest.mark.slow
-def test_what_one_host_is_asked_all_do(together, tmp_path):
-    codes, printed = interrupt(tmp_path, signal.SIGTERM, 1)
-    assert codes == [130, 130], '\n'.join(printed)
-    steps = {STOPPED.search(text).group(1) for text in printed}
-    assert len(steps) == 1 and (tmp_path / 'diffusion' / 'checkpoints' / steps.pop()).is_dir()
-    assert_goes_on_to_the_same_end(tmp_path, together)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('host', [0, 1])
-def test_the_death_of_a_host_ends_the_other(host, together, tmp_path):
-    codes, printed = interrupt(tmp_path, signal.SIGKILL, host, '--heartbeat_timeout=10', after=6)
-    assert codes[host] == -signal.SIGKILL
-    # Either a computation fails, or JAX ends the process by its own text, which no Python code can follow.
-    assert codes[1 - host] in (1, -signal.SIGABRT), printed
-    said = {
-        1: 'if one of them died, give the same command on all of them',
-        -signal.SIGABRT: 'another task died',
-    }
-    assert said[codes[1 - host]] in printed[1 - host]
-    assert_goes_on_to_the_same_end(tmp_path, together)
 
 
 @pytest.mark.slow
@@ -289,29 +191,15 @@ def test_a_cluster_is_detected(tmp_path):
         'JAX_COORDINATOR_PORT': str(port),
     }
     own = [slurm | {'SLURM_PROCID': str(host), 'SLURM_LOCALID': str(host)} for host in range(2)]
-    program = ('-m', 'diffusion_jax.main')
-    codes, printed = ends([start(program, argv, ['--distributed'], environment=each) for each in own])
+    codes, printed = ends([start(argv, ['--distributed'], environment=each) for each in own])
     assert codes == [0, 0], '\n'.join(printed)
     assert '4 cpu device(s)' in printed[0]
-
-
-def untrained(path):
-    """Settings that sample without guidance from a diffusion model with random parameters."""
-    experiment = main.read_experiment(main.parse_flags(arguments('unused')).config)
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(
-        lambda leaf: (0.1 * rng.standard_normal(leaf.shape)).astype(np.float32),
-        models.param_shapes(experiment.unet),
-    )
-    save_weights(path, Weights(experiment.unet, params, experiment.diffusion))
-    return {'pretrained__diffusion': path, 'sample__scale': 0, 'sample__batch_size': 8, 'evaluate__judge': ''}
 
 
 @pytest.mark.slow
 def test_hosts_draw_and_evaluate_together_what_one_draws_alone(tmp_path):
     change = untrained(tmp_path / 'diffusion.safetensors') | {'sample__num_samples': 44}
-    codes, printed = ends(start_hosts(arguments(tmp_path / 'hosts', 'sample,evaluate', **change)))
-    assert codes == [0, 0], '\n'.join(printed)
+    run_hosts(tmp_path / 'hosts', 'sample,evaluate', **change)
     assert run(tmp_path / 'alone', 'sample,evaluate', **change) == 0
 
     together, alone = (open_samples(tmp_path / name / 'samples') for name in ('hosts', 'alone'))

@@ -10,8 +10,8 @@ import pytest
 
 from diffusion_jax.data.stored.archive import open_archive
 from diffusion_jax.data.stored.samples import open_samples
-from tests.test_hosts import untrained
-from tests.test_main import arguments, run
+from tests.hosts import untrained
+from tests.program import arguments, run
 
 
 @pytest.mark.slow

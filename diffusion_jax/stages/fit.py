@@ -18,7 +18,7 @@ from diffusion_jax.data.pipeline import batches
 from diffusion_jax.data.sources import make_source
 from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.errors import UserError
-from diffusion_jax.hosts import agreed
+from diffusion_jax.hosts import agreed, all_or_none
 from diffusion_jax.models import ClassifierConfig, UNetConfig, describe_network
 from diffusion_jax.report import MetricsWriter, names_at
 from diffusion_jax.sharding import param_shardings, put_batch
@@ -63,7 +63,8 @@ def is_complete(run: Run, training: Training) -> bool:
     Raises:
         UserError: it was trained with other settings.
     """
-    check_stamp(training.directory, _stamp(run.experiment, training))
+    with all_or_none():
+        check_stamp(training.directory, _stamp(run.experiment, training))
     config, directory = training.config, training.directory
     checkpoints = directory / CHECKPOINTS
     end = read_end(checkpoints, training.network, config.num_steps, config.ema_rates, run.mesh)

@@ -11,9 +11,10 @@ results say which step they rest on, and that is not to change unasked.
 
 from __future__ import annotations
 
+import errno
 import json
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from jax.sharding import Mesh
 
 from diffusion_jax import models
 from diffusion_jax.errors import UserError
+from diffusion_jax.hosts import on_any_host
 from diffusion_jax.models import (
     ClassifierConfig,
     Params,
@@ -33,6 +35,10 @@ from diffusion_jax.models import (
 )
 from diffusion_jax.sharding import make_mesh, param_shardings
 from diffusion_jax.training.digest import digest
+
+NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+# How TensorStore's and JAX's errors begin where files could not be read, or not be held, whatever is in them.
+NOT_DAMAGE = ('UNKNOWN', 'PERMISSION_DENIED', 'UNAVAILABLE', 'ABORTED', 'RESOURCE_EXHAUSTED')
 
 
 class DamagedCheckpoint(UserError):
@@ -69,16 +75,18 @@ def read_end(
     mesh: Mesh,
 ) -> tuple[int, dict[str, Any]] | None:
     """The step and the progress of the newest checkpoint, if that is of `num_steps` or beyond, and its
-    parameters and averages are whole."""
+    parameters and averages are whole; all hosts ask together."""
     try:
         step = latest_step(directory)
-        if step is None or step < num_steps:
-            return None
+    except DamagedCheckpoint:  # training says so when it goes on from the one before
+        step = None
+    if on_any_host(step is None or step < num_steps):
+        return None
+    try:
         for rate in (0.0, *ema_rates):
             _read_params(directory, step, _item(rate), config, mesh)
-        with _reader(directory) as manager:
-            return step, read(manager, step, {}, ('progress',))[1]['progress']
-    except DamagedCheckpoint:  # training says so when it goes on from the one before
+        return step, read(directory, step, {}, ('progress',))[1]['progress']
+    except DamagedCheckpoint:
         return None
 
 
@@ -87,8 +95,7 @@ def read_network(directory: Path) -> UNetConfig | ClassifierConfig:
     step = latest_step(directory)
     if step is None:
         raise UserError(f'{directory}: no checkpoint there; train the network first, or name another folder')
-    with _reader(directory) as manager:
-        return network_of(read(manager, step, {}, ('network',))[1]['network'])
+    return network_of(read(directory, step, {}, ('network',))[1]['network'])
 
 
 def check_checkpoint(directory: Path, config: UNetConfig | ClassifierConfig, ema_rate: float = 0.0) -> int:
@@ -136,8 +143,7 @@ def _read_params(directory: Path, step: int, item: str, config: Any, mesh: Mesh)
         shapes,
         param_shardings(mesh, shapes),
     )
-    with _reader(directory) as manager:
-        return read(manager, step, {item: target}, ())[0][item]
+    return read(directory, step, {item: target}, ())[0][item]
 
 
 def _item(ema_rate: float) -> str:
@@ -145,43 +151,78 @@ def _item(ema_rate: float) -> str:
 
 
 def _reader(directory: Path) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(read_only=True)
+    """Reads without a word to other hosts: one that raises leaves none waiting inside Orbax."""
+    own = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
+    options = ocp.CheckpointManagerOptions(read_only=True, multiprocessing_options=alone)
     return ocp.CheckpointManager(Path(directory).absolute(), options=options)
 
 
 def read(
-    manager: ocp.CheckpointManager,
+    directory: Path,
     step: int,
     targets: dict[str, Any],
     records: tuple[str, ...],
-    agree: Callable[[bool], bool] = bool,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Items of arrays and JSON records by name, checked against their digests.
 
-    agree: whether any host could not read its part; digests are computed by all hosts together.
+    Arrays whose shardings are of several hosts these read together: where one of them raises all do.
+
+    Raises:
+        DamagedCheckpoint: what was written is not there, or something else is.
+        UserError: it cannot be read for another reason, such as too little memory or an input/output error.
     """
+    shared = any(not leaf.sharding.is_fully_addressable for leaf in jax.tree.leaves(targets))
+    agree = on_any_host if shared else bool
     arrays = {name: ocp.args.StandardRestore(target) for name, target in targets.items()}
     texts = {name: ocp.args.JsonRestore() for name in (*records, 'digests')}
-    folder = Path(manager.directory) / str(step)
-    wrong = None
+    folder, wrong = Path(directory).absolute() / str(step), None
     try:
-        restored = manager.restore(step, args=ocp.args.Composite(**arrays, **texts))
-    except MemoryError:
-        raise
+        with _reader(directory) as reader:
+            restored = reader.restore(step, args=ocp.args.Composite(**arrays, **texts))
     except Exception as error:  # Orbax raises all kinds, bare Exception among them
-        wrong = DamagedCheckpoint(folder, f'cannot be read: {reason_of(error)}')
-    if agree(wrong is not None):
-        raise wrong or DamagedCheckpoint(folder, 'another host cannot read its part')
+        wrong = _what_is_wrong(folder, error)
+    _raise_together(folder, wrong, agree)
+    changed = next(_changed(restored, targets, records), '')
+    wrong = DamagedCheckpoint(folder, f'{changed} is not what was written') if changed else None
+    _raise_together(folder, wrong, agree)
+    return {name: restored[name] for name in targets}, {name: restored[name] for name in records}
+
+
+def _changed(restored: Any, targets: Iterable[str], records: Iterable[str]) -> Iterator[str]:
+    """The paths whose digests are not those that were written."""
     digests = restored['digests']
     for name in targets:
         for path, number in digest(restored[name]).items():
             if digests.get(name, {}).get(path) != number:
-                raise DamagedCheckpoint(folder, f'{name}{path} is not what was written')
+                yield name + path
     for name in records:
         number = checksum(restored[name])
         if digests.get(name, number) != number:  # older checkpoints have none
-            raise DamagedCheckpoint(folder, f'{name} is not what was written')
-    return {name: restored[name] for name in targets}, {name: restored[name] for name in records}
+            yield name
+
+
+def _what_is_wrong(folder: Path, error: Exception) -> UserError:
+    """Damage, unless the error says that whole files might not have been read either."""
+    errors = (error, error.__cause__)  # TensorStore's own, which begin with a status, may be the cause
+    if (
+        isinstance(error, MemoryError)
+        or any(str(each).startswith(NOT_DAMAGE) for each in errors)
+        or (isinstance(error, OSError) and error.errno not in (None, *NOT_THERE))
+    ):
+        return UserError(
+            f'{folder}: cannot be read ({reason_of(error.__cause__ or error)}), which is no damage of it; '
+            'nothing was moved; mend that and give the same command again'
+        )
+    return DamagedCheckpoint(folder, f'cannot be read: {reason_of(error)}')
+
+
+def _raise_together(folder: Path, wrong: UserError | None, agree: Callable[[bool], bool]) -> None:
+    damaged = isinstance(wrong, DamagedCheckpoint)
+    if agree(wrong is not None and not damaged):
+        raise wrong if wrong and not damaged else UserError(f'{folder}: another host cannot read it')
+    if agree(damaged):
+        raise wrong or DamagedCheckpoint(folder, 'another host finds its part damaged')
 
 
 def checksum(record: Any) -> int:
@@ -189,5 +230,9 @@ def checksum(record: Any) -> int:
 
 
 def reason_of(error: Exception) -> str:
+    """One short line: of TensorStore's long ones, which wrap what the system said, the two ends."""
     text = str(error) or type(error).__name__
-    return 'no space left on the device' if 'No space left' in text else text.splitlines()[0][:200]
+    if 'No space left' in text:
+        return 'no space left on the device'
+    line = text.splitlines()[0].partition(' [')[0]
+    return line if len(line) < 200 else f'{line[:80]} … {line[-120:]}'

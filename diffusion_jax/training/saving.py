@@ -13,6 +13,7 @@ import shutil
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import orbax.checkpoint as ocp
 from diffusion_jax.errors import UserError
 from diffusion_jax.hosts import on_any_host, wait_for_all_hosts
 from diffusion_jax.interruption import Interrupted
+from diffusion_jax.training.barrier import Barrier
 from diffusion_jax.training.checkpoints import DamagedCheckpoint, checksum, read, reason_of
 from diffusion_jax.training.digest import digest
 from diffusion_jax.training.step import TrainState
@@ -35,7 +37,8 @@ class Checkpoints:
     """The checkpoints of one folder, for the one run that writes there: in the background, the newest few.
 
     A write that fails, above all because the disk is full, is said in one line and what it left is removed;
-    the older checkpoints stay, and the next `save` tries again.
+    the older checkpoints stay, and the next `save` tries again. Several hosts write together; where one of
+    them fails all do.
 
     Attributes:
         latest_step: of the newest checkpoint, or None; it may still be in the writing.
@@ -46,6 +49,7 @@ class Checkpoints:
         self._keep = keep
         self._writing = False
         self._failure = ''
+        self._barrier = Barrier()
         _keep_orbax_quiet()
         self._open()
 
@@ -54,7 +58,8 @@ class Checkpoints:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         """Raises UserError where the last write failed, unless another error is under way."""
-        self._settle()
+        expected = error is None or isinstance(error, Interrupted)
+        self._settle(on_any_host if expected else bool)  # other errors may be of one host alone
         self._close()
         if not self._failure:
             return
@@ -63,7 +68,7 @@ class Checkpoints:
         message = (
             f'{self.directory}: {self._failure}; mend that and give the same command to go on from {saved}'
         )
-        if error is None or isinstance(error, Interrupted):
+        if expected:
             raise UserError(message)
         logger.warning(message)
 
@@ -79,10 +84,18 @@ class Checkpoints:
         digests |= {name: checksum(record) for name, record in records.items()}
         arrays = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         texts = {name: ocp.args.JsonSave(record) for name, record in (records | {'digests': digests}).items()}
+        wrong = self._try_folder()
+        if on_any_host(wrong is not None):
+            self._failure = _failure(step, wrong or RuntimeError('host 0 could not make its folder'))
+            self._go_on()
+            return
+        self._barrier.begin()
         try:
             started = self._manager.save(step, args=ocp.args.Composite(**arrays, **texts))
         except Exception as error:  # Orbax raises all kinds, bare Exception among them
-            self._give_up(step, error)
+            if jax.process_count() > 1:  # no file is written yet; the others are where all hosts meet
+                raise
+            self._failure = _failure(step, error)
             self._go_on()
             return
         if not started:
@@ -90,9 +103,10 @@ class Checkpoints:
         self.latest_step, self._writing = step, True
 
     def look_after(self) -> None:
-        """Says at once when a write has failed, not only at the next `save`; where hosts write together they
-        hear of it there."""
-        if jax.process_count() == 1 and not self._manager.is_saving_in_progress() and not self._settle():
+        """Says now whether a write has failed, not only at the next `save`; all hosts call it."""
+        if not self._writing or on_any_host(self._manager.is_saving_in_progress()):
+            return
+        if not self._settle():
             self._go_on()
 
     def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
@@ -109,9 +123,7 @@ class Checkpoints:
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                items, records = read(
-                    self._manager, step, _items(abstract), ('network', 'progress'), on_any_host
-                )
+                items, records = read(self.directory, step, _items(abstract), ('network', 'progress'))
             except DamagedCheckpoint as error:
                 damaged[step] = error.reason
                 continue
@@ -140,9 +152,13 @@ class Checkpoints:
 
     def _open(self) -> None:
         self._remove_half_written()
-        options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, enable_async_checkpointing=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=self._keep,
+            enable_async_checkpointing=True,
+            async_options=ocp.options.AsyncOptions(barrier_sync_fn=self._barrier),
+        )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
-        self.latest_step = max(self._manager.all_steps(), default=None)
+        self.latest_step = _newest(self.directory)
 
     def _remove_half_written(self) -> None:
         """Again and again for a moment: what TensorStore began to write it ends, in folders made anew."""
@@ -154,31 +170,51 @@ class Checkpoints:
                 shutil.rmtree(path, ignore_errors=True)
             time.sleep(0.05)
 
+    def _try_folder(self) -> OSError | None:
+        """Makes one and takes it away: were it in the write that the first host cannot make its folder, Orbax
+        would let the others wait for it for five minutes."""
+        try:
+            if jax.process_index() == 0:
+                trial = self.directory / 'trial.orbax-checkpoint-tmp'
+                trial.mkdir(exist_ok=True)
+                trial.rmdir()
+        except OSError as error:
+            return error
+        return None
+
     def _close(self) -> None:
         with contextlib.suppress(Exception):  # it repeats what `_settle` was told
             self._manager.close()
 
-    def _settle(self) -> bool:
+    def _settle(self, agree: Callable[[bool], bool] = on_any_host) -> bool:
         """Waits for the write under way, if any, and takes note of how it ended. False: it failed."""
         if not self._writing:
             return True
-        self._writing = False
+        self._writing, wrong = False, None
         try:
             self._manager.wait_until_finished()
         except Exception as error:
-            self._give_up(self.latest_step, error)
-            return False
-        self._failure = ''
-        return True
-
-    def _give_up(self, step: int, error: Exception) -> None:
-        self._failure = f'step {step} could not be saved ({reason_of(error)})'
-        self._close()
-        self._open()  # anew: Orbax counts the failed step among those it keeps
+            wrong = error
+        if not agree(wrong is not None):
+            self._failure = ''
+            return True
+        self._failure = _failure(self.latest_step, wrong or RuntimeError('another host failed'))
+        self.latest_step = _newest(self.directory)
+        return False
 
     def _go_on(self) -> None:
+        self._close()
+        self._open()  # anew: Orbax counts the failed step among those it keeps
         kept = 'there is none yet' if self.latest_step is None else f'the newest is step {self.latest_step}'
         logger.warning('%s: %s; training goes on, %s', self.directory, self._failure, kept)
+
+
+def _newest(directory: Path) -> int | None:
+    return max(ocp.utils.checkpoint_steps(directory), default=None)
+
+
+def _failure(step: int, error: Exception) -> str:
+    return f'step {step} could not be saved ({reason_of(error)})'
 
 
 def _free_name(path: Path) -> Path:
@@ -194,18 +230,20 @@ def _items(state: TrainState) -> dict[str, Any]:
 
 
 def _keep_orbax_quiet() -> None:
-    """A write that fails raises where it is waited for. That the threads of Orbax and TensorStore tell of it
-    too, for every array and long after, from event loops that are closed, adds thousands of lines."""
+    """What cannot be written or read raises where it is waited for. That the threads of Orbax and TensorStore
+    tell of it too, for every array and long after, from event loops that are closed, adds thousands of lines.
+    """
     for name in ('absl', 'asyncio'):
         logging.getLogger(name).addFilter(_is_news)
-    warnings.filterwarnings('ignore', "coroutine 'async_serialize", RuntimeWarning)
-    sys.unraisablehook = _ignore_closed_loops
+    warnings.filterwarnings('ignore', 'coroutine .* was never awaited', RuntimeWarning)
+    sys.unraisablehook = _ignore_what_was_raised
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    return 'orbax' not in record.pathname and 'never retrieved' not in record.getMessage()
+    text = record.getMessage()
+    return 'orbax' not in record.pathname + text and 'never retrieved' not in text
 
 
-def _ignore_closed_loops(event: Any) -> None:
-    if 'Event loop is closed' not in str(event.exc_value):
+def _ignore_what_was_raised(event: Any) -> None:
+    if not any(text in str(event.exc_value) for text in ('Event loop is closed', 'reading array index')):
         sys.__unraisablehook__(event)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tests.commands.test_evaluate import REFERENCE, random_inception
-from tests.test_hosts import untrained
-from tests.test_main import run
+from tests.hosts import untrained
+from tests.program import run
 
 
 @pytest.fixture(scope='module')

@@ -8,7 +8,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.stages import train
 from diffusion_jax.stages.fit import way_out_named
 from diffusion_jax.training.metrics import TooManySkipped
-from tests.test_main import arguments
+from tests.program import arguments
 
 
 @pytest.mark.slow

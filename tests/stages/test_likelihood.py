@@ -17,7 +17,7 @@ from diffusion_jax.models import param_shapes
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.stages import likelihood
 from diffusion_jax.weights.files import Weights, load_weights, read_header, save_weights
-from tests.test_main import arguments
+from tests.program import arguments
 
 UPSAMPLER = {
     'data__low_res_size': '(4,4)',

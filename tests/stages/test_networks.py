@@ -13,7 +13,7 @@ from diffusion_jax.training.saving import Checkpoints
 from diffusion_jax.training.step import init_state
 from diffusion_jax.weights.files import Weights, load_weights, save_weights
 from diffusion_jax.workdir import write_stamp
-from tests.test_main import arguments, run
+from tests.program import arguments, run
 from tests.tiny import TRAIN
 
 STEPS = {'sampler': 'ddim', 'respacing': '5'}

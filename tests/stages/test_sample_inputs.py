@@ -10,7 +10,7 @@ from diffusion_jax.sharding import make_mesh
 from diffusion_jax.stages.inputs import check_inputs
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample_inputs import content_digest, load_base, load_labels, sample_inputs
-from tests.test_main import arguments
+from tests.program import arguments
 
 INDEX = np.arange(25)
 

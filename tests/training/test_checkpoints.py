@@ -213,6 +213,45 @@ def test_where_no_checkpoint_is_whole_nothing_is_moved(copy):
     assert sorted(path.name for path in copy.iterdir()) == ['20', '30']
 
 
+def raising(error):
+    def restore(*args, **kwargs):
+        raise error
+
+    return restore
+
+
+@pytest.mark.parametrize(
+    'error',
+    [
+        OSError(errno.EIO, 'Input/output error'),
+        PermissionError(errno.EACCES, 'Permission denied'),
+        OSError(errno.ESTALE, 'Stale file handle'),
+        MemoryError('Unable to allocate 3 GiB'),
+        ValueError('UNKNOWN: Error reading local file: Input/output error'),
+        jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory while trying to allocate'),
+    ],
+)
+def test_what_cannot_be_read_now_is_not_damaged(copy, error, monkeypatch):
+    monkeypatch.setattr(ocp.CheckpointManager, 'restore', raising(error))
+    with Checkpoints(copy) as checkpoints, pytest.raises(UserError) as raised:
+        checkpoints.restore(abstract())
+    reason = re.escape(str(error).splitlines()[0])
+    assert re.search(rf'copy/30: cannot be read \({reason}\).*; nothing was moved', str(raised.value))
+    assert sorted(path.name for path in copy.iterdir()) == ['20', '30']
+
+
+def test_a_file_that_the_file_system_refuses_is_not_damaged(copy):
+    path = largest(copy / '30' / 'params')
+    path.unlink()
+    path.symlink_to(path.name)
+    with (
+        Checkpoints(copy) as checkpoints,
+        pytest.raises(UserError, match='symbolic links.*nothing was moved'),
+    ):
+        checkpoints.restore(abstract())
+    assert sorted(path.name for path in copy.iterdir()) == ['20', '30']
+
+
 def test_damaged_twice_both_are_kept(copy):
     shutil.copytree(copy / '30', copy / 'damaged' / '30')
     flip(largest(copy / '30' / 'params'))

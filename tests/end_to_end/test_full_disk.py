@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.test_main import ROOT, arguments, assert_same_end, finished, run  # noqa: F401
+from tests.program import ROOT, arguments, assert_same_end, run
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.slow
-def test_training_goes_on_and_a_last_step_that_is_not_saved_is_an_error(finished, small_disk):  # noqa: F811
+def test_training_goes_on_and_a_last_step_that_is_not_saved_is_an_error(finished, small_disk):
     command = [sys.executable, '-m', 'diffusion_jax.main', *arguments(small_disk, 'train')[1:]]
     program = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     lines = program.stderr.splitlines()

@@ -1,0 +1,130 @@
+"""A run that was stopped, killed or damaged goes on to the end of one that nobody disturbed."""
+
+import contextlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from diffusion_jax import main
+from tests.program import ROOT, SLOW_MAIN, arguments, assert_same_end, logged, run
+
+
+def interrupt(workdir, number, after):
+    """Trains, and sends the signal once `after` lines are logged; stderr and the exit code."""
+    command = [sys.executable, '-c', SLOW_MAIN, *arguments(workdir, 'train')[1:]]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    metrics, end = workdir / 'diffusion' / 'metrics.jsonl', time.monotonic() + 120
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < after:
+        assert time.monotonic() < end and process.poll() is None, 'the training logged nothing'
+        time.sleep(0.05)
+    process.send_signal(number)
+    return process.communicate(timeout=120)[1], process.returncode
+
+
+def test_a_stopped_run_goes_on_to_the_same_end(finished, tmp_path):
+    err, code = interrupt(tmp_path, signal.SIGTERM, after=1)
+    assert code == 130, err
+    stopped = re.search(r'diffusion: stopped at step (\d) of 6, which is saved', err).group(1)
+    assert (tmp_path / 'diffusion' / 'checkpoints' / stopped).is_dir()
+    assert run(tmp_path, 'train') == 0
+    assert_same_end(tmp_path, finished)
+
+
+def test_a_run_that_is_stopped_in_an_evaluation_does_that_when_it_goes_on(
+    finished, tmp_path, monkeypatch, capfd
+):
+    """After the last step, whose checkpoint is there: the stage is complete only when the evaluation is."""
+    shutil.copytree(finished / 'diffusion', tmp_path / 'diffusion')
+    shutil.rmtree(tmp_path / 'diffusion' / 'checkpoints' / '6')
+    grid = tmp_path / 'diffusion' / 'grids' / 'step_00000006.png'
+    grid.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(main, 'stop_requests', lambda: contextlib.nullcontext(grid.exists))
+        assert run(tmp_path, 'train') == 130
+    assert 'diffusion: stopped at step 6 of 6, which is saved' in capfd.readouterr().err
+    assert (tmp_path / 'diffusion' / 'checkpoints' / '6').is_dir()
+    evaluated = [line['step'] for line in logged(tmp_path / 'diffusion') if 'sample_recall' in line]
+    assert evaluated == [3]
+    drawn = grid.stat().st_mtime_ns
+    assert run(tmp_path, 'train') == 0
+    assert_same_end(tmp_path, finished)
+    assert grid.stat().st_mtime_ns == drawn
+    capfd.readouterr()
+    assert run(tmp_path, 'train') == 0
+    assert 'train: complete already' in capfd.readouterr().err
+
+
+# Two runs, each killed shortly after a line of metrics. They are forked from one program: to import it takes
+# longer than to train.
+KILLED = """
+import os, random, signal, sys, threading, time
+from diffusion_jax import main
+from diffusion_jax.training import loop
+moments, scalars = random.Random(0), loop.MetricsWriter.scalars
+def write(*args):
+    scalars(*args)
+    threading.Timer(moment, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    time.sleep(0.3)
+loop.MetricsWriter.scalars = write
+for _ in range(2):
+    moment = moments.uniform(0, 0.4)
+    child = os.fork()
+    if not child:
+        os._exit(main.main())
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+"""
+
+
+def test_a_run_that_is_killed_twice_goes_on_to_the_same_end(finished, tmp_path):
+    change = {'train__checkpoint_every': 1, 'train__sample_every': 0}
+    command = [sys.executable, '-c', KILLED, *arguments(tmp_path, 'train', **change)[1:]]
+    assert subprocess.run(command, cwd=ROOT).returncode == 0
+    assert not (tmp_path / 'diffusion' / 'checkpoints' / '6').exists()
+    assert run(tmp_path, 'train', **change) == 0
+    assert_same_end(tmp_path, finished)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_again_and_again_goes_on_to_the_same_end(finished, tmp_path):
+    for lines in (1, 2, 2, 3):
+        _, code = interrupt(tmp_path, signal.SIGKILL, after=lines)
+        assert code == -signal.SIGKILL
+    assert run(tmp_path, 'train') == 0
+    assert_same_end(tmp_path, finished)
+
+
+def test_a_damaged_last_checkpoint_is_made_anew_from_the_one_before(finished, tmp_path, capfd):
+    shutil.copytree(finished / 'diffusion', tmp_path / 'diffusion')
+    data = (tmp_path / 'diffusion' / 'checkpoints' / '6' / 'ema_0.995').rglob('*')
+    largest = max((path for path in data if path.is_file()), key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    assert run(tmp_path, 'sample', sample__scale=0) == 2
+    assert 'checkpoints/6: damaged (' in capfd.readouterr().err.splitlines()[-1]
+    assert run(tmp_path, 'train', train__sample_every=0) == 0
+    err = capfd.readouterr().err
+    assert 'moved to damaged/6, training goes on from step 3' in err
+    assert (tmp_path / 'diffusion' / 'checkpoints' / 'damaged' / '6').is_dir()
+    assert_same_end(tmp_path, finished)
+
+
+def test_a_stopped_sampling_goes_on_to_the_same_end(finished, tmp_path, monkeypatch):
+    networks = {f'pretrained__{name}': finished / name for name in ('diffusion', 'classifier')}
+    change = networks | {'sample__batch_size': 8, 'sample__unguided': False}
+    answers = iter([False, False, True])
+    with monkeypatch.context() as patch:
+        patch.setattr(main, 'stop_requests', lambda: contextlib.nullcontext(lambda: next(answers, True)))
+        assert run(tmp_path / 'stopped', 'sample', **change) == 130
+    assert len(list((tmp_path / 'stopped' / 'samples' / 'shards').iterdir())) == 2
+    assert run(tmp_path / 'stopped', 'sample', **change) == 0
+    assert run(tmp_path / 'whole', 'sample', **change) == 0
+    one, two = (tmp_path / name / 'samples' / 'samples.npz' for name in ('stopped', 'whole'))
+    with np.load(one) as stopped, np.load(two) as whole:
+        np.testing.assert_array_equal(stopped['arr_0'], whole['arr_0'])

@@ -1,0 +1,265 @@
+"""What befalls one of two hosts: it is stopped, dies, cannot write, cannot read."""
+
+import os
+import re
+import shutil
+import signal
+
+import numpy as np
+import pytest
+
+from diffusion_jax.data.stored.samples import open_samples
+from diffusion_jax.workdir import lock
+from tests.hosts import (
+    SPLIT,
+    TRAININGS,
+    ends,
+    metrics,
+    run_alone,
+    run_hosts,
+    send,
+    start_hosts,
+    untrained,
+)
+from tests.program import SLOW_MAIN, arguments, assert_same_end
+
+pytestmark = pytest.mark.slow
+
+STOPPED = re.compile(r'diffusion: stopped at step (\d+) of 20, which is saved')
+
+
+@pytest.fixture(scope='module')
+def together(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp('together')
+    run_hosts(workdir, 'train', **TRAININGS)
+    return workdir
+
+
+@pytest.fixture(scope='module')
+def split(tmp_path_factory):
+    """The same with parameters split over both hosts."""
+    workdir = tmp_path_factory.mktemp('split')
+    run_hosts(workdir, 'train', **SPLIT)
+    return workdir
+
+
+def interrupt(workdir, number, host, *flags, after=3):
+    """Sends a signal to one of two hosts that train once `after` lines are logged."""
+    hosts = start_hosts(arguments(workdir, 'train', **TRAININGS), *flags, program=('-c', SLOW_MAIN))
+    log = workdir / 'diffusion' / 'metrics.jsonl'
+    return send(number, host, hosts, lambda: log.exists() and len(log.read_text().splitlines()) >= after)
+
+
+def test_what_one_host_refuses_all_do(tmp_path):
+    with lock(tmp_path):
+        codes, printed = ends(start_hosts(arguments(tmp_path, 'train')))
+    assert codes == [2, 2], '\n'.join(printed)
+    assert 'in use by process' in printed[0] and 'another host cannot go on' in printed[1]
+
+
+def test_what_one_host_is_asked_all_do(together, tmp_path):
+    codes, printed = interrupt(tmp_path, signal.SIGTERM, 1)
+    assert codes == [130, 130], '\n'.join(printed)
+    steps = {STOPPED.search(text).group(1) for text in printed}
+    assert len(steps) == 1 and (tmp_path / 'diffusion' / 'checkpoints' / steps.pop()).is_dir()
+    run_hosts(tmp_path, 'train', **TRAININGS)
+    assert_same_end(tmp_path, together, step=20)
+
+
+@pytest.mark.parametrize('host', [0, 1])
+def test_the_death_of_a_host_ends_the_other(host, together, tmp_path):
+    codes, printed = interrupt(tmp_path, signal.SIGKILL, host, '--heartbeat_timeout=10', after=6)
+    assert codes[host] == -signal.SIGKILL
+    # Either a computation fails, or JAX ends the process by its own text, which no Python code can follow.
+    assert codes[1 - host] in (1, -signal.SIGABRT), printed
+    said = {
+        1: 'if one of them died, give the same command on all of them',
+        -signal.SIGABRT: 'another task died',
+    }
+    assert said[codes[1 - host]] in printed[1 - host]
+    run_hosts(tmp_path, 'train', **TRAININGS)
+    assert_same_end(tmp_path, together, step=20)
+
+
+# The program, which from step 6 to step 11 cannot write more than 2,000 bytes into a file, or make a folder.
+UNABLE = """
+import errno, os, resource, sys
+from diffusion_jax import main
+from diffusion_jax.training.saving import Checkpoints
+fault, host = sys.argv.pop().split()
+mine = f'--host={host}' in sys.argv
+save, mkdir, steps = Checkpoints.save, os.mkdir, []
+def save_in_want(self, state, *args):
+    steps.append(int(state.step))
+    short = mine and fault == 'write' and 6 <= steps[-1] <= 11
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000 if short else -1, -1))
+    save(self, state, *args)
+def make(path, *args):
+    if mine and fault == 'make' and steps and 6 <= steps[-1] <= 11 and 'tmp' in str(path):
+        raise OSError(errno.ENOSPC, 'No space left on device', str(path))
+    mkdir(path, *args)
+Checkpoints.save, os.mkdir = save_in_want, make
+sys.exit(main.main())
+"""
+
+
+@pytest.mark.parametrize(('fault', 'host'), [('write', 0), ('write', 1), ('make', 0)])
+def test_what_one_host_cannot_write_all_go_on_without(fault, host, split, tmp_path):
+    argv = arguments(tmp_path, 'train', **SPLIT)
+    codes, printed = ends(start_hosts(argv, f'{fault} {host}', program=('-c', UNABLE)))
+    assert codes == [0, 0], '\n'.join(printed)
+    for own, text in enumerate(printed):
+        said = [line for line in text.splitlines() if 'could not be saved' in line]
+        assert [re.search(r'step (\d+) could', line).group(1) for line in said] == ['6', '9'], text
+        assert all(line.endswith('; training goes on, the newest is step 3') for line in said)
+        assert all((f'(host {host} could not' in line) == (own != host) for line in said), text
+        assert 'Traceback' not in text and 'never awaited' not in text and 'Task was' not in text
+    kept = sorted(path.name for path in (tmp_path / 'diffusion' / 'checkpoints').iterdir())
+    assert kept == ['15', '18', '20']
+    assert_same_end(tmp_path, split, step=20)
+
+
+@pytest.fixture
+def copy(split, tmp_path):
+    shutil.copytree(split, tmp_path / 'copy')
+    return tmp_path / 'copy'
+
+
+# The program, in which one host cannot read the checkpoint of step 20.
+BLIND = """
+import errno, sys
+import orbax.checkpoint as ocp
+from diffusion_jax import main
+fault, host = sys.argv.pop().split()
+errors = {'damage': ValueError('DATA_LOSS: in its part'), 'disk': OSError(errno.EIO, 'Input/output error')}
+restore = ocp.CheckpointManager.restore
+def restore_in_part(self, step, *args, **kwargs):
+    if step == 20 and f'--host={host}' in sys.argv:
+        raise errors[fault]
+    return restore(self, step, *args, **kwargs)
+ocp.CheckpointManager.restore = restore_in_part
+sys.exit(main.main())
+"""
+
+
+@pytest.mark.parametrize('host', [0, 1])
+def test_what_one_host_finds_damaged_all_set_aside(host, split, copy):
+    argv = arguments(copy, 'train', **SPLIT)
+    codes, printed = ends(start_hosts(argv, f'damage {host}', program=('-c', BLIND)))
+    assert codes == [0, 0], '\n'.join(printed)
+    found = 'another host finds its part damaged' if host else 'cannot be read: DATA_LOSS: in its part'
+    assert f'20: damaged ({found}); moved to damaged/20, training goes on from step 18' in printed[0]
+    assert (copy / 'diffusion' / 'checkpoints' / 'damaged' / '20').is_dir()
+    assert_same_end(copy, split, step=20)
+
+
+def test_a_damaged_part_of_one_host_is_found(split, copy):
+    checkpoint = copy / 'diffusion' / 'checkpoints' / '20'
+    files = [path for path in (checkpoint / 'params' / 'ocdbt.process_1').rglob('*') if path.is_file()]
+    os.truncate(max(files, key=lambda path: path.stat().st_size), 100)
+    codes, printed = ends(start_hosts(arguments(copy, 'train', **SPLIT)))
+    assert codes == [0, 0], '\n'.join(printed)
+    assert re.search(r'20: damaged \(.*\); moved to damaged/20, training goes on from step 18', printed[0])
+    assert not any('Traceback' in text for text in printed), '\n'.join(printed)
+    assert_same_end(copy, split, step=20)
+
+
+@pytest.mark.parametrize('host', [0, 1])
+def test_where_one_host_cannot_read_nothing_is_moved(host, copy):
+    argv = arguments(copy, 'train', **SPLIT)
+    codes, printed = ends(start_hosts(argv, f'disk {host}', program=('-c', BLIND)))
+    assert codes == [2, 2], '\n'.join(printed)
+    assert 'another host cannot read it' in printed[1 - host]
+    assert re.search(r'20: cannot be read \(.*Input/output error\), .*; nothing was moved', printed[host])
+    assert sorted(path.name for path in (copy / 'diffusion' / 'checkpoints').iterdir()) == ['15', '18', '20']
+
+
+def at_step_15(copy):
+    """As it was when step 15 was saved."""
+    for step in ('18', '20'):
+        shutil.rmtree(copy / 'diffusion' / 'checkpoints' / step)
+
+
+def assert_losses_agree(one, other):
+    for ours, theirs in zip(metrics(one), metrics(other), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+@pytest.mark.parametrize('devices', [4, 1])
+def test_what_two_hosts_began_one_process_ends(devices, split, copy):
+    at_step_15(copy)
+    run_alone(copy, 'train', devices, **TRAININGS)
+    assert_losses_agree(copy, split)
+
+
+def test_what_one_process_began_two_hosts_end(split, tmp_path):
+    run_alone(tmp_path, 'train', 1, **TRAININGS)
+    at_step_15(tmp_path)
+    run_hosts(tmp_path, 'train', **SPLIT)
+    assert_losses_agree(tmp_path, split)
+
+
+# The program, with a pause before every shard, so that there is time to interrupt it.
+SLOW_SHARDS = """
+import sys, time
+from diffusion_jax import main, shards
+write = shards.write_npz
+shards.write_npz = lambda *args, **arrays: (time.sleep(1), write(*args, **arrays))
+sys.exit(main.main())
+"""
+
+
+@pytest.fixture(scope='module')
+def drawn(tmp_path_factory):
+    """Settings, and the samples and numbers of two hosts that nobody disturbed."""
+    workdir = tmp_path_factory.mktemp('drawn')
+    change = untrained(workdir / 'diffusion.safetensors') | {'sample__num_samples': 60}
+    run_hosts(workdir, 'sample,evaluate', **change)
+    return workdir, change
+
+
+@pytest.mark.parametrize(
+    ('stage', 'folder'), [('sample', 'samples/shards'), ('evaluate', 'samples/features/pixels')]
+)
+def test_a_stop_of_one_host_ends_what_all_draw_or_evaluate(stage, folder, drawn, tmp_path):
+    finished, change = drawn
+    if stage == 'evaluate':
+        shutil.copytree(finished / 'samples', tmp_path / 'samples', ignore=shutil.ignore_patterns('features'))
+    hosts = start_hosts(arguments(tmp_path, stage, **change), program=('-c', SLOW_SHARDS))
+
+    def shards():
+        return len(list((tmp_path / folder).glob('*.npz')))
+
+    codes, printed = send(signal.SIGTERM, 1, hosts, lambda: shards() >= 2)
+    assert codes == [130, 130], '\n'.join(printed)
+    assert 2 <= shards() <= 4  # of 8: at most one more of each host
+    assert all(re.search(r'stopped after \d+ of 60 images', text) for text in printed), printed
+    run_hosts(tmp_path, 'sample,evaluate', **change)
+    ours, theirs = (open_samples(each / 'samples').take(np.arange(60)) for each in (tmp_path, finished))
+    np.testing.assert_array_equal(ours, theirs)
+    results = [(each / 'evaluation.json').read_text() for each in (tmp_path, finished)]
+    assert results[0].replace(str(tmp_path), str(finished)) == results[1]
+
+
+# The program, in which the second shard of one host meets an error that nobody expects.
+MISTAKEN = """
+import itertools, sys
+from diffusion_jax import main, shards
+written, write = itertools.count(), shards.write_npz
+def write_once(*args, **arrays):
+    if '--host=1' in sys.argv and next(written):
+        raise ValueError('a mistake')
+    write(*args, **arrays)
+shards.write_npz = write_once
+sys.exit(main.main())
+"""
+
+
+def test_an_error_of_one_host_that_nobody_expects_ends_all(drawn, tmp_path):
+    finished, change = drawn
+    codes, printed = ends(start_hosts(arguments(tmp_path, 'sample', **change), program=('-c', MISTAKEN)))
+    assert codes == [2, 1], '\n'.join(printed)
+    assert 'error: another host cannot go on' in printed[0] and 'ValueError: a mistake' in printed[1]
+    run_hosts(tmp_path, 'sample', **change)
+    ours, theirs = (open_samples(each / 'samples').take(np.arange(60)) for each in (tmp_path, finished))
+    np.testing.assert_array_equal(ours, theirs)
