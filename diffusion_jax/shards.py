@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -133,8 +133,3 @@ def read(shard: Shard, *names: str) -> dict[str, np.ndarray]:
             return {name: file[name] for name in names or file.files}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
         raise UserError(f'{shard.path}: damaged ({error}); remove it to have its rows done again') from error
-
-
-def rows(directory: Path, *names: str) -> Iterator[dict[str, np.ndarray]]:
-    """Arrays of shard after shard: one shard is in memory at a time."""
-    return (read(shard, *names) for shard in found(directory))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from diffusion_jax.errors import UserError
 from diffusion_jax.interruption import Interrupted
-from diffusion_jax.shards import Shard, fill, found, gaps, read, rows, shard
+from diffusion_jax.shards import Shard, fill, found, gaps, read, shard
 
 
 def number(start, stop):
@@ -20,7 +20,7 @@ def number(start, stop):
 
 def run(directory, num_rows=10, batch_size=4, compute=number, stop=lambda: False, **hosts):
     fill(directory, 'test', num_rows, batch_size, compute, stop, **hosts)
-    return np.concatenate([part['row'] for part in rows(directory, 'row')])
+    return np.concatenate([read(part, 'row')['row'] for part in found(directory)])
 
 
 def test_every_row_is_done_once(tmp_path):
