@@ -24,6 +24,7 @@ class TrainConfig:
         timestep_sampler: 'uniform' or 'loss_second_moment'.
         max_skipped: training stops when so many steps in a row had a loss or a gradient that is not finite.
         profile: the first and the last step of a trace by jax.profiler, in the folder `profile`; () is none.
+            A training that goes on from between them traces what is left of them; from beyond, nothing.
         log_every, validate_every, sample_every, evaluate_every, checkpoint_every: in steps; 0 is never, where
             it makes sense. A classifier is validated; a diffusion model draws a grid of samples, and as many
             as `evaluate_samples` says to be evaluated.
