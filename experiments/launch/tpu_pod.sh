@@ -6,7 +6,11 @@
 #          its own part of checkpoints and samples.
 # Start:   bash experiments/launch/tpu_pod.sh, on your own machine in the folder of the repository, with gcloud
 #          set up and quota for v5e. It creates the slice if it is not there, copies and installs this folder
-#          on all hosts, and runs. After any interruption, also if one host died: the same again.
+#          on all hosts, and runs. After any interruption, also if one host died: the same again; if Google took
+#          the slice back (its state is PREEMPTED or TERMINATED), after End.
+# Stop:    gcloud compute tpus tpu-vm ssh "$NAME" --zone="$ZONE" --worker=all
+#          --command='pkill -f "[d]iffusion_jax.main"', which has all hosts save and leave. Ctrl-C here may end
+#          the connections alone.
 # End:     gcloud compute tpus tpu-vm delete "$NAME" --zone="$ZONE". Until then it costs money.
 # Tested:  the command's flags, by tests/experiments/test_launch.py. It was not run on TPUs, nor with gcloud.
 set -euo pipefail

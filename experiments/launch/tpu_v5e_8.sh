@@ -4,7 +4,10 @@
 # Edit:    NAME, ZONE, IMAGENET (a folder on the VM, such as a mounted disk), RUN.
 # Start:   bash experiments/launch/tpu_v5e_8.sh, on your own machine in the folder of the repository, with
 #          gcloud set up and quota for v5e. It creates the VM if it is not there, copies and installs this
-#          folder, and runs. After any interruption: the same again.
+#          folder, and runs. After any interruption: the same again; if Google took the VM back (its state is
+#          PREEMPTED or TERMINATED), after End.
+# Stop:    gcloud compute tpus tpu-vm ssh "$NAME" --zone="$ZONE" --command='pkill -f "[d]iffusion_jax.main"',
+#          which has it save and leave. Ctrl-C here may end the connection alone.
 # End:     gcloud compute tpus tpu-vm delete "$NAME" --zone="$ZONE". Until then it costs money.
 # Tested:  the command's flags, by tests/experiments/test_launch.py. It was not run on a TPU, nor with gcloud.
 set -euo pipefail

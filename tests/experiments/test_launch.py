@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from diffusion_jax import main
-from tests.test_main import ROOT
+from tests.program import ROOT
 
 LAUNCH = ROOT / 'experiments' / 'launch'
 # Each with its number of devices, and of processes where it names them by flags.
@@ -82,8 +82,10 @@ def test_the_pods_of_kubernetes_find_each_other():
     assert service['spec']['selector'] == {'job-name': name}
     volumes = {volume['name'] for volume in pod['volumes']}
     assert {mount['name'] for mount in pod['containers'][0]['volumeMounts']} == volumes
-    (failing, _) = job['spec']['podFailurePolicy']['rules']
-    assert failing['onExitCodes']['containerName'] == pod['containers'][0]['name']
+    by_code = [rule for rule in job['spec']['podFailurePolicy']['rules'] if 'onExitCodes' in rule]
+    codes = {rule['action']: rule['onExitCodes'] for rule in by_code}
+    assert codes['FailJob']['values'] == [2] and codes['Ignore']['values'] == [130]  # of main
+    assert all(rule['containerName'] == pod['containers'][0]['name'] for rule in codes.values())
 
 
 def test_slurm_starts_as_many_tasks_as_there_are_gpus():
