@@ -71,9 +71,7 @@ def test_a_full_disk_costs_the_trace_alone(trace, tmp_path, caplog, broken, step
     trace.broken = broken
     train(trace, tmp_path, steps, 1, 6)
     assert trace.calls == calls
-    assert caplog.messages == [
-        f'{tmp_path}: no trace (no space left on the device); training goes on'
-    ]
+    assert caplog.messages == [f'{tmp_path}: no trace (no space left on the device); training goes on']
 
 
 def test_a_folder_that_cannot_be_made_costs_the_trace_alone(tmp_path, caplog):
