@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NoReturn
@@ -83,7 +84,7 @@ def connect(hosts: Hosts) -> None:
                 hosts.host,
                 initialization_timeout=hosts.initialization_timeout + 10,
                 heartbeat_timeout_seconds=hosts.heartbeat_timeout,
-                shutdown_timeout_seconds=hosts.heartbeat_timeout,
+                shutdown_timeout_seconds=int(PARTING_SECONDS) + 10,  # `part` ends with its own exit code
             )
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
@@ -130,6 +131,18 @@ def largest_of_hosts(number: int) -> int:
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.process_allgather(np.array(number)).max())
+
+
+def check_same(what: str, value: object) -> None:
+    """UserError where the hosts come with different values of what all of them look at in one folder."""
+    if jax.process_count() == 1:
+        return
+    number = np.array(zlib.crc32(repr(value).encode()))
+    if len(set(multihost_utils.process_allgather(number).tolist())) > 1:
+        raise UserError(
+            f'hosts see different {what}, this one {value}; give all of them one folder that they share, and '
+            'where its files were written a moment ago wait a minute'
+        )
 
 
 @contextlib.contextmanager

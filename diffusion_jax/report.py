@@ -178,11 +178,12 @@ class MetricsWriter:
         if self._writes:
             self._add_event(step, summary.image(name, image, dataformats='HWC'))
 
-    def flush(self) -> None:
-        """Tries again to write what a full disk did not take."""
-        if self._writes:
-            self._lines.append(b'')
-            self._events.append(b'')
+    def flush(self) -> bool:
+        """Tries again to write what a full disk did not take; whether all lines of metrics are written."""
+        if not self._writes:
+            return True
+        self._events.append(b'')
+        return self._lines.append(b'')
 
     def close(self) -> None:
         if self._writes:
@@ -202,7 +203,8 @@ class _GrowingFile:
         self._waiting = b''
         self._failed = False
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes) -> bool:
+        """Whether all was written, of this and what waited."""
         self._waiting += data
         try:
             while self._waiting:
@@ -212,6 +214,7 @@ class _GrowingFile:
             if not self._failed:
                 logger.warning('%s: cannot be written (%s); tried again later', self._path, error.strerror)
             self._failed = True
+        return not self._waiting
 
     def close(self) -> None:
         self.append(b'')

@@ -6,6 +6,7 @@ The mesh has two axes: a batch is split over both, large parameters (with their 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -97,7 +98,8 @@ def on_whole_params(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., A
 
     Every device then works on its part of the batch alone (ZeRO, 1910.02054): between steps it keeps its part
     of the parameters, within a step it gathers them once, for both passes. Left to itself the compiler splits
-    the arithmetic of some layers like their kernels, and gathers the whole batch for them.
+    the arithmetic of some layers like their kernels, and gathers the whole batch for them. Gathering again
+    for the backward pass took more memory, not less (experiments/results/tpu_compile.md).
     """
 
     @jax.custom_vjp
@@ -113,9 +115,12 @@ def on_whole_params(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., A
 
 def whole(mesh: Mesh, params: Any) -> Any:
     """Parameters or averages of a training on every device, for what is computed beside it."""
-    if mesh.shape['fsdp'] == 1:
-        return params
-    return jax.jit(lambda params: params, out_shardings=replicated(mesh))(params)
+    return params if mesh.shape['fsdp'] == 1 else _gather(mesh)(params)
+
+
+@functools.cache
+def _gather(mesh: Mesh) -> Callable[[Any], Any]:
+    return jax.jit(lambda params: params, out_shardings=replicated(mesh))
 
 
 def put_batch(mesh: Mesh, batch: Any) -> Any:

@@ -150,10 +150,12 @@ def test_what_a_full_disk_does_not_take_is_written_later(tmp_path, monkeypatch, 
         for step in range(1, 5):
             writer.scalars(step, {'loss': 1.0})
         assert [json.loads(line)['step'] for line in half_lines(tmp_path)] == [1]
+        assert not writer.flush()
         names = [record.getMessage().split(': ')[0] for record in caplog.records]
         assert [name.split('/')[-1][:7] for name in names] == ['events.', 'metrics']
         for file in (writer._lines, writer._events):
             file._file.room = 10**6
+        assert writer.flush()
         writer.scalars(5, {'loss': 1.0})
     assert [line['step'] for line in read_lines(tmp_path)] == [1, 2, 3, 4, 5]
     assert [e.step for e in read_events(tmp_path) for v in e.summary.value] == [1, 2, 3, 4, 5]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from diffusion_jax.errors import UserError
 from diffusion_jax.sharding import (
     MIN_SHARDED_SIZE,
+    abstract_on,
     batch_sharding,
     check_batch_size,
     make_mesh,
@@ -78,6 +79,19 @@ def test_every_shape_has_a_sharding(shape, ways):
     part = param_shardings(make_mesh(fsdp=ways), jax.ShapeDtypeStruct(shape, jnp.float32)).shard_shape(shape)
     divisible = np.prod(shape) >= MIN_SHARDED_SIZE and any(size % ways == 0 for size in shape)
     assert np.prod(part) * (ways if divisible else 1) == np.prod(shape)
+
+
+def test_arrays_that_are_only_described_lie_as_real_ones():
+    mesh = make_mesh(fsdp=4)
+    tree = {'kernel': jnp.zeros((3, 3, 16, 32)), 'bias': jnp.zeros((32,), jnp.bfloat16)}
+    shardings = param_shardings(mesh, tree)
+    described = abstract_on(shardings, tree)
+    assert jax.tree.map(lambda a: a.sharding, described) == shardings
+    assert [(a.shape, a.dtype) for a in jax.tree.leaves(described)] == [
+        (a.shape, a.dtype) for a in jax.tree.leaves(tree)
+    ]
+    whole = abstract_on(replicated(mesh), tree)
+    assert {a.sharding for a in jax.tree.leaves(whole)} == {replicated(mesh)}
 
 
 def test_sharded_gradient_is_the_gradient():

@@ -18,17 +18,17 @@ from diffusion_jax.data.pipeline import batches
 from diffusion_jax.data.sources import make_source
 from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.errors import UserError
-from diffusion_jax.hosts import agreed, all_or_none
+from diffusion_jax.hosts import agreed, all_or_none, on_any_host
 from diffusion_jax.models import ClassifierConfig, UNetConfig, describe_network
 from diffusion_jax.report import MetricsWriter, names_at
-from diffusion_jax.sharding import param_shardings, put_batch
+from diffusion_jax.sharding import abstract_on, param_shardings, put_batch
 from diffusion_jax.stages.networks import CHECKPOINTS, STAGES, start_stamp
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.tuning import load_start
 from diffusion_jax.training import loop
 from diffusion_jax.training.checkpoints import read_end
 from diffusion_jax.training.config import OUTSIDE_THE_RESULT, TrainConfig
-from diffusion_jax.training.hooks import Hook, mark
+from diffusion_jax.training.hooks import Call, Hook, mark
 from diffusion_jax.training.losses import Losses
 from diffusion_jax.training.metrics import Sums, TooManySkipped
 from diffusion_jax.training.profiling import Profiler
@@ -45,6 +45,7 @@ class Training(NamedTuple):
     Attributes:
         losses: of the network; see `training.losses`.
         process: the settings of the diffusion process that the result rests on.
+        intervals: after how many steps each hook is called, by name; 0 is never.
         pretrained: a folder of training or a file of weights to start from; '' to start anew.
     """
 
@@ -54,6 +55,7 @@ class Training(NamedTuple):
     config: TrainConfig
     process: dict[str, Any]
     pretrained: str
+    intervals: dict[str, int]
 
 
 def is_complete(run: Run, training: Training) -> bool:
@@ -68,17 +70,22 @@ def is_complete(run: Run, training: Training) -> bool:
     config, directory = training.config, training.directory
     checkpoints = directory / CHECKPOINTS
     end = read_end(checkpoints, training.network, config.num_steps, config.ema_rates, run.mesh)
-    return end is not None and not _due(directory, *end)
+    return not on_any_host(end is None) and not hooks_left(training, *end)
 
 
-def _due(directory: Path, step: int, progress: dict[str, Any]) -> list[str]:
-    """The hooks that were left when a step was saved, and have not been called since."""
-    done = names_at(directory, step)
-    return [name for name in progress.get('due', []) if mark(name) not in done]
+def hooks_left(training: Training, step: int, progress: dict[str, Any]) -> list[str]:
+    """The hooks that were left when a step was saved, have not been called since, and are still wanted."""
+    left = [name for name in progress.get('due', []) if training.intervals.get(name)]
+    done = names_at(training.directory, step) if left else set()
+    return [name for name in left if not on_any_host(mark(name) in done)]
 
 
-def fit(run: Run, training: Training, make_hooks: Callable[[MetricsWriter], list[Hook]]) -> None:
-    """Trains to the last step, with checkpoints and logs in the training's folder."""
+def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict[str, Call]]) -> None:
+    """Trains to the last step, with checkpoints and logs in the training's folder.
+
+    Args:
+        make_calls: what the hooks do, by name.
+    """
     directory, network, config = training.directory, training.network, training.config
     num_timesteps = run.experiment.diffusion.num_timesteps
     data = _training_data(run.experiment, config)
@@ -86,18 +93,22 @@ def fit(run: Run, training: Training, make_hooks: Callable[[MetricsWriter], list
         state, shardings, progress = _start(run, checkpoints, training)
         if progress:
             data.set_state(progress['data'])
-        due = _due(directory, int(state.step), progress)
-        if jax.process_index() == 0:
-            write_stamp(directory, _stamp(run.experiment, training))
+        due = hooks_left(training, int(state.step), progress)
+        with all_or_none():
+            if jax.process_index() == 0:
+                write_stamp(directory, _stamp(run.experiment, training))
+            writer = MetricsWriter(directory, resume_step=int(state.step))
 
         def save(state: TrainState, sums: Sums, due: list[str]) -> None:
+            # A run that goes on from here writes no line of the log before it again.
+            if on_any_host(not writer.flush()):
+                checkpoints.put_off(int(state.step), 'the log cannot be written')
+                return
             record = {'data': data.get_state(), 'metrics': sums, 'due': due}
             checkpoints.save(state, record, describe_network(network))
 
-        with (
-            MetricsWriter(directory, resume_step=int(state.step)) as writer,
-            way_out_named(directory, checkpoints),
-        ):
+        with writer, way_out_named(directory, checkpoints):
+            calls = make_calls(writer).items()
             loop.run(
                 state,
                 jit_train_step(training.losses, config, num_timesteps, run.mesh, shardings),
@@ -106,7 +117,7 @@ def fit(run: Run, training: Training, make_hooks: Callable[[MetricsWriter], list
                 put=functools.partial(put_batch, run.mesh),
                 save=save,
                 sums=progress.get('metrics', {}),
-                hooks=make_hooks(writer),
+                hooks=[Hook(name, training.intervals[name], call) for name, call in calls],
                 due=due,
                 on_line=checkpoints.look_after,
                 writer=writer,
@@ -165,12 +176,7 @@ def _start(
     abstract = jax.eval_shape(fresh, key)
     shardings = param_shardings(run.mesh, abstract)
     if checkpoints.latest_step is not None:
-        target = jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            abstract,
-            shardings,
-        )
-        state, progress = checkpoints.restore(target)
+        state, progress = checkpoints.restore(abstract_on(shardings, abstract))
         logger.info('%s: goes on from step %d', checkpoints.directory.parent.name, int(state.step))
         return state, shardings, progress
     if pretrained:

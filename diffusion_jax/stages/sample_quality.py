@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.comparison import compare, features_of
 from diffusion_jax.evaluation.extractors import FEATURES, Extractor
 from diffusion_jax.evaluation.feature_sets import of_features
+from diffusion_jax.interruption import attentive
 from diffusion_jax.sharding import this_hosts
 from diffusion_jax.stages.evaluate import check_evaluation, make_extractor, reference_side
 from diffusion_jax.stages.networks import DIFFUSION
@@ -36,7 +38,7 @@ def evaluate_samples(run: Run) -> Call:
         draw = make_draw(run, make_generator(run, {DIFFUSION: params}), inputs)
         features = []
         for first in range(0, num_samples, config.batch_size):
-            images, _ = draw(np.arange(first, first + config.batch_size))
+            images, _ = attentive(functools.partial(draw, np.arange(first, first + config.batch_size)))
             features.append(_features(extractor, images))
             leave_if(stop)
         found = compare(of_features(np.concatenate(features)[:num_samples]), reference, extractor.logits)

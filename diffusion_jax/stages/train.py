@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from diffusion_jax.data.sources import make_source
 from diffusion_jax.data.transforms import make_transform, reduce_images
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.generation.grid import save_png
+from diffusion_jax.interruption import attentive
 from diffusion_jax.report import MetricsWriter, if_possible
 from diffusion_jax.stages.fit import Training, fit, is_complete
 from diffusion_jax.stages.networks import DIFFUSION
@@ -19,7 +21,7 @@ from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import make_draw, make_generator, picture
 from diffusion_jax.stages.sample_inputs import Inputs, sample_inputs
 from diffusion_jax.stages.sample_quality import evaluate_samples
-from diffusion_jax.training.hooks import Call, Hook, Stop
+from diffusion_jax.training.hooks import Call, Stop
 from diffusion_jax.training.losses import diffusion_losses
 from diffusion_jax.training.step import TrainState
 
@@ -27,13 +29,11 @@ from diffusion_jax.training.step import TrainState
 def main(run: Run) -> None:
     config = run.experiment.train
 
-    def make_hooks(writer: MetricsWriter) -> list[Hook]:
-        hooks = [Hook('grid', config.sample_every, _draw_grids(run, writer))]
-        if config.evaluate_every:
-            hooks.append(Hook('evaluation', config.evaluate_every, evaluate_samples(run)))
-        return hooks
+    def make_calls(writer: MetricsWriter) -> dict[str, Call]:
+        grid = {'grid': _draw_grids(run, writer)}
+        return grid | ({'evaluation': evaluate_samples(run)} if config.evaluate_every else {})
 
-    fit(run, _training(run), make_hooks)
+    fit(run, _training(run), make_calls)
 
 
 def complete(run: Run) -> bool:
@@ -52,6 +52,7 @@ def _training(run: Run) -> Training:
         config=experiment.train,
         process=dataclasses.asdict(experiment.diffusion),
         pretrained=experiment.pretrained.diffusion,
+        intervals={'grid': experiment.train.sample_every, 'evaluation': experiment.train.evaluate_every},
     )
 
 
@@ -63,7 +64,7 @@ def _draw_grids(run: Run, writer: MetricsWriter) -> Call:
     def draw_grid(step: int, state: TrainState, stop: Stop) -> dict[str, float]:
         params = state.ema.get(str(config.ema_rate), state.params)
         draw = make_draw(run, make_generator(run, {DIFFUSION: params}), inputs)
-        images, labels = draw(np.arange(config.batch_size))
+        images, labels = attentive(functools.partial(draw, np.arange(config.batch_size)))
         named = run.experiment.unet.num_classes is not None
         grid = picture(images.__getitem__, labels, config.grid_columns, named=named)
         if jax.process_index() == 0:

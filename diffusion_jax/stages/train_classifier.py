@@ -13,7 +13,7 @@ from diffusion_jax.sharding import put_whole, whole
 from diffusion_jax.stages.fit import Training, fit, is_complete
 from diffusion_jax.stages.networks import CLASSIFIER
 from diffusion_jax.stages.run import Run
-from diffusion_jax.training.hooks import Call, Hook, Stop, leave_if
+from diffusion_jax.training.hooks import Call, Stop, leave_if
 from diffusion_jax.training.losses import Losses, classifier_losses, draw_inputs
 from diffusion_jax.training.metrics import add_up, means
 from diffusion_jax.training.step import TrainState, batch_metrics
@@ -21,9 +21,9 @@ from diffusion_jax.training.step import TrainState, batch_metrics
 
 def main(run: Run) -> None:
     training = _training(run)
-    every = training.config.validate_every
-    hooks = [Hook('validation', every, _validate(run, training.losses))] if every else []
-    fit(run, training, lambda writer: hooks)
+    validates = training.config.validate_every > 0
+    calls = {'validation': _validate(run, training.losses)} if validates else {}
+    fit(run, training, lambda writer: calls)
 
 
 def complete(run: Run) -> bool:
@@ -39,6 +39,7 @@ def _training(run: Run) -> Training:
         config=experiment.train_classifier,
         process=process.levels,
         pretrained=experiment.pretrained.classifier,
+        intervals={'validation': experiment.train_classifier.validate_every},
     )
 
 

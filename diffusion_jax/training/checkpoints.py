@@ -33,7 +33,7 @@ from diffusion_jax.models import (
     differences,
     network_of,
 )
-from diffusion_jax.sharding import make_mesh, param_shardings
+from diffusion_jax.sharding import abstract_on, make_mesh, param_shardings
 from diffusion_jax.training.digest import digest
 
 NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
@@ -138,11 +138,7 @@ def load_params(
 
 def _read_params(directory: Path, step: int, item: str, config: Any, mesh: Mesh) -> Params:
     shapes = models.param_shapes(config)
-    target = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        shapes,
-        param_shardings(mesh, shapes),
-    )
+    target = abstract_on(param_shardings(mesh, shapes), shapes)
     return read(directory, step, {item: target}, ())[0][item]
 
 
@@ -183,8 +179,8 @@ def read(
     except Exception as error:  # Orbax raises all kinds, bare Exception among them
         wrong = _what_is_wrong(folder, error)
     _raise_together(folder, wrong, agree)
-    changed = next(_changed(restored, targets, records), '')
-    wrong = DamagedCheckpoint(folder, f'{changed} is not what was written') if changed else None
+    changed = list(_changed(restored, targets, records))  # all: hosts compute digests together
+    wrong = DamagedCheckpoint(folder, f'{changed[0]} is not what was written') if changed else None
     _raise_together(folder, wrong, agree)
     return {name: restored[name] for name in targets}, {name: restored[name] for name in records}
 

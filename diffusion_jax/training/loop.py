@@ -88,7 +88,6 @@ def run(
             # After the hooks: a run that goes on from here has of this step only to do what is left.
             if last or stopping or left or _is_due(step, config.checkpoint_every):
                 sums = recent.sums()
-                writer.flush()  # a run that goes on from here writes no line before it again
                 with timer.aside(metrics):
                     save(state, sums, left)
             leave_if(stopping or left, step)

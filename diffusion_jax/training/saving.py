@@ -21,7 +21,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from diffusion_jax.errors import UserError
-from diffusion_jax.hosts import on_any_host, wait_for_all_hosts
+from diffusion_jax.hosts import all_or_none, check_same, on_any_host
 from diffusion_jax.interruption import Interrupted
 from diffusion_jax.training.barrier import Barrier
 from diffusion_jax.training.checkpoints import DamagedCheckpoint, checksum, read, reason_of
@@ -54,6 +54,8 @@ class Checkpoints:
         self._open()
 
     def __enter__(self) -> Checkpoints:
+        """Raises UserError where hosts do not see the same checkpoints."""
+        check_same(f'checkpoints in {self.directory}', sorted(self._manager.all_steps()))
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
@@ -102,6 +104,12 @@ class Checkpoints:
             raise UserError(f'{self.directory}: Orbax did not write step {step}; is there a later one?')
         self.latest_step, self._writing = step, True
 
+    def put_off(self, step: int, reason: str) -> None:
+        """Says why a step is not saved; the next `save` goes on as after a write that failed."""
+        self._settle()
+        self._failure = f'step {step} could not be saved ({reason})'
+        self._go_on()
+
     def look_after(self) -> None:
         """Says now whether a write has failed, not only at the next `save`; all hosts call it."""
         if not self._writing or on_any_host(self._manager.is_saving_in_progress()):
@@ -139,15 +147,19 @@ class Checkpoints:
     def _set_aside(self, damaged: dict[int, str], whole: int) -> None:
         """Moves checkpoints out of sight of Orbax, which writes no step before the newest that it sees."""
         self._close()
-        if jax.process_index() == 0:
-            for step, reason in damaged.items():
+        with all_or_none():
+            for step, reason in damaged.items() if jax.process_index() == 0 else ():
                 folder = self.directory / str(step)
                 target = _free_name(self.directory / DAMAGED / str(step))
-                target.parent.mkdir(exist_ok=True)
-                folder.rename(target)
+                try:
+                    target.parent.mkdir(exist_ok=True)
+                    folder.rename(target)
+                except OSError as error:
+                    raise UserError(
+                        f'{folder}: damaged ({reason}) and cannot be moved to {target} ({error.strerror})'
+                    ) from error
                 moved = f'damaged ({reason}); moved to {DAMAGED}/{target.name}'
                 logger.warning('%s: %s, training goes on from step %d', folder, moved, whole)
-        wait_for_all_hosts(f'{self.directory}: damaged checkpoints moved')
         self._open()
 
     def _open(self) -> None:
@@ -187,7 +199,7 @@ class Checkpoints:
             self._manager.close()
 
     def _settle(self, agree: Callable[[bool], bool] = on_any_host) -> bool:
-        """Waits for the write under way, if any, and takes note of how it ended. False: it failed."""
+        """Waits for the write under way, if any, and takes note of how it ended. False: not as it should."""
         if not self._writing:
             return True
         self._writing, wrong = False, None
@@ -195,16 +207,23 @@ class Checkpoints:
             self._manager.wait_until_finished()
         except Exception as error:
             wrong = error
+        self._failure = ''
         if not agree(wrong is not None):
-            self._failure = ''
             return True
-        self._failure = _failure(self.latest_step, wrong or RuntimeError('another host failed'))
-        self.latest_step = _newest(self.directory)
+        wrong = wrong or RuntimeError('another host failed')
+        if agree(_newest(self.directory) != self.latest_step):
+            self._failure = _failure(self.latest_step, wrong)
+            self.latest_step = _newest(self.directory)
+        else:  # Orbax removes older checkpoints after the new one has its name
+            what = f'step {self.latest_step} is saved, but not all was removed that it replaces'
+            logger.warning('%s: %s (%s)', self.directory, what, reason_of(wrong))
         return False
 
     def _go_on(self) -> None:
         self._close()
         self._open()  # anew: Orbax counts the failed step among those it keeps
+        if not self._failure:
+            return
         kept = 'there is none yet' if self.latest_step is None else f'the newest is step {self.latest_step}'
         logger.warning('%s: %s; training goes on, %s', self.directory, self._failure, kept)
 

@@ -5,8 +5,9 @@ import pytest
 
 from diffusion_jax import main
 from diffusion_jax.errors import UserError
+from diffusion_jax.report import MetricsWriter
 from diffusion_jax.stages import train
-from diffusion_jax.stages.fit import way_out_named
+from diffusion_jax.stages.fit import Training, hooks_left, way_out_named
 from diffusion_jax.training.metrics import TooManySkipped
 from tests.program import arguments
 
@@ -38,3 +39,16 @@ def test_before_the_first_checkpoint_the_way_out_is_the_start(tmp_path):
         way_out_named(tmp_path / 'diffusion', SimpleNamespace(latest_step=None)),
     ):
         raise TooManySkipped('step 3')
+
+
+def test_what_is_left_of_a_step_is_what_the_log_does_not_have(tmp_path):
+    intervals = {'grid': 5, 'evaluation': 10, 'validation': 0}
+    training = Training(tmp_path, None, None, None, {}, '', intervals)
+    progress = {'due': ['grid', 'evaluation', 'validation']}
+    assert hooks_left(training, 10, {}) == []
+    assert hooks_left(training, 10, progress) == ['grid', 'evaluation']  # the third is not wanted any more
+    with MetricsWriter(tmp_path) as writer:
+        writer.scalars(5, {'time/evaluation_s': 1.0})
+        writer.scalars(10, {'loss': 1.0})
+        writer.scalars(10, {'time/grid_s': 1.0})
+    assert hooks_left(training, 10, progress) == ['evaluation']
