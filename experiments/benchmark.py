@@ -54,7 +54,7 @@ from diffusion_jax.generation.generate import Request, make_generate
 from diffusion_jax.models.config import DTYPES
 from diffusion_jax.sharding import batch_sharding, make_mesh, param_shardings, replicated
 from diffusion_jax.training.losses import classifier_losses, diffusion_losses
-from diffusion_jax.training.step import init_state, make_train_step
+from diffusion_jax.training.step import init_state, jit_train_step, make_train_step
 from diffusion_jax.workdir import write_json
 
 Batch = dict[str, jax.Array | None]
@@ -84,13 +84,13 @@ class Case(NamedTuple):
     """A program and its arguments.
 
     Attributes:
-        state_shardings: given, the first argument is a state that the program uses up; its first result, of
-            these shardings, is the next one.
+        jitted: given, what is called: `function` as it is jitted where it is used. Its first argument is a
+            state that it uses up, and its first result the next one.
     """
 
     function: Callable
     arguments: tuple
-    state_shardings: Any = None
+    jitted: Callable | None = None
 
 
 def draw_params(setup: Setup, network: models.UNetConfig | models.ClassifierConfig) -> models.Params:
@@ -153,8 +153,9 @@ def train_case(setup: Setup, *, classifier: bool = False) -> Case:
     params = draw_params(setup, network)
     shardings = param_shardings(setup.mesh, jax.eval_shape(start, params))
     state = jax.jit(start, out_shardings=shardings)(params)
-    train_step = make_train_step(losses, config, process.num_timesteps)
-    return Case(train_step, (state, draw_batch(setup)), shardings)
+    step = losses, config, process.num_timesteps
+    jitted = jit_train_step(*step, setup.mesh, shardings)
+    return Case(make_train_step(*step), (state, draw_batch(setup)), jitted)
 
 
 def sample_case(setup: Setup, *, guided: bool = False) -> Case:
@@ -210,10 +211,9 @@ def peak_memory(compiled: jax.stages.Compiled) -> int | None:
 
 def measure(case: Case, batch_size: int, repeats: int) -> dict[str, float | None]:
     """The numbers of a row: compiles the program, then calls it `repeats` times and waits for each result."""
-    arguments, keeps_state = case.arguments, case.state_shardings is not None
-    options = {'out_shardings': (case.state_shardings, None), 'donate_argnums': 0} if keeps_state else {}
+    arguments, jitted = case.arguments, case.jitted or jax.jit(case.function)
     start = time.perf_counter()
-    lowered = jax.jit(case.function, **options).lower(*arguments)
+    lowered = jitted.lower(*arguments)
     traced = time.perf_counter()
     compiled = lowered.compile()
     done = time.perf_counter()
@@ -222,7 +222,7 @@ def measure(case: Case, batch_size: int, repeats: int) -> dict[str, float | None
         called = time.perf_counter()
         result = jax.block_until_ready(compiled(*arguments))
         seconds.append(time.perf_counter() - called)
-        if keeps_state:
+        if case.jitted:
             arguments = (result[0], *arguments[1:])
     seconds = seconds[1:]  # the first call warms up
     median = statistics.median(seconds)

@@ -1,6 +1,10 @@
 """A training step compiled for eight TPU cores without a TPU: what they exchange, and what each holds.
 
-pip install 'jax[tpu]', then: python experiments/tpu_compile.py > experiments/results/tpu_compile.md
+    pip install 'jax[tpu]'
+    python experiments/tpu_compile.py
+    python experiments/tpu_compile.py --config=configs/imagenet64.py --config.train.batch_size=64
+
+The training is that of a config's diffusion model, or of a small UNet. Results: results/tpu_compile.md.
 
 libtpu compiles ahead of time for a topology that is only described. Nothing runs: no speed is measured.
 """
@@ -8,10 +12,10 @@ libtpu compiles ahead of time for a topology that is only described. Nothing run
 from __future__ import annotations
 
 import collections
-import math
 import os
-import re
+import sys
 import time
+from typing import NamedTuple
 
 # libtpu asks the cloud what machine this is, unless it is told.
 os.environ |= {
@@ -23,115 +27,111 @@ os.environ |= {
 
 import jax
 import jax.numpy as jnp
+from collectives import exchanged, num_bytes
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
+from diffusion_jax import main as program
 from diffusion_jax import models
+from diffusion_jax.config import read_experiment
 from diffusion_jax.diffusion.config import DiffusionConfig
-from diffusion_jax.diffusion.schedules import make_schedule
+from diffusion_jax.diffusion.schedules import schedule_of
+from diffusion_jax.errors import UserError
 from diffusion_jax.models import UNetConfig
-from diffusion_jax.sharding import batch_sharding, make_mesh, param_shardings
+from diffusion_jax.sharding import abstract_on, batch_sharding, make_mesh, param_shardings
 from diffusion_jax.training.config import TrainConfig
 from diffusion_jax.training.losses import diffusion_losses
 from diffusion_jax.training.step import init_state, jit_train_step
 
 TOPOLOGY = 'v5e:2x4'
-NETWORK = UNetConfig(
-    image_size=(16, 16),
-    image_channels=3,
-    out_channels=6,
-    model_channels=64,
-    channel_mult=(1, 2),
-    num_res_blocks=1,
-    attention_resolutions=(8,),
-    num_head_channels=64,
-    num_classes=10,
-    dtype='bfloat16',
+
+
+class Training(NamedTuple):
+    network: UNetConfig
+    diffusion: DiffusionConfig
+    config: TrainConfig
+
+
+SMALL = Training(
+    UNetConfig(
+        image_size=(16, 16),
+        image_channels=3,
+        out_channels=6,
+        model_channels=64,
+        channel_mult=(1, 2),
+        num_res_blocks=1,
+        attention_resolutions=(8,),
+        num_head_channels=64,
+        num_classes=10,
+        dtype='bfloat16',
+    ),
+    DiffusionConfig(schedule='cosine', num_timesteps=1000, loss='rescaled_mse'),
+    TrainConfig(num_steps=1, batch_size=64),
 )
-DIFFUSION = DiffusionConfig(schedule='cosine', num_timesteps=1000, loss='rescaled_mse')
-TRAIN = TrainConfig(num_steps=1, batch_size=64)
-KINDS = 'all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute'
-COLLECTIVE = re.compile(rf'= (\(.*?\)|\S+) ({KINDS})(?:-start)?\(.*?channel_id=(\d+)')
-BYTES = {'f32': 4, 's32': 4, 'u32': 4, 'bf16': 2, 'pred': 1}
 
 
-def compile_step(mesh: Mesh) -> jax.stages.Compiled:
+def training_of(argv: list[str]) -> Training:
+    """That of the config in the command line, or a small one."""
+    if len(argv) == 1:
+        return SMALL
+    experiment = read_experiment(program.parse_flags(argv).config)
+    return Training(experiment.unet, experiment.diffusion, experiment.train)
+
+
+def compile_step(training: Training, mesh: Mesh) -> jax.stages.Compiled:
     """The step of `jit_train_step` on a mesh of devices that need not exist."""
-    steps = DIFFUSION.num_timesteps
-
-    def on_mesh(leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+    network, diffusion, config = training
+    steps, size = diffusion.num_timesteps, config.batch_size
 
     def init(key: jax.Array):
-        return init_state(models.init(NETWORK, key), TRAIN, steps, key)
+        return init_state(models.init(network, key), config, steps, key)
 
     state = jax.eval_shape(init, jax.random.key(0))
     shardings = param_shardings(mesh, state)
-    image = jax.ShapeDtypeStruct((TRAIN.batch_size, *NETWORK.image_size, 3), jnp.uint8)
-    batch = {'image': image, 'label': jax.ShapeDtypeStruct((TRAIN.batch_size,), jnp.int32)}
-    batch = {name: on_mesh(leaf, batch_sharding(mesh)) for name, leaf in batch.items()}
-    losses = diffusion_losses(NETWORK, DIFFUSION, make_schedule(DIFFUSION.schedule, steps))
-    step = jit_train_step(losses, TRAIN, steps, mesh, shardings)
-    return step.lower(jax.tree.map(on_mesh, state, shardings), batch).compile()
-
-
-def exchanged(program: str) -> dict[tuple[str, str], tuple[int, int]]:
-    """(kind, shape) → how often, and bytes in all, of everything that devices exchange.
-
-    An operation that runs beside others is written into the program several times, under one channel. A sum
-    of which each device keeps a part is a reduce-scatter: for TPUs an all-reduce in a fusion of that name.
-    """
-    found, seen, inside = collections.Counter(), set(), ''
-    for line in program.splitlines():
-        if line.startswith(('%', 'ENTRY')):
-            inside = line.split()[0]
-        match = COLLECTIVE.search(line)
-        if not match:
-            continue
-        types, kind, channel = match.groups()
-        types = re.sub(r'\{[^}]*\}', '', types)  # without the layouts
-        if (types, kind, channel) in seen:
-            continue
-        seen.add((types, kind, channel))
-        kind = 'reduce-scatter' if 'all-reduce-scatter' in inside else kind
-        arrays = re.findall(r'(\w+)\[([\d,]*)\]', types)
-        found.update((kind, dtype, sizes) for dtype, sizes in arrays if dtype in BYTES)
-    return {
-        (kind, f'{dtype}[{sizes}]'): (
-            n,
-            n * BYTES[dtype] * math.prod(int(size) for size in sizes.split(',') if size),
-        )
-        for (kind, dtype, sizes), n in found.items()
+    batch = {
+        'image': jax.ShapeDtypeStruct((size, *network.image_size, network.image_channels), jnp.uint8),
+        'label': jax.ShapeDtypeStruct((size,), jnp.int32),
     }
+    losses = diffusion_losses(network, diffusion, schedule_of(diffusion))
+    step = jit_train_step(losses, config, steps, mesh, shardings)
+    return step.lower(abstract_on(shardings, state), abstract_on(batch_sharding(mesh), batch)).compile()
 
 
-def report(data: int, fsdp: int) -> None:
+def report(training: Training, data: int, fsdp: int) -> None:
+    print(f'\n## data={data}, fsdp={fsdp}\n', flush=True)
     mesh = make_mesh(data, fsdp, devices=topologies.get_topology_desc(TOPOLOGY, platform='tpu').devices)
     start = time.perf_counter()
-    compiled = compile_step(mesh)
+    try:
+        compiled = compile_step(training, mesh)
+    except jax.errors.JaxRuntimeError as error:
+        print(f'Not compiled: {str(error).splitlines()[0]}')
+        return
     seconds = time.perf_counter() - start
     memory = compiled.memory_analysis()
     held, temporary = memory.argument_size_in_bytes / 1e6, memory.temp_size_in_bytes / 1e6
-    print(f'\n## data={data}, fsdp={fsdp}\n')
     print(
         f'Each device: {held:.2f} MB of state and batch, {temporary:.2f} MB for the step; {seconds:.0f} s.\n'
     )
     print('| exchanged | arrays | MB | shapes |\n|---|---|---|---|')
-    kinds = collections.defaultdict(list)
-    for (kind, shape), (number, size) in exchanged(compiled.as_text()).items():
-        kinds[kind].append((size, number, shape))
-    for kind, rows in sorted(kinds.items()):
-        largest = ', '.join(f'{n}× {shape}' for _, n, shape in sorted(rows, reverse=True)[:6])
+    for kind, arrays in sorted(exchanged(compiled.as_text()).items()):
+        shapes = collections.Counter(arrays)
+        rows = sorted(((n * num_bytes(array), n, array) for array, n in shapes.items()), reverse=True)
+        largest = ', '.join(f'{n}× {dtype}[{",".join(map(str, shape))}]' for _, n, (dtype, shape) in rows[:6])
         total = sum(size for size, _, _ in rows) / 1e6
-        print(f'| {kind} | {sum(n for _, n, _ in rows)} | {total:.2f} | {largest}{", …" * (len(rows) > 6)} |')
+        print(f'| {kind} | {len(arrays)} | {total:.2f} | {largest}{", …" * (len(rows) > 6)} |')
 
 
 def main() -> None:
-    size = sum(leaf.size for leaf in jax.tree.leaves(models.param_shapes(NETWORK)))
+    try:
+        training = training_of(sys.argv)
+    except UserError as error:
+        sys.exit(f'error: {error}')
+    network, _, config = training
+    size = sum(leaf.size for leaf in jax.tree.leaves(models.param_shapes(network)))
     print(f'{TOPOLOGY}, jax {jax.__version__}; a UNet of {4 * size / 1e6:.2f} MB of parameters (float32,')
-    print(f'beside them one average and two moments), {NETWORK.dtype}, batch {TRAIN.batch_size}.')
+    print(f'beside them averages and two moments), {network.dtype}, batch {config.batch_size}.')
     for sizes in ((8, 1), (1, 8)):
-        report(*sizes)
+        report(training, *sizes)
 
 
 if __name__ == '__main__':

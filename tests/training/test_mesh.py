@@ -1,10 +1,8 @@
 """One training on one device and on eight, in three meshes: the same numbers, and what devices exchange."""
 
-import collections
 import dataclasses
 import functools
 import math
-import re
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +12,11 @@ import pytest
 
 from diffusion_jax.sharding import MIN_SHARDED_SIZE, make_mesh, param_shardings, put_batch
 from diffusion_jax.training.step import init_state, jit_train_step
+from experiments.collectives import exchanged
 from tests.tiny import CLASSIFIER, CONDITIONAL_UNET, TRAIN, UPSAMPLER
 from tests.training.test_step import NUM_TIMESTEPS, batch_of, losses_of, params_of
 
 MESHES = [(8, 1), (2, 4), (1, 8)]
-COLLECTIVE = re.compile(
-    r'= (?P<types>\(.*?\)|\S+) '
-    r'(?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast)'
-    r'(-start)?\('
-)
 
 
 def mesh_of(sizes):
@@ -61,15 +55,6 @@ def training(network, sizes, config=TRAIN):
     return compiled, *train(compiled, state, mesh, 20)
 
 
-def collectives(compiled):
-    """What devices exchange in a compiled program: the shapes of all arrays, by kind."""
-    found = collections.defaultdict(list)
-    for match in COLLECTIVE.finditer(compiled.as_text()):
-        for dtype, sizes in re.findall(r'([a-z]+\d+)\[([\d,]*)\]', match['types']):
-            found[match['kind']].append((dtype, tuple(int(size) for size in sizes.split(',') if size)))
-    return found
-
-
 def num_elements(arrays):
     return sum(math.prod(shape) for dtype, shape in arrays if dtype == 'f32' and shape)
 
@@ -100,9 +85,9 @@ def test_every_mesh_gives_the_numbers_of_one_device(sizes):
 
 def test_data_parallel_devices_exchange_gradients_alone():
     compiled, _, _, state = training(CONDITIONAL_UNET, (8, 1))
-    exchanged = collectives(compiled)
-    assert exchanged.keys() == {'all-reduce'}
-    assert num_elements(exchanged['all-reduce']) == sum(p.size for p in jax.tree.leaves(state.params))
+    arrays = exchanged(compiled.as_text())
+    assert arrays.keys() == {'all-reduce'}
+    assert num_elements(arrays['all-reduce']) == sum(p.size for p in jax.tree.leaves(state.params))
 
 
 @pytest.mark.parametrize('sizes', [(2, 4), pytest.param((1, 8), marks=pytest.mark.slow)])
@@ -111,19 +96,19 @@ def test_fully_sharded_devices_exchange_parameters_and_gradients_alone(sizes):
     compiled, _, _, state = training(CONDITIONAL_UNET, sizes)
     params = jax.tree.leaves(state.params)
     split = sorted(sorted(p.shape) for p in params if p.size >= MIN_SHARDED_SIZE)
-    exchanged = collectives(compiled)
-    assert exchanged.keys() == {'all-gather', 'all-reduce'}
-    assert sorted(sorted(shape) for _, shape in exchanged['all-gather']) == split
+    arrays = exchanged(compiled.as_text())
+    assert arrays.keys() == {'all-gather', 'all-reduce'}
+    assert sorted(sorted(shape) for _, shape in arrays['all-gather']) == split
     # Without a reduce-scatter on CPUs whole gradients are summed over 'fsdp', then their parts over 'data'.
     data, fsdp = sizes
     parts = sum(map(math.prod, split)) // fsdp if data > 1 else 0
-    assert num_elements(exchanged['all-reduce']) == sum(p.size for p in params) + parts
+    assert num_elements(arrays['all-reduce']) == sum(p.size for p in params) + parts
 
 
 @pytest.mark.parametrize('sizes', [(8, 1), (2, 4), pytest.param((1, 8), marks=pytest.mark.slow)])
 def test_no_device_keeps_what_another_has(sizes):
     """Between steps: a large array lies in parts, and averages and moments as their parameters do."""
-    _, _, _, state = training(CONDITIONAL_UNET, sizes)
+    compiled, _, _, state = training(CONDITIONAL_UNET, sizes)
     ways = sizes[1]
     expected = 0
     for leaf in jax.tree.leaves(state):
@@ -132,6 +117,8 @@ def test_no_device_keeps_what_another_has(sizes):
         expected += size // ways if leaf.size >= MIN_SHARDED_SIZE else size
     held = {bytes_on(device, state) for device in jax.devices()}
     assert held == {expected}
+    batch = sum(array.nbytes for array in batch_of(0).values()) // math.prod(sizes)
+    assert compiled.memory_analysis().argument_size_in_bytes == expected + batch
     moments = [optax.tree.get(state.opt_state, name) for name in ('mu', 'nu')]
     for tree in (*state.ema.values(), *moments):
         assert jax.tree.map(lambda a: a.sharding, tree) == jax.tree.map(lambda a: a.sharding, state.params)
