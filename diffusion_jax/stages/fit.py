@@ -112,9 +112,8 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
             loop.run(
                 state,
                 jit_train_step(training.losses, config, num_timesteps, run.mesh, shardings),
-                data,
+                map(functools.partial(put_batch, run.mesh), data),
                 config,
-                put=functools.partial(put_batch, run.mesh),
                 save=save,
                 sums=progress.get('metrics', {}),
                 hooks=[Hook(name, training.intervals[name], call) for name, call in calls],

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
-
-import numpy as np
 
 from diffusion_jax.interruption import Interrupted
 from diffusion_jax.report import MetricsWriter, Progress
@@ -19,14 +17,15 @@ from diffusion_jax.training.timing import Timer
 
 logger = logging.getLogger(__name__)
 
+SHOWN = ('loss', 'skipped_steps')  # beside the progress bar
+
 
 def run(
     state: TrainState,
     train_step: Callable[[TrainState, Any], tuple[TrainState, Metrics]],
-    batches: Any,
+    batches: Iterator[Any],
     config: TrainConfig,
     *,
-    put: Callable[[dict[str, np.ndarray]], Any],
     save: Callable[[TrainState, Sums, list[str]], None],
     sums: Sums,
     hooks: Sequence[Hook],
@@ -40,8 +39,7 @@ def run(
     """Trains from `state` to `config.num_steps`.
 
     Args:
-        batches: iterator of host batches.
-        put: host batch → device batch.
+        batches: on the devices.
         save: starts a checkpoint of the state, of the metrics since the last line of the log, and of the
             names of the hooks that are left to be called at this step.
         sums, due: such metrics and names of a run that goes on.
@@ -68,7 +66,7 @@ def run(
     ):
         for step in range(start + 1, config.num_steps + 1):
             with timer.waiting():
-                batch = put(next(batches))
+                batch = next(batches)
             profiler.before(step)
             state, metrics = train_step(state, batch)
             recent.add(metrics)
@@ -78,10 +76,9 @@ def run(
             if _is_due(step, config.log_every) or last:
                 values = recent.take() | {'skipped_steps': skipped_steps(state)}
                 writer.scalars(step, values | timer.take())
-                shown = ('loss', 'skipped_steps')
-                progress.update(step, **{key: values[key] for key in shown if values.get(key)})
+                progress.update(step, **{key: values[key] for key in SHOWN if values.get(key)})
                 on_line()
-            left, called = [], [hook for hook in hooks if hook.is_due(step, config.num_steps)]
+            called, left = [hook for hook in hooks if hook.is_due(step, config.num_steps)], []
             if called:
                 with timer.aside(metrics):
                     left = call_hooks(called, step, state, writer, stop)

@@ -40,7 +40,6 @@ def run(
         compiled_step(),
         (batch_of(step, NAN_LOSS if step in bad else GOOD) for step in range(1, config.num_steps + 1)),
         config,
-        put=lambda batch: batch,
         save=save,
         sums={},
         hooks=hooks,
