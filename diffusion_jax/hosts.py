@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from diffusion_jax.errors import UserError
+from diffusion_jax.errors import UserError, say
 
 PARTING_SECONDS = 30.0
 
@@ -46,6 +45,8 @@ class Hosts:
 
 def check_hosts(hosts: Hosts, detected: bool) -> None:
     """UserError unless the flags name a coordinator and one of its hosts, or none, or these are detected."""
+    if hosts.coordinator and detected:
+        raise UserError('--distributed detects what --coordinator names; give one of them')
     if not hosts.coordinator and not detected and (hosts.num_hosts, hosts.host) != (None, None):
         raise UserError('--num_hosts and --host need --coordinator=HOST:PORT')
     if not hosts.coordinator:
@@ -75,6 +76,7 @@ def connect(hosts: Hosts) -> None:
         f'error: not all hosts came within {hosts.initialization_timeout} s (this is {who}); start the same '
         'command on each, where it can reach the port of the coordinator'
     )
+    say(f'waiting for all hosts, up to {hosts.initialization_timeout} s (this is {who}) …')
     try:
         # JAX's own timeout ends the process without a message that a user could use: it comes later.
         with deadline(hosts.initialization_timeout, 1, late):
@@ -95,6 +97,8 @@ def connect(hosts: Hosts) -> None:
     # CPUs wait 30 s for each other when they first compute together, which compiling may outlast: do it now.
     together = agreed(lambda: False)
     together(), together()
+    if jax.process_index() > 0:
+        say(f'host {jax.process_index()} of {jax.process_count()}; host 0 shows progress and writes logs')
 
 
 def part(code: int) -> None:
@@ -106,11 +110,9 @@ def part(code: int) -> None:
 def lost(error: Exception) -> NoReturn:
     """Ends the process after an error in what all hosts compute: there is no parting from the dead."""
     who = f'host {jax.process_index()} of {jax.process_count()}'
-    print(
+    say(
         f'error: {who}: what the hosts compute together failed ({type(error).__name__}: {str(error)[:200]}); '
-        'if one of them died, give the same command on all of them to go on from the last checkpoint',
-        file=sys.stderr,
-        flush=True,
+        'if one of them died, give the same command on all of them to go on from the last checkpoint'
     )
     os._exit(1)
 
@@ -182,7 +184,8 @@ def deadline(seconds: float, code: int, last_line: str = '') -> Iterator[None]:
     """Ends the process if what is inside takes longer: no exception reaches into JAX."""
 
     def end() -> None:
-        print(last_line, end='\n' if last_line else '', file=sys.stderr, flush=True)
+        if last_line:
+            say(last_line)
         os._exit(code)
 
     timer = threading.Timer(seconds, end)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a question that long loops ask, so that they save before they leave."""
+"""Ctrl-C, SIGTERM, a closed terminal as a question that long loops ask, to save before they leave."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import concurrent.futures
 import contextlib
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from typing import TypeVar
+
+from diffusion_jax.errors import say
 
 Result = TypeVar('Result')
 
@@ -19,7 +20,7 @@ class Interrupted(Exception):
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """A function that says whether SIGINT or SIGTERM has come.
+    """A function that says whether SIGINT, SIGTERM or SIGHUP has come.
 
     A SIGINT after that ends the program at once: what is on disk is whole at any moment. Another SIGTERM does
     not: schedulers may repeat theirs while a checkpoint is written.
@@ -30,13 +31,12 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
         if received and number == signal.SIGINT:
             os._exit(130)  # an exception would wait for what JAX computes
         received.append(number)
-        print(
-            '\nstopping as soon as what is under way is saved; Ctrl-C now ends it at once …',
-            file=sys.stderr,
-            flush=True,
-        )
+        say('\nstopping as soon as what is under way is saved; Ctrl-C now ends it at once …')
 
-    previous = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    # nohup sets SIGHUP, which a terminal sends when it is closed, to be ignored.
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    numbers += [signal.SIGHUP] * (signal.getsignal(signal.SIGHUP) != signal.SIG_IGN)
+    previous = {number: signal.signal(number, remember) for number in numbers}
     try:
         yield lambda: bool(received)
     finally:

@@ -25,7 +25,7 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from diffusion_jax.config import STAGES, Experiment, check_stages, read_experiment
-from diffusion_jax.errors import CheckFailed, UserError
+from diffusion_jax.errors import CheckFailed, UserError, say
 from diffusion_jax.hosts import (
     Hosts,
     all_or_none,
@@ -74,25 +74,23 @@ def _exit_code(argv: Sequence[str]) -> int:
             connect(options.hosts)
         run_experiment(experiment, options.workdir, options.stages)
     except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
+        say(f'error: {error}')
         return 2
     except CheckFailed as error:
-        print(f'check failed: {error}', file=sys.stderr)
+        say(f'check failed: {error}')
         return 1
     except Interrupted as error:
-        print(f'{error}; give the same command to go on', file=sys.stderr)
+        say(f'{error}; give the same command to go on')
         return 130
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             where = error.filename or 'the disk'
-            print(
-                f'error: {where}: {error.strerror}; make room and give the same command again',
-                file=sys.stderr,
-            )
+            say(f'error: {where}: {error.strerror}; make room and give the same command again')
             return 2
         if jax.process_count() == 1:  # of several hosts, one that died shows in errors of all kinds
             raise
-        traceback.print_exc()
+        if not isinstance(error, jax.errors.JaxRuntimeError):
+            traceback.print_exc()
         lost(error)
     return 0
 

@@ -28,6 +28,7 @@ from tensorboardX.record_writer import masked_crc32c
 from diffusion_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
+logging.getLogger('tensorboardX.x2num').setLevel(logging.ERROR)  # metrics.jsonl has null, a picture has a gap
 
 METRICS_FILE = 'metrics.jsonl'
 BAR_WIDTH = 20
@@ -75,8 +76,9 @@ class Progress:
 
     def __exit__(self, *error: object) -> None:
         if self._live and not self._silent:
-            self._stream.write('\n')
-            self._stream.flush()
+            with self._while_it_is_read():
+                self._stream.write('\n')
+                self._stream.flush()
 
     def update(self, done: int, **values: float) -> None:
         """`done` of `total` are done; shown if it is time, or the end."""
@@ -96,8 +98,17 @@ class Progress:
             line = '\r' + line[: shutil.get_terminal_size().columns - 1] + '\033[K'
         else:
             line += '\n'
-        self._stream.write(line)
-        self._stream.flush()
+        with self._while_it_is_read():
+            self._stream.write(line)
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _while_it_is_read(self) -> Iterator[None]:
+        """A reader that goes away, such as a terminal that is closed, is no reason to stop."""
+        try:
+            yield
+        except OSError:
+            self._silent = True
 
     def _line(self, values: Mapping[str, float]) -> str:
         share = self._done / max(self.total, 1)

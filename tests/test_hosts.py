@@ -36,6 +36,7 @@ from tests.program import arguments, leaves, run
         (['--coordinator=here:1', '--num_hosts=2', '--host=2'], 'given are 2 and 2'),
         (['--coordinator=here:1', '--num_hosts=2', '--host=-1'], '--host=-1'),
         (['--coordinator=', '--num_hosts=2', '--host=0'], 'need --coordinator'),
+        (['--coordinator=here:1', '--distributed'], 'give one of them'),
     ],
 )
 def test_flags_that_name_no_host_are_refused(flags, message):

@@ -42,3 +42,22 @@ def test_ctrl_c_after_a_signal_ends_the_program_at_once():
         assert run.stderr.readline() == b'\n' and b'ends it at once' in run.stderr.readline()
         run.send_signal(signal.SIGINT)
         assert run.wait(timeout=60) == 130
+
+
+def test_a_closed_terminal_asks_to_stop_unless_nohup_says_otherwise():
+    closed = signal.SIGHUP
+    with stop_requests() as stop:
+        os.kill(os.getpid(), closed)
+        assert stop()
+    before = signal.signal(closed, signal.SIG_IGN)
+    try:
+        with stop_requests() as stop:
+            os.kill(os.getpid(), closed)
+            assert not stop()
+    finally:
+        signal.signal(closed, before)
+
+
+def test_a_line_for_which_there_is_no_reader_is_dropped():
+    program = 'import os; from diffusion_jax.errors import say; os.close(2); say("lost"); os._exit(3)'
+    assert subprocess.run([sys.executable, '-c', program]).returncode == 3

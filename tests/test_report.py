@@ -67,6 +67,18 @@ def test_resumed_run_shows_its_own_speed():
     assert lines[-1] == 'train  91%  910/1,000  10 images/s  0:09 left'
 
 
+def test_a_reader_that_goes_away_is_no_reason_to_stop():
+    class Broken(Terminal):
+        def write(self, text):
+            super().write(text)
+            raise BrokenPipeError(errno.EPIPE, 'Broken pipe')
+
+    stream = Broken()
+    with Progress('training', 4, stream=stream) as progress:
+        progress.update(4)
+    assert stream.getvalue().count('training') == 1  # nothing more was tried
+
+
 def read_lines(directory):
     return [json.loads(line) for line in (directory / METRICS_FILE).read_text().splitlines()]
 

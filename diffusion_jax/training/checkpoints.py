@@ -57,13 +57,19 @@ def latest_step(directory: Path) -> int | None:
 
     Raises:
         DamagedCheckpoint: parts of the newest are missing.
+        UserError: it cannot be read.
     """
     directory = Path(directory)
-    step = max(ocp.utils.checkpoint_steps(directory), default=None) if directory.is_dir() else None
-    if step is not None:
-        missing = [name for name in ('network', 'digests') if not (directory / str(step) / name).is_dir()]
-        if missing:
-            raise DamagedCheckpoint(directory / str(step), f'{" and ".join(missing)} missing')
+    try:
+        step = max(ocp.utils.checkpoint_steps(directory), default=None) if directory.is_dir() else None
+        parts = ('network', 'digests') if step is not None else ()
+        missing = [name for name in parts if not (directory / str(step) / name).is_dir()]
+    except OSError as error:
+        raise UserError(
+            f'{error.filename or directory}: cannot be read ({error.strerror}); mend that'
+        ) from error
+    if missing:
+        raise DamagedCheckpoint(directory / str(step), f'{" and ".join(missing)} missing')
     return step
 
 

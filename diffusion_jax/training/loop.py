@@ -53,7 +53,7 @@ def run(
             logged or a state saved, at no other step, since each look waits for the device.
     """
     start = int(state.step)
-    recent, timer = Recent(start, sums, config.max_skipped), Timer(config.batch_size)
+    recent, timer, overdue = Recent(start, sums, config.max_skipped), Timer(config.batch_size), False
 
     def leave_if(asked: object, step: int) -> None:
         if asked:
@@ -83,10 +83,14 @@ def run(
                 with timer.aside(metrics):
                     left = call_hooks(called, step, state, writer, stop)
             # After the hooks: a run that goes on from here has of this step only to do what is left.
-            if last or stopping or left or _is_due(step, config.checkpoint_every):
+            overdue = overdue or _is_due(step, config.checkpoint_every)
+            if last or stopping or left or overdue:
                 sums = recent.sums()
-                with timer.aside(metrics):
-                    save(state, sums, left)
+                # What makes steps fail may lie in the parameters: they replace nothing that was saved before.
+                if last or stopping or left or not recent.skipped_in_a_row:
+                    with timer.aside(metrics):
+                        save(state, sums, left)
+                    overdue = False
             leave_if(stopping or left, step)
     if start < config.num_steps:
         logger.info('%s: %s', name, timer.summary())

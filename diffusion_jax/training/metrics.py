@@ -39,12 +39,15 @@ class Recent:
         start: the last step of what a run goes on from; 0 where it begins.
         sums: of that run since its last line.
         max_skipped: so many skipped steps in a row are too many. A run that goes on counts them anew.
+
+    Attributes:
+        skipped_in_a_row: up to the step for which `sums` waited last.
     """
 
     def __init__(self, start: int, sums: Sums, max_skipped: int):
         self._step, self._sums, self._max_skipped = start, sums, max_skipped
         self._steps: list[Metrics] = []
-        self._skipped_in_a_row = 0
+        self.skipped_in_a_row = 0
 
     def add(self, metrics: Metrics) -> None:
         """The metrics of the next step."""
@@ -56,8 +59,8 @@ class Recent:
         for step in steps:
             self._step += 1
             skipped = not step['loss'][1]
-            self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
-            if self._skipped_in_a_row == self._max_skipped:
+            self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
+            if self.skipped_in_a_row == self._max_skipped:
                 raise TooManySkipped(
                     f'step {self._step} was the last of {self._max_skipped} in a row whose loss or gradient '
                     'is not finite'

@@ -87,6 +87,23 @@ def test_training_stops_after_too_many_in_a_row(tmp_path, log_every):
     run({2, 3, 5, 6}, tmp_path, config)
 
 
+def test_no_checkpoint_is_written_among_skipped_steps(tmp_path):
+    """Its parameters may be what makes them fail. It comes with the first good step, and at a stop anyway."""
+    saved = []
+
+    def save(state, sums, due):
+        saved.append(int(state.step))
+
+    config = dataclasses.replace(LOGGED, checkpoint_every=2)
+    run({3, 4}, tmp_path, config, save=save)
+    assert saved == [2, 5, 6]
+    saved.clear()
+    answers = iter([False, False, False, True])
+    with pytest.raises(Interrupted, match='stopped at step 4'):
+        run({3, 4}, tmp_path, config, save=save, stop=lambda: next(answers))
+    assert saved == [2, 4]
+
+
 def hook_of(events, name, every=2):
     """It asks whether to leave once, when its work is half done."""
 
