@@ -28,7 +28,7 @@ setup(
         'ml-collections>=1.0',
         'numpy>=2.0',
         'optax>=0.2.8',
-        'orbax-checkpoint>=0.12.8',
+        'orbax-checkpoint>=0.12.8,<0.13',  # training/barrier.py rests on names of 0.12
         'pillow>=10.4',
         'safetensors>=0.8',
         'scikit-learn>=1.5',

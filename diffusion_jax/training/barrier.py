@@ -13,7 +13,9 @@ import threading
 import jax
 import orbax.checkpoint as ocp
 
-WRITTEN, COMMITTED = 'async_write_complete', 'async_commit_complete'  # Orbax's names of where hosts meet
+# Orbax's names of where hosts meet, in 0.12: a host comes to the last one however its write went, and there
+# twice, at the start and at the end of noting that nothing is being written.
+WRITTEN, COMMITTED, ENDED = 'async_write_complete', 'async_commit_complete', 'set_value'
 
 _numbers = itertools.count()  # of writes; hosts begin the same ones in the same order
 
@@ -32,7 +34,7 @@ class Barrier:
     def __call__(self, *, key: str, timeout_ms: int) -> None:
         """
         Raises:
-            RuntimeError: another host could not write its part.
+            RuntimeError: another host could not write its part; or this Orbax has other names.
         """
         # On the main thread Orbax only notes that a write begins.
         if self._client is None or threading.current_thread() is threading.main_thread():
@@ -44,8 +46,13 @@ class Barrier:
                 raise RuntimeError(f'host {", ".join(failed)} could not write its part')
         elif COMMITTED in key:
             self._meet(timeout_ms)
-        else:
+        elif ENDED in key:
             self._end(timeout_ms)
+        else:
+            raise RuntimeError(
+                f'Orbax {ocp.__version__} lets hosts meet at {key!r}, which 0.12 does not have; install a '
+                'version that setup.py allows'
+            )
 
     def _meet(self, timeout_ms: int) -> None:
         place = self._to_come.pop(0)

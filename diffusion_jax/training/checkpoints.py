@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -39,6 +40,12 @@ from diffusion_jax.training.digest import digest
 NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 # How TensorStore's and JAX's errors begin where files could not be read, or not be held, whatever is in them.
 NOT_DAMAGE = ('UNKNOWN', 'PERMISSION_DENIED', 'UNAVAILABLE', 'ABORTED', 'RESOURCE_EXHAUSTED')
+
+WRONG_WITH_A_FILE = {
+    'NOT_FOUND': 'a file is missing',
+    'OUT_OF_RANGE': 'a file is cut short',
+    'DATA_LOSS': 'a file was changed',
+}
 
 
 class DamagedCheckpoint(UserError):
@@ -232,9 +239,13 @@ def checksum(record: Any) -> int:
 
 
 def reason_of(error: Exception) -> str:
-    """One short line: of TensorStore's long ones, which wrap what the system said, the two ends."""
-    text = str(error) or type(error).__name__
+    """One short line: of TensorStore's long ones, which may be the cause, what is wrong with which file; or,
+    where the system said something, that with their beginning."""
+    text = str(error.__cause__ or error) or type(error).__name__
     if 'No space left' in text:
         return 'no space left on the device'
+    status, files = text.partition(':')[0], re.findall(r'local file "([^"]+)"', text)
+    if status in WRONG_WITH_A_FILE and files:
+        return f'{WRONG_WITH_A_FILE[status]}: {"/".join(Path(files[-1]).parts[-3:])}'
     line = text.splitlines()[0].partition(' [')[0]
     return line if len(line) < 200 else f'{line[:80]} … {line[-120:]}'
