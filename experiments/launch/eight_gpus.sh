@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # ImageNet 64×64 with the paper's settings on the 8 NVIDIA GPUs of one machine, in one process.
 #
-# Edit:    IMAGENET (IMAGENET/train/<wnid>/*.JPEG and IMAGENET/val/<wnid>/*.JPEG), RUN.
+# Edit:    IMAGENET (a folder as README.md here says), RUN.
 # Install: python3 -m venv .venv && .venv/bin/pip install '.[cuda]', in the folder of the repository.
+# Trial:   bash experiments/launch/eight_gpus.sh --workdir=runs/trial --config.train.num_steps=200 \
+#          --config.train_classifier.num_steps=200 --config.sample.num_samples=256
+#          for few steps of each stage.
 # Start:   bash experiments/launch/eight_gpus.sh, there. After any interruption: the same again.
 # Tested:  the command's flags, by tests/experiments/test_launch.py. It was not run on GPUs.
 set -euo pipefail
@@ -16,4 +19,4 @@ export JAX_COMPILATION_CACHE_DIR="$HOME/.cache/jax"
 # With --config.mesh.fsdp=8 parameters, average and Adam's moments are split over the GPUs instead.
 exec .venv/bin/python -m diffusion_jax.main --config=configs/imagenet64.py --workdir="$RUN" \
   --config.data.path="$IMAGENET" --config.train.microbatches=8 --config.train_classifier.microbatches=4 \
-  --config.train.checkpoint_every=5000
+  --config.train.checkpoint_every=5000 "$@"

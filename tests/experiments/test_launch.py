@@ -1,8 +1,10 @@
 """The launch recipes: what can be checked without the machines that they are for."""
 
+import os
 import re
 import shlex
 import subprocess
+import time
 
 import pytest
 import yaml
@@ -31,9 +33,15 @@ def command(name):
         assert container['command'] == ['python', '-m', 'diffusion_jax.main']
         return [argument.replace('$(JOB_COMPLETION_INDEX)', '3') for argument in container['args']]
     variables = dict(re.findall(r'^([A-Z]+)=(\S+)$', text, re.MULTILINE))
-    (program,) = re.findall(r'-m diffusion_jax\.main((?: |\\\n|[^ \n"]|"\$[A-Z]+")*)', text)
+    (program,) = re.findall(r'-m diffusion_jax\.main((?: |\\\n|[^ \n"$]|\$[A-Z]+|"\$[A-Z]+")*)', text)
     filled = re.sub(r'\$([A-Z]+)', lambda match: variables[match[1]], program)
     return shlex.split(filled.replace('\\\n', ' '))
+
+
+def trial(name):
+    """The flags that a recipe's head adds for a trial."""
+    (lines,) = re.findall(r'^# Trial: (.*?)^# \w+: ', (LAUNCH / name).read_text(), re.MULTILINE | re.DOTALL)
+    return re.findall(r'--(?:workdir|config\.)[^\s,:]+', lines)
 
 
 def documents(name):
@@ -64,6 +72,66 @@ def test_the_program_understands_every_flag_and_setting(name, monkeypatch):
     assert num_devices % experiment.mesh.fsdp == 0
     assert (options.hosts is not None) == (name in ('tpu_pod.sh', 'slurm.sbatch', 'kubernetes.yaml'))
     assert num_hosts == (options.hosts and options.hosts.num_hosts)
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_a_trial_is_short_and_in_a_folder_of_its_own(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    options = main.parse_flags(['main', *command(name), *trial(name)])
+    experiment = main.read_experiment(options.config)  # its warm-up is shorter, too
+    assert options.workdir.name == 'trial'
+    assert experiment.train.num_steps == experiment.train_classifier.num_steps == 200
+    assert experiment.train.log_every < 200  # says how long a step takes
+    assert experiment.sample.num_samples == experiment.sample.batch_size
+
+
+@pytest.mark.parametrize('name', SCRIPTS)
+def test_scripts_add_the_flags_that_they_are_given(name):
+    assert re.search(r'diffusion_jax\.main(?:.|\\\n)* (?:"\$@"|\$\*)', (LAUNCH / name).read_text())
+
+
+@pytest.mark.parametrize('name', ['tpu_v5e_8.sh', 'tpu_pod.sh'])
+def test_a_tpu_goes_on_without_the_script_and_is_not_started_twice(name, tmp_path):
+    """With gcloud, and what the script calls on the VM, played by scripts; the VM's home is `tmp_path`."""
+    played = {
+        'bin/gcloud': 'for each; do case "$each" in --command=*) bash -c "${each#--command=}" ;; esac; done',
+        'bin/curl': 'exit 0',
+        'bin/pgrep': 'cat running 2> /dev/null',
+        '.local/bin/uv': 'exit 0',
+        'diffusion_jax/.venv/bin/python': 'echo "$*"; mkfifo ../wait; read -r -t 20 <> ../wait; echo ended',
+    }
+    for path, text in played.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(f'#!/usr/bin/env bash\n{text}\n')
+        (tmp_path / path).chmod(0o755)
+    environment = os.environ | {'HOME': str(tmp_path), 'PATH': f'{tmp_path}/bin:{os.environ["PATH"]}'}
+
+    def start():
+        return subprocess.run(
+            ['bash', LAUNCH / name, '--config.seed=7'],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=20,
+        )  # fmt: skip
+
+    def log(until):
+        for _ in range(200):
+            text = path.read_text() if path.exists() else ''
+            if until in text:
+                break
+            time.sleep(0.05)
+        return text
+
+    path = tmp_path / 'diffusion_jax' / 'train.log'
+    started = start()  # returns, with its output closed, while the program waits
+    assert started.returncode == 0, started.stderr
+    assert '-m diffusion_jax.main' in log('seed') and '--config.seed=7' in log('seed')
+
+    (tmp_path / 'running').write_text('123 .venv/bin/python -m diffusion_jax.main\n')
+    refused = start()
+    assert refused.returncode == 1 and 'still runs' in refused.stderr
+    assert 'ended' not in path.read_text()
+
+    (tmp_path / 'wait').write_text('\n')
+    assert log('ended').count('seed') == 1 and log('ended').endswith('ended\n')
 
 
 def test_the_pods_of_kubernetes_find_each_other():
