@@ -5,6 +5,8 @@ import sys
 import threading
 import time
 
+import pytest
+
 from diffusion_jax.interruption import attentive, stop_requests
 
 
@@ -44,18 +46,15 @@ def test_ctrl_c_after_a_signal_ends_the_program_at_once():
         assert run.wait(timeout=60) == 130
 
 
-def test_a_closed_terminal_asks_to_stop_unless_nohup_says_otherwise():
-    closed = signal.SIGHUP
-    with stop_requests() as stop:
-        os.kill(os.getpid(), closed)
-        assert stop()
-    before = signal.signal(closed, signal.SIG_IGN)
+@pytest.mark.parametrize(('handler', 'stops'), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
+def test_a_closed_terminal_asks_to_stop_unless_nohup_says_otherwise(handler, stops):
+    before = signal.signal(signal.SIGHUP, handler)
     try:
         with stop_requests() as stop:
-            os.kill(os.getpid(), closed)
-            assert not stop()
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop() is stops
     finally:
-        signal.signal(closed, before)
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_line_for_which_there_is_no_reader_is_dropped():
