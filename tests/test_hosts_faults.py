@@ -69,14 +69,19 @@ def test_the_death_of_a_host_ends_the_other(host, together, tmp_path):
     assert_same_end(tmp_path, together, step=20)
 
 
-# The program, which from step 6 to step 11 cannot write more than 2,000 bytes into a file, or make a folder.
+# The program, which from step 6 to step 11 cannot write more than 2,000 bytes into a file, the log's lines at
+# steps that are saved aside, or make a folder.
 UNABLE = """
 import errno, os, resource, sys
 from diffusion_jax import main
+from diffusion_jax.report import MetricsWriter
 from diffusion_jax.training.saving import Checkpoints
 fault, host = sys.argv.pop().split()
 mine = f'--host={host}' in sys.argv
-save, mkdir, steps = Checkpoints.save, os.mkdir, []
+save, flush, mkdir, steps = Checkpoints.save, MetricsWriter.flush, os.mkdir, []
+def flush_with_room(self):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
+    return flush(self)
 def save_in_want(self, state, *args):
     steps.append(int(state.step))
     short = mine and fault == 'write' and 6 <= steps[-1] <= 11
@@ -86,7 +91,7 @@ def make(path, *args):
     if mine and fault == 'make' and steps and 6 <= steps[-1] <= 11 and 'tmp' in str(path):
         raise OSError(errno.ENOSPC, 'No space left on device', str(path))
     mkdir(path, *args)
-Checkpoints.save, os.mkdir = save_in_want, make
+Checkpoints.save, MetricsWriter.flush, os.mkdir = save_in_want, flush_with_room, make
 sys.exit(main.main())
 """
 
