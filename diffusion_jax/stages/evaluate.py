@@ -30,7 +30,8 @@ from diffusion_jax.evaluation.protocol import description, protocol, remarks, sa
 from diffusion_jax.sharding import this_hosts
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import UNGUIDED, is_complete, sample_stamp, samples_directory
-from diffusion_jax.workdir import check_stamp, normalise, write_json
+from diffusion_jax.stages.stamps import check_stamp, stamp_difference
+from diffusion_jax.workdir import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ MAX_DIMENSIONS = 3 * 32 * 32  # of pixels: covariances of larger images take min
 
 def main(run: Run) -> None:
     """Raises CheckFailed, after writing the numbers, where they are below what the config requires."""
-    run = run._replace(mesh=this_hosts(run.mesh))
+    run = run.on(this_hosts(run.mesh))
     stamp = sample_stamp(run)
     samples = samples_directory(run.workdir, run.experiment.sample.name, stamp)
     check_stamp(samples, stamp)
@@ -63,7 +64,12 @@ def complete(run: Run) -> bool:
     if not path.exists():
         return False
     result = json.loads(path.read_text())
-    return result.get('stamp') == normalise(_stamp(run)) and _good_enough(run, result)
+    return 'stamp' in result and _same(result['stamp'], _stamp(run)) and _good_enough(run, result)
+
+
+def _same(stored: dict[str, Any], stamp: dict[str, Any]) -> bool:
+    of_samples = stamp_difference(stored['samples'], stamp['samples'])
+    return not of_samples and not stamp_difference(stored | {'samples': 0}, stamp | {'samples': 0})
 
 
 def _good_enough(run: Run, result: dict[str, Any]) -> bool:

@@ -28,7 +28,7 @@ def evaluate_samples(run: Run) -> Call:
     The reference is looked at now; its features stay in the workdir, where the stage `evaluate` finds them.
     """
     config, num_samples = run.experiment.sample, run.experiment.train.evaluate_samples
-    extractor = make_extractor(run._replace(mesh=this_hosts(run.mesh)))
+    extractor = make_extractor(run.on(this_hosts(run.mesh)))
     directory = run.workdir / 'features' / Path(run.experiment.evaluate.reference).stem
     reference = features_of(reference_side(run), extractor, directory, run.stop, is_reference=True)
     inputs = sample_inputs(run)

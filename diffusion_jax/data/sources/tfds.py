@@ -13,6 +13,7 @@ from diffusion_jax.errors import UserError
 class TfdsSource:
     records: Sequence[dict[str, Any]]
     class_names: tuple[str, ...]
+    identity: str
 
     def __len__(self) -> int:
         return len(self.records)
@@ -50,4 +51,4 @@ def tfds_source(name: str, data_dir: str, split: str, channels: int) -> TfdsSour
     except (KeyError, ValueError) as error:
         raise UserError(f'{name} has no split {split!r}; it has {", ".join(builder.info.splits)}') from error
     class_names = tuple(features['label'].names) if 'label' in features else ()
-    return TfdsSource(records, class_names)
+    return TfdsSource(records, class_names, f'{builder.info.full_name} {split}')
