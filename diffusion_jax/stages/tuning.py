@@ -15,7 +15,7 @@ from diffusion_jax import models
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.models import Params
 from diffusion_jax.sharding import param_shardings
-from diffusion_jax.stages.networks import Network, check_stored, describe_stored, load_stored
+from diffusion_jax.stored_networks import Network, check_stored, describe_stored, load_stored
 
 logger = logging.getLogger(__name__)
 
