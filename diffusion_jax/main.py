@@ -42,6 +42,7 @@ from diffusion_jax.sharding import make_mesh
 from diffusion_jax.stages import evaluate, likelihood, networks, sample, train, train_classifier
 from diffusion_jax.stages.inputs import check_inputs
 from diffusion_jax.stages.run import Run
+from diffusion_jax.stored_networks import stored_classes
 from diffusion_jax.workdir import lock
 
 logger = logging.getLogger('diffusion_jax')
@@ -103,7 +104,7 @@ def _stored_classes(options: Options) -> tuple[str, ...]:
     if not set(planned).isdisjoint(networks.STAGES.values()):
         return ()
     paths = (networks.find_network(options.workdir, name, pretrained) for name in networks.STAGES)
-    return next(filter(None, map(networks.stored_classes, paths)), ())
+    return next(filter(None, map(stored_classes, paths)), ())
 
 
 def set_up_logging() -> None:

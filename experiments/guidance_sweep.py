@@ -26,10 +26,11 @@ from diffusion_jax.evaluation.pixels import evaluate_pixels
 from diffusion_jax.report import Progress
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.stages.evaluate import read_all
-from diffusion_jax.stages.networks import CLASSIFIER, DIFFUSION, load_network
+from diffusion_jax.stages.networks import load_network
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import make_draw, make_generator
 from diffusion_jax.stages.sample_inputs import sample_inputs
+from diffusion_jax.stored_networks import CLASSIFIER, DIFFUSION
 
 SCALES = (0, 0.5, 1, 2, 3, 4, 6, 8, 10)
 METRICS = ('label_agreement', 'precision', 'recall', 'frechet_distance')

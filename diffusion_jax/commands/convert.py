@@ -15,13 +15,11 @@ from diffusion_jax.checks import one_of
 from diffusion_jax.config import read_experiment
 from diffusion_jax.errors import UserError
 from diffusion_jax.models import UNetConfig
-from diffusion_jax.stages.networks import CHECKPOINTS, CLASSIFIER, DIFFUSION, describe_stored
-from diffusion_jax.training.checkpoints import load_params
+from diffusion_jax.stored_networks import CLASSIFIER, DIFFUSION, default_average, describe_stored, load_stored
 from diffusion_jax.weights.files import Weights, save_weights
 from diffusion_jax.weights.reference import from_reference
 from diffusion_jax.weights.released import RELEASED, released_classes, resembling
 from diffusion_jax.weights.torch_files import read_state
-from diffusion_jax.workdir import read_stamp
 
 USAGE = """diffusion-jax convert [NAME] SOURCE --out FILE.safetensors
        diffusion-jax convert SOURCE --out FILE.safetensors --config=FILE [--network=classifier]
@@ -127,15 +125,10 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _from_training(folder: Path, ema_rate: float | None) -> tuple[Weights, str]:
     """The weights in a folder of training, and in words which they are."""
-    stamp = read_stamp(folder)
-    if stamp is None or 'train' not in stamp:
-        raise UserError(f'{folder}: no folder of training; give one such as runs/digits/diffusion')
-    if ema_rate is None:
-        ema_rate = max(stamp['train']['ema_rates'], default=0)
     stored = describe_stored(folder)
-    params, step = load_params(folder / CHECKPOINTS, stored.network, ema_rate)
-    average = f', average of rate {ema_rate}' if ema_rate else ''
-    return stored._replace(params=params), f'step {step}{average}'
+    rate = default_average(folder) if ema_rate is None else ema_rate
+    params, origin = load_stored(folder, stored.network, ema_rate=rate)
+    return stored._replace(params=params), origin.removeprefix(', ')
 
 
 def _from_torch(source: Path, args: argparse.Namespace) -> tuple[Weights, str]:

@@ -23,10 +23,11 @@ from diffusion_jax.hosts import agreed, all_or_none, on_any_host
 from diffusion_jax.models import ClassifierConfig, UNetConfig, describe_network
 from diffusion_jax.report import MetricsWriter, names_at
 from diffusion_jax.sharding import abstract_on, param_shardings, put_batch
-from diffusion_jax.stages.networks import CHECKPOINTS, STAGES, start_stamp
+from diffusion_jax.stages.networks import STAGES, start_stamp
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.stamps import check_stamp
 from diffusion_jax.stages.tuning import load_start
+from diffusion_jax.stored_networks import CHECKPOINTS
 from diffusion_jax.training import loop
 from diffusion_jax.training.checkpoints import read_end
 from diffusion_jax.training.config import OUTSIDE_THE_RESULT, TrainConfig

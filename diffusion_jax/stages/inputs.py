@@ -12,18 +12,12 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.generation.config import LikelihoodConfig
 from diffusion_jax.sharding import check_batch_size
 from diffusion_jax.stages.evaluate import check_evaluation
-from diffusion_jax.stages.networks import (
-    CLASSIFIER,
-    DIFFUSION,
-    STAGES,
-    check_network,
-    network_path,
-    stored_classes,
-)
+from diffusion_jax.stages.networks import STAGES, check_network, network_path
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample_inputs import load_base, load_labels
 from diffusion_jax.stages.sample_quality import check_quality
 from diffusion_jax.stages.tuning import check_start
+from diffusion_jax.stored_networks import CLASSIFIER, DIFFUSION, stored_classes
 
 
 def check_inputs(run: Run, stages: Collection[str]) -> None:

@@ -17,10 +17,11 @@ from diffusion_jax.data.transforms import make_transform, reduce_images
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.sharding import this_hosts
 from diffusion_jax.shards import SHARDS, Rows, fill, found, read
-from diffusion_jax.stages.networks import DIFFUSION, load_network, network_stamp
+from diffusion_jax.stages.networks import load_network, network_stamp
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import make_generator
 from diffusion_jax.stages.stamps import check_stamp, results_directory
+from diffusion_jax.stored_networks import DIFFUSION
 from diffusion_jax.workdir import write_json, write_stamp
 
 logger = logging.getLogger(__name__)

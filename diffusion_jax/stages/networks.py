@@ -1,8 +1,4 @@
-"""Where the networks of a run are, and their parameters.
-
-A network is stored in a folder of training, such as runs/digits/diffusion, or in a file of weights that
-`diffusion-jax convert` wrote.
-"""
+"""Where the networks of a run are stored, and which of their parameters sampling uses."""
 
 from __future__ import annotations
 
@@ -12,28 +8,26 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-import jax
-from jax.sharding import Mesh
-
 from diffusion_jax.config import Experiment, Pretrained
-from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.errors import UserError
-from diffusion_jax.models import ClassifierConfig, Params, UNetConfig, describe_network, differences
-from diffusion_jax.settings import read_section
-from diffusion_jax.sharding import param_shardings
+from diffusion_jax.models import Params
 from diffusion_jax.stages.run import Run
-from diffusion_jax.training.checkpoints import check_checkpoint, latest_step, load_params, read_network
-from diffusion_jax.weights.files import Weights, load_weights, read_header
-from diffusion_jax.workdir import STAMP_FILE, read_stamp
+from diffusion_jax.stored_networks import (
+    CHECKPOINTS,
+    CLASSIFIER,
+    DIFFUSION,
+    Network,
+    check_stored,
+    is_file,
+    load_stored,
+)
+from diffusion_jax.training.checkpoints import latest_step
+from diffusion_jax.weights.files import read_header
+from diffusion_jax.workdir import read_stamp
 
 logger = logging.getLogger(__name__)
 
-Network = UNetConfig | ClassifierConfig
-
-DIFFUSION, CLASSIFIER = 'diffusion', 'classifier'
-CHECKPOINTS = 'checkpoints'
 STAGES = {DIFFUSION: 'train', CLASSIFIER: 'train_classifier'}
-KINDS = {UNetConfig: 'a diffusion model', ClassifierConfig: 'a classifier'}
 
 
 def network_path(run: Run, name: str) -> Path:
@@ -56,7 +50,7 @@ def network_stamp(run: Run, name: str) -> dict[str, Any]:
     """Which parameters a result rests on: the digest of a file, or a folder of training, its settings and the
     step. A file may be moved."""
     path = network_path(run, name)
-    if _is_file(path):
+    if is_file(path):
         header = read_header(path)
         return {'weights': header.name, 'digest': header.digest}
     step = latest_step(path / CHECKPOINTS)
@@ -73,7 +67,7 @@ def start_stamp(pretrained: str) -> str:
     if not pretrained:
         return ''
     path = Path(pretrained)
-    return f'weights {read_header(path).digest}' if _is_file(path) else str(path)
+    return f'weights {read_header(path).digest}' if is_file(path) else str(path)
 
 
 def load_network(run: Run, name: str) -> Params:
@@ -88,59 +82,10 @@ def load_network(run: Run, name: str) -> Params:
 def check_network(run: Run, name: str) -> None:
     """UserError where sampling could not load what training does not make."""
     path = network_path(run, name)
-    if not _is_file(path) and latest_step(path / CHECKPOINTS) is None:
+    if not is_file(path) and latest_step(path / CHECKPOINTS) is None:
         raise _missing(path, name)
     network, ema_rate = _wanted(run.experiment, name)
     check_stored(path, network, run.experiment.diffusion, ema_rate)
-
-
-def describe_stored(path: Path) -> Weights:
-    """The network whose parameters are stored there and its process, without the parameters.
-
-    Raises:
-        UserError: nothing of that kind is stored there.
-    """
-    if _is_file(path):
-        return read_header(path)
-    network, stamp = read_network(path / CHECKPOINTS), read_stamp(path)
-    if stamp is None:
-        raise UserError(f'{path}: has no {STAMP_FILE}; give a whole folder of training')
-    process = read_section(DiffusionConfig, stamp['diffusion'], f'{path}/{STAMP_FILE}')
-    return Weights(network, {}, process, classes=stored_classes(path))
-
-
-def stored_classes(path: Path) -> tuple[str, ...]:
-    """The names of the classes of a stored network, in label order; () where they are not known."""
-    if _is_file(path):
-        return read_header(path).classes
-    return tuple((read_stamp(path) or {}).get('images', {}).get('classes', ()))
-
-
-def check_stored(path: Path, network: Network, process: DiffusionConfig, ema_rate: float = 0.0) -> None:
-    """UserError unless the parameters stored there are those of a network that knows the process.
-
-    ema_rate: the average in a folder of training, 0 for the parameters themselves; a file has one set only.
-    """
-    stored, wanted = describe_stored(path), Weights(network, {}, process)
-    if type(stored.network) is not type(network):
-        raise UserError(f'{path}: holds {KINDS[type(stored.network)]}, not {KINDS[type(network)]}')
-    wrong = differences(describe_network(stored.network), describe_network(network))
-    wrong += differences(stored.process, wanted.process)
-    if wrong:
-        classes_only = len(wrong) == 1 and wrong[0].startswith('num_classes')
-        hint = '; to fine-tune it for these classes, name the stage of its training' if classes_only else ''
-        raise UserError(f'{path}: of another network: {"; ".join(wrong)}{hint}')
-    if not _is_file(path):
-        check_checkpoint(path / CHECKPOINTS, network, ema_rate)
-
-
-def load_stored(path: Path, network: Network, mesh: Mesh, ema_rate: float = 0.0) -> tuple[Params, str]:
-    """The parameters that `check_stored` checks, and in words which of those stored there they are."""
-    if _is_file(path):
-        params = load_weights(path).params
-        return jax.device_put(params, param_shardings(mesh, params)), ''
-    params, step = load_params(path / CHECKPOINTS, network, ema_rate, mesh)
-    return params, f', step {step}'
 
 
 def _missing(path: Path, name: str) -> UserError:
@@ -149,10 +94,6 @@ def _missing(path: Path, name: str) -> UserError:
         f'{path / CHECKPOINTS}: no checkpoint of the {name}; set config.pretrained.{name} to a file of '
         f'weights or a folder such as runs/digits/{name}, or run the stage {STAGES[name]} first{unguided}'
     )
-
-
-def _is_file(path: Path) -> bool:
-    return path.suffix == '.safetensors' or path.is_file()
 
 
 def _wanted(experiment: Experiment, name: str) -> tuple[Network, float]:

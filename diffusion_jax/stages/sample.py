@@ -19,17 +19,11 @@ from diffusion_jax.generation.shards import Draw, draw_samples, join
 from diffusion_jax.hosts import on_any_host
 from diffusion_jax.sharding import this_hosts, whole
 from diffusion_jax.shards import SHARDS, gaps
-from diffusion_jax.stages.networks import (
-    CLASSIFIER,
-    DIFFUSION,
-    load_network,
-    network_path,
-    network_stamp,
-    stored_classes,
-)
+from diffusion_jax.stages.networks import load_network, network_path, network_stamp
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample_inputs import Inputs, content_digest, sample_inputs
 from diffusion_jax.stages.stamps import check_stamp, results_directory
+from diffusion_jax.stored_networks import CLASSIFIER, DIFFUSION, stored_classes
 from diffusion_jax.workdir import write_stamp
 
 logger = logging.getLogger(__name__)

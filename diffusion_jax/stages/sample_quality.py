@@ -14,10 +14,10 @@ from diffusion_jax.evaluation.feature_sets import of_features
 from diffusion_jax.interruption import attentive
 from diffusion_jax.sharding import this_hosts
 from diffusion_jax.stages.evaluate import check_evaluation, make_extractor, reference_side
-from diffusion_jax.stages.networks import DIFFUSION
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import make_draw, make_generator
 from diffusion_jax.stages.sample_inputs import sample_inputs
+from diffusion_jax.stored_networks import DIFFUSION
 from diffusion_jax.training.hooks import Call, Stop, leave_if
 from diffusion_jax.training.step import TrainState
 

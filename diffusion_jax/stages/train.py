@@ -16,11 +16,11 @@ from diffusion_jax.generation.grid import save_png
 from diffusion_jax.interruption import attentive
 from diffusion_jax.report import MetricsWriter, if_possible
 from diffusion_jax.stages.fit import Training, fit, is_complete
-from diffusion_jax.stages.networks import DIFFUSION
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import make_draw, make_generator, picture
 from diffusion_jax.stages.sample_inputs import Inputs, sample_inputs
 from diffusion_jax.stages.sample_quality import evaluate_samples
+from diffusion_jax.stored_networks import DIFFUSION
 from diffusion_jax.training.hooks import Call, Stop
 from diffusion_jax.training.losses import diffusion_losses
 from diffusion_jax.training.step import TrainState

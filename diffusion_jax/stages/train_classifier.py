@@ -10,8 +10,8 @@ from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.sharding import put_whole, whole
 from diffusion_jax.stages.fit import Training, fit, is_complete
-from diffusion_jax.stages.networks import CLASSIFIER
 from diffusion_jax.stages.run import Run
+from diffusion_jax.stored_networks import CLASSIFIER
 from diffusion_jax.training.hooks import Call, Stop, leave_if
 from diffusion_jax.training.losses import Losses, classifier_losses, draw_inputs
 from diffusion_jax.training.metrics import add_up, means

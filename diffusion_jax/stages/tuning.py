@@ -18,7 +18,7 @@ from diffusion_jax.data.classes import shown
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.models import Params
 from diffusion_jax.sharding import param_shardings
-from diffusion_jax.stages.networks import (
+from diffusion_jax.stored_networks import (
     Network,
     check_stored,
     describe_stored,
