@@ -66,9 +66,15 @@ class Progress:
         self._interval = REDRAW_SECONDS if self._live else interval
         self._clock = clock
         self._started = clock()
-        self._updates: collections.deque[tuple[float, int]] = collections.deque(maxlen=50)
+        self._updates: collections.deque[tuple[float, float]] = collections.deque(maxlen=50)
         self._shown = -math.inf
         self._done = start
+        self._step = ''
+
+    def begin(self, done: int) -> Progress:
+        """The same, where a resumed run begins is `done`."""
+        self._done = done
+        return self
 
     def __enter__(self) -> Progress:
         self._show({})
@@ -83,10 +89,18 @@ class Progress:
     def update(self, done: int, **values: float) -> None:
         """`done` of `total` are done; shown if it is time, or the end."""
         now = self._clock()
-        self._done = done
+        self._done, self._step = done, ''
         self._updates.append((now, done))
         if now - self._shown >= self._interval or done >= self.total:
             self._show(values)
+
+    def within(self, step: int, num_steps: int, size: int) -> None:
+        """Of the work that comes next, `size` of `total`, `step` of `num_steps` steps are done."""
+        now = self._clock()
+        self._step = f'step {step}/{num_steps}'
+        self._updates.append((now, min(self._done + size * step / num_steps, self.total)))
+        if now - self._shown >= self._interval:
+            self._show({})
 
     def _show(self, values: Mapping[str, float]) -> None:
         self._shown = self._clock()
@@ -111,10 +125,12 @@ class Progress:
             self._silent = True
 
     def _line(self, values: Mapping[str, float]) -> str:
-        share = self._done / max(self.total, 1)
+        reached = self._updates[-1][1] if self._updates else self._done
+        share = reached / max(self.total, 1)
         filled = round(BAR_WIDTH * share)
         bar = '█' * filled + '·' * (BAR_WIDTH - filled) + ' ' if self._live else ''
         parts = [f'{self.title} {bar}{share:4.0%}', f'{self._done:,}/{self.total:,}']
+        parts += [self._step] * bool(self._step)
         parts += [f'{name} {value:.4g}' for name, value in values.items()]
         if not self._updates and self._done < self.total:
             parts.append('compiling, first batch …')
@@ -122,7 +138,7 @@ class Progress:
         if speed:
             parts.append(f'{_number(speed * self.images_per_step)} images/s')
         if speed and self._done < self.total:
-            parts.append(f'{_duration((self.total - self._done) / speed)} left')
+            parts.append(f'{_duration((self.total - reached) / speed)} left')
         if self._done >= self.total:
             parts.append(f'took {_duration(self._clock() - self._started)}')
         return '  '.join(parts)
