@@ -10,8 +10,8 @@
     diffusion_jax.show(images).save('threes.png')    # a picture of all of them
 
 `python -m diffusion_jax.main --config=configs/digits.py` trains, samples and evaluates, and
-`diffusion-jax --help` lists the commands. The equations are in `diffusion`, the networks in `models`; `training`, `generation` and
-`evaluation` run them. Everything is imported at its first use.
+`diffusion-jax --help` lists the commands. The equations are in `diffusion`, the networks in `models`;
+`training`, `generation` and `evaluation` run them. Everything is imported at its first use.
 """
 
 import importlib
@@ -34,4 +34,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_ORIGIN, *_MODULES})
+    return sorted([*_ORIGIN, *_MODULES, '__doc__', '__version__'])

@@ -46,6 +46,7 @@ class Progress:
         total: what `update` is given at the end.
         start: where a resumed run begins; shown on entering, while there is nothing to update yet.
         images_per_step: images in one step of `total`; 1 where `total` counts images.
+        at_first: shown until the first update.
     """
 
     def __init__(
@@ -55,12 +56,14 @@ class Progress:
         *,
         start: int = 0,
         images_per_step: int = 1,
+        at_first: str = 'compiling, first batch …',
         interval: float = 10.0,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.title, self.total, self.images_per_step = title, total, images_per_step
         self._stream = stream or sys.stderr
+        self._at_first = at_first
         self._silent = jax.process_index() > 0
         self._live = self._stream.isatty()
         self._interval = REDRAW_SECONDS if self._live else interval
@@ -132,8 +135,8 @@ class Progress:
         parts = [f'{self.title} {bar}{share:4.0%}', f'{self._done:,}/{self.total:,}']
         parts += [self._step] * bool(self._step)
         parts += [f'{name} {value:.4g}' for name, value in values.items()]
-        if not self._updates and self._done < self.total:
-            parts.append('compiling, first batch …')
+        if not self._updates and self._done < self.total and self._at_first:
+            parts.append(self._at_first)
         speed = self._speed()
         if speed:
             parts.append(f'{_number(speed * self.images_per_step)} images/s')

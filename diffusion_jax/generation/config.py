@@ -10,6 +10,7 @@ from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.errors import UserError
 
 SAMPLERS = ('ddpm', 'ddim')
+RESERVED = ('unguided', 'shards', 'features', 'png')  # folders in a folder of samples
 
 
 @dataclass(frozen=True)
@@ -105,11 +106,7 @@ def check_sample(config: SampleConfig, num_classes: int) -> None:
     between('seed', config.seed, 0, below=2**32)
     for label in config.classes:
         between('classes', label, 0, below=num_classes)
-    if (
-        '/' in config.name
-        or config.name.startswith('.')
-        or config.name in ('unguided', 'shards', 'features', 'png')
-    ):
+    if '/' in config.name or config.name.startswith('.') or config.name in RESERVED:
         raise UserError(f'name is {config.name!r}; it must be a plain folder name')
 
 

@@ -229,8 +229,8 @@ class Generator:
         image = (num_images, *self.unet.image_size, self.unet.image_channels)
         x_t, number = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (image, (num_images,)))
         result = jax.eval_shape(log_prob, x_t, Level(number, number, number))
-        if getattr(result, 'shape', None) != (num_images,) or result.dtype != jnp.float32:
-            raise UserError(f'log_prob returns {result}; it must return float32 ({num_images},)')
+        if getattr(result, 'shape', None) != (num_images,) or not jnp.issubdtype(result.dtype, jnp.floating):
+            raise UserError(f'log_prob returns {result}; it must return floats ({num_images},)')
 
     def _labels(self, num_images: int, y: Labels | None) -> np.ndarray:
         known = [network.num_classes for network in (self.unet, self.classifier) if network is not None]

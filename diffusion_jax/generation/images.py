@@ -31,11 +31,9 @@ def write_pngs(images: ImageSet, directory: Path, stop: Callable[[], bool], *, l
     names = _names(images, images.labels if labelled else None)
     others = {path.name for path in directory.glob('*.png')}.difference(names)
     if others:
-        raise UserError(
-            f'{directory}: has {min(others)}, which is not of {images.name}; choose another folder'
-        )
+        raise UserError(f'{directory}: has {min(others)}, which {images.name} has not; choose another folder')
     done = 0
-    with Progress('PNG files', len(names)) as progress:
+    with Progress('PNG files', len(names), at_first='') as progress:
         for part in images.parts:
             for image in images.read(part).images:
                 if stop():
@@ -60,9 +58,7 @@ def _write(path: Path, image: np.ndarray, source: str) -> None:
     if not path.exists():
         save_png(path, image)
     elif not np.array_equal(_read(path), image[..., 0] if image.shape[-1] == 1 else image):
-        raise UserError(
-            f'{path}: is not the image of that name in {source}; remove it or choose another folder'
-        )
+        raise UserError(f'{path}: is not the image in {source}; remove it or choose another folder')
 
 
 def _read(path: Path) -> np.ndarray | None:

@@ -164,17 +164,10 @@ def _finish(run: Run, directory: Path, *, named: bool) -> None:
     save_png(directory / GRID_FILE, picture(samples.take, samples.labels, config.grid_columns, named=named))
     if config.png:
         write_pngs(samples, directory / PNG_FOLDER, run.stop, labelled=named)
-    pngs = (
-        f'{PNG_FOLDER}/' if config.png else f'`diffusion-jax images {directory} --out DIR` writes PNG files'
-    )
-    logger.info(
-        '%s: %d images; look at %s; arrays: %s/*.npz (arr_0: uint8 images, arr_1: labels); single images: %s',
-        directory,
-        len(samples.labels),
-        GRID_FILE,
-        SHARDS,
-        pngs,
-    )
+    pngs = directory / PNG_FOLDER if config.png else f'diffusion-jax images {directory} --out DIR'
+    logger.info('%s: %d images; look at %s', directory, len(samples.labels), GRID_FILE)
+    logger.info('  arrays: %s/*.npz (arr_0: uint8 images, arr_1: labels)', directory / SHARDS)
+    logger.info('  PNG files: %s', pngs)
 
 
 def is_complete(directory: Path, num_samples: int) -> bool:
