@@ -13,7 +13,7 @@ from diffusion_jax.models import ClassifierConfig, UNetConfig, param_shapes
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.weights.files import Weights, save_weights
 from diffusion_jax.weights.released import Sampling
-from tests.generation.test_generate import compilations, params  # noqa: F401
+from tests.generation.test_generate import params
 from tests.tiny import CLASSIFIER, CONDITIONAL_UNET, DIFFUSION, TRUNK, UNET
 
 STEPS = {'sampler': 'ddim', 'respacing': 'ddim5'}
@@ -135,7 +135,7 @@ def test_progress_within_a_batch(model, capfd):
 
 @pytest.mark.parametrize(
     ('log_prob', 'message'),
-    [(3, 'log_prob is 3'), (lambda x_t, level: x_t, 'log_prob returns .*it must return')],
+    [(3, 'log_prob is 3'), (lambda x_t, level: x_t, 'it must return floats')],
 )
 def test_what_is_no_log_probability(model, log_prob, message):
     with pytest.raises(UserError, match=message):
