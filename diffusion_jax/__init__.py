@@ -1,7 +1,37 @@
 """Diffusion models with classifier guidance (Dhariwal & Nichol, 2021, arXiv 2105.05233) in JAX.
 
-The paper's equations are in `diffusion`, its networks in `models`; `training`, `generation` and `evaluation`
-run them, `python -m diffusion_jax.main --config=…` runs everything that an experiment's config lists.
+    import diffusion_jax
+
+    model = diffusion_jax.load('runs/digits')        # a run, a folder of training, or a file of weights
+    images = model.sample(8, 3)                      # uint8 [8, H, W, C]: eight images of class 3
+    more = model.sample(8, 3, scale=10.0)            # guided more; nothing is compiled again
+    steps = model.trajectory(8, 3)                   # x_t and the estimate of x_0 at every step
+    codes = model.unguided().invert(images, 3)       # the noise that leads to these images
+    diffusion_jax.show(images).save('threes.png')    # a picture of all of them
+
+`python -m diffusion_jax.main --config=configs/digits.py` trains, samples and evaluates, and
+`diffusion-jax --help` lists the commands. The equations are in `diffusion`, the networks in `models`;
+`training`, `generation` and `evaluation` run them. Everything is imported at its first use.
 """
 
+import importlib
+from typing import Any
+
 __version__ = '0.1.0'
+
+_MODULES = ('data', 'diffusion', 'evaluation', 'generation', 'models', 'training', 'weights')
+_ORIGIN = dict.fromkeys(('Generator', 'Trajectory', 'load', 'show'), 'generation') | {'UserError': 'errors'}
+
+__all__ = list(_ORIGIN)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f'{__name__}.{name}')
+    if name in _ORIGIN:
+        return getattr(importlib.import_module(f'{__name__}.{_ORIGIN[name]}'), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__() -> list[str]:
+    return sorted([*_ORIGIN, *_MODULES, '__doc__', '__version__'])

@@ -24,6 +24,7 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
+from diffusion_jax.compilation_cache import use_compilation_cache
 from diffusion_jax.config import STAGES, Experiment, Pretrained, check_stages, read_experiment
 from diffusion_jax.errors import CheckFailed, UserError, say
 from diffusion_jax.hosts import (
@@ -56,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program with command line arguments, the program's name first; returns its exit code."""
     argv = list(sys.argv if argv is None else argv)
     set_up_logging()
+    use_compilation_cache()
     if {'-h', '--help'} & set(argv):
         print(
             __doc__ + '\nFlags: --config=FILE --workdir=FOLDER --stage=NAME,… --config.SECTION.SETTING=VALUE'

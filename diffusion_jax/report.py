@@ -46,6 +46,7 @@ class Progress:
         total: what `update` is given at the end.
         start: where a resumed run begins; shown on entering, while there is nothing to update yet.
         images_per_step: images in one step of `total`; 1 where `total` counts images.
+        at_first: shown until the first update.
     """
 
     def __init__(
@@ -55,20 +56,28 @@ class Progress:
         *,
         start: int = 0,
         images_per_step: int = 1,
+        at_first: str = 'compiling, first batch …',
         interval: float = 10.0,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.title, self.total, self.images_per_step = title, total, images_per_step
         self._stream = stream or sys.stderr
+        self._at_first = at_first
         self._silent = jax.process_index() > 0
         self._live = self._stream.isatty()
         self._interval = REDRAW_SECONDS if self._live else interval
         self._clock = clock
         self._started = clock()
-        self._updates: collections.deque[tuple[float, int]] = collections.deque(maxlen=50)
+        self._updates: collections.deque[tuple[float, float]] = collections.deque(maxlen=50)
         self._shown = -math.inf
         self._done = start
+        self._step = ''
+
+    def begin(self, done: int) -> Progress:
+        """The same, where a resumed run begins is `done`."""
+        self._done = done
+        return self
 
     def __enter__(self) -> Progress:
         self._show({})
@@ -83,10 +92,18 @@ class Progress:
     def update(self, done: int, **values: float) -> None:
         """`done` of `total` are done; shown if it is time, or the end."""
         now = self._clock()
-        self._done = done
+        self._done, self._step = done, ''
         self._updates.append((now, done))
         if now - self._shown >= self._interval or done >= self.total:
             self._show(values)
+
+    def within(self, step: int, num_steps: int, size: int) -> None:
+        """Of the work that comes next, `size` of `total`, `step` of `num_steps` steps are done."""
+        now = self._clock()
+        self._step = f'step {step}/{num_steps}'
+        self._updates.append((now, min(self._done + size * step / num_steps, self.total)))
+        if now - self._shown >= self._interval:
+            self._show({})
 
     def _show(self, values: Mapping[str, float]) -> None:
         self._shown = self._clock()
@@ -111,18 +128,20 @@ class Progress:
             self._silent = True
 
     def _line(self, values: Mapping[str, float]) -> str:
-        share = self._done / max(self.total, 1)
+        reached = self._updates[-1][1] if self._updates else self._done
+        share = reached / max(self.total, 1)
         filled = round(BAR_WIDTH * share)
         bar = '█' * filled + '·' * (BAR_WIDTH - filled) + ' ' if self._live else ''
         parts = [f'{self.title} {bar}{share:4.0%}', f'{self._done:,}/{self.total:,}']
+        parts += [self._step] * bool(self._step)
         parts += [f'{name} {value:.4g}' for name, value in values.items()]
-        if not self._updates and self._done < self.total:
-            parts.append('compiling, first batch …')
+        if not self._updates and self._done < self.total and self._at_first:
+            parts.append(self._at_first)
         speed = self._speed()
         if speed:
             parts.append(f'{_number(speed * self.images_per_step)} images/s')
         if speed and self._done < self.total:
-            parts.append(f'{_duration((self.total - self._done) / speed)} left')
+            parts.append(f'{_duration((self.total - reached) / speed)} left')
         if self._done >= self.total:
             parts.append(f'took {_duration(self._clock() - self._started)}')
         return '  '.join(parts)

@@ -42,6 +42,7 @@ def fill(
     *,
     host: int = 0,
     num_hosts: int = 1,
+    progress: Progress | None = None,
 ) -> None:
     """Writes the missing shards of the rows 0 … num_rows − 1; of several hosts each writes every n-th, and
     returns when all are there.
@@ -51,6 +52,7 @@ def fill(
     Args:
         title: of the progress bar.
         compute: (start, stop) → arrays of these rows, at most batch_size of them.
+        progress: used instead of one with the title, by a `compute` that reports its steps to it.
 
     Raises:
         Interrupted: because `stop` of any host said so; what was done is kept and used by the next call.
@@ -58,7 +60,7 @@ def fill(
     # Whose a shard is rests on its place alone: hosts may look at different times.
     missing = gaps(directory, num_rows, batch_size)
     own = [shard for shard in missing if shard.start // batch_size % num_hosts == host]
-    write(own, title, num_rows, compute, stop, done=num_rows - sum(map(_length, missing)))
+    write(own, title, num_rows, compute, stop, done=num_rows - sum(map(_length, missing)), progress=progress)
 
 
 def write(
@@ -69,6 +71,7 @@ def write(
     stop: Callable[[], bool],
     *,
     done: int,
+    progress: Progress | None = None,
 ) -> None:
     """Writes these shards; `done` of the rows are there already. See `fill`.
 
@@ -78,7 +81,7 @@ def write(
     rounds = largest_of_hosts(len(missing))
     if not rounds:
         return
-    with Progress(title, num_rows, start=done) as progress:
+    with (progress or Progress(title, num_rows)).begin(done) as progress:
         for number in range(rounds):
             if on_any_host(stop()):
                 where = f'{missing[0].path.parent}: ' if missing else ''

@@ -37,7 +37,7 @@ def describe_stored(path: Path) -> Weights:
         return read_header(path)
     stamp = _training_stamp(path)
     if latest_step(path / CHECKPOINTS) is None:
-        raise UserError(f'{path}: has no checkpoint yet; run its training until it saves one')
+        raise UserError(f'{path / CHECKPOINTS}: no checkpoint yet; run the training until it saves one')
     process = read_section(DiffusionConfig, stamp['diffusion'], f'{path}/{STAMP_FILE}: diffusion')
     return Weights(read_network(path / CHECKPOINTS), {}, process, classes=stored_classes(path))
 

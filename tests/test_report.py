@@ -67,6 +67,19 @@ def test_resumed_run_shows_its_own_speed():
     assert lines[-1] == 'train  91%  910/1,000  10 images/s  0:09 left'
 
 
+def test_steps_within_a_batch_are_shown_with_the_time_left():
+    stream, clock = io.StringIO(), Clock()
+    with Progress('samples', 512, interval=0, stream=stream, clock=clock).begin(0) as progress:
+        for step in range(0, 250, 50):
+            clock.now += 10
+            progress.within(step, 250, 256)
+        progress.update(256)
+    lines = stream.getvalue().splitlines()
+    assert 'compiling' in lines[0] and not any('compiling' in line for line in lines[1:])
+    assert lines[2].split('  ') == ['samples 10%', '0/512', 'step 50/250', '5.1 images/s', '1:30 left']
+    assert 'step' not in lines[-1] and '50%' in lines[-1]
+
+
 def test_a_reader_that_goes_away_is_no_reason_to_stop():
     class Broken(Terminal):
         def write(self, text):

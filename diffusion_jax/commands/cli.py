@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from diffusion_jax import main as run
-from diffusion_jax.commands import convert, convert_inception, evaluate, export, make_reference
+from diffusion_jax.commands import convert, convert_inception, evaluate, export, images, make_reference
+from diffusion_jax.compilation_cache import use_compilation_cache
 from diffusion_jax.errors import UserError
 from diffusion_jax.interruption import Interrupted
 
@@ -18,6 +19,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
         "Inception's released weights into one file for evaluation",
         convert_inception.main,
     ),
+    'images': ('samples as PNG files', images.main),
     'evaluate': ('FID, sFID, Inception score, precision, recall and KID of samples', evaluate.main),
     'make-reference': ('what samples are compared with, of any images', make_reference.main),
 }
@@ -33,6 +35,7 @@ def main() -> int:
         print(f'error: {name}: no such command\n{_usage()}', file=sys.stderr)
         return 2
     run.set_up_logging()
+    use_compilation_cache()
     try:
         return COMMANDS[name][1]([f'diffusion-jax {name}', *rest])
     except UserError as error:

@@ -21,12 +21,16 @@ from jax import Array
 
 from diffusion_jax.diffusion.process import (
     Denoiser,
+    Level,
     Prediction,
     Transition,
     align,
     eps_from_x_0,
     x_0_from_eps,
 )
+
+# (x_t [B, H, W, C], its level) → [B], up to a constant.
+LogProb = Callable[[Array, Level], Array]
 
 
 def clip(denoise: Denoiser) -> Denoiser:
@@ -52,9 +56,20 @@ def classifier_guidance(
       scale: s, [] or [B].
     """
 
+    return log_prob_guidance(denoise, lambda x_t, level: log_prob(x_t, level.t), scale)
+
+
+def log_prob_guidance(denoise: Denoiser, log_prob: LogProb, scale: Array | float) -> Denoiser:
+    """Adds scale·∇ log_prob(x_t, level) to the prediction's gradient, log_prob being any of noisy images.
+
+    Args:
+      log_prob: see `LogProb`; the level's arrays are [B].
+      scale: [] or [B].
+    """
+
     def guided(x_t: Array, transition: Transition) -> Prediction:
         prediction = denoise(x_t, transition)
-        gradient = jax.grad(lambda x: jnp.sum(log_prob(x, transition.level.t)))(x_t)
+        gradient = jax.grad(lambda x: jnp.sum(log_prob(x, transition.level)))(x_t)
         gradient = align(scale, x_t) * gradient
         if prediction.gradient is not None:
             gradient += prediction.gradient

@@ -10,6 +10,7 @@ from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.errors import UserError
 
 SAMPLERS = ('ddpm', 'ddim')
+RESERVED = ('unguided', 'shards', 'features', 'png')  # folders in a folder of samples
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class SampleConfig:
         base_samples: of an upsampler, the samples that it enlarges: a folder such as
             runs/imagenet64/samples, or an npz; image i enlarges sample i modulo their number, of its class.
         npz: also writes samples.npz, all images and labels in one file of the authors' format.
+        png: also writes every image as a file, png/<index>_<label>.png.
         unguided: beside guided images draw the same ones without guidance, to samples/unguided.
         grid_columns: how many images of each class samples/grid.png shows.
     """
@@ -51,6 +53,7 @@ class SampleConfig:
     classifier_ema_rate: float = 0.0
     base_samples: str = ''
     npz: bool = False
+    png: bool = False
     unguided: bool = False
     grid_columns: int = 10
 
@@ -103,7 +106,7 @@ def check_sample(config: SampleConfig, num_classes: int) -> None:
     between('seed', config.seed, 0, below=2**32)
     for label in config.classes:
         between('classes', label, 0, below=num_classes)
-    if '/' in config.name or config.name.startswith('.') or config.name in ('unguided', 'shards', 'features'):
+    if '/' in config.name or config.name.startswith('.') or config.name in RESERVED:
         raise UserError(f'name is {config.name!r}; it must be a plain folder name')
 
 

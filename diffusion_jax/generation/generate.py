@@ -1,4 +1,4 @@
-"""From sample indices to images: one pure function, the whole sampler in one compiled program.
+"""From sample indices to images: pure functions, the whole sampler in one compiled program.
 
 Image i rests on (seed, i) alone: its start x_T and the noise of every step come from the key
 `fold_in(key(seed), i)`, whatever batch and device it is drawn in.
@@ -14,11 +14,11 @@ import jax.numpy as jnp
 
 from diffusion_jax.data.transforms import to_float, to_uint8
 from diffusion_jax.diffusion.config import DiffusionConfig
-from diffusion_jax.diffusion.guidance import classifier_guidance, clip
-from diffusion_jax.diffusion.process import Denoiser
+from diffusion_jax.diffusion.guidance import LogProb, classifier_guidance, clip, log_prob_guidance
+from diffusion_jax.diffusion.process import Denoiser, Transition
 from diffusion_jax.diffusion.samplers.ddim import ddim_reverse_loop, ddim_step
 from diffusion_jax.diffusion.samplers.ddpm import ddpm_step
-from diffusion_jax.diffusion.samplers.loop import initial_noise, sample_loop
+from diffusion_jax.diffusion.samplers.loop import initial_noise, sample_loop, sample_steps
 from diffusion_jax.diffusion.schedules import schedule_of, transitions
 from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.denoiser import make_denoiser, make_log_prob
@@ -52,32 +52,102 @@ def sample_keys(seed: jax.Array, index: jax.Array) -> jax.Array:
     return jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed, impl='threefry2x32'), i))(index)
 
 
-def make_generate(
-    unet: UNetConfig,
-    classifier: ClassifierConfig | None,
-    diffusion: DiffusionConfig,
-    sampler: str,
-    respacing: str,
-    clip_x_0: bool,
-) -> Callable[[dict[str, Any], Request], jax.Array]:
-    """(params, request) → uint8 images [B, H, W, C], to be jitted by the caller.
+class Trajectory(NamedTuple):
+    """Every step of a batch of images. T is the number of steps; the noisiest is the first.
+
+    Attributes:
+        t: int or float [T], the timesteps, as the networks see them.
+        x_t: float32 [T, B, H, W, C], what each step starts from; x_t[0] is the initial noise.
+        x_0: float32 [T, B, H, W, C], the model's estimate of the image at each step, clipped where sampling
+            clips it, before guidance moves it.
+        images: uint8 [B, H, W, C], the result.
+    """
+
+    t: jax.Array
+    x_t: jax.Array
+    x_0: jax.Array
+    images: jax.Array
+
+
+class Recipe(NamedTuple):
+    """What a sampling program is compiled for.
+
+    Attributes:
+        classifier: guides where it is given.
+        sampler, respacing, clip: see SampleConfig.
+        log_prob: guides in addition to the classifier, at the same scale.
+    """
+
+    unet: UNetConfig
+    classifier: ClassifierConfig | None
+    diffusion: DiffusionConfig
+    sampler: str
+    respacing: str
+    clip: bool
+    log_prob: LogProb | None = None
+
+    @property
+    def table(self) -> Transition:
+        return transitions(schedule_of(self.diffusion, self.respacing))
+
+
+def make_generate(*recipe: Any) -> Callable[[dict[str, Any], Request], jax.Array]:
+    """(params, request) → uint8 images [B, H, W, C]: the whole sampler, to be jitted by the caller.
 
     `params` holds 'diffusion', and 'classifier' where a classifier is given; without one nothing is guided.
-    What is fixed here: the sampler and its steps, clipping (see SampleConfig) and the shapes.
+
+    Args:
+        recipe: the fields of a Recipe. They are fixed, like the shapes.
     """
-    table = transitions(schedule_of(diffusion, respacing))
+    recipe = Recipe(*recipe)
 
     def generate(params: dict[str, Any], request: Request) -> jax.Array:
-        denoise = _denoiser(unet, params, diffusion, request.y, request.low_res, clip_x_0)
-        if classifier is not None:
-            log_prob = make_log_prob(classifier, params['classifier'], request.y)
-            denoise = classifier_guidance(denoise, log_prob, request.scale)
-        step = _make_step(sampler, denoise, diffusion.variance, request.eta)
+        step = _make_step(recipe, params, request)
         keys = sample_keys(request.seed, request.index)
-        x_T = request.x_T
-        if x_T is None:
-            x_T = initial_noise(keys, (*unet.image_size, unet.image_channels))
-        return to_uint8(sample_loop(step, table, keys, x_T))
+        return to_uint8(sample_loop(step, recipe.table, keys, _start(recipe, request, keys)))
+
+    return generate
+
+
+def make_start(recipe: Recipe) -> Callable[[Request], jax.Array]:
+    """request → the x_T that its images start from, for `make_advance`."""
+    return lambda request: _start(recipe, request, sample_keys(request.seed, request.index))
+
+
+def make_advance(
+    recipe: Recipe,
+) -> Callable[[dict[str, Any], Request, jax.Array, jax.Array, jax.Array], jax.Array]:
+    """(params, request, x, done, until) → x: the part of the sampler after `done` steps, up to `until`.
+
+    One program computes all parts, since `done` and `until` are traced. A host that calls it several times
+    for a batch can report progress and be interrupted, and the program can be kept in the compilation cache,
+    which programs that call back to the host cannot.
+    """
+
+    def advance(
+        params: dict[str, Any], request: Request, x_t: jax.Array, done: jax.Array, until: jax.Array
+    ) -> jax.Array:
+        step = _make_step(recipe, params, request)
+        return sample_steps(step, recipe.table, sample_keys(request.seed, request.index), x_t, done, until)
+
+    return advance
+
+
+def make_trajectory(recipe: Recipe) -> Callable[[dict[str, Any], Request], Trajectory]:
+    """(params, request) → images and all steps that lead to them."""
+
+    def generate(params: dict[str, Any], request: Request) -> Trajectory:
+        denoise = _make_denoiser(recipe, params, request)
+
+        def step(x_t: jax.Array, transition: Transition, noise: jax.Array) -> tuple[jax.Array, Any]:
+            prediction = denoise(x_t, transition)
+            following = _sampler(recipe, lambda *_: prediction, request.eta)(x_t, transition, noise)
+            return following, (transition.level.t[0], x_t, prediction.x_0)
+
+        keys = sample_keys(request.seed, request.index)
+        x_T = _start(recipe, request, keys)
+        x_0, records = sample_loop(step, recipe.table, keys, x_T, has_aux=True)
+        return Trajectory(*records, images=to_uint8(x_0))
 
     return generate
 
@@ -98,6 +168,12 @@ def make_invert(
     return invert
 
 
+def _start(recipe: Recipe, request: Request, keys: jax.Array) -> jax.Array:
+    if request.x_T is not None:
+        return request.x_T
+    return initial_noise(keys, (*recipe.unet.image_size, recipe.unet.image_channels))
+
+
 def _denoiser(
     unet: UNetConfig,
     params: dict[str, Any],
@@ -112,9 +188,26 @@ def _denoiser(
     return clip(denoise) if clip_x_0 else denoise
 
 
-def _make_step(sampler: str, denoise: Denoiser, variance: str, eta: jax.Array) -> Callable:
+def _make_denoiser(recipe: Recipe, params: dict[str, Any], request: Request) -> Denoiser:
+    """The diffusion model with all guidance."""
+    unet, diffusion = recipe.unet, recipe.diffusion
+    denoise = _denoiser(unet, params, diffusion, request.y, request.low_res, recipe.clip)
+    if recipe.classifier is not None:
+        log_prob = make_log_prob(recipe.classifier, params['classifier'], request.y)
+        denoise = classifier_guidance(denoise, log_prob, request.scale)
+    if recipe.log_prob is not None:
+        denoise = log_prob_guidance(denoise, recipe.log_prob, request.scale)
+    return denoise
+
+
+def _make_step(recipe: Recipe, params: dict[str, Any], request: Request) -> Callable:
     """(x_t, transition, noise) → x_{t−1}."""
-    if sampler == 'ddpm':
+    return _sampler(recipe, _make_denoiser(recipe, params, request), request.eta)
+
+
+def _sampler(recipe: Recipe, denoise: Denoiser, eta: jax.Array) -> Callable:
+    variance = recipe.diffusion.variance
+    if recipe.sampler == 'ddpm':
         return lambda x_t, transition, noise: ddpm_step(denoise, x_t, transition, noise, variance)
     return lambda x_t, transition, noise: ddim_step(denoise, x_t, transition, noise, eta)
 

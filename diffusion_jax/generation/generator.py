@@ -4,16 +4,16 @@
     show(model.sample(8, 207, sampler='ddim'))
     show(model.sample(8, 207, sampler='ddim', scale=6.0))    # compiles nothing
 
-Compiled programs are kept by what they are compiled for: the networks, the sampler, its steps and the number
-of images. Seeds, classes, scales and eta are arguments of such a program.
+Compiled programs are kept by what they are compiled for: the networks, the sampler, its steps, an own
+log-probability and the number of images. Seeds, classes, scales and eta are arguments of such a program.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -21,16 +21,29 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.checks import between, one_of
+from diffusion_jax.data.transforms import to_uint8
 from diffusion_jax.diffusion.config import DiffusionConfig
+from diffusion_jax.diffusion.guidance import LogProb
+from diffusion_jax.diffusion.process import Level
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation.config import SAMPLERS, check_respacing
-from diffusion_jax.generation.generate import Request, make_generate, make_invert
+from diffusion_jax.generation.generate import (
+    Recipe,
+    Request,
+    Trajectory,
+    make_advance,
+    make_invert,
+    make_start,
+    make_trajectory,
+)
 from diffusion_jax.generation.likelihood import Judged, make_bound
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig
-from diffusion_jax.models.config import DTYPES
-from diffusion_jax.sharding import fetch, make_mesh, put_whole, replicated
-from diffusion_jax.weights.files import Weights, load_weights
-from diffusion_jax.weights.released import RELEASED, Sampling
+from diffusion_jax.report import Progress
+from diffusion_jax.sharding import batch_sharding, fetch, put_whole
+from diffusion_jax.weights.released import Sampling
+
+OUTPUTS = ('uint8', 'float32', 'trajectory')
+MAX_PARTS = 50  # of a batch: that often progress is reported and an interruption noticed
 
 Labels = int | Sequence[int] | np.ndarray
 
@@ -41,7 +54,8 @@ class Generator:
 
     Attributes:
         params: 'diffusion', and 'classifier' where there is one; on every device of the mesh.
-        sampling: the paper's steps and scales for this model; used where a call names none.
+        sampling: the sampler, steps and scales of a call that names none: those of the paper for a released
+            model, those of the run for a model of a run.
     """
 
     unet: UNetConfig
@@ -62,52 +76,100 @@ class Generator:
         *,
         first: int = 0,
         seed: int = 0,
-        sampler: str = 'ddpm',
+        sampler: str | None = None,
         respacing: str | None = None,
         scale: float | Sequence[float] | np.ndarray | None = None,
-        eta: float = 0.0,
-        clip: bool = True,
+        eta: float | None = None,
+        clip: bool | None = None,
+        log_prob: LogProb | None = None,
         low_res: np.ndarray | None = None,
         x_T: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Draws uint8 images [num_images, H, W, C], all in one batch.
+        output: str = 'uint8',
+        progress: bool | Callable[[int, int], None] = False,
+    ) -> np.ndarray | Trajectory:
+        """Samples images [num_images, H, W, C], all in one batch. Defaults are those of `sampling`.
 
         Args:
             y: one class for all images or one for each; needed by a model that is conditional or guided.
             first: the images are those with the indices first, first + 1, … of the seed.
             sampler: 'ddpm' or 'ddim'.
-            respacing: the steps, such as '250' or 'ddim25'; by default the paper's for the model and sampler.
-            scale: of guidance, one for all images or one for each; by default likewise.
+            respacing: the steps, such as '250' or 'ddim25'.
+            scale: of guidance, one for all images or one for each. Without a classifier `log_prob` has
+                scale 1 by default.
             eta: of DDIM; 0 is deterministic.
             clip: clamps x_0 to [−1, 1] in every step, before guidance.
+            log_prob: (x_t, level) → [B], differentiable by JAX, guides the images in addition to the
+                classifier and at the same scale; `unguided()` has no classifier. x_t is float32
+                [B, H, W, C]; the level has t, signal and noise, [B] each: x_t = signal·x_0 + noise·eps. It
+                is compiled with the sampler: pass the same function again and nothing is compiled again.
             low_res: uint8 [num_images, h, w, C], needed by an upsampler; of the size that it was trained to
                 enlarge, which its weights do not say.
             x_T: float32 [num_images, H, W, C], the noise to start from instead of the seed's.
+            output: 'uint8' images; 'float32' images, about from −1 to 1; or the 'trajectory'.
+            progress: True shows a progress line on stderr; a function is called with the number of steps
+                done and that of all steps.
 
         Raises:
             UserError: an argument is missing, has another shape or type, or has nothing to act on.
         """
+        one_of('output', output, OUTPUTS)
         between('num_images', num_images, 1)
         between('seed', seed, 0, below=2**32)
+        default = self.sampling
+        sampler = default.sampler if sampler is None else sampler
         one_of('sampler', sampler, SAMPLERS)
-        paper = self.sampling
-        default = (paper.ddim_respacing, paper.ddim_scale) if sampler == 'ddim' else paper[:2]
-        respacing = default[0] if respacing is None else respacing
+        steps, strength = default[:2]
+        if sampler == 'ddim':
+            steps, strength = default.ddim_respacing, default.ddim_scale
+        respacing = steps if respacing is None else respacing
         check_respacing(self.diffusion, respacing)
-        if self.classifier is None and np.any(scale):
-            raise UserError(f'scale is {scale}; there is no classifier that could guide, leave it out')
+        clip, eta = (default.clip if clip is None else clip), (default.eta if eta is None else eta)
+        self._check_log_prob(log_prob, num_images)
+        if self.classifier is None:
+            strength = 0.0 if log_prob is None else 1.0
+            if log_prob is None and np.any(scale):
+                raise UserError(
+                    f'scale is {scale}; there is no classifier that could guide, leave it out or give one to '
+                    'load, or a log_prob'
+                )
         rows = {
             'index': np.arange(first, first + num_images, dtype=np.int32),
             'y': self._labels(num_images, y),
-            'scale': one_for_each('scale', default[1] if scale is None else scale, num_images, np.float32),
+            'scale': one_for_each('scale', strength if scale is None else scale, num_images, np.float32),
             'low_res': self._low_res(num_images, low_res),
             'x_T': None if x_T is None else self._images('x_T', x_T, num_images, np.float32),
         }
         request = Request(seed=jnp.uint32(seed), eta=jnp.float32(eta), **self._put(rows))
-        generate = _compiled(
-            make_generate, self.unet, self.classifier, self.diffusion, sampler, respacing, clip
-        )
-        return fetch(generate(self.params, request))[:num_images]
+        recipe = Recipe(self.unet, self.classifier, self.diffusion, sampler, respacing, clip, log_prob)
+        if output == 'trajectory':
+            return _first(num_images, _compiled(make_trajectory, recipe)(self.params, request))
+        with _reporting(progress, num_images) as report:
+            x_0 = self._run(recipe, request, report)
+        return fetch(x_0 if output == 'float32' else _to_uint8(x_0))[:num_images]
+
+    def trajectory(self, num_images: int, y: Labels | None = None, **arguments: Any) -> Trajectory:
+        """The images that `sample` draws with these arguments, and x_t and the estimate of x_0 at every step.
+
+        All steps are kept in memory: 8 bytes for each number in an image and each step.
+        """
+        return self.sample(num_images, y, output='trajectory', **arguments)
+
+    def _run(self, recipe: Recipe, request: Request, report: Callable[[int, int], None] | None) -> jax.Array:
+        """x_0, computed in parts."""
+        sharding = batch_sharding(self.mesh)
+        advance = _compiled(make_advance, recipe, out_shardings=sharding)
+        x_t = _compiled(make_start, recipe, out_shardings=sharding)(request)
+        request = request._replace(x_T=None)
+        num_steps = len(recipe.table.level.t)
+        stride = -(-num_steps // MAX_PARTS)
+        for done in range(0, num_steps, stride):
+            until = min(done + stride, num_steps)
+            following = advance(self.params, request, x_t, np.int32(done), np.int32(until))
+            jax.block_until_ready(x_t)  # of the part before: the device has its next work already
+            if report:
+                report(done, num_steps)
+            x_t = following
+        return x_t
 
     def invert(
         self, images: np.ndarray, y: Labels | None = None, *, respacing: str = 'ddim250', clip: bool = True
@@ -159,6 +221,17 @@ class Generator:
         terms = bound(self.params['diffusion'], Judged(seed=jnp.uint32(seed), **self._put(rows)))
         return {name: fetch(term)[: len(images)] for name, term in terms.items()}
 
+    def _check_log_prob(self, log_prob: LogProb | None, num_images: int) -> None:
+        if log_prob is None:
+            return
+        if not callable(log_prob) or not isinstance(log_prob, Hashable):
+            raise UserError(f'log_prob is {log_prob!r}; give a function of (x_t, level) that is hashable')
+        image = (num_images, *self.unet.image_size, self.unet.image_channels)
+        x_t, number = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (image, (num_images,)))
+        result = jax.eval_shape(log_prob, x_t, Level(number, number, number))
+        if getattr(result, 'shape', None) != (num_images,) or not jnp.issubdtype(result.dtype, jnp.floating):
+            raise UserError(f'log_prob returns {result}; it must return floats ({num_images},)')
+
     def _labels(self, num_images: int, y: Labels | None) -> np.ndarray:
         known = [network.num_classes for network in (self.unet, self.classifier) if network is not None]
         num_classes = next(filter(None, known), None)
@@ -209,56 +282,30 @@ def check_array(name: str, value: Any, shape: tuple[int, ...], dtype: type) -> n
 
 
 @functools.lru_cache
-def _compiled(make: Callable[..., Callable], *args: Any) -> Callable:
+def _compiled(make: Callable[..., Callable], *args: Any, **jit: Any) -> Callable:
     """Grids during training, the stage sample and notebooks share what they compile."""
-    return jax.jit(make(*args))
+    return jax.jit(make(*args), **jit)
 
 
-def load(
-    diffusion: str | Path,
-    classifier: str | Path | None = None,
-    *,
-    dtype: str = 'float32',
-    mesh: jax.sharding.Mesh | None = None,
-) -> Generator:
-    """A generator from files of weights, such as `diffusion-jax convert` writes.
+_to_uint8 = jax.jit(to_uint8)
 
-    Args:
-        dtype: of the computation; 'bfloat16' is meant for TPUs and GPUs.
-        mesh: by default over all devices.
 
-    Raises:
-        UserError: a file cannot be read, is of the other kind of network, or the two do not fit together.
-    """
-    one_of('dtype', dtype, DTYPES)
-    mesh = make_mesh() if mesh is None else mesh
-    model = load_weights(diffusion)
-    if not isinstance(model.network, UNetConfig):
-        raise UserError(f'{diffusion}: holds a classifier; give it as the second argument')
-    networks = {'diffusion': model}
-    if classifier is not None:
-        guide = load_weights(classifier)
-        check_guide(guide, model, classifier)
-        networks['classifier'] = guide
-    released = RELEASED.get(model.name)
-    configs = {name: dataclasses.replace(weights.network, dtype=dtype) for name, weights in networks.items()}
-    return Generator(
-        unet=configs['diffusion'],
-        diffusion=model.diffusion,
-        params={name: jax.device_put(w.params, replicated(mesh)) for name, w in networks.items()},
-        mesh=mesh,
-        classifier=configs.get('classifier'),
-        **({'sampling': released.sampling} if released else {}),
+def _first(num_images: int, found: Trajectory) -> Trajectory:
+    """On the host, without the images that only fill the devices."""
+    found = jax.tree.map(fetch, found)
+    return Trajectory(
+        found.t, found.x_t[:, :num_images], found.x_0[:, :num_images], found.images[:num_images]
     )
 
 
-def check_guide(guide: Weights, model: Weights, path: str | Path) -> None:
-    """UserError unless a classifier can guide a model."""
-    if not isinstance(guide.network, ClassifierConfig):
-        raise UserError(f'{path}: holds no classifier; give it as the first argument')
-    shared = ('image_size', 'image_channels', 'num_classes')
-    theirs = {name: getattr(guide.network, name) for name in shared} | guide.diffusion.levels
-    ours = {name: getattr(model.network, name) for name in shared} | model.diffusion.levels
-    for name, value in ours.items():
-        if value is not None and theirs[name] != value:
-            raise UserError(f'{path}: {name} is {theirs[name]}; that of the diffusion model is {value}')
+@contextlib.contextmanager
+def _reporting(
+    progress: bool | Callable[[int, int], None], num_images: int
+) -> Iterator[Callable[[int, int], None] | None]:
+    """What `Generator._run` calls."""
+    if progress is not True:
+        yield progress or None
+        return
+    with Progress('sampling', num_images) as line:
+        yield lambda done, total: line.within(done, total, num_images)
+        line.update(num_images)

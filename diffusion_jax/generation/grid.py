@@ -52,7 +52,7 @@ def show(images: np.ndarray, columns: int = 8, row_labels: Sequence[str] | None 
 
 
 def save_png(path: str | Path, image: np.ndarray) -> None:
-    """uint8 [H, W, C], grey or RGB; the file is written whole or not at all."""
+    """uint8 [H, W, C]: grey, grey with alpha, RGB or RGBA; the file is written whole or not at all."""
     file = io.BytesIO()
     _picture(image).save(file, 'PNG')
     workdir.write_bytes(path, file.getvalue())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from diffusion_jax.report import Progress
 from diffusion_jax.shards import SHARDS, Shard, fill, found, read
 from diffusion_jax.workdir import atomic_file
 
@@ -24,6 +25,7 @@ def draw_samples(
     *,
     host: int = 0,
     num_hosts: int = 1,
+    progress: Progress | None = None,
 ) -> None:
     """Fills shards/ with arr_0, uint8 images [N, H, W, C], and arr_1, their labels, int64 [N].
 
@@ -33,6 +35,7 @@ def draw_samples(
         title: of the progress bar.
         draw: sample indices [batch_size] → (images, labels).
         host: which part of the work is this host's; see `shards.fill`.
+        progress: see `shards.fill`.
 
     Raises:
         Interrupted: because `stop` said so; what was drawn is kept and used by the next call.
@@ -43,7 +46,8 @@ def draw_samples(
         return {'arr_0': images[: stop - start], 'arr_1': labels[: stop - start].astype(np.int64)}
 
     shards = directory / SHARDS
-    fill(shards, title, num_samples, batch_size, compute, stop, host=host, num_hosts=num_hosts)
+    hosts = {'host': host, 'num_hosts': num_hosts}
+    fill(shards, title, num_samples, batch_size, compute, stop, progress=progress, **hosts)
 
 
 def join(directory: Path, path: Path) -> None:

@@ -15,8 +15,10 @@ from diffusion_jax.data.stored.samples import open_samples
 from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.generator import Generator
 from diffusion_jax.generation.grid import image_grid, save_png
+from diffusion_jax.generation.images import count_pngs, write_pngs
 from diffusion_jax.generation.shards import Draw, draw_samples, join
 from diffusion_jax.hosts import on_any_host
+from diffusion_jax.report import Progress
 from diffusion_jax.sharding import this_hosts, whole
 from diffusion_jax.shards import SHARDS, gaps
 from diffusion_jax.stages.networks import load_network, network_path, network_stamp
@@ -28,10 +30,10 @@ from diffusion_jax.workdir import write_stamp
 
 logger = logging.getLogger(__name__)
 
-SAMPLES_FILE, GRID_FILE = 'samples.npz', 'grid.png'
+SAMPLES_FILE, GRID_FILE, PNG_FOLDER = 'samples.npz', 'grid.png', 'png'
 UNGUIDED = 'unguided'
 MAX_ROWS = 20  # of a picture
-_OUTSIDE_THE_RESULT = ('name', 'batch_size', 'base_samples', 'npz', 'unguided', 'grid_columns')
+_OUTSIDE_THE_RESULT = ('name', 'batch_size', 'base_samples', 'npz', 'png', 'unguided', 'grid_columns')
 
 
 def main(run: Run) -> None:
@@ -61,6 +63,7 @@ def complete(run: Run) -> bool:
         is_complete(folder, config.num_samples)
         and (folder / GRID_FILE).exists()
         and (not config.npz or (folder / SAMPLES_FILE).exists())
+        and (not config.png or count_pngs(folder / PNG_FOLDER) == config.num_samples)
         for folder in folders
     )
 
@@ -117,8 +120,11 @@ def make_generator(run: Run, params: dict[str, Any]) -> Generator:
     )
 
 
-def make_draw(run: Run, generator: Generator, inputs: Inputs) -> Draw:
-    """Sample indices [B], one after the other → (images uint8 [B, H, W, C], labels [B])."""
+def make_draw(run: Run, generator: Generator, inputs: Inputs, progress: Progress | None = None) -> Draw:
+    """Sample indices [B], one after the other → (images uint8 [B, H, W, C], labels [B]).
+
+    progress: shows the steps within the batch.
+    """
     config = run.experiment.sample
 
     def draw(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -134,6 +140,7 @@ def make_draw(run: Run, generator: Generator, inputs: Inputs) -> Draw:
             eta=config.eta,
             clip=config.clip,
             low_res=low_res,
+            progress=progress is not None and (lambda step, steps: progress.within(step, steps, len(index))),
         )
         return images, y
 
@@ -148,8 +155,11 @@ def _draw(run: Run, directory: Path, generator: Generator) -> None:
         title = f'samples, scale {config.scale:g}' if guided else 'samples, unguided'
         batch_size = min(config.batch_size, -(-config.num_samples // run.mesh.size) * run.mesh.size)
         hosts = {'host': jax.process_index(), 'num_hosts': jax.process_count()}
-        draw = make_draw(run, generator, sample_inputs(run))
-        draw_samples(directory, title, draw, config.num_samples, batch_size, run.stop, **hosts)
+        progress = Progress(title, config.num_samples)
+        draw = make_draw(run, generator, sample_inputs(run), progress)
+        draw_samples(
+            directory, title, draw, config.num_samples, batch_size, run.stop, progress=progress, **hosts
+        )
     if jax.process_index() == 0:
         _finish(run, directory, named=guided or run.experiment.unet.num_classes is not None)
 
@@ -161,7 +171,12 @@ def _finish(run: Run, directory: Path, *, named: bool) -> None:
         join(directory, directory / SAMPLES_FILE)
     names = sample_classes(run) if named else None
     save_png(directory / GRID_FILE, picture(samples.take, samples.labels, config.grid_columns, names))
-    logger.info('%s: %d images; look at grid.png', directory, len(samples.labels))
+    if config.png:
+        write_pngs(samples, directory / PNG_FOLDER, run.stop, labelled=named)
+    pngs = directory / PNG_FOLDER if config.png else f'diffusion-jax images {directory} --out DIR'
+    logger.info('%s: %d images; look at %s', directory, len(samples.labels), GRID_FILE)
+    logger.info('  arrays: %s/*.npz (arr_0: uint8 images, arr_1: labels)', directory / SHARDS)
+    logger.info('  PNG files: %s', pngs)
 
 
 def is_complete(directory: Path, num_samples: int) -> bool:

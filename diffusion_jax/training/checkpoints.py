@@ -11,8 +11,10 @@ results say which step they rest on, and that is not to change unasked.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
+import logging
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -167,6 +169,18 @@ def _reader(directory: Path) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(Path(directory).absolute(), options=options)
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Orbax's warnings that a read-only manager writes nothing."""
+    logger = logging.getLogger('absl')
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def read(
     directory: Path,
     step: int,
@@ -187,7 +201,7 @@ def read(
     texts = {name: ocp.args.JsonRestore() for name in (*records, 'digests')}
     folder, wrong = Path(directory).absolute() / str(step), None
     try:
-        with _reader(directory) as reader:
+        with _quiet(), _reader(directory) as reader:
             restored = reader.restore(step, args=ocp.args.Composite(**arrays, **texts))
     except Exception as error:  # Orbax raises all kinds, bare Exception among them
         wrong = _what_is_wrong(folder, error)

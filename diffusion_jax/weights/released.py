@@ -18,18 +18,24 @@ from diffusion_jax.weights.reference import reference_shapes
 
 
 class Sampling(NamedTuple):
-    """The authors' default sampler is DDPM with learned variances.
+    """How a model is sampled by default. The authors' default sampler is DDPM with learned variances.
 
     Attributes:
         respacing: of the DDPM steps; '' are all of them.
         scale: of the classifier guidance (paper, table 14); 0 is unguided.
         ddim_respacing, ddim_scale: the same for DDIM.
+        sampler: 'ddpm' or 'ddim'.
+        eta: of DDIM.
+        clip: x_0 is clamped to [−1, 1] in every step.
     """
 
     respacing: str = '250'
     scale: float = 0.0
     ddim_respacing: str = 'ddim25'
     ddim_scale: float = 0.0
+    sampler: str = 'ddpm'
+    eta: float = 0.0
+    clip: bool = True
 
 
 class Released(NamedTuple):

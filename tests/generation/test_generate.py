@@ -43,20 +43,6 @@ def generate():
     return jax.jit(make_generate(UNET, CLASSIFIER, DIFFUSION, *SAMPLER))
 
 
-@pytest.fixture
-def compilations():
-    """The names of the functions that were compiled during the test."""
-    names = []
-
-    def listener(event, duration, **details):
-        if event == '/jax/core/compile/backend_compile_duration':
-            names.append(details.get('fun_name', ''))
-
-    jax.monitoring.register_event_duration_secs_listener(listener)
-    yield names
-    jax.monitoring.unregister_event_duration_listener(listener)
-
-
 def test_scale_labels_eta_and_seed_compile_nothing(generate, compilations):
     first = generate(params(), request(range(4)))
     assert first.shape == (4, 8, 8, 1) and first.dtype == np.uint8

@@ -1,9 +1,11 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffusion_jax.data.transforms import to_uint8
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import Generator, load, show
@@ -71,6 +73,73 @@ def test_inversion_is_undone_by_ddim(model):
     back = free.sample(2, sampler='ddim', respacing='', clip=False, x_T=x_T)
     assert closeness(back, images) <= 8
     assert closeness(free.sample(2, sampler='ddim', respacing='', clip=False), images) > 64
+
+
+def darkness(x_t, level):
+    """Grows towards black images, most of all where there is little noise."""
+    return -level.signal * jnp.sum((x_t + 1) ** 2, axis=(1, 2, 3))
+
+
+def test_an_own_log_probability_guides_without_a_classifier_and_compiles_once(model, compilations):
+    free = model.unguided()
+    dark = free.sample(4, log_prob=darkness, scale=0.5, **STEPS)
+    assert any('advance' in name for name in compilations)
+    compilations.clear()
+    off = free.sample(4, log_prob=darkness, scale=0.0, **STEPS)
+    assert not compilations
+    assert closeness(off, free.sample(4, **STEPS)) <= 1
+    assert dark.mean() < off.mean() - 20
+    np.testing.assert_array_equal(free.sample(4, log_prob=darkness, **STEPS)[0].shape, (8, 8, 1))
+
+
+def test_an_own_log_probability_adds_to_the_classifier(model):
+    both, alone = (
+        model.sample(4, 3, log_prob=darkness, scale=0.5, **STEPS),
+        model.sample(4, 3, scale=0.5, **STEPS),
+    )
+    assert both.mean() < alone.mean() - 20
+    assert closeness(both, model.unguided().sample(4, log_prob=darkness, scale=0.5, **STEPS)) > 1
+
+
+@pytest.mark.parametrize('sampler', ['ddpm', 'ddim'])
+def test_a_trajectory_leads_to_the_images(model, sampler):
+    settings = {'sampler': sampler, 'respacing': 'ddim5'}
+    found = model.trajectory(3, [1, 2, 3], **settings)
+    assert found.x_t.shape == found.x_0.shape == (5, 3, 8, 8, 1)
+    assert found.x_t.dtype == found.x_0.dtype == np.float32 and found.images.dtype == np.uint8
+    assert list(found.t) == [80, 60, 40, 20, 0]
+    assert closeness(found.images, model.sample(3, [1, 2, 3], **settings)) <= 1
+    assert np.abs(found.x_0).max() <= 1
+    again = model.sample(3, [1, 2, 3], x_T=found.x_t[0], **settings)
+    assert closeness(again, found.images) <= 1
+    if sampler == 'ddpm':  # its last step returns the mean, which is x_0, moved by guidance alone
+        free = model.unguided().trajectory(3, **settings)
+        assert closeness(to_uint8(free.x_0[-1]), free.images) <= 1
+
+
+def test_images_as_floats(model):
+    floats = model.sample(2, 3, output='float32', **STEPS)
+    assert floats.dtype == np.float32
+    np.testing.assert_array_equal(to_uint8(floats), model.sample(2, 3, **STEPS))
+    with pytest.raises(UserError, match="output is 'png'"):
+        model.sample(2, 3, output='png', **STEPS)
+
+
+def test_progress_within_a_batch(model, capfd):
+    told = []
+    model.sample(2, 3, progress=lambda done, total: told.append((done, total)), **STEPS)
+    assert told == [(done, 5) for done in range(5)]
+    model.sample(2, 3, progress=True, **STEPS)
+    assert 'step 0/5' in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('log_prob', 'message'),
+    [(3, 'log_prob is 3'), (lambda x_t, level: x_t, 'it must return floats')],
+)
+def test_what_is_no_log_probability(model, log_prob, message):
+    with pytest.raises(UserError, match=message):
+        model.sample(2, 3, log_prob=log_prob, **STEPS)
 
 
 @pytest.mark.parametrize(

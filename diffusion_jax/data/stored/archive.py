@@ -34,13 +34,13 @@ class ArrayImages:
         return np.asarray(self.images[indices])
 
 
-def open_archive(path: Path) -> ArrayImages:
-    """Raises UserError where there is no such file, or its images are not uint8 [N, H, W, 1 or 3]."""
+def open_archive(path: Path, channels: Collection[int] = (1, 3)) -> ArrayImages:
+    """Raises UserError where there is no such file, or arr_0 is not uint8 [N, H, W, C], C in `channels`."""
     arrays = read_archive(path, ('arr_0', 'arr_1'))
     images, labels = arrays.get('arr_0'), arrays.get('arr_1')
     if images is None:
         raise UserError(f'{path}: has no images (arr_0, uint8 [N, H, W, 3])')
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or not images.size:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in channels or not images.size:
         raise UserError(
             f'{path}: arr_0 is {images.dtype} {list(images.shape)}; images are uint8 from 0 to 255, '
             '[N, H, W, 3], channels last'

@@ -4,7 +4,7 @@ import numpy as np
 
 from diffusion_jax.diffusion.guidance import classifier_guidance
 from diffusion_jax.diffusion.samplers.ddim import ddim_step
-from diffusion_jax.diffusion.samplers.loop import initial_noise, per_sample_noise, sample_loop
+from diffusion_jax.diffusion.samplers.loop import initial_noise, per_sample_noise, sample_loop, sample_steps
 from diffusion_jax.diffusion.schedules import make_schedule, transitions
 from tests.diffusion.gaussian import Data
 
@@ -38,6 +38,20 @@ def test_an_image_depends_on_its_own_key_alone():
     alone = sample(KEYS[2:3])
     np.testing.assert_allclose(alone[0], together[2], atol=1e-6)
     assert not np.allclose(together[0], together[1])
+
+
+def test_parts_of_the_loop_and_the_loop_that_records_are_the_loop():
+    def step(x_t, transition, noise):
+        return ddim_step(Data().denoise, x_t, transition, noise, 1.0)
+
+    x_T = initial_noise(KEYS, SHAPE)
+    whole = jax.jit(lambda x: sample_loop(step, TABLE, KEYS, x))(x_T)
+    part = jax.jit(lambda x, done, until: sample_steps(step, TABLE, KEYS, x, done, until))
+    np.testing.assert_array_equal(part(part(x_T, 0, 2), 2, 5), whole)
+    x_0, before = sample_loop(lambda *args: (step(*args), args[0]), TABLE, KEYS, x_T, has_aux=True)
+    np.testing.assert_allclose(x_0, whole, atol=1e-6)
+    np.testing.assert_array_equal(before[0], x_T)
+    np.testing.assert_allclose(before[2], part(x_T, 0, 2), atol=1e-6)
 
 
 def test_noise_is_bitwise_that_of_the_key_and_the_position():

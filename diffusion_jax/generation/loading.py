@@ -1,0 +1,159 @@
+"""Opens stored networks as a Generator: files of weights, folders of training, and runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import jax
+
+from diffusion_jax.checks import one_of
+from diffusion_jax.diffusion.config import DiffusionConfig
+from diffusion_jax.errors import UserError
+from diffusion_jax.generation.config import SampleConfig, check_respacing
+from diffusion_jax.generation.generator import Generator
+from diffusion_jax.models import ClassifierConfig, UNetConfig
+from diffusion_jax.models.config import DTYPES
+from diffusion_jax.sharding import make_mesh, whole
+from diffusion_jax.stored_networks import (
+    CHECKPOINTS,
+    CLASSIFIER,
+    DIFFUSION,
+    contents,
+    default_average,
+    describe_stored,
+    is_file,
+    load_stored,
+)
+from diffusion_jax.weights.files import Weights
+from diffusion_jax.weights.released import RELEASED, Sampling
+from diffusion_jax.workdir import read_stamp
+
+SAMPLES = 'samples'  # the folder of a run in which its samples are
+
+
+def load(
+    diffusion: str | Path,
+    classifier: str | Path | None = None,
+    *,
+    dtype: str = 'float32',
+    mesh: jax.sharding.Mesh | None = None,
+) -> Generator:
+    """Opens a diffusion model, and the classifier that guides it.
+
+    Args:
+        diffusion: a file of weights, such as `diffusion-jax convert` writes; a folder of training, such as
+            runs/digits/diffusion; or a run, such as runs/digits: its diffusion model and, where it has one,
+            its classifier.
+        classifier: likewise; instead of the run's.
+        dtype: of the computation; 'bfloat16' is meant for TPUs and GPUs.
+        mesh: by default over all devices.
+
+    Returns:
+        A Generator. By default a released model is sampled with the paper's settings, and a model of a run
+        with those of the run's samples, from the average of its parameters that these were made with.
+        Otherwise it is the default sampler, and the average of the highest rate kept.
+
+    Raises:
+        UserError: nothing of that kind is stored there, or the two networks do not fit together.
+    """
+    one_of('dtype', dtype, DTYPES)
+    mesh = make_mesh() if mesh is None else mesh
+    places = {DIFFUSION: _place(Path(diffusion), DIFFUSION)}
+    guide = classifier if classifier is not None else diffusion if _is_guided_run(Path(diffusion)) else None
+    if guide is not None:
+        places[CLASSIFIER] = _place(Path(guide), CLASSIFIER)
+    stored = {name: describe_stored(path) for name, path in places.items()}
+    model = stored[DIFFUSION]
+    if not isinstance(model.network, UNetConfig):
+        raise UserError(f'{places[DIFFUSION]}: holds a classifier; give it as the second argument')
+    if guide is not None:
+        check_guide(stored[CLASSIFIER], model, places[CLASSIFIER])
+    params = {
+        name: load_stored(path, stored[name].network, mesh, _average(path, name))[0]
+        for name, path in places.items()
+    }
+    configs = {name: dataclasses.replace(weights.network, dtype=dtype) for name, weights in stored.items()}
+    return Generator(
+        unet=configs[DIFFUSION],
+        diffusion=model.diffusion,
+        params=whole(mesh, params),
+        mesh=mesh,
+        classifier=configs.get(CLASSIFIER),
+        sampling=_sampling(places[DIFFUSION], model, guided=classifier is not None),
+    )
+
+
+def check_guide(guide: Weights, model: Weights, path: str | Path) -> None:
+    """UserError unless a classifier can guide a model."""
+    if not isinstance(guide.network, ClassifierConfig):
+        raise UserError(f'{path}: holds no classifier; give it as the first argument')
+    shared = ('image_size', 'image_channels', 'num_classes')
+    theirs = {name: getattr(guide.network, name) for name in shared} | guide.diffusion.levels
+    ours = {name: getattr(model.network, name) for name in shared} | model.diffusion.levels
+    for name, value in ours.items():
+        if value is not None and theirs[name] != value:
+            raise UserError(f'{path}: {name} is {theirs[name]}; that of the diffusion model is {value}')
+
+
+def _is_run(path: Path) -> bool:
+    return any((path / name / CHECKPOINTS).is_dir() for name in (DIFFUSION, CLASSIFIER))
+
+
+def _is_guided_run(path: Path) -> bool:
+    return _is_run(path) and (path / CLASSIFIER / CHECKPOINTS).is_dir()
+
+
+def _place(path: Path, name: str) -> Path:
+    """The file or the folder of training in which a network is stored; `path` may also be a run."""
+    if is_file(path) or not _is_run(path):
+        return path
+    if not (path / name).is_dir():
+        raise UserError(
+            f'{path}: is a run without {name}/ (it holds {contents(path)}); give a folder of training or a '
+            'file of weights'
+        )
+    return path / name
+
+
+def _sampled(place: Path) -> SampleConfig | None:
+    """The settings of the run's samples that were made with the network in a folder of training."""
+    stamp = None if is_file(place) else read_stamp(place.parent / SAMPLES)
+    if stamp is None or place.name not in stamp:
+        return None
+    if place.parent / stamp[place.name].get('folder', '') != place:
+        return None
+    known = {field.name for field in dataclasses.fields(SampleConfig)}
+    return SampleConfig(**{name: value for name, value in stamp['sample'].items() if name in known})
+
+
+def _average(place: Path, name: str) -> float:
+    """The rate of the average that is loaded."""
+    config = _sampled(place)
+    if config is None:
+        return default_average(place)
+    return {DIFFUSION: config.ema_rate, CLASSIFIER: config.classifier_ema_rate}[name]
+
+
+def _sampling(place: Path, model: Weights, *, guided: bool) -> Sampling:
+    """The settings of a call that names none. `guided`: a classifier was asked for by name."""
+    if model.name in RELEASED:
+        return RELEASED[model.name].sampling
+    steps = {'respacing': _steps(model.diffusion, '250'), 'ddim_respacing': _steps(model.diffusion, 'ddim25')}
+    config = _sampled(place)
+    if config is None:
+        return Sampling(scale=1.0, ddim_scale=1.0, **steps)
+    steps['ddim_respacing' if config.sampler == 'ddim' else 'respacing'] = config.respacing
+    scale = config.scale or float(guided)
+    return Sampling(
+        scale=scale, ddim_scale=scale, sampler=config.sampler, eta=config.eta, clip=config.clip, **steps
+    )
+
+
+def _steps(process: DiffusionConfig, respacing: str) -> str:
+    """A respacing, or all steps where the process does not have these."""
+    try:
+        check_respacing(process, respacing)
+    except UserError:
+        return ''
+    return respacing

@@ -1,0 +1,16 @@
+import jax
+import pytest
+
+
+@pytest.fixture
+def compilations():
+    """The names of the functions that were compiled during the test."""
+    names = []
+
+    def listener(event, duration, **details):
+        if event == '/jax/core/compile/backend_compile_duration':
+            names.append(details.get('fun_name', ''))
+
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listener)

@@ -1,0 +1,42 @@
+"""What `import diffusion_jax` offers."""
+
+import inspect
+import subprocess
+import sys
+import textwrap
+
+import diffusion_jax
+from tests.generation.test_loading import save_run
+
+
+def test_importing_imports_nothing_else():
+    code = 'import sys, diffusion_jax; print("jax" in sys.modules, *dir(diffusion_jax))'
+    heavy, *names = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert heavy == 'False'
+    assert {'load', 'show', 'Generator', 'Trajectory', 'UserError', 'generation'} <= set(names)
+
+
+def test_every_name_is_there():
+    for name in dir(diffusion_jax):
+        assert getattr(diffusion_jax, name)
+    assert not hasattr(diffusion_jax, 'nothing')
+
+
+def test_the_tour(tmp_path, monkeypatch):
+    """The lines of the docstring, with few steps."""
+    lines = [line for line in inspect.getdoc(diffusion_jax).splitlines() if line.startswith('    ')]
+    save_run(tmp_path / 'runs' / 'digits')
+    monkeypatch.chdir(tmp_path)
+    generator = diffusion_jax.Generator
+    few = {'respacing': 'ddim2', 'sampler': 'ddim'}
+    for name, given in (('sample', few), ('invert', {'respacing': 'ddim2'})):
+        call = getattr(generator, name)
+        monkeypatch.setattr(
+            generator, name, lambda *args, call=call, given=given, **kw: call(*args, **given | kw)
+        )
+    scope = {}
+    exec(textwrap.dedent('\n'.join(lines)), scope)
+    assert scope['images'].shape == (8, 8, 8, 1) and scope['steps'].x_t.shape == (2, 8, 8, 8, 1)
+    assert (tmp_path / 'threes.png').stat().st_size
