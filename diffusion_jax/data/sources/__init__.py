@@ -12,15 +12,27 @@ from diffusion_jax.errors import UserError
 
 
 class Source(Protocol):
-    """Images by index, each of its own size. One that holds arrays also offers `gather`; see ArraySource."""
+    """Images by index, each of its own size.
+
+    One that holds arrays also offers `gather`; see ArraySource. One that reads files also offers `name_of`,
+    which names the image of an index in messages. A folder has `paths`, and `skipped`; see FolderSource.
+    """
 
     class_names: tuple[str, ...]  # the name of label i is class_names[i]; empty where images have no labels
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """{'image': uint8 [H, W, C], 'label': int}; the label is 0 where images have none."""
+        """{'image': uint8 [H, W, C], 'label': int}; the label is 0 where images have none.
+
+        Raises UnreadableImage where the image cannot be used.
+        """
         ...
+
+
+def name_of(source: Source, index: int) -> str:
+    """What to call an image in messages: its path, or its place in the source."""
+    return source.name_of(index) if hasattr(source, 'name_of') else f'image {index}'
 
 
 def make_source(config: DataConfig, split: str) -> Source:
@@ -43,10 +55,22 @@ def _folder(config: DataConfig, split: str) -> Source:
         return train
     # A class keeps its number in the test images, also where some class has none there.
     return folder_source(
-        config.path, config.test_split, config.labels, config.image_channels, class_names=train.class_names
+        config.path,
+        config.test_split,
+        config.labels,
+        config.image_channels,
+        class_names=train.class_names,
+        setting='test_split',
     )
 
 
 def _tfds(config: DataConfig, split: str) -> Source:
     name = {'train': config.train_split, 'test': config.test_split}[split]
-    return tfds_source(config.tfds_name, config.path, name, config.image_channels)
+    return tfds_source(
+        config.tfds_name,
+        config.path,
+        name,
+        config.image_channels,
+        labelled=config.labels != 'none',
+        num_classes=config.num_classes,
+    )
