@@ -7,23 +7,38 @@ from dataclasses import dataclass
 from diffusion_jax.checks import between, one_of
 from diffusion_jax.errors import UserError
 
+# Settings that are part of no experiment's identity: a run may be resumed with other values.
+OUTSIDE_THE_RESULT = ('num_workers', 'on_error', 'max_skipped', 'check_files')
+
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Attributes:
+    """Image files and the images of TensorFlow data sets are read in one way for training, evaluation and
+    references: the orientation that EXIF data give is applied, transparent pixels are put on white, and
+    images become RGB or grey. The authors' release ignores the orientation and drops the alpha channel.
+
+    Attributes:
     name: 'digits', scikit-learn's 8×8 digits; 'folder', image files; 'tfds', a prepared TensorFlow data set.
     path: of a folder, the directory; of tfds, its data_dir, '' for the library's default.
     tfds_name: such as 'cifar10' or 'my_data:1.0.0'.
     train_split: of a folder, the sub-directory of `path`, '' for `path` itself; of tfds, the split's name.
     test_split: the same for test images.
     labels: of a folder, the class is the name of an image's sub-folder ('folder'), its file name up to the
-        first '_' ('prefix', as in the authors' release), or there is none ('none').
+        first '_' ('prefix', as in the authors' release), or there is none ('none'). Of tfds it is the feature
+        'label', or there is none ('none').
     num_classes: how many classes there are; 1 where images have no labels.
     image_size: height and width to which images are cropped.
     image_channels: 1, grey, or 3, RGB.
     low_res_size: given, the diffusion model is an upsampler: it makes images of `image_size` from images of
         this height and width, in training from the training image's own means over areas.
     num_workers: threads that load batches ahead of the training step.
+    on_error: what an unreadable image does to training, validation and likelihood: 'stop' saves what is
+        done and stops; 'skip' leaves the image out. In training the next readable image, in the source's
+        order, takes its place; means over a split are of its readable images alone. A stopped run can be
+        resumed with 'skip'. An evaluation leaves unreadable images out in any case.
+    max_skipped: the largest number of different images to skip; more stop the run.
+    check_files: reads all images before the first stage, and reports those that cannot be read. Folders of at
+        most 1,000 files and 200 MB are always checked.
     """
 
     name: str
@@ -37,6 +52,9 @@ class DataConfig:
     image_channels: int = 1
     low_res_size: tuple[int, int] | None = None
     num_workers: int = 0
+    on_error: str = 'stop'
+    max_skipped: int = 100
+    check_files: bool = False
 
 
 def check_data(config: DataConfig) -> None:
@@ -46,6 +64,8 @@ def check_data(config: DataConfig) -> None:
     one_of('image_channels', config.image_channels, (1, 3))
     between('num_classes', config.num_classes, 1)
     between('num_workers', config.num_workers, 0)
+    one_of('on_error', config.on_error, ('stop', 'skip'))
+    between('max_skipped', config.max_skipped, 0)
     for side in config.image_size:
         between('image_size', side, 1)
     for low, side in zip(config.low_res_size or (), config.image_size, strict=False):
