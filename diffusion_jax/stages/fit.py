@@ -14,8 +14,10 @@ import jax
 
 from diffusion_jax import models
 from diffusion_jax.config import Experiment
+from diffusion_jax.data.config import OUTSIDE_THE_RESULT as OUTSIDE_THE_DATA
 from diffusion_jax.data.pipeline import batches
 from diffusion_jax.data.sources import make_source
+from diffusion_jax.data.sources.skipping import remedy_named, skipping
 from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.errors import UserError
 from diffusion_jax.hosts import agreed, all_or_none, on_any_host
@@ -107,7 +109,7 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
             record = {'data': data.get_state(), 'metrics': sums, 'due': due}
             checkpoints.save(state, record, describe_network(network))
 
-        with writer, way_out_named(directory, checkpoints):
+        with writer, way_out_named(directory, checkpoints), remedy_named():
             calls = make_calls(writer).items()
             loop.run(
                 state,
@@ -148,9 +150,12 @@ def way_out_named(directory: Path, checkpoints: Checkpoints) -> Iterator[None]:
 def _training_data(experiment: Experiment, config: TrainConfig) -> Any:
     """An iterator of this host's part of the batches."""
     source = make_source(experiment.data, 'train')
-    logger.info('data: %s training images, %d classes', f'{len(source):,}', len(source.class_names))
+    skipped = f'; {source.skipped}' if getattr(source, 'skipped', '') else ''
+    logger.info(
+        'data: %s training images, %d classes%s', f'{len(source):,}', len(source.class_names), skipped
+    )
     return batches(
-        source,
+        skipping(source, experiment.data),
         config.batch_size,
         seed=experiment.seed,
         transform=make_transform(experiment.data, crop_randomly=config.random_crop, flip=config.flip),
@@ -194,7 +199,7 @@ def _stamp(experiment: Experiment, training: Training) -> dict[str, Any]:
     return {
         'network': describe_network(network) | {'dropout': network.dropout, 'dtype': network.dtype},
         'diffusion': training.process,
-        'data': {key: value for key, value in data.items() if key not in ('num_workers', 'test_split')},
+        'data': {key: value for key, value in data.items() if key not in (*OUTSIDE_THE_DATA, 'test_split')},
         'train': {key: value for key, value in train.items() if key not in OUTSIDE_THE_RESULT},
         'pretrained': start_stamp(training.pretrained),
         'seed': experiment.seed,

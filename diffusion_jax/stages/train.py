@@ -10,6 +10,7 @@ import numpy as np
 
 from diffusion_jax.data.pipeline import batches
 from diffusion_jax.data.sources import make_source
+from diffusion_jax.data.sources.skipping import skipping
 from diffusion_jax.data.transforms import make_transform, reduce_images
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.generation.grid import save_png
@@ -81,6 +82,8 @@ def _reduced_images(run: Run) -> Inputs:
     """Training images made as small as an upsampler takes them: it enlarges these while it is trained."""
     data, size = run.experiment.data, run.experiment.sample.batch_size
     source = make_source(data, 'train')
-    batch = next(batches(source, size, seed=run.experiment.seed, transform=make_transform(data)))
+    batch = next(
+        batches(skipping(source, data), size, seed=run.experiment.seed, transform=make_transform(data))
+    )
     low_res, labels = reduce_images(batch['image'], data.low_res_size), batch['label']
     return lambda index: (labels[index], low_res[index])
