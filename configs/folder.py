@@ -3,7 +3,8 @@
     python -m diffusion_jax.main --config=configs/folder.py --workdir=runs/mine \\
         --config.data.path=images --config.data.num_classes=7
 
-Expects images/train/<class>/*.jpg (or png, gif) and, to validate the classifier, images/test/<class>/*.jpg.
+Expects images/train/<class>/*.jpg and, to validate the classifier, images/test/<class>/*.jpg; png, webp, tiff
+and the other formats that Pillow decodes will do, too.
 For images without labels copy this file, set labels='none' and num_classes=1 in data, scale=0 in sample, and
 take out class_conditional, the stage train_classifier, and the sections classifier and train_classifier.
 The networks are those of the paper's ImageNet 64×64 models at two thirds of their width (classifier: half).

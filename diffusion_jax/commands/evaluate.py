@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from diffusion_jax.checks import between
+from diffusion_jax.data.sources.files import shown
 from diffusion_jax.data.stored.source import SourceImages
 from diffusion_jax.data.transforms import Size
 from diffusion_jax.errors import UserError
@@ -76,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
     about = protocol(sides[0], of_samples, sides[1], of_reference) | (extractor.protocol if extractor else {})
     result |= {'remarks': remarks(about, of_samples, of_reference), 'protocol': _origin(args.samples) | about}
     write_json(out, result)
-    print(f'{out}:\n{table(result)}\n\n{description(result["protocol"])}')
+    print(f'{shown(out)}:\n{table(result)}\n\n{description(result["protocol"])}')
     for remark in result['remarks']:
         print(f'note: {remark}')
     return 0
@@ -154,7 +156,7 @@ def _result_name(samples: str, reference: str, extractor: Extractor | None) -> s
 
 
 def _name(path: str) -> str:
-    return f'{_stem(path)}-{zlib.crc32(str(Path(path).absolute()).encode()):08x}'
+    return f'{_stem(path)}-{zlib.crc32(os.fsencode(Path(path).absolute())):08x}'
 
 
 def _origin(samples: str) -> dict[str, Any]:

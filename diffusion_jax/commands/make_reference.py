@@ -10,6 +10,7 @@ import numpy as np
 from diffusion_jax import main as program
 from diffusion_jax.commands.evaluate import add_arguments, check_size_is_used, look, make_extractor
 from diffusion_jax.config import read_experiment
+from diffusion_jax.data.sources.files import shown
 from diffusion_jax.data.stored import open_images
 from diffusion_jax.data.stored.image_set import ImageSet
 from diffusion_jax.data.stored.source import open_split
@@ -68,9 +69,11 @@ def main(argv: Sequence[str]) -> int:
     print(f'reading {len(chosen):,} of the images for precision and recall')
     rgb = images.take(chosen)
     save_statistics(args.out, known, np.broadcast_to(rgb, (*rgb.shape[:-1], 3)), extractor.name)
-    print(f'{args.out}: statistics of {known.num_images:,} images of {images.name}')
+    print(f'{shown(args.out)}: statistics of {known.num_images:,} images of {images.name}')
     for reason in known.left_out:
         print(f'left out: {reason}')
+    if known.skipped:
+        print(f'note: {known.skipped}')
     dimensions = len(known.gaussian.mean)
     if known.num_images <= dimensions:
         print(f'note: {known.num_images:,} images give a singular covariance of {dimensions:,} features')

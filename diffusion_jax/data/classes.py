@@ -1,4 +1,4 @@
-"""Classes by name: which label a name stands for, and how names are shown."""
+"""Classes by name: which label a name stands for, and how names are listed."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def label_of(name: str, classes: Sequence[Sequence[str]]) -> int:
         if len(labels) == 1:
             return labels[0]
         if labels:
-            found = shown([f'{classes[label][0]} ({label})' for label in labels])
+            found = listed([f'{classes[label][0]} ({label})' for label in labels])
             raise UserError(f'{name!r} matches {len(labels)} classes; choose one: {found}')
-    raise UserError(f'{name!r} is no class; the classes are {shown([words[0] for words in classes])}')
+    raise UserError(f'{name!r} is no class; the classes are {listed([words[0] for words in classes])}')
 
 
-def shown(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     """The first names and the number of the others, in one line."""
     more = f' and {len(names) - MOST_SHOWN} more' if len(names) > MOST_SHOWN else ''
     return ', '.join(names[:MOST_SHOWN]) + more
@@ -50,7 +50,7 @@ def check_same_classes(where: str, names: Sequence[str], other: str, others: Seq
     if not names or not others or tuple(names) == tuple(others):
         return
     if len(names) != len(others):
-        difference = f'{len(names)} classes ({shown(names)}), not {len(others)} ({shown(others)})'
+        difference = f'{len(names)} classes ({listed(names)}), not {len(others)} ({listed(others)})'
     else:
         pairs = list(zip(names, others, strict=True))
         label = next(label for label, (one, two) in enumerate(pairs) if one != two)

@@ -7,17 +7,27 @@ from dataclasses import dataclass
 from diffusion_jax.checks import between, one_of
 from diffusion_jax.errors import UserError
 
+# Settings that decide how images are read, not which: a run may be resumed with other values.
+HOW_IMAGES_ARE_READ = ('num_workers', 'on_error', 'max_skipped', 'check_files')
+# Where images lie. A training knows them by their names instead, and may be resumed where they were moved.
+WHERE_IMAGES_LIE = ('path', 'train_split', 'test_split')
+
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Attributes:
+    """Image files and the images of TensorFlow data sets are read in one way for training, evaluation and
+    references: the orientation that EXIF data give is applied, transparent pixels are put on white, and
+    images become RGB or grey. The authors' release ignores the orientation and drops the alpha channel.
+
+    Attributes:
     name: 'digits', scikit-learn's 8×8 digits; 'folder', image files; 'tfds', a prepared TensorFlow data set.
     path: of a folder, the directory; of tfds, its data_dir, '' for the library's default.
     tfds_name: such as 'cifar10' or 'my_data:1.0.0'.
     train_split: of a folder, the sub-directory of `path`, '' for `path` itself; of tfds, the split's name.
     test_split: the same for test images.
     labels: of a folder, the class is the name of an image's sub-folder ('folder'), its file name up to the
-        first '_' ('prefix', as in the authors' release), or there is none ('none').
+        first '_' ('prefix', as in the authors' release), or there is none ('none'). Of tfds it is the feature
+        'label', or there is none ('none').
     num_classes: the number of classes, 1 where images have no labels; None takes it from the data, or from a
         stored network where there is one and nothing is trained.
     image_size: height and width to which images are cropped.
@@ -25,6 +35,13 @@ class DataConfig:
     low_res_size: given, the diffusion model is an upsampler: it makes images of `image_size` from images of
         this height and width, in training from the training image's own means over areas.
     num_workers: threads that load batches ahead of the training step.
+    on_error: what an unreadable image does to training, validation and likelihood: 'stop' saves what is
+        done and stops; 'skip' leaves the image out. In training the next readable image, in the source's
+        order, takes its place; means over a split are of its readable images alone. A stopped run can be
+        resumed with 'skip'. An evaluation leaves unreadable images out in any case.
+    max_skipped: the largest number of different images to skip; more stop the run.
+    check_files: reads all images before the first stage, and reports those that cannot be read. Folders of at
+        most 1,000 files and 200 MB are always checked.
     """
 
     name: str
@@ -38,6 +55,9 @@ class DataConfig:
     image_channels: int = 1
     low_res_size: tuple[int, int] | None = None
     num_workers: int = 0
+    on_error: str = 'stop'
+    max_skipped: int = 100
+    check_files: bool = False
 
 
 def check_data(config: DataConfig) -> None:
@@ -48,6 +68,8 @@ def check_data(config: DataConfig) -> None:
     if config.num_classes is not None:
         between('num_classes', config.num_classes, 1)
     between('num_workers', config.num_workers, 0)
+    one_of('on_error', config.on_error, ('stop', 'skip'))
+    between('max_skipped', config.max_skipped, 0)
     for side in config.image_size:
         between('image_size', side, 1)
     for low, side in zip(config.low_res_size or (), config.image_size, strict=False):

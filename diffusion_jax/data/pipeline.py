@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import grain
 import numpy as np
 
-from diffusion_jax.data.sources import Source
+from diffusion_jax.data.sources import Source, name_of
+from diffusion_jax.data.sources.skipping import is_readable
 from diffusion_jax.data.transforms import Transform
 from diffusion_jax.errors import UserError
 
@@ -57,10 +58,16 @@ def batches(
 def epoch(
     source: Source, batch_size: int, *, transform: Transform | None = None, num_workers: int = 0
 ) -> Iterator[Batch]:
-    """All images once, in order; the last batch may be short."""
-    dataset = grain.MapDataset.range(len(source)).batch(batch_size)
-    dataset = dataset.map(lambda indices: load_batch(source, indices, transform=transform))
-    return iter(dataset.to_iter_dataset(_read_options(num_workers)))
+    """All images once, in order; the last batch may be short, as are those of which images were skipped."""
+
+    def load(indices: np.ndarray) -> Batch:
+        batch = load_batch(source, indices, transform=transform)
+        used = is_readable(source, indices)
+        return batch if used.all() else {name: rows[used] for name, rows in batch.items()}
+
+    dataset = grain.MapDataset.range(len(source)).batch(batch_size).map(load)
+    loaded = iter(dataset.to_iter_dataset(_read_options(num_workers)))
+    return (batch for batch in loaded if len(batch['label']))
 
 
 def load_batch(source: Source, indices: np.ndarray, *, transform: Transform | None = None) -> Batch:
@@ -73,14 +80,29 @@ def _load(
 ) -> Batch:
     """positions: each image's place in the endless order. It fixes, with the seed, what transform draws."""
     if transform is None and hasattr(source, 'gather'):
-        return source.gather(indices)
+        batch = source.gather(indices)
+        return batch | {'label': _checked(source, indices, batch['label'])}
     records = [source[int(index)] for index in indices]
     images = [record['image'] for record in records]
     if transform is not None:
         rngs = (np.random.default_rng([seed, int(position)]) for position in positions)
         images = [transform(image, rng) for image, rng in zip(images, rngs, strict=True)]
-    labels = np.array([record['label'] for record in records], np.int32)
-    return {'image': np.stack(images), 'label': labels}
+    labels = np.array([record['label'] for record in records])
+    return {'image': np.stack(images), 'label': _checked(source, indices, labels)}
+
+
+def _checked(source: Source, indices: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The labels as int32. UserError for one that is no class, such as the -1 of unlabelled test splits."""
+    num_classes = max(len(source.class_names), 1)
+    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if len(wrong):
+        name, label = name_of(source, int(indices[wrong[0]])), labels[wrong[0]]
+        raise UserError(
+            f'{name}: its label is {label}; the labels of {num_classes} classes are 0 to {num_classes - 1}; '
+            "use another split, or set config.data.labels='none' and num_classes=1 to use the images without "
+            'labels'
+        )
+    return labels.astype(np.int32)
 
 
 def _read_options(num_workers: int) -> grain.ReadOptions:

@@ -9,9 +9,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from diffusion_jax.data.sources.files import shown
 from diffusion_jax.data.stored import open_images
 from diffusion_jax.data.stored.archive import ArrayImages, names_in_archive
 from diffusion_jax.data.stored.image_set import ImageSet
+from diffusion_jax.data.stored.source import SourceImages
 from diffusion_jax.data.transforms import Size
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.extraction import extract
@@ -45,12 +47,12 @@ def open_side(path: str | Path, size: Size | None = None) -> Side:
     """
     path = Path(path)
     if path.is_dir():
-        return Side(str(path), open_images(path, size))
+        return Side(shown(path), open_images(path, size))
     stored = from_file(path)
     has_images = path.suffix != '.npy' and 'arr_0' in names_in_archive(path)
     if not has_images and stored.gaussian is None:
         raise UserError(f'{path}: has neither images (arr_0) nor statistics (mu, sigma) nor features')
-    return Side(str(path), open_images(path) if has_images else None, stored)
+    return Side(shown(path), open_images(path) if has_images else None, stored)
 
 
 def features_of(
@@ -78,6 +80,8 @@ def features_of(
     shards = extract(side.images, extractor, directory, stop, **hosts)
     max_rows = REFERENCE_ROWS if is_reference and not isinstance(side.images, ArrayImages) else None
     found = from_shards(shards, max_rows, keep_spatial=keep_spatial)
+    if isinstance(side.images, SourceImages) and side.images.skipped:
+        found = found._replace(skipped=f'{side.name}: {side.images.skipped}')
     if side.stored.gaussian is None:
         return found
     # Its statistics are of more images than those that a file of the authors holds.

@@ -37,6 +37,7 @@ class FeatureSet(NamedTuple):
     image_size: height and width; None where there are no images.
     extractor: the name of what made the statistics in a file; '' where it does not say.
     left_out: '<file>: <reason>' for each image that could not be used.
+    skipped: which other files of a folder were skipped, by kind; '' where there were none.
     """
 
     num_images: int
@@ -48,6 +49,7 @@ class FeatureSet(NamedTuple):
     image_size: tuple[int, int] | None = None
     extractor: str = ''
     left_out: Sequence[str] = ()
+    skipped: str = ''
 
 
 def from_shards(

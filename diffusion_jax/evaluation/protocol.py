@@ -37,6 +37,7 @@ def protocol(
         'reference_images': of_reference.num_images or 'not said by the file',
         'reference_images_of_precision_recall_kid': rows or 'none',
         'left_out': [*of_samples.left_out, *of_reference.left_out],
+        'skipped_files': [side.skipped for side in (of_samples, of_reference) if side.skipped],
     }
 
 
@@ -72,7 +73,7 @@ def remarks(protocol: Mapping[str, Any], samples: FeatureSet, reference: Feature
     if left_out:
         others = f'; and {len(left_out) - 3} more' if len(left_out) > 3 else ''
         found.append(f'{len(left_out)} images were left out: {"; ".join(left_out[:3])}{others}')
-    return found
+    return found + [side.skipped for side in (samples, reference) if side.skipped]
 
 
 def _differences_from_the_paper(protocol: Mapping[str, Any], num_samples: int) -> list[str]:
@@ -113,11 +114,11 @@ def table(result: Mapping[str, Any]) -> str:
 
 
 def description(protocol: Mapping[str, Any]) -> str:
-    """The protocol for people, a line for each thing; what was left out is said by `remarks`."""
+    """The protocol for people, a line for each thing; `remarks` has what was left out and skipped."""
     lines = []
     for name, value in protocol.items():
         if isinstance(value, Mapping):
             value = ', '.join(f'{key} {item}' for key, item in value.items())
-        if name != 'left_out':
+        if name not in ('left_out', 'skipped_files'):
             lines.append(f'  {name.replace("_", " ")}: {value}')
     return '\n'.join(lines)

@@ -14,9 +14,11 @@ import jax
 
 from diffusion_jax import models
 from diffusion_jax.config import Experiment
-from diffusion_jax.data.classes import check_same_classes, shown
+from diffusion_jax.data.classes import check_same_classes, listed
+from diffusion_jax.data.config import HOW_IMAGES_ARE_READ, WHERE_IMAGES_LIE
 from diffusion_jax.data.pipeline import batches
 from diffusion_jax.data.sources import Source, class_names, describe
+from diffusion_jax.data.sources.skipping import remedy_named, skipping
 from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.errors import UserError
 from diffusion_jax.hosts import agreed, all_or_none, on_any_host
@@ -40,8 +42,6 @@ from diffusion_jax.training.step import TrainState, init_state, jit_train_step
 from diffusion_jax.workdir import read_stamp, write_stamp
 
 logger = logging.getLogger(__name__)
-
-HOW_IMAGES_ARE_READ = ('path', 'train_split', 'test_split', 'num_workers')  # settings that change no image
 
 
 class Training(NamedTuple):
@@ -113,7 +113,7 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
             record = {'data': data.get_state(), 'metrics': sums, 'due': due}
             checkpoints.save(state, record, describe_network(network))
 
-        with writer, way_out_named(directory, checkpoints):
+        with writer, way_out_named(directory, checkpoints), remedy_named():
             calls = make_calls(writer).items()
             loop.run(
                 state,
@@ -154,10 +154,11 @@ def way_out_named(directory: Path, checkpoints: Checkpoints) -> Iterator[None]:
 def _training_data(experiment: Experiment, config: TrainConfig, source: Source) -> Any:
     """An iterator of this host's part of the batches."""
     names = class_names(source)
-    classes = f'{len(names)} classes: {shown(names)}' if names else 'no labels'
-    logger.info('data: %s training images, %s', f'{len(source):,}', classes)
+    classes = f'{len(names)} classes: {listed(names)}' if names else 'no labels'
+    skipped = f'; {source.skipped}' if getattr(source, 'skipped', '') else ''
+    logger.info('data: %s training images, %s%s', f'{len(source):,}', classes, skipped)
     return batches(
-        source,
+        skipping(source, experiment.data),
         config.batch_size,
         seed=experiment.seed,
         transform=make_transform(experiment.data, crop_randomly=config.random_crop, flip=config.flip),
@@ -199,10 +200,11 @@ def _stamp(run: Run, training: Training) -> dict[str, Any]:
     network, experiment = training.network, run.experiment
     train = dataclasses.asdict(training.config)
     data = dataclasses.asdict(experiment.data)
+    outside = (*HOW_IMAGES_ARE_READ, *WHERE_IMAGES_LIE)
     return {
         'network': describe_network(network) | {'dropout': network.dropout, 'dtype': network.dtype},
         'diffusion': training.process,
-        'data': {key: value for key, value in data.items() if key not in HOW_IMAGES_ARE_READ},
+        'data': {key: value for key, value in data.items() if key not in outside},
         'images': describe(run.source('train')),
         'train': {key: value for key, value in train.items() if key not in OUTSIDE_THE_RESULT},
         'pretrained': start_stamp(training.pretrained),

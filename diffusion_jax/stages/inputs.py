@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from diffusion_jax.config import Experiment
+from diffusion_jax.data.checking import check_images
 from diffusion_jax.data.classes import check_same_classes
 from diffusion_jax.data.sources import Source, class_names
 from diffusion_jax.errors import UserError
@@ -31,6 +32,8 @@ def check_inputs(run: Run, stages: Collection[str]) -> None:
     elif 'sample' in stages and run.experiment.sample.labels_from_file:
         load_labels(run)
     sources = {split: run.source(split) for split in _splits(run.experiment, stages)}
+    for split in _read_splits(run.experiment, stages):
+        check_images(sources[split], run.experiment.data, split, run.stop)
     if 'likelihood' in stages:
         _check_likelihood(run.experiment.likelihood, sources)
     if 'evaluate' in stages:
@@ -77,14 +80,21 @@ def _check_classes(run: Run, stages: Collection[str]) -> None:
 
 
 def _splits(experiment: Experiment, stages: Collection[str]) -> list[str]:
+    """The splits that the stages need."""
+    needed = _read_splits(experiment, stages)
+    if 'evaluate' in stages or ('train' in stages and experiment.train.evaluate_every):
+        needed += experiment.evaluate.splits
+    return list(dict.fromkeys(needed))
+
+
+def _read_splits(experiment: Experiment, stages: Collection[str]) -> list[str]:
+    """Those of which an unreadable image would stop a stage; an evaluation leaves it out."""
     validates = 'train_classifier' in stages and experiment.train_classifier.validate_every > 0
     trains = not set(stages).isdisjoint(STAGES.values())
-    needed = {'train': trains, 'test': validates}
-    if 'evaluate' in stages or ('train' in stages and experiment.train.evaluate_every):
-        needed |= dict.fromkeys(experiment.evaluate.splits, True)
+    read = {'train': trains, 'test': validates}
     if 'likelihood' in stages:
-        needed[experiment.likelihood.split] = True
-    return [split for split, used in needed.items() if used]
+        read[experiment.likelihood.split] = True
+    return [split for split, used in read.items() if used]
 
 
 def _check_likelihood(config: LikelihoodConfig, sources: Mapping[str, Source]) -> None:

@@ -12,9 +12,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from diffusion_jax.data.config import HOW_IMAGES_ARE_READ, WHERE_IMAGES_LIE
 from diffusion_jax.data.pipeline import load_batch
+from diffusion_jax.data.sources import describe
+from diffusion_jax.data.sources.skipping import is_readable, remedy_named, skipping
 from diffusion_jax.data.transforms import make_transform, reduce_images
 from diffusion_jax.diffusion.schedules import schedule_of
+from diffusion_jax.errors import UserError
 from diffusion_jax.sharding import this_hosts
 from diffusion_jax.shards import SHARDS, Rows, fill, found, read
 from diffusion_jax.stages.networks import load_network, network_stamp
@@ -41,7 +45,8 @@ def main(run: Run) -> None:
     batch_size = _batch_size(run, len(order))
     hosts = {'host': jax.process_index(), 'num_hosts': jax.process_count()}
     title = f'likelihood, {run.experiment.likelihood.split} split'
-    fill(directory / SHARDS, title, len(order), batch_size, judge, run.stop, **hosts)
+    with remedy_named():
+        fill(directory / SHARDS, title, len(order), batch_size, judge, run.stop, **hosts)
     if jax.process_index() == 0:
         _finish(run, directory, stamp, len(order))
 
@@ -51,7 +56,10 @@ def complete(run: Run) -> bool:
     stamp = likelihood_stamp(run)
     path = _directory(run, stamp) / RESULT_FILE
     check_stamp(path.parent, stamp)
-    return path.exists() and json.loads(path.read_text())['num_images'] == len(_image_order(run))
+    if not path.exists():
+        return False
+    result = json.loads(path.read_text())
+    return result['num_images'] + result.get('left_out', 0) == len(_image_order(run))
 
 
 def likelihood_stamp(run: Run) -> dict[str, Any]:
@@ -59,12 +67,14 @@ def likelihood_stamp(run: Run) -> dict[str, Any]:
     experiment = run.experiment
     settings = dataclasses.asdict(experiment.likelihood)
     process, data = dataclasses.asdict(experiment.diffusion), dataclasses.asdict(experiment.data)
+    outside = (*HOW_IMAGES_ARE_READ, *WHERE_IMAGES_LIE)
     return {
         'likelihood': {key: value for key, value in settings.items() if key not in _OUTSIDE_THE_RESULT},
         'ema_rate': experiment.sample.ema_rate,
         'diffusion': network_stamp(run, DIFFUSION),
         'process': {key: value for key, value in process.items() if key != 'loss'},
-        'data': {key: value for key, value in data.items() if key != 'num_workers'},
+        'data': {key: value for key, value in data.items() if key not in outside},
+        'images': describe(run.source(experiment.likelihood.split)),
     }
 
 
@@ -81,21 +91,29 @@ def _finish(run: Run, directory: Path, stamp: dict[str, Any], num_images: int) -
 def mean_terms(directory: Path, num_images: int) -> dict[str, Any]:
     """Means over the first images of the shards: numbers, and arrays [T] that begin at the first timestep.
 
-    `standard_error` is that of `bits_per_dimension` as a mean over images.
+    `standard_error` is that of `bits_per_dimension` as a mean over images. Unreadable images, which have a
+    negative index in the shards, are in no mean; `left_out` is their number.
+
+    Raises:
+        UserError: fewer than two images are left.
     """
     totals, sums = [], dict.fromkeys(('prior', 'vb', 'x_0_mse', 'eps_mse'), 0.0)
     for shard in found(directory):
         # One shard is in memory at a time. There may be more images than asked for, of an earlier run.
-        terms = read(shard, 'total', *sums)
+        terms = read(shard, 'index', 'total', *sums)
         terms = {name: term[: max(num_images - shard.start, 0)] for name, term in terms.items()}
+        terms = {name: term[terms['index'] >= 0] for name, term in terms.items()}
         totals.append(terms['total'])
         sums = {name: sums[name] + terms[name].sum(axis=0, dtype=np.float64) for name in sums}
     total = np.concatenate(totals).astype(np.float64)
-    means = {name: value / num_images for name, value in sums.items()}
+    if len(total) < 2:
+        raise UserError(f'{directory}: {len(total)} images could be read; the standard error needs two')
+    means = {name: value / len(total) for name, value in sums.items()}
     return {
-        'num_images': num_images,
+        'num_images': len(total),
+        'left_out': num_images - len(total),
         'bits_per_dimension': total.mean(),
-        'standard_error': total.std(ddof=1) / np.sqrt(num_images),
+        'standard_error': total.std(ddof=1) / np.sqrt(len(total)),
         'prior': means['prior'],
         'decoder': means['vb'][0],
         **means,
@@ -104,9 +122,10 @@ def mean_terms(directory: Path, num_images: int) -> dict[str, Any]:
 
 def summary(result: dict[str, Any]) -> str:
     """The numbers for people."""
+    left_out = f', {result["left_out"]:,} left out' if result['left_out'] else ''
     return (
         f'  {result["bits_per_dimension"]:.3f} ± {result["standard_error"]:.3f} bits per dimension, mean and '
-        f'standard error of {result["num_images"]:,} images\n'
+        f'standard error of {result["num_images"]:,} images{left_out}\n'
         f'  of which decoder {result["decoder"]:.3f}, transitions {result["vb"][1:].sum():.3f}, '
         f'prior {result["prior"]:.2g}'
     )
@@ -130,7 +149,7 @@ def _batch_size(run: Run, num_images: int) -> int:
 def _make_judge(run: Run, order: np.ndarray) -> Callable[[int, int], Rows]:
     """(start, stop) → the terms of the images order[start] … order[stop − 1]."""
     config, data = run.experiment.likelihood, run.experiment.data
-    source, transform = run.source(config.split), make_transform(data)
+    source, transform = skipping(run.source(config.split), data), make_transform(data)
     generator = make_generator(run, {DIFFUSION: load_network(run, DIFFUSION)})
     size = _batch_size(run, len(order))
 
@@ -148,6 +167,7 @@ def _make_judge(run: Run, order: np.ndarray) -> Callable[[int, int], Rows]:
             clip=config.clip,
             low_res=low_res,
         )
-        return {name: rows[: stop - start] for name, rows in ({'index': index} | terms).items()}
+        terms['index'] = np.where(is_readable(source, index), index, ~index)
+        return {name: rows[: stop - start] for name, rows in terms.items()}
 
     return judge

@@ -10,6 +10,7 @@ import numpy as np
 
 from diffusion_jax.data.pipeline import batches
 from diffusion_jax.data.sources import class_names
+from diffusion_jax.data.sources.skipping import skipping
 from diffusion_jax.data.transforms import make_transform, reduce_images
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.generation.grid import save_png
@@ -80,6 +81,7 @@ def _draw_grids(run: Run, writer: MetricsWriter) -> Call:
 def _reduced_images(run: Run) -> Inputs:
     """Training images made as small as an upsampler takes them: it enlarges these while it is trained."""
     data, size = run.experiment.data, run.experiment.sample.batch_size
-    batch = next(batches(run.source('train'), size, seed=run.experiment.seed, transform=make_transform(data)))
+    source = skipping(run.source('train'), data)
+    batch = next(batches(source, size, seed=run.experiment.seed, transform=make_transform(data)))
     low_res, labels = reduce_images(batch['image'], data.low_res_size), batch['label']
     return lambda index: (labels[index], low_res[index])

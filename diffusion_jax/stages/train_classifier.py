@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffusion_jax.data.pipeline import epoch
+from diffusion_jax.data.sources.skipping import is_readable, skipping
 from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.sharding import put_whole, whole
@@ -43,7 +45,10 @@ def _training(run: Run) -> Training:
 
 
 def _validate(run: Run, losses: Losses) -> Call:
-    """Loss and accuracy on the test images, each noised at a random level: the same levels every time."""
+    """Loss and accuracy on the test images, each noised at a random level: the same levels every time.
+
+    With data.on_error='skip' unreadable images are left out, and `left_out` is their number.
+    """
     data, num_timesteps = run.experiment.data, run.experiment.diffusion.num_timesteps
     batch_size = run.experiment.train_classifier.batch_size
     transform = make_transform(data)
@@ -55,7 +60,7 @@ def _validate(run: Run, losses: Losses) -> Call:
         inputs = draw_inputs(noise_key, batch, t) | {'weight': jnp.ones(t.shape)}
         return batch_metrics(losses(params, inputs, None), inputs, num_timesteps)
 
-    source = run.source('test')
+    source = skipping(run.source('test'), data)
 
     def validate(step: int, state: TrainState, stop: Stop) -> dict[str, float]:
         keys = (jax.random.fold_in(jax.random.key(0), i) for i in range(len(source)))
@@ -65,6 +70,8 @@ def _validate(run: Run, losses: Losses) -> Call:
         for batch, key in zip(batches, keys, strict=False):
             metrics.append(evaluate(params, put_whole(run.mesh, batch), key))
             leave_if(stop)
-        return {f'validation_{name}': value for name, value in means(add_up(metrics)).items()}
+        left_out = int((~is_readable(source, np.arange(len(source)))).sum())
+        values = means(add_up(metrics)) | ({'left_out': left_out} if left_out else {})
+        return {f'validation_{name}': value for name, value in values.items()}
 
     return validate

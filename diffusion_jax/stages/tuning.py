@@ -14,7 +14,7 @@ from flax import traverse_util
 from jax.sharding import Mesh
 
 from diffusion_jax import models
-from diffusion_jax.data.classes import shown
+from diffusion_jax.data.classes import listed
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.models import Params
 from diffusion_jax.sharding import param_shardings
@@ -49,7 +49,7 @@ def load_start(path: Path, network: Network, classes: Sequence[str], key: jax.Ar
     drawn = shapes.keys() - kept.keys()
     if not drawn:
         return traverse_util.unflatten_dict(kept, sep='/')
-    others = shown(classes) or f'{network.num_classes} classes'
+    others = listed(classes) or f'{network.num_classes} classes'
     logger.info('initialised for other classes (%s): %s', others, ', '.join(sorted(drawn)))
 
     new = {name: shapes[name] for name in drawn}

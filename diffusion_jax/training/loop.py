@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
+import jax
+
+from diffusion_jax.errors import UserError
 from diffusion_jax.interruption import Interrupted
 from diffusion_jax.report import MetricsWriter, Progress
 from diffusion_jax.training.config import TrainConfig
@@ -49,6 +53,8 @@ def run(
 
     Raises:
         Interrupted: after saving, because `stop` said so.
+        UserError: of the batches or a hook, such as an unreadable image; on one host after saving. Several
+            hosts may not all have it.
         TooManySkipped: `config.max_skipped` steps in a row were skipped. That is looked at where a line is
             logged or a state saved, at no other step, since each look waits for the device.
     """
@@ -59,13 +65,25 @@ def run(
         if asked:
             raise Interrupted(f'{name}: stopped at step {step} of {config.num_steps}, which is saved')
 
+    @contextlib.contextmanager
+    def saved_before_errors(step: int, left: list[str]) -> Iterator[None]:
+        try:
+            yield
+        except UserError as error:
+            if jax.process_count() > 1:
+                raise
+            if step > start:
+                save(state, recent.sums(), left)
+            saved = f'step {step} of {config.num_steps} is saved' if step else 'no step was done'
+            raise type(error)(f'{error}; {name}: {saved}') from error
+
     leave_if(call_hooks([hook for hook in hooks if hook.name in due], start, state, writer, stop), start)
     with (
         Progress(name, config.num_steps, start=start, images_per_step=config.batch_size) as progress,
         profiler,
     ):
         for step in range(start + 1, config.num_steps + 1):
-            with timer.waiting():
+            with saved_before_errors(step - 1, []), timer.waiting():
                 batch = next(batches)
             profiler.before(step)
             state, metrics = train_step(state, batch)
@@ -80,7 +98,8 @@ def run(
                 on_line()
             called, left = [hook for hook in hooks if hook.is_due(step, config.num_steps)], []
             if called:
-                with timer.aside(metrics):
+                names = [hook.name for hook in called]
+                with saved_before_errors(step, names), timer.aside(metrics):
                     left = call_hooks(called, step, state, writer, stop)
             # After the hooks: a run that goes on from here has of this step only to do what is left.
             overdue = overdue or _is_due(step, config.checkpoint_every)

@@ -1,6 +1,8 @@
 """`diffusion-jax evaluate` and `make-reference` as their users run them, with a random Inception."""
 
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -129,6 +131,30 @@ def test_a_reference_file_stands_for_the_images(folder, run, evaluated, tmp_path
     assert results[1]['protocol']['reference_images'] == 16
     code, printed = evaluated(folder / 'samples.npz', reference, '--resize=pytorch_fid')
     assert code == 2 and 'its statistics are of inception-' in printed
+
+
+def test_names_that_are_not_utf8_and_files_that_are_skipped(folder, run, evaluated, tmp_path):
+    """Both commands name them, escaped."""
+    images = bytes(tmp_path) + b'/imag\xe9s'
+    shutil.copytree(bytes(folder) + b'/reference', images)
+    os.rename(images + b'/00.png', images + b'/caf\xe9.png')
+    for name in (b'bad\xe9.png', b'note\xe9.txt'):
+        open(os.path.join(images, name), 'w').close()
+    code, printed = evaluated(folder / 'samples.npz', os.fsdecode(images))
+    assert code == 0
+    result = json.loads((tmp_path / 'out.json').read_text())
+    assert result['protocol']['reference_images'] == 16
+    (left_out,), (skipped,) = result['protocol']['left_out'], result['protocol']['skipped_files']
+    assert 'bad\\xe9.png: cannot be read' in left_out and '1 with suffix .txt (note\\xe9.txt)' in skipped
+    assert 'bad\\xe9.png' in printed and 'note\\xe9.txt' in printed
+    out = os.fsdecode(bytes(tmp_path) + b'/r\xe9f.npz')
+    weights = f'--inception={folder / "inception.safetensors"}'
+    code, printed = run(
+        'make-reference', os.fsdecode(images), weights, f'--workdir={tmp_path}', f'--out={out}'
+    )
+    assert code == 0 and os.path.exists(out)
+    assert 'statistics of 16 images' in printed
+    assert 'bad\\xe9.png: cannot be read' in printed and 'note\\xe9.txt' in printed
 
 
 def test_features_of_any_network_need_no_inception(run, tmp_path):

@@ -13,6 +13,7 @@ from diffusion_jax.errors import UserError
         DataConfig('folder', path='images', labels='prefix', image_size=(32, 48), image_channels=3),
         DataConfig('tfds', tfds_name='cifar10', image_size=(32, 32), image_channels=3, num_workers=2),
         DataConfig('digits', low_res_size=(4, 7)),
+        DataConfig('folder', path='images', on_error='skip', max_skipped=0, check_files=True),
     ],
 )
 def test_sound_settings_pass(config):
@@ -35,6 +36,8 @@ def test_sound_settings_pass(config):
         (DataConfig('digits', image_size=(16, 16)), 'image_size'),
         (DataConfig('digits', image_channels=3), 'image_channels'),
         (DataConfig('digits', num_classes=9), 'num_classes'),
+        (DataConfig('folder', path='x', on_error='ignore'), "on_error is 'ignore'.*'stop', 'skip'"),
+        (DataConfig('folder', path='x', max_skipped=-1), 'max_skipped is -1'),
     ],
 )
 def test_settings_that_cannot_work_are_named(config, message):

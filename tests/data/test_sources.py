@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import os
 import shutil
 import sys
 
@@ -177,8 +178,73 @@ def test_what_a_folder_lacks_is_said(tmp_path):
     save(noise(2, 2, 3), tmp_path / 'lonely.png')
     with pytest.raises(UserError, match="lonely.png: lies in no sub-folder.*'prefix'"):
         make_source(folder_config(tmp_path), 'train')
+    with pytest.raises(UserError, match="lonely.png: .*before a '_'"):
+        make_source(folder_config(tmp_path, labels='prefix'), 'train')
+    save(noise(2, 2, 3), tmp_path / 'x_1.png')
+    (tmp_path / 'lonely.png').unlink()
     with pytest.raises(UserError, match='num_classes is 2; the images have 1'):
         make_source(folder_config(tmp_path, labels='prefix'), 'train')
+
+
+@pytest.mark.parametrize(
+    ('path', 'settings', 'message'),
+    [
+        ('images.zip', {}, 'images.zip: is a file; set config.data.path to the folder.*unpack'),
+        (
+            '',
+            {'train_split': 'train'},
+            r"train: no such directory; .* has 2 folders \(ant, bee\) and 1 files;.*''",
+        ),
+        ('', {'train_split': 'images.zip'}, 'images.zip: is a file; set config.data.train_split'),
+        ('', {'test_split': 'val'}, 'val: no such directory;.*set config.data.test_split'),
+        ('nowhere', {}, 'nowhere: no such directory; set config.data.path'),
+        ('bee', {}, r'bee: no image there;.*skipped 1 files and folders: 1 with suffix .txt \(x.txt\)'),
+    ],
+)
+def test_what_is_at_a_path_and_what_to_set_is_said(tmp_path, path, settings, message):
+    save(noise(2, 2, 3), tmp_path / 'ant' / '1.png')
+    (tmp_path / 'bee').mkdir()
+    (tmp_path / 'bee' / 'x.txt').touch()
+    (tmp_path / 'images.zip').touch()
+    config = folder_config(tmp_path / path, num_classes=1, **settings)
+    with pytest.raises(UserError, match=message):
+        make_source(config, 'test' if 'test_split' in settings else 'train')
+
+
+def test_splits_are_not_taken_for_classes(tmp_path):
+    for name in ('train/ant/1.png', 'test/ant/1.png'):
+        save(noise(2, 2, 3), tmp_path / name)
+    with pytest.raises(UserError, match='test, train are splits .* set config.data.train_split'):
+        make_source(folder_config(tmp_path), 'train')
+    assert len(make_source(folder_config(tmp_path, labels='none', num_classes=1), 'train')) == 2
+
+
+@pytest.mark.parametrize('name', ['lonely.png', '_1.png', 'sub_folder/x.png'])
+def test_a_name_without_a_prefix_is_no_class(tmp_path, name):
+    save(noise(2, 2, 3), tmp_path / 'a_1.png')
+    save(noise(2, 2, 3), tmp_path / name)
+    with pytest.raises(UserError, match=f"{name}: .*before a '_'"):
+        make_source(folder_config(tmp_path, labels='prefix'), 'train')
+
+
+def test_class_folders_that_are_not_utf8(tmp_path):
+    save(noise(2, 2, 3), tmp_path / 'ant' / '1.png')
+    os.rename(tmp_path / 'ant', bytes(tmp_path) + b'/\xe9cole')
+    save(noise(2, 2, 3), tmp_path / 'bee' / '1.png')
+    source = make_source(folder_config(tmp_path), 'train')
+    assert source.class_names == ('\\xe9cole', 'bee')
+    assert source.labels.tolist() == [1, 0]
+    assert [record['label'] for record in records(source)] == [1, 0]
+
+
+def test_what_is_skipped_of_a_split_is_known(tmp_path):
+    for name in ('train/ant/1.png', 'test/ant/1.png'):
+        save(noise(2, 2, 3), tmp_path / name)
+    (tmp_path / 'train/ant/up').symlink_to('..')
+    config = folder_config(tmp_path, train_split='train', num_classes=1)
+    train, test = make_source(config, 'train'), make_source(config, 'test')
+    assert len(train) == 1 and '(ant/up)' in train.skipped
+    assert len(test) == 1 and test.skipped == ''
 
 
 # TensorFlow data sets

@@ -1,5 +1,8 @@
 """Stored images: every kind is read whole and in order, and what cannot be used is named."""
 
+import dataclasses
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -88,15 +91,62 @@ def test_images_of_other_sizes_are_named_before_any_work(folder):
     assert read_all(open_images(folder, (4, 4))).shape == (5, 4, 4, 3)
 
 
-def test_damaged_and_transparent_images_are_left_out_and_named(folder):
+def test_damaged_images_are_left_out_and_named_and_transparent_ones_are_on_white(folder):
     (folder / '1.png').write_bytes((folder / '1.png').read_bytes()[:60])
-    see_through = np.concatenate([IMAGES[2], np.full((6, 5, 1), 128, np.uint8)], axis=-1)
-    Image.fromarray(see_through).save(folder / '2.png')
+    Image.fromarray(np.concatenate([IMAGES[2], np.zeros((6, 5, 1), np.uint8)], axis=-1)).save(
+        folder / '2.png'
+    )
     images = open_images(folder)
     rows = images.read(images.parts[0])
-    np.testing.assert_array_equal(rows.images, IMAGES[[0, 3]])
-    transparent, damaged = rows.left_out
-    assert '1.png: cannot be read' in damaged and '2.png: is transparent' in transparent
+    np.testing.assert_array_equal(rows.images, [np.full_like(IMAGES[2], 255), IMAGES[0], IMAGES[3]])
+    (damaged,) = rows.left_out
+    assert '1.png: cannot be read' in damaged
+    with pytest.raises(UserError, match='1.png: .*repair or remove it'):
+        images.take(np.array([ORDER.index(1)]))
+
+
+def test_an_image_that_is_turned_has_the_size_of_the_others(folder):
+    tags = Image.Exif()
+    tags[0x112] = 6
+    Image.fromarray(IMAGES[2].swapaxes(0, 1)[::-1]).save(folder / '2.png', exif=tags)
+    np.testing.assert_array_equal(read_all(open_images(folder)), IMAGES[ORDER])
+
+
+def test_what_is_no_image_is_counted(folder):
+    assert open_images(folder).skipped == ''
+    (folder / 'notes.txt').touch()
+    (folder / 'again.png').symlink_to('1.png')
+    images = open_images(folder)
+    np.testing.assert_array_equal(read_all(images), IMAGES[ORDER])
+    assert 'skipped 2 files' in images.skipped and '(notes.txt)' in images.skipped
+    config = DataConfig('folder', path=str(folder), train_split='', labels='none', num_classes=1)
+    assert open_split(config, 'train').skipped == images.skipped
+
+
+def test_names_that_are_not_utf8_are_read(folder):
+    os.rename(folder / '3.png', os.path.join(bytes(folder), b'caf\xe9.png'))
+    open(os.path.join(bytes(folder), b'caf\xea.png'), 'w').close()
+    for images in (
+        open_images(folder),
+        open_split(
+            DataConfig(
+                'folder', str(folder), train_split='', labels='none', num_classes=1, image_size=(6, 5)
+            ),
+            'train',
+        ),
+    ):
+        (part,) = images.parts
+        rows = images.read(part)
+        assert len(rows.images) == 4
+        (reason,) = rows.left_out
+        assert 'caf\\xea.png: ' in reason
+        (part.identity + images.name + reason).encode()
+
+
+def test_settings_of_how_images_are_read_change_no_identity(folder):
+    config = DataConfig('folder', str(folder), train_split='', labels='none', num_classes=1)
+    other = dataclasses.replace(config, on_error='skip', max_skipped=3, check_files=True, num_workers=2)
+    assert open_split(config, 'train').parts == open_split(other, 'train').parts
 
 
 def test_opaque_alpha_and_grey_become_rgb(folder, caplog):

@@ -12,6 +12,7 @@ from diffusion_jax import main
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.sources import make_source
 from diffusion_jax.data.transforms import reduce_images
+from diffusion_jax.errors import UserError
 from diffusion_jax.generation import Generator
 from diffusion_jax.models import param_shapes
 from diffusion_jax.sharding import make_mesh
@@ -87,6 +88,27 @@ def test_the_numbers_are_those_of_the_images_with_their_labels_and_reductions(fi
     np.testing.assert_allclose(result['standard_error'], terms['total'].std(ddof=1) / 20**0.5, rtol=1e-3)
     assert result['decoder'] == result['vb'][0] and result['num_images'] == 20
     assert result['timesteps'] == [0, 24, 49]
+
+
+def test_images_that_were_left_out_are_in_no_mean(tmp_path):
+    """They have a negative index."""
+    rng = np.random.default_rng(0)
+    terms = {name: rng.random((6, 3), np.float32) for name in ('vb', 'x_0_mse', 'eps_mse')}
+    terms |= {name: rng.random(6, np.float32) for name in ('total', 'prior')}
+    index = np.array([7, ~3, 4, 0, ~1, 2])
+    for first in (0, 3):
+        rows = {name: term[first : first + 3] for name, term in ({'index': index} | terms).items()}
+        np.savez(tmp_path / f'{first:08d}-{first + 3:08d}.npz', **rows)
+    result = likelihood.mean_terms(tmp_path, 5)
+    used = [0, 2, 3]
+    assert (result['num_images'], result['left_out']) == (3, 2)
+    np.testing.assert_allclose(result['bits_per_dimension'], terms['total'][used].mean(), rtol=1e-6)
+    np.testing.assert_allclose(result['standard_error'], terms['total'][used].std(ddof=1) / 3**0.5, rtol=1e-6)
+    for name in ('prior', 'vb', 'x_0_mse', 'eps_mse'):
+        np.testing.assert_allclose(result[name], terms[name][used].mean(axis=0), rtol=1e-6)
+    assert '3 images, 2 left out' in likelihood.summary(result)
+    with pytest.raises(UserError, match='1 images could be read'):
+        likelihood.mean_terms(tmp_path, 2)
 
 
 def test_the_protocol_says_what_the_bound_is_of(finished, run, weights, capfd):

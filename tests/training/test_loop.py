@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffusion_jax.data.sources.reading import UnreadableImage
+from diffusion_jax.errors import UserError
 from diffusion_jax.interruption import Interrupted
 from diffusion_jax.training import loop
 from diffusion_jax.training.hooks import Hook, leave_if
@@ -34,11 +36,18 @@ def run(
     bad, directory, config=LOGGED, hooks=(), stop=lambda: False, save=lambda *_: None, state=None, due=()
 ):
     """Trains with bad steps at these numbers; the last state, and what was logged."""
+    batches = (batch_of(step, NAN_LOSS if step in bad else GOOD) for step in range(1, config.num_steps + 1))
+    return run_on(batches, directory, config, hooks, stop, save, state, due)
+
+
+def run_on(
+    batches, directory, config=LOGGED, hooks=(), stop=lambda: False, save=lambda *_: None, state=None, due=()
+):
     writer = Writer()
     state = loop.run(
         state or start(),
         compiled_step(),
-        (batch_of(step, NAN_LOSS if step in bad else GOOD) for step in range(1, config.num_steps + 1)),
+        batches,
         config,
         save=save,
         sums={},
@@ -184,3 +193,35 @@ def test_a_trace_ends_with_the_run(tmp_path):
     assert list(tmp_path.rglob('*.xplane.pb'))
     jax.profiler.start_trace(tmp_path / 'another')  # an error where one is under way
     jax.profiler.stop_trace()
+
+
+@pytest.mark.parametrize('bad', [1, 2, 5])
+def test_an_error_of_the_batches_is_raised_after_saving(tmp_path, bad):
+    saved = []
+
+    def batches():
+        for step in range(1, bad):
+            yield batch_of(step)
+        raise UnreadableImage('x.png: damaged')
+
+    message = f'x.png: damaged; tiny: step {bad - 1} of 6 is saved' if bad > 1 else 'tiny: no step was done'
+    with pytest.raises(UnreadableImage, match=message):
+        run_on(batches(), tmp_path, save=lambda state, sums, due: saved.append((int(state.step), sums, due)))
+    assert [(step, due) for step, _, due in saved] == ([(bad - 1, [])] if bad > 1 else [])
+    if bad == 2:  # the metrics since the last line of the log
+        assert saved[0][1]['loss'][1] > 0
+
+
+def test_an_error_of_a_hook_is_raised_after_saving_and_leaves_the_hook_due(tmp_path):
+    def fail(step, state, stop):
+        raise UserError('y.png: damaged')
+
+    saved, hooks = [], [hook_of([], 'one'), Hook('two', 2, fail)]
+    with pytest.raises(UserError, match='y.png: damaged; tiny: step 2 of 6 is saved'):
+        run(
+            set(),
+            tmp_path,
+            hooks=hooks,
+            save=lambda state, sums, due: saved.append((int(state.step), due)),
+        )
+    assert saved == [(2, ['one', 'two'])]

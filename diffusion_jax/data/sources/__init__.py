@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from diffusion_jax.data import imagenet
-from diffusion_jax.data.classes import shown
+from diffusion_jax.data.classes import listed
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.sources.digits import digits_source
 from diffusion_jax.data.sources.folder import folder_source
@@ -14,7 +14,11 @@ from diffusion_jax.errors import UserError
 
 
 class Source(Protocol):
-    """Images by index, each of its own size. One that holds arrays also offers `gather`; see ArraySource."""
+    """Images by index, each of its own size.
+
+    One that holds arrays also offers `gather`; see ArraySource. One that reads files also offers `name_of`,
+    which names the image of an index in messages. A folder has `paths`, and `skipped`; see FolderSource.
+    """
 
     class_names: tuple[str, ...]  # the name of label i is class_names[i]; empty where images have no labels
     identity: (
@@ -24,8 +28,16 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """{'image': uint8 [H, W, C], 'label': int}; the label is 0 where images have none."""
+        """{'image': uint8 [H, W, C], 'label': int}; the label is 0 where images have none.
+
+        Raises UnreadableImage where the image cannot be used.
+        """
         ...
+
+
+def name_of(source: Source, index: int) -> str:
+    """What to call an image in messages: its path, or its place in the source."""
+    return source.name_of(index) if hasattr(source, 'name_of') else f'image {index}'
 
 
 def make_source(config: DataConfig, split: str) -> Source:
@@ -33,7 +45,7 @@ def make_source(config: DataConfig, split: str) -> Source:
     source = {'digits': _digits, 'folder': _folder, 'tfds': _tfds}[config.name](config, split)
     found = len(source.class_names)
     if config.num_classes not in (None, max(found, 1)):
-        has = f'{found} classes ({shown(source.class_names)})' if found else 'no labels, for which it is 1'
+        has = f'{found} classes ({listed(source.class_names)})' if found else 'no labels, for which it is 1'
         raise UserError(f'config.data.num_classes is {config.num_classes}; the images have {has}')
     return source
 
@@ -58,10 +70,22 @@ def _folder(config: DataConfig, split: str) -> Source:
         return train
     # A class keeps its number in the test images, also where some class has none there.
     return folder_source(
-        config.path, config.test_split, config.labels, config.image_channels, class_names=train.class_names
+        config.path,
+        config.test_split,
+        config.labels,
+        config.image_channels,
+        class_names=train.class_names,
+        setting='test_split',
     )
 
 
 def _tfds(config: DataConfig, split: str) -> Source:
     name = {'train': config.train_split, 'test': config.test_split}[split]
-    return tfds_source(config.tfds_name, config.path, name, config.image_channels)
+    return tfds_source(
+        config.tfds_name,
+        config.path,
+        name,
+        config.image_channels,
+        labelled=config.labels != 'none',
+        num_classes=config.num_classes,
+    )
