@@ -8,7 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from diffusion_jax import main as program
-from diffusion_jax.commands.evaluate import add_arguments, check_size_is_used, look, make_extractor
+from diffusion_jax.commands.images import (
+    add_arguments,
+    check_out,
+    check_size_is_used,
+    enlarged,
+    look,
+    make_extractor,
+)
 from diffusion_jax.config import read_experiment
 from diffusion_jax.data.stored import open_images
 from diffusion_jax.data.stored.image_set import ImageSet
@@ -17,7 +24,6 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.comparison import Side
 from diffusion_jax.evaluation.feature_sets import REFERENCE_ROWS, kept_rows, save_statistics
 from diffusion_jax.interruption import stop_requests
-from diffusion_jax.workdir import check_place
 
 DESCRIPTION = f"""\
 Writes what samples are compared with: means and covariances of Inception's features of all images (mu,
@@ -60,8 +66,15 @@ def main(argv: Sequence[str]) -> int:
     side = Side(images.name, images)
     if not args.config:
         check_size_is_used(args.size, [side])
+    if not args.inception:
+        raise UserError(
+            '--inception is missing; a reference has its features (see `diffusion-jax convert-inception '
+            '--help`). To compare pixels of small images, give the images to `diffusion-jax evaluate`'
+        )
     extractor = make_extractor(args, [side])
-    check_place(args.out)
+    if not args.out.endswith('.npz'):
+        raise UserError(f'--out is {args.out!r}; it must end in .npz')
+    check_out(args.out, args.images, args.inception)
     with stop_requests() as stop:
         known = look(side, extractor, args.workdir, stop, is_reference=True)
     chosen = known.rows[kept_rows(len(known.rows), REFERENCE_ROWS)]
@@ -74,6 +87,8 @@ def main(argv: Sequence[str]) -> int:
     dimensions = len(known.gaussian.mean)
     if known.num_images <= dimensions:
         print(f'note: {known.num_images:,} images give a singular covariance of {dimensions:,} features')
+    for remark in enlarged([side], args.size):
+        print(f'note: {remark}')
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -28,11 +28,13 @@ class Side(NamedTuple):
     """One of two sets that are compared: images, or what a file says of them, or both.
 
     stored: what needs no look at images; of the authors' reference files, the statistics.
+    part: which images of the set these are; '' is all. A folder of features is named after it, too.
     """
 
     name: str
     images: ImageSet | None
     stored: FeatureSet = FeatureSet(0)
+    part: str = ''
 
 
 def open_side(path: str | Path, size: Size | None = None) -> Side:
@@ -65,6 +67,7 @@ def features_of(
     """What metrics compare: statistics that a file gives, and features of the images that it holds.
 
     Args:
+        extractor: None where both sides have statistics or features; images are not read then.
         directory: takes the features while they are computed; those that are there are not computed again.
         is_reference: then features of some images are enough, but of all that a file holds for it.
         keep_spatial: see `from_shards`.
@@ -72,12 +75,12 @@ def features_of(
     Raises:
         UserError, Interrupted: see `extract` and `from_shards`.
     """
-    if side.images is None:
+    if side.images is None or extractor is None:
         return side.stored
     hosts = {'host': jax.process_index(), 'num_hosts': jax.process_count()}
     shards = extract(side.images, extractor, directory, stop, **hosts)
     max_rows = REFERENCE_ROWS if is_reference and not isinstance(side.images, ArrayImages) else None
-    found = from_shards(shards, max_rows, keep_spatial=keep_spatial)
+    found = from_shards(shards, max_rows, keep_spatial=keep_spatial, name=side.name)
     if side.stored.gaussian is None:
         return found
     # Its statistics are of more images than those that a file of the authors holds.
@@ -100,9 +103,13 @@ def check_comparable(samples: Side, reference: Side, extractor: Extractor | None
     for what, default in defaults.items():
         ours, theirs = (_dimensions(getattr(side.stored, what), default) for side in (samples, reference))
         if ours != theirs and None not in (ours, theirs):
+            seen = [
+                f' ({extractor.name})' if getattr(side.stored, what) is None else ''
+                for side in (samples, reference)
+            ]
             raise UserError(
-                f'{samples.name}: has {ours} features an image, {reference.name} has {theirs}; both must '
-                'come from the same network'
+                f'{samples.name}: has {ours} features an image{seen[0]}, {reference.name} has {theirs}'
+                f'{seen[1]}; both must come from the same network: give images on both sides, or features'
             )
 
 
@@ -110,13 +117,16 @@ def _dimensions(stored: Gaussian | None, default: int | None) -> int | None:
     return default if stored is None else len(stored.mean)
 
 
+@np.errstate(over='ignore', invalid='ignore')  # what is not finite is reported
 def compare(
     samples: FeatureSet,
     reference: FeatureSet,
     logits: Callable[[np.ndarray], np.ndarray] | None = None,
     num_resamples: int = 0,
-) -> dict[str, float | dict[str, float]]:
+) -> dict[str, Any]:
     """Every metric that what is known of both allows, by name; with resamples also 'standard_errors'.
+
+    Numbers that are not finite are not in it; 'not_finite' has their names where there are some.
 
     Args:
         logits: features → logits of Inception's classes; None where the features are not Inception's.
@@ -145,4 +155,13 @@ def compare(
         found |= {name: float(share.mean()) for name, share in shares.items()}
         errors |= {name: share_error(share) for name, share in shares.items()}
         found['kid'], errors['kid'] = kid_and_error(samples.features, reference.features)
-    return found | ({'standard_errors': errors} if num_resamples else {})
+    errors = errors if num_resamples else {}
+    not_finite = [name for name, value in found.items() if not np.isfinite(value)]
+    not_finite += [f'standard_errors.{name}' for name, value in errors.items() if not np.isfinite(value)]
+    result: dict[str, Any] = _finite(found)
+    result |= {'standard_errors': _finite(errors)} if num_resamples else {}
+    return result | ({'not_finite': not_finite} if not_finite else {})
+
+
+def _finite(numbers: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in numbers.items() if np.isfinite(value)}

@@ -164,7 +164,7 @@ def test_what_is_wrong_is_said_in_one_line(folder, run, tmp_path):
     np.save(tmp_path / 'narrow.npy', np.zeros((9, 3)))
     np.save(tmp_path / 'wide.npy', np.zeros((9, 4)))
     cases = {
-        ('evaluate', samples, samples): 'name its weights with --inception',
+        ('evaluate', samples, samples, '--resize=pytorch_fid'): 'give --inception too',
         ('evaluate', samples, tmp_path / 'none.npz', weights): 'none.npz: no such file',
         ('evaluate', samples, tmp_path / 'empty.npz', weights): 'empty.npz: has neither images',
         ('evaluate', samples, samples, f'--inception={samples}'): 'samples.npz: ',

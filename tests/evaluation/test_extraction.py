@@ -98,7 +98,7 @@ def test_a_bad_image_loses_no_other(tmp_path):
 def test_no_image_that_can_be_used_is_an_error(tmp_path):
     for name in 'ab':
         (tmp_path / f'{name}.png').write_bytes(b'no image')
-    with pytest.raises(UserError, match=r'fewer than 4 images that can be used \(.*[ab].png'):
+    with pytest.raises(UserError, match=r'has 0 images that can be used \(.*[ab].png.*; needed are 4'):
         from_shards(extract(open_images(tmp_path), pixel_extractor(), tmp_path / 'f', lambda: False))
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from diffusion_jax.errors import UserError
 
@@ -13,9 +16,15 @@ from diffusion_jax.errors import UserError
 class TfdsSource:
     records: Sequence[dict[str, Any]]
     class_names: tuple[str, ...]
+    open_labels: Callable[[], Sequence[dict[str, Any]]]  # the records without their images
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        """int32 [N]; reads every record."""
+        return np.array([record['label'] for record in self.open_labels()], np.int32)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self.records[index]
@@ -50,4 +59,9 @@ def tfds_source(name: str, data_dir: str, split: str, channels: int) -> TfdsSour
     except (KeyError, ValueError) as error:
         raise UserError(f'{name} has no split {split!r}; it has {", ".join(builder.info.splits)}') from error
     class_names = tuple(features['label'].names) if 'label' in features else ()
-    return TfdsSource(records, class_names)
+    only_labels = tfds.decode.PartialDecoding({'label': True})
+
+    def open_labels() -> Sequence[dict[str, Any]]:
+        return builder.as_data_source(split=split, decoders=only_labels)
+
+    return TfdsSource(records, class_names, open_labels)

@@ -50,6 +50,8 @@ def open_archive(path: Path) -> ArrayImages:
             f'{path}: arr_1 is {labels.dtype} {list(labels.shape)}; it must be a class for each of the '
             f'{len(images)} images'
         )
+    if labels is not None and labels.min() < 0:
+        raise UserError(f'{path}: arr_1 has the label {labels.min()}; classes are numbered from 0')
     identity = file_identity(path)
     return ArrayImages(str(path), images, labels, even_parts(len(images), lambda start, stop: identity))
 
@@ -101,7 +103,9 @@ def _read_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) ->
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         shape, fortran, dtype = readers[np.lib.format.read_magic(member)](member)
         data = member.tell()
-    if info.compress_type != zipfile.ZIP_STORED or dtype.hasobject or not shape or 0 in shape:
+    if dtype.hasobject:
+        raise UserError(f'{path}: {info.filename} holds Python objects; save an array of numbers')
+    if info.compress_type != zipfile.ZIP_STORED or not shape or 0 in shape:
         with archive.open(info) as member:
             return np.lib.format.read_array(member)
     with open(path, 'rb') as file:
