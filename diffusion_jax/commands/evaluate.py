@@ -116,10 +116,10 @@ def _matched(
     matched = match(sampled, reference, theirs, restrict=same_classes)
     if same_classes and sampled is None:
         raise UserError(f'--same-classes: nothing says the classes of {samples.name}; leave it out')
-    if same_classes and matched.reason:
+    if same_classes and (matched.reason or matched.unknown):
         raise UserError(
             f'--same-classes: the samples are of {sampled.named()}; {reference.name} cannot be restricted to '
-            f'them: {matched.reason}; leave it out, or give images of these classes alone'
+            f'them: {matched.reason or matched.unknown}; leave it out, or give images of these classes alone'
         )
     return matched
 

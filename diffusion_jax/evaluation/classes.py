@@ -69,14 +69,15 @@ class Matched(NamedTuple):
         side: of the sampled classes alone where `by` is set.
         sampled: the classes of the samples; None where they have none.
         by: 'names' or 'numbers', by which their images were found; '' where the reference is as it was.
-        reason: why the reference has other classes than the samples; '' where it has the same ones, and where
-            nothing says which it has.
+        reason: why the reference has other classes than the samples; '' where it has the same ones.
+        unknown: why nobody can say which it has; '' where one can.
     """
 
     side: Side
     sampled: Sampled | None = None
     by: str = ''
     reason: str = ''
+    unknown: str = ''
 
 
 def known_classes(images: ImageSet, names: Sequence[str] = ()) -> Classes | None:
@@ -115,7 +116,7 @@ def sampled_classes(
     if samples is None:
         return None
     labels = drawn_from or np.unique(samples.labels).tolist()
-    others = 0 if samples.names or reference is None or reference.names else reference.count
+    others = 0 if samples.names or reference is None else reference.count
     return Sampled(tuple(labels), max(samples.count, others, max(labels) + 1), tuple(samples.names))
 
 
@@ -128,7 +129,7 @@ def match(sampled: Sampled | None, reference: Side, classes: Classes | None, *, 
         return Matched(reference)
     wanted = _labels_of(sampled, classes)
     if isinstance(wanted, str):
-        return Matched(reference, sampled, reason='' if sampled.all else wanted)
+        return Matched(reference, sampled, unknown=wanted)
     chosen = np.isin(classes.labels, wanted)
     missing = len(wanted) - len(np.unique(classes.labels[chosen]))
     if missing:
@@ -138,7 +139,7 @@ def match(sampled: Sampled | None, reference: Side, classes: Classes | None, *, 
     if reference.stored.gaussian is not None:
         return Matched(reference, sampled, reason='its mu and sigma are of all its images')
     if not restrict:
-        return Matched(reference, sampled, reason='it has images of other classes, too')
+        return Matched(reference, sampled, reason='it has others, which --same-classes leaves out')
     part = f'-classes-{zlib.crc32(repr(sorted(wanted)).encode()):08x}'
     side = reference._replace(images=choose(reference.images, chosen), part=part)
     return Matched(side, sampled, by='names' if classes.names else 'numbers')
@@ -161,8 +162,9 @@ def _labels_of(sampled: Sampled, classes: Classes | None) -> Sequence[int] | str
 def about_classes(matched: Matched) -> tuple[dict[str, str], list[str]]:
     """What protocol and remarks say of the classes of the reference."""
     name, sampled = matched.side.name, matched.sampled
-    if matched.reason:
-        remark = f'the reference {name} is not restricted to them: {matched.reason}'
+    reason = matched.reason or ('' if sampled is None or sampled.all else matched.unknown)
+    if reason:
+        remark = f'the reference {name} is not restricted to them: {reason}'
         return {}, [f'the samples are of {sampled.named()}; {remark}']
     if not matched.by:
         return {}, []

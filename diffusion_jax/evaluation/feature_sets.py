@@ -70,16 +70,16 @@ def from_shards(
     kept = kept_rows(sum(shard.stop - shard.start for shard in found), max_rows)
     for group in _groups(found):
         parts = [read(shard) for shard in group]
-        for name in seen:
-            block = [part[name] for part in parts if name in part]
-            seen[name] = update(seen[name], np.concatenate(block)) if block else seen[name]
+        for kind in seen:
+            block = [part[kind] for part in parts if kind in part]
+            seen[kind] = update(seen[kind], np.concatenate(block)) if block else seen[kind]
         for shard, part in zip(group, parts, strict=True):
             left_out += part[LEFT_OUT].tolist()
             chosen = kept[first + part[PLACES]]
             rows.append(first + part[PLACES][chosen])
             first += shard.stop - shard.start
-            for name in features.keys() & part.keys():
-                features[name].append(part[name][chosen])
+            for kind in features.keys() & part.keys():
+                features[kind].append(part[kind][chosen])
                 size = tuple(part[SIZE].tolist())
     if seen[FEATURES].count < LEAST_IMAGES:
         reason = f' ({left_out[0]})' if left_out else ''
