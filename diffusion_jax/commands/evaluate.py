@@ -93,6 +93,8 @@ def main(argv: Sequence[str]) -> int:
     about |= extractor.protocol if extractor else {'features': 'read from the files'}
     found += remarks(about, of_samples, of_reference, result.pop('not_finite', ()))
     found += _not_yet_drawn(stamps[0], of_samples) + enlarged([samples, reference], args.size)
+    if Path(args.samples).resolve() == Path(args.reference).resolve():
+        found.append('the samples were compared with themselves')
     result |= {'remarks': found, 'protocol': _origin(stamps[0]) | about}
     write_json(out, result)
     print(f'{out}:\n{table(result)}\n\n{description(result["protocol"])}')

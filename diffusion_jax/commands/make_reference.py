@@ -55,13 +55,15 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument('images', nargs='?', metavar='IMAGES')
     add_arguments(parser)
     parser.add_argument('--config', metavar='FILE', help='an experiment whose images are meant')
-    parser.add_argument('--split', choices=('train', 'test'), default='train', help='train by default')
+    parser.add_argument('--split', choices=('train', 'test'), help="of the config's images; train by default")
     parser.add_argument('--out', required=True, metavar='FILE.npz', help='is replaced if it is there')
     args, settings = parser.parse_known_args(argv[1:])
     if bool(args.config) == bool(args.images):
         raise UserError('give either IMAGES or --config=FILE')
     if settings and not args.config:
         raise UserError(f'{" ".join(settings)}: arguments that mean nothing here; see --help')
+    if args.split and not args.config:
+        raise UserError(f'--split={args.split} needs --config=FILE, whose images it splits; leave it out')
     images = _configured(args, settings) if args.config else open_images(args.images, args.size)
     side = Side(images.name, images)
     if not args.config:
@@ -96,4 +98,4 @@ def _configured(args: argparse.Namespace, settings: Sequence[str]) -> ImageSet:
     if args.size:
         raise UserError('--size: the config says the size of its images, as config.data.image_size')
     command = ['diffusion-jax make-reference', f'--config={args.config}', *settings]
-    return open_split(read_experiment(program.parse_flags(command).config).data, args.split)
+    return open_split(read_experiment(program.parse_flags(command).config).data, args.split or 'train')

@@ -12,6 +12,7 @@ import numpy as np
 from diffusion_jax.data.stored import open_images
 from diffusion_jax.data.stored.archive import ArrayImages, names_in_archive
 from diffusion_jax.data.stored.image_set import ImageSet
+from diffusion_jax.data.stored.samples import shard_folder
 from diffusion_jax.data.transforms import Size
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.extraction import extract
@@ -22,6 +23,7 @@ from diffusion_jax.evaluation.inception_score import inception_score
 from diffusion_jax.evaluation.kid import kid_and_error
 from diffusion_jax.evaluation.precision_recall import coverage
 from diffusion_jax.evaluation.uncertainty import frechet_error, inception_score_error, share_error
+from diffusion_jax.workdir import STAMP_FILE
 
 
 class Side(NamedTuple):
@@ -47,12 +49,23 @@ def open_side(path: str | Path, size: Size | None = None) -> Side:
     """
     path = Path(path)
     if path.is_dir():
+        _check_folder(path)
         return Side(str(path), open_images(path, size))
     stored = from_file(path)
     has_images = path.suffix != '.npy' and 'arr_0' in names_in_archive(path)
     if not has_images and stored.gaussian is None:
         raise UserError(f'{path}: has neither images (arr_0) nor statistics (mu, sigma) nor features')
     return Side(str(path), open_images(path) if has_images else None, stored)
+
+
+def _check_folder(path: Path) -> None:
+    """UserError for folders of a run: their pictures, such as grids of samples, are no samples."""
+    if shard_folder(path) is not None:
+        return
+    if shard_folder(path / 'samples') is not None:
+        raise UserError(f'{path}: is the workdir of a run; give its samples, {path / "samples"}')
+    if any((folder / STAMP_FILE).exists() for folder in (path, path / 'samples', path / 'diffusion')):
+        raise UserError(f'{path}: is a folder of a run and has no samples; run the stage sample first')
 
 
 def features_of(

@@ -52,6 +52,8 @@ def check_evaluate(config: EvaluateConfig) -> None:
     one_of('judge', config.judge, ('', 'digits_svm'))
     between('batch_size', config.batch_size, 1)
     check_bootstrap('bootstrap', config.bootstrap)
+    if not config.reference:
+        raise UserError("reference is ''; it must be 'train', 'test', a file or a folder of images")
     if not config.inception and config.resize != EvaluateConfig.resize:
         raise UserError(f"resize is {config.resize!r}; it is Inception's, set inception too")
 

@@ -61,9 +61,10 @@ def main(run: Run) -> None:
 def complete(run: Run) -> bool:
     """Whether the numbers are those of the samples that are there, and good enough."""
     path = _result_path(run)
-    if not path.exists():
+    try:
+        result = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):  # none, or one that is damaged: it is made again
         return False
-    result = json.loads(path.read_text())
     return result.get('stamp') == normalise(_stamp(run)) and _good_enough(run, result)
 
 

@@ -41,9 +41,10 @@ def open_archive(path: Path) -> ArrayImages:
     if images is None:
         raise UserError(f'{path}: has no images (arr_0, uint8 [N, H, W, 3])')
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or not images.size:
+        hint = '; features of a network go into an npz as `features`' if images.ndim == 2 else ''
         raise UserError(
             f'{path}: arr_0 is {images.dtype} {list(images.shape)}; images are uint8 from 0 to 255, '
-            '[N, H, W, 3], channels last'
+            f'[N, H, W, 3], channels last{hint}'
         )
     if labels is not None and (labels.shape != images.shape[:1] or labels.dtype.kind not in 'iu'):
         raise UserError(
