@@ -17,7 +17,13 @@ from diffusion_jax.data.transforms import Size
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.extraction import extract
 from diffusion_jax.evaluation.extractors import Extractor
-from diffusion_jax.evaluation.feature_sets import REFERENCE_ROWS, FeatureSet, from_file, from_shards
+from diffusion_jax.evaluation.feature_sets import (
+    LEAST_IMAGES,
+    REFERENCE_ROWS,
+    FeatureSet,
+    from_file,
+    from_shards,
+)
 from diffusion_jax.evaluation.frechet import Gaussian, frechet_distance
 from diffusion_jax.evaluation.inception_score import inception_score
 from diffusion_jax.evaluation.kid import kid_and_error
@@ -50,12 +56,20 @@ def open_side(path: str | Path, size: Size | None = None) -> Side:
     path = Path(path)
     if path.is_dir():
         _check_folder(path)
-        return Side(str(path), open_images(path, size))
+        return Side(str(path), _enough(open_images(path, size)))
     stored = from_file(path)
     has_images = path.suffix != '.npy' and 'arr_0' in names_in_archive(path)
     if not has_images and stored.gaussian is None:
         raise UserError(f'{path}: has neither images (arr_0) nor statistics (mu, sigma) nor features')
-    return Side(str(path), open_images(path) if has_images else None, stored)
+    return Side(str(path), _enough(open_images(path)) if has_images else None, stored)
+
+
+def _enough(images: ImageSet) -> ImageSet:
+    """The images. UserError if they are too few for any metric, before others are looked at."""
+    count = sum(part.stop - part.start for part in images.parts)
+    if count < LEAST_IMAGES:
+        raise UserError(f'{images.name}: has {count} images; needed are {LEAST_IMAGES} or more')
+    return images
 
 
 def _check_folder(path: Path) -> None:
@@ -90,6 +104,7 @@ def features_of(
     """
     if side.images is None or extractor is None:
         return side.stored
+    _enough(side.images)
     hosts = {'host': jax.process_index(), 'num_hosts': jax.process_count()}
     shards = extract(side.images, extractor, directory, stop, **hosts)
     max_rows = REFERENCE_ROWS if is_reference and not isinstance(side.images, ArrayImages) else None

@@ -16,7 +16,7 @@ from diffusion_jax.errors import UserError
 class TfdsSource:
     records: Sequence[dict[str, Any]]
     class_names: tuple[str, ...]
-    open_labels: Callable[[], Sequence[dict[str, Any]]]  # the records without their images
+    open_labels: Callable[[], Sequence[dict[str, Any]]]  # the records with images that are not decoded
 
     def __len__(self) -> int:
         return len(self.records)
@@ -59,9 +59,8 @@ def tfds_source(name: str, data_dir: str, split: str, channels: int) -> TfdsSour
     except (KeyError, ValueError) as error:
         raise UserError(f'{name} has no split {split!r}; it has {", ".join(builder.info.splits)}') from error
     class_names = tuple(features['label'].names) if 'label' in features else ()
-    only_labels = tfds.decode.PartialDecoding({'label': True})
 
     def open_labels() -> Sequence[dict[str, Any]]:
-        return builder.as_data_source(split=split, decoders=only_labels)
+        return builder.as_data_source(split=split, decoders={'image': tfds.decode.SkipDecoding()})
 
     return TfdsSource(records, class_names, open_labels)
