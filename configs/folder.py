@@ -28,7 +28,6 @@ def get_config() -> ConfigDict:
         data={
             'name': 'folder',
             'path': 'images',
-            'num_classes': 2,
             'image_size': (64, 64),
             'image_channels': 3,
             'num_workers': 4,

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
 from diffusion_jax.checks import between, in_section, one_of
+from diffusion_jax.data import imagenet
+from diffusion_jax.data.classes import label_of
 from diffusion_jax.data.config import DataConfig, check_data
+from diffusion_jax.data.sources import class_names, make_source
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.errors import UserError
@@ -109,13 +112,21 @@ def _placeholder(hint: Any) -> Any:
     return config_dict.placeholder(typing.get_origin(hint) or hint)
 
 
-def read_experiment(config: Mapping[str, Any]) -> Experiment:
+def read_experiment(config: Mapping[str, Any], stored_classes: Sequence[str] = ()) -> Experiment:
     """The config, as a plain nested dict, checked and complete.
+
+    Args:
+        stored_classes: the names of the classes of a stored network. Without them the images are listed where
+            the config does not give the number of classes, or names some.
 
     Raises:
         UserError: something cannot work; the message names the key, its value and what is allowed.
     """
-    data = read_section(DataConfig, config.get('data'), 'config.data')
+    data, sample = _with_classes(
+        read_section(DataConfig, config.get('data'), 'config.data'),
+        read_section(SampleConfig, config.get('sample', {}), 'config.sample'),
+        stored_classes,
+    )
     diffusion = read_section(DiffusionConfig, config.get('diffusion'), 'config.diffusion')
     shared = {name: getattr(data, name) for name in SHARED}
     unet = dict(config.get('unet', {}))
@@ -131,10 +142,36 @@ def read_experiment(config: Mapping[str, Any]) -> Experiment:
             ClassifierConfig, config['classifier'], 'config.classifier', shared
         )
     experiment = read_section(
-        Experiment, {**config, 'data': data, 'diffusion': diffusion, **networks}, 'config'
+        Experiment, {**config, 'data': data, 'diffusion': diffusion, 'sample': sample, **networks}, 'config'
     )
     _check(experiment)
     return experiment
+
+
+def _with_classes(
+    data: DataConfig, sample: SampleConfig, stored_classes: Sequence[str]
+) -> tuple[DataConfig, SampleConfig]:
+    """The number of classes where it is not given, and labels in place of the names of classes."""
+    named = [name for name in sample.classes if isinstance(name, str)]
+    if data.num_classes is not None and not named:
+        return data, sample
+    in_section('data', check_data, data)
+    names = stored_classes or _classes_of_images(data)
+    known = imagenet.synonyms(names)
+    try:
+        labels = {name: label_of(name, known) for name in named}
+    except UserError as error:
+        raise UserError(f'config.sample.classes: {error}') from error
+    classes = tuple(labels.get(name, name) for name in sample.classes)
+    num_classes = max(len(names), 1) if data.num_classes is None else data.num_classes
+    return dataclasses.replace(data, num_classes=num_classes), dataclasses.replace(sample, classes=classes)
+
+
+def _classes_of_images(data: DataConfig) -> tuple[str, ...]:
+    try:
+        return class_names(make_source(data, 'train'))
+    except UserError as error:
+        raise UserError(f'{error} (config.data.num_classes is not set: the images say what it is)') from error
 
 
 def check_stages(experiment: Experiment, stages: Collection[str], key: str) -> None:

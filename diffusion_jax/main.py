@@ -24,7 +24,7 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from diffusion_jax.config import STAGES, Experiment, check_stages, read_experiment
+from diffusion_jax.config import STAGES, Experiment, Pretrained, check_stages, read_experiment
 from diffusion_jax.errors import CheckFailed, UserError, say
 from diffusion_jax.hosts import (
     Hosts,
@@ -37,6 +37,7 @@ from diffusion_jax.hosts import (
     wait_for_all_hosts,
 )
 from diffusion_jax.interruption import Interrupted, stop_requests
+from diffusion_jax.settings import read_section
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.stages import evaluate, likelihood, networks, sample, train, train_classifier
 from diffusion_jax.stages.inputs import check_inputs
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _exit_code(argv: Sequence[str]) -> int:
     try:
         options = parse_flags(argv)
-        experiment = read_experiment(options.config)
+        experiment = read_experiment(options.config, _stored_classes(options))
         if options.hosts is not None:
             connect(options.hosts)
         run_experiment(experiment, options.workdir, options.stages)
@@ -93,6 +94,16 @@ def _exit_code(argv: Sequence[str]) -> int:
             traceback.print_exc()
         lost(error)
     return 0
+
+
+def _stored_classes(options: Options) -> tuple[str, ...]:
+    """The names of the classes of the networks that a run uses; () for a run that trains: its images say."""
+    pretrained = read_section(Pretrained, options.config.get('pretrained', {}), 'config.pretrained')
+    planned = _planned(options.stages, options.config.get('stages', ()), pretrained)
+    if not set(planned).isdisjoint(networks.STAGES.values()):
+        return ()
+    paths = (networks.find_network(options.workdir, name, pretrained) for name in networks.STAGES)
+    return next(filter(None, map(networks.stored_classes, paths)), ())
 
 
 def set_up_logging() -> None:
@@ -183,8 +194,7 @@ def run_experiment(experiment: Experiment, workdir: Path, stages: Sequence[str] 
     with contextlib.ExitStack() as held:
         stop = held.enter_context(stop_requests())
         run = Run(experiment, workdir.absolute(), mesh, stop)
-        given = [stage for name, stage in networks.STAGES.items() if getattr(experiment.pretrained, name)]
-        planned = list(stages) or [stage for stage in experiment.stages if stage not in given]
+        planned = _planned(stages, experiment.stages, experiment.pretrained)
         with all_or_none():
             if first_host:
                 held.enter_context(lock(workdir))
@@ -202,6 +212,12 @@ def run_experiment(experiment: Experiment, workdir: Path, stages: Sequence[str] 
             if stage != planned[-1] and on_any_host(stop()):
                 raise Interrupted(f'stopped after the stage {stage}')
         wait_for_all_hosts('ended')
+
+
+def _planned(named: Sequence[str], stages: Sequence[str], pretrained: Pretrained) -> list[str]:
+    """The stages that the command line names, or those of the config but the training of given networks."""
+    given = [stage for name, stage in networks.STAGES.items() if getattr(pretrained, name)]
+    return list(named) or [stage for stage in stages if stage not in given]
 
 
 if __name__ == '__main__':

@@ -39,9 +39,7 @@ def read_value(hint: Any, value: Any, where: str) -> Any:
         return read_section(hint, value, where)
     if isinstance(hint, types.UnionType):
         options = typing.get_args(hint)
-        if value is None and type(None) in options:
-            return None
-        return read_value(not_none(hint), value, where)
+        return value if type(value) in options else read_value(not_none(hint), value, where)
     if typing.get_origin(hint) is tuple and isinstance(value, (tuple, list)):
         inner = typing.get_args(hint)
         if inner[-1] is Ellipsis or len(inner) == len(value):

@@ -7,10 +7,8 @@ import dataclasses
 import fcntl
 import json
 import os
-import re
 import socket
 import tempfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -21,7 +19,6 @@ from diffusion_jax.errors import UserError
 
 LOCK_FILE = '.lock'
 STAMP_FILE = 'stamp.json'
-NOT_SET = '(not set)'
 
 
 @contextlib.contextmanager
@@ -120,43 +117,6 @@ def read_stamp(directory: str | Path) -> dict[str, Any] | None:
         raise UserError(f'{path}: is no stamp ({error}); remove the folder or choose another') from error
 
 
-def check_stamp(directory: str | Path, stamp: Mapping[str, Any]) -> None:
-    """Compares what a folder's content rests on, if it has a stamp yet.
-
-    Raises:
-        UserError: the folder was made with other settings; the message names each of them.
-    """
-    difference = stamp_difference(read_stamp(directory) or stamp, stamp)
-    if difference:
-        changes = [f'{key}: had {had}, now {now}' for key, (had, now) in difference.items()]
-        changes = ', '.join(changes[:8]) + (f' and {len(changes) - 8} more' if len(changes) > 8 else '')
-        raise UserError(
-            f'{directory}: made with other settings ({changes}); restore them or choose another folder'
-        )
-
-
-def results_directory(base: Path, section: str, stamp: Mapping[str, Any]) -> Path:
-    """`base` for the first results of a kind; for any other ones a folder in it that is named after what
-    differs from the first, such as samples/scale=2.0: of the config's section, or else of anything."""
-    first = read_stamp(base)
-    if first is None:
-        return base
-    difference = stamp_difference(first, stamp)
-    prefix = f'{section}.'
-    settings = {key: new for key, (_, new) in difference.items() if key.startswith(prefix)}
-    settings = settings or {key: new for key, (_, new) in difference.items()}
-    text = ','.join(f'{key.removeprefix(prefix)}={value}' for key, value in settings.items())
-    text = re.sub(r'[^\w=.,-]+', '-', text.replace('[', '').replace(']', '').replace(', ', '+'))
-    return base / (text if len(text) <= 80 else f'{text[:70]}-{zlib.crc32(text.encode()):08x}')
-
-
-def stamp_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The settings that differ: dotted key → (old value, new value), NOT_SET where one has no such key."""
-    old, new = _flatten(normalise(old)), _flatten(normalise(new))
-    pairs = {key: (old.get(key, NOT_SET), new.get(key, NOT_SET)) for key in old | new}
-    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
-
-
 def normalise(value: Any) -> Any:
     """A value as it would come back from JSON."""
     if dataclasses.is_dataclass(value):
@@ -170,13 +130,3 @@ def normalise(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return value
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    flat = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flatten(value, f'{prefix}{key}.')
-        else:
-            flat[f'{prefix}{key}'] = value
-    return flat

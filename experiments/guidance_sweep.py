@@ -50,7 +50,9 @@ def sweep(workdir: Path, num_samples: int) -> list[dict]:
                 sample = dataclasses.replace(
                     run.experiment.sample, sampler=sampler, respacing=respacing, scale=float(scale)
                 )
-                changed = run._replace(experiment=dataclasses.replace(run.experiment, sample=sample))
+                changed = dataclasses.replace(
+                    run, experiment=dataclasses.replace(run.experiment, sample=sample)
+                )
                 draw = make_draw(changed, make_generator(changed, params), sample_inputs(changed))
                 starts = range(0, num_samples, sample.batch_size)
                 batches = [draw(np.arange(start, start + sample.batch_size)) for start in starts]

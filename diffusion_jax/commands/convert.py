@@ -19,7 +19,7 @@ from diffusion_jax.stages.networks import CHECKPOINTS, CLASSIFIER, DIFFUSION, de
 from diffusion_jax.training.checkpoints import load_params
 from diffusion_jax.weights.files import Weights, save_weights
 from diffusion_jax.weights.reference import from_reference
-from diffusion_jax.weights.released import RELEASED, resembling
+from diffusion_jax.weights.released import RELEASED, released_classes, resembling
 from diffusion_jax.weights.torch_files import read_state
 from diffusion_jax.workdir import read_stamp
 
@@ -162,7 +162,7 @@ def _from_torch(source: Path, args: argparse.Namespace) -> tuple[Weights, str]:
 def _released(name: str) -> Weights:
     """What a released file must hold, without parameters."""
     model = RELEASED[name]
-    return Weights(model.network, {}, model.diffusion, name)
+    return Weights(model.network, {}, model.diffusion, name, released_classes(name))
 
 
 def _configured(args: argparse.Namespace) -> tuple[Weights, str]:

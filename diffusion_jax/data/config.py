@@ -18,7 +18,8 @@ class DataConfig:
     test_split: the same for test images.
     labels: of a folder, the class is the name of an image's sub-folder ('folder'), its file name up to the
         first '_' ('prefix', as in the authors' release), or there is none ('none').
-    num_classes: how many classes there are; 1 where images have no labels.
+    num_classes: the number of classes, 1 where images have no labels; None takes it from the data, or from a
+        stored network where there is one and nothing is trained.
     image_size: height and width to which images are cropped.
     image_channels: 1, grey, or 3, RGB.
     low_res_size: given, the diffusion model is an upsampler: it makes images of `image_size` from images of
@@ -32,7 +33,7 @@ class DataConfig:
     train_split: str = 'train'
     test_split: str = 'test'
     labels: str = 'folder'
-    num_classes: int = 10
+    num_classes: int | None = None
     image_size: tuple[int, int] = (8, 8)
     image_channels: int = 1
     low_res_size: tuple[int, int] | None = None
@@ -44,7 +45,8 @@ def check_data(config: DataConfig) -> None:
     one_of('name', config.name, ('digits', 'folder', 'tfds'))
     one_of('labels', config.labels, ('folder', 'prefix', 'none'))
     one_of('image_channels', config.image_channels, (1, 3))
-    between('num_classes', config.num_classes, 1)
+    if config.num_classes is not None:
+        between('num_classes', config.num_classes, 1)
     between('num_workers', config.num_workers, 0)
     for side in config.image_size:
         between('image_size', side, 1)
@@ -52,7 +54,7 @@ def check_data(config: DataConfig) -> None:
         between('low_res_size', low, 1, below=side)
     if config.name == 'digits':
         for key, only in (('image_size', (8, 8)), ('image_channels', 1), ('num_classes', 10)):
-            if getattr(config, key) != only:
+            if getattr(config, key) not in (only, None):
                 raise UserError(f'{key} is {getattr(config, key)}; it must be {only} where name is digits')
     if config.name == 'folder' and not config.path:
         raise UserError("path is ''; name='folder' needs the directory that holds the images")

@@ -1,51 +1,45 @@
 """The 1,000 classes of ImageNet by name, in the order of their labels: that of the sorted WordNet numbers.
 
 The names are those of WordNet 3.0 (© 2006 Princeton University), one class a line of imagenet.txt, the
-commonest name first.
+most common name first.
 """
 
 from __future__ import annotations
 
 import functools
+import zlib
+from collections.abc import Sequence
 from importlib import resources
 
-from diffusion_jax.errors import UserError
+from diffusion_jax.data import classes
 
-SUGGESTIONS = 8
+WORDNET_NUMBERS = 0x0642A78E  # CRC-32 of 'n01440764\nn01443537\n…', one number a class, in label order
 
 
 @functools.cache
 def class_names() -> tuple[str, ...]:
-    """The first name of every class: class_names()[207] is 'golden retriever'."""
-    return tuple(names[0] for names in _names())
-
-
-def label_of(name: str) -> int:
-    """The label of the class that bears a name, or that alone has it as a part of its name.
-
-    Upper and lower case are the same. A first name goes before others: 'panda' names two classes, and neither
-    bears it first.
-
-    Raises:
-        UserError: no class, or several of them; the message lists which.
-    """
-    wanted = name.lower().strip()
-    for matches in (
-        lambda names: wanted == names[0].lower(),
-        lambda names: wanted in (each.lower() for each in names),
-        lambda names: any(wanted in each.lower() for each in names),
-    ):
-        labels = [label for label, names in enumerate(_names()) if matches(names)]
-        if len(labels) == 1:
-            return labels[0]
-        if labels:
-            listed = ', '.join(f'{class_names()[label]} ({label})' for label in labels[:SUGGESTIONS])
-            more = f' and {len(labels) - SUGGESTIONS} more' if len(labels) > SUGGESTIONS else ''
-            raise UserError(f'{name!r} names {len(labels)} classes of ImageNet; choose one: {listed}{more}')
-    raise UserError(f'{name!r} names no class of ImageNet; see diffusion_jax/data/imagenet.txt')
+    """The first name of every class: class_names()[207] is 'golden retriever'. No two classes share one."""
+    return tuple(names[0] for names in all_names())
 
 
 @functools.cache
-def _names() -> tuple[tuple[str, ...], ...]:
+def all_names() -> tuple[tuple[str, ...], ...]:
+    """All names of every class, the first name first."""
     text = resources.files('diffusion_jax.data').joinpath('imagenet.txt').read_text(encoding='utf-8')
     return tuple(tuple(line.split(', ')) for line in text.splitlines())
+
+
+def label_of(name: str) -> int:
+    """The label of one of ImageNet's classes by any of its names. For errors see `classes.label_of`."""
+    return classes.label_of(name, all_names())
+
+
+def readable(names: Sequence[str]) -> tuple[str, ...]:
+    """The names of classes in label order; in words where they are ImageNet's 1,000 WordNet numbers."""
+    numbers = len(names) == 1000 and zlib.crc32('\n'.join(names).encode()) == WORDNET_NUMBERS
+    return class_names() if numbers else tuple(names)
+
+
+def synonyms(names: Sequence[str]) -> Sequence[Sequence[str]]:
+    """All names of each of these classes, for `classes.label_of`; only ImageNet's have more than one."""
+    return all_names() if tuple(names) == class_names() else [(name,) for name in names]

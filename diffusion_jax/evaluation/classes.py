@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from diffusion_jax.data import imagenet
 from diffusion_jax.data.stored.chosen import choose
 from diffusion_jax.data.stored.image_set import ImageSet
 from diffusion_jax.evaluation.comparison import Side
@@ -91,17 +92,17 @@ def known_classes(images: ImageSet, names: Sequence[str] = ()) -> Classes | None
             return None
         return Classes(images.labels, names if len(names) > images.labels.max() else ())
     if source.class_names:
-        return Classes(np.asarray(source.labels), source.class_names)
+        return Classes(np.asarray(source.labels), imagenet.readable(source.class_names))
     return _sub_folders(Path(images.name), getattr(source, 'paths', ()))
 
 
 def _sub_folders(root: Path, paths: Sequence[str]) -> Classes | None:
     """A class for each sub-folder; None where an image lies in none."""
     inside = [os.path.relpath(path, root).split(os.sep) for path in paths]
-    if not inside or any(len(parts) < 2 for parts in inside):
+    if not inside or any(len(parts) < 2 or parts[0] == os.pardir for parts in inside):
         return None
     names, labels = np.unique([parts[0] for parts in inside], return_inverse=True)
-    return Classes(labels, names.tolist())
+    return Classes(labels, imagenet.readable(names.tolist()))
 
 
 def sampled_classes(

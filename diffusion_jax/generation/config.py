@@ -26,7 +26,7 @@ class SampleConfig:
         clip: x_0 is clamped to [−1, 1] in every step, before guidance.
         labels: 'balanced' (image i is of class i mod K), 'random', or a file with the labels of image 0, 1, …
             (.npy, or .npz with arr_1), used again from its start where it has too few.
-        classes: only these, in turn or at random as `labels` says; () is all of the data set's.
+        classes: only these, by number or by name, in turn or at random as `labels` says; () is all of them.
         ema_rate: which average of the diffusion model's parameters is used; 0 is the parameters themselves.
         classifier_ema_rate: the same for the classifier.
         base_samples: of an upsampler, the samples that it enlarges: a folder such as
@@ -46,7 +46,7 @@ class SampleConfig:
     batch_size: int = 64
     seed: int = 0
     labels: str = 'balanced'
-    classes: tuple[int, ...] = ()
+    classes: tuple[int | str, ...] = ()
     ema_rate: float = 0.9999
     classifier_ema_rate: float = 0.0
     base_samples: str = ''

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from diffusion_jax.data.config import DataConfig
-from diffusion_jax.data.sources import make_source
+from diffusion_jax.data.sources import class_names
 from diffusion_jax.data.stored.image_set import ImageSet, file_identity
 from diffusion_jax.data.stored.samples import open_samples
 from diffusion_jax.data.stored.source import open_split
@@ -31,16 +31,23 @@ from diffusion_jax.evaluation.pixels import image_shape, pixels_of
 from diffusion_jax.evaluation.protocol import description, protocol, remarks, sampling_protocol, table
 from diffusion_jax.sharding import this_hosts
 from diffusion_jax.stages.run import Run
-from diffusion_jax.stages.sample import UNGUIDED, is_complete, sample_stamp, samples_directory
+from diffusion_jax.stages.sample import (
+    UNGUIDED,
+    is_complete,
+    sample_classes,
+    sample_stamp,
+    samples_directory,
+)
 from diffusion_jax.stages.sample_inputs import classes_to_sample
-from diffusion_jax.workdir import check_stamp, normalise, write_json
+from diffusion_jax.stages.stamps import check_stamp, stamp_difference
+from diffusion_jax.workdir import write_json
 
 logger = logging.getLogger(__name__)
 
 
 def main(run: Run) -> None:
     """Raises CheckFailed, after writing the numbers, where they are below what the config requires."""
-    run = run._replace(mesh=this_hosts(run.mesh))
+    run = run.on(this_hosts(run.mesh))
     stamp = sample_stamp(run)
     samples = samples_directory(run.workdir, run.experiment.sample.name, stamp)
     check_stamp(samples, stamp)
@@ -65,7 +72,12 @@ def complete(run: Run) -> bool:
         result = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):  # none, or one that is damaged: it is made again
         return False
-    return result.get('stamp') == normalise(_stamp(run)) and _good_enough(run, result)
+    return 'stamp' in result and _same(result['stamp'], _stamp(run)) and _good_enough(run, result)
+
+
+def _same(stored: dict[str, Any], stamp: dict[str, Any]) -> bool:
+    of_samples = stamp_difference(stored['samples'], stamp['samples'])
+    return not of_samples and not stamp_difference(stored | {'samples': 0}, stamp | {'samples': 0})
 
 
 def _good_enough(run: Run, result: dict[str, Any]) -> bool:
@@ -174,7 +186,18 @@ def matched_reference(run: Run, split: str = '', *, guided: bool) -> Matched:
         UserError: it cannot be used.
     """
     sampled = classes_to_sample(run, guided=guided)
+    if sampled is not None:
+        names = sample_classes(run) or _names_of_images(run)
+        sampled = sampled._replace(names=names if len(names) == sampled.num_classes else ())
     return _match(split or run.experiment.evaluate.reference, run.experiment.data, sampled)
+
+
+def _names_of_images(run: Run) -> tuple[str, ...]:
+    """Of the classes of the training images; () where these are not at hand, as for pretrained networks."""
+    try:
+        return class_names(run.source('train'))
+    except UserError:
+        return ()
 
 
 @functools.cache
@@ -183,17 +206,7 @@ def _match(reference: str, data: DataConfig, sampled: Sampled | None) -> Matched
     if sampled is None or (sampled.all and reference in SPLITS):
         return Matched(side, sampled)
     classes = None if side.images is None else known_classes(side.images)
-    if classes is not None and classes.names:
-        sampled = sampled._replace(names=_class_names(data))
     return match(sampled, side, classes, restrict=True)
-
-
-def _class_names(data: DataConfig) -> tuple[str, ...]:
-    """Of the training data; () where they are not at hand, as for pretrained networks."""
-    try:
-        return make_source(data, 'train').class_names
-    except UserError:
-        return ()
 
 
 @functools.cache  # a look at every file of a folder can take minutes
@@ -207,7 +220,7 @@ def _open_reference(reference: str, data: DataConfig) -> Side:
 def check_evaluation(run: Run, *, guided: bool | None = None) -> None:
     """UserError where the stage could not do what the config says."""
     guided = run.experiment.sample.guided if guided is None else guided
-    make_extractor(run._replace(mesh=this_hosts(run.mesh)), matched_reference(run, guided=guided).side)
+    make_extractor(run.on(this_hosts(run.mesh)), matched_reference(run, guided=guided).side)
     if run.experiment.sample.num_samples < 4:
         raise UserError('config.sample.num_samples is below 4; the stage evaluate needs 3 neighbours of each')
 

@@ -14,8 +14,9 @@ import jax
 
 from diffusion_jax import models
 from diffusion_jax.config import Experiment
+from diffusion_jax.data.classes import check_same_classes, shown
 from diffusion_jax.data.pipeline import batches
-from diffusion_jax.data.sources import make_source
+from diffusion_jax.data.sources import Source, class_names, describe
 from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.errors import UserError
 from diffusion_jax.hosts import agreed, all_or_none, on_any_host
@@ -24,6 +25,7 @@ from diffusion_jax.report import MetricsWriter, names_at
 from diffusion_jax.sharding import abstract_on, param_shardings, put_batch
 from diffusion_jax.stages.networks import CHECKPOINTS, STAGES, start_stamp
 from diffusion_jax.stages.run import Run
+from diffusion_jax.stages.stamps import check_stamp
 from diffusion_jax.stages.tuning import load_start
 from diffusion_jax.training import loop
 from diffusion_jax.training.checkpoints import read_end
@@ -34,9 +36,11 @@ from diffusion_jax.training.metrics import Sums, TooManySkipped
 from diffusion_jax.training.profiling import Profiler
 from diffusion_jax.training.saving import Checkpoints
 from diffusion_jax.training.step import TrainState, init_state, jit_train_step
-from diffusion_jax.workdir import check_stamp, write_stamp
+from diffusion_jax.workdir import read_stamp, write_stamp
 
 logger = logging.getLogger(__name__)
+
+HOW_IMAGES_ARE_READ = ('path', 'train_split', 'test_split', 'num_workers')  # settings that change no image
 
 
 class Training(NamedTuple):
@@ -66,7 +70,7 @@ def is_complete(run: Run, training: Training) -> bool:
         UserError: it was trained with other settings.
     """
     with all_or_none():
-        check_stamp(training.directory, _stamp(run.experiment, training))
+        _check_stamp(run, training)
     config, directory = training.config, training.directory
     checkpoints = directory / CHECKPOINTS
     end = read_end(checkpoints, training.network, config.num_steps, config.ema_rates, run.mesh)
@@ -88,7 +92,8 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
     """
     directory, network, config = training.directory, training.network, training.config
     num_timesteps = run.experiment.diffusion.num_timesteps
-    data = _training_data(run.experiment, config)
+    source = run.source('train')
+    data = _training_data(run.experiment, config, source)
     with Checkpoints(directory / CHECKPOINTS, keep=config.keep_checkpoints) as checkpoints:
         state, shardings, progress = _start(run, checkpoints, training)
         if progress:
@@ -96,7 +101,7 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
         due = hooks_left(training, int(state.step), progress)
         with all_or_none():
             if jax.process_index() == 0:
-                write_stamp(directory, _stamp(run.experiment, training))
+                write_stamp(directory, _stamp(run, training))
             writer = MetricsWriter(directory, resume_step=int(state.step))
 
         def save(state: TrainState, sums: Sums, due: list[str]) -> None:
@@ -145,10 +150,11 @@ def way_out_named(directory: Path, checkpoints: Checkpoints) -> Iterator[None]:
         ) from error
 
 
-def _training_data(experiment: Experiment, config: TrainConfig) -> Any:
+def _training_data(experiment: Experiment, config: TrainConfig, source: Source) -> Any:
     """An iterator of this host's part of the batches."""
-    source = make_source(experiment.data, 'train')
-    logger.info('data: %s training images, %d classes', f'{len(source):,}', len(source.class_names))
+    names = class_names(source)
+    classes = f'{len(names)} classes: {shown(names)}' if names else 'no labels'
+    logger.info('data: %s training images, %s', f'{len(source):,}', classes)
     return batches(
         source,
         config.batch_size,
@@ -180,22 +186,46 @@ def _start(
         return state, shardings, progress
     if pretrained:
         init_key, state_key = jax.random.split(key)
-        params = load_start(Path(pretrained), network, init_key, run.mesh)
+        classes = class_names(run.source('train'))
+        params = load_start(Path(pretrained), network, classes, init_key, run.mesh)
         start = functools.partial(init_state, config=config, num_timesteps=num_timesteps, key=state_key)
         return jax.jit(start, out_shardings=shardings)(params), shardings, {}
     return jax.jit(fresh, out_shardings=shardings)(key), shardings, {}
 
 
-def _stamp(experiment: Experiment, training: Training) -> dict[str, Any]:
-    """What the trained parameters rest on."""
-    network = training.network
+def _stamp(run: Run, training: Training) -> dict[str, Any]:
+    """What the trained parameters depend on. Where the images lie is no part of it, which they are is."""
+    network, experiment = training.network, run.experiment
     train = dataclasses.asdict(training.config)
     data = dataclasses.asdict(experiment.data)
     return {
         'network': describe_network(network) | {'dropout': network.dropout, 'dtype': network.dtype},
         'diffusion': training.process,
-        'data': {key: value for key, value in data.items() if key not in ('num_workers', 'test_split')},
+        'data': {key: value for key, value in data.items() if key not in HOW_IMAGES_ARE_READ},
+        'images': describe(run.source('train')),
         'train': {key: value for key, value in train.items() if key not in OUTSIDE_THE_RESULT},
         'pretrained': start_stamp(training.pretrained),
         'seed': experiment.seed,
     }
+
+
+def _check_stamp(run: Run, training: Training) -> None:
+    """UserError where the folder holds a training with other settings or on other images."""
+    directory, stamp = training.directory, _stamp(run, training)
+    stored = (read_stamp(directory) or {}).get('images', stamp['images'])
+    another = (
+        f'to train on from its parameters: --workdir=ANOTHER --stage={STAGES[directory.name]} '
+        f'--config.pretrained.{directory.name}={directory}'
+    )
+    images = f'the training images of {directory}'
+    try:
+        check_same_classes('config.data', stamp['images']['classes'], images, stored['classes'])
+    except UserError as error:
+        raise UserError(f'{error}; restore the names, or, {another}') from error
+    if stored != stamp['images']:
+        had, now = (f'{images["count"]:,}' for images in (stored, stamp['images']))
+        raise UserError(
+            f'config.data: its {now} training images are not the {had} of the training in {directory} (files '
+            f'were added, removed or renamed); restore them, or, {another}'
+        )
+    check_stamp(directory, stamp, f'restore them; or, {another}')

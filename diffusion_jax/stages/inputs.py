@@ -6,12 +6,20 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from diffusion_jax.config import Experiment
-from diffusion_jax.data.sources import Source, make_source
+from diffusion_jax.data.classes import check_same_classes
+from diffusion_jax.data.sources import Source, class_names
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation.config import LikelihoodConfig
 from diffusion_jax.sharding import check_batch_size
 from diffusion_jax.stages.evaluate import check_evaluation
-from diffusion_jax.stages.networks import CLASSIFIER, DIFFUSION, STAGES, check_network
+from diffusion_jax.stages.networks import (
+    CLASSIFIER,
+    DIFFUSION,
+    STAGES,
+    check_network,
+    network_path,
+    stored_classes,
+)
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample_inputs import load_base, load_labels
 from diffusion_jax.stages.sample_quality import check_quality
@@ -22,11 +30,13 @@ def check_inputs(run: Run, stages: Collection[str]) -> None:
     """UserError where the devices, the data or a pretrained network do not fit the stages that will run."""
     _check_batches(run, stages)
     _check_networks(run, stages)
+    if {'sample', *STAGES.values()} & set(stages):
+        _check_classes(run, stages)
     if 'sample' in stages and run.experiment.unet.low_res:
         load_base(run)
     elif 'sample' in stages and run.experiment.sample.labels_from_file:
         load_labels(run)
-    sources = {split: make_source(run.experiment.data, split) for split in _splits(run.experiment, stages)}
+    sources = {split: run.source(split) for split in _splits(run.experiment, stages)}
     if 'likelihood' in stages:
         _check_likelihood(run.experiment.likelihood, sources)
     if 'evaluate' in stages:
@@ -58,6 +68,18 @@ def _check_networks(run: Run, stages: Collection[str]) -> None:
             check_start(Path(pretrained), network, experiment.diffusion)
         elif STAGES[name] not in stages and needed[name]:
             check_network(run, name)
+
+
+def _check_classes(run: Run, stages: Collection[str]) -> None:
+    """UserError where the diffusion model and the classifier mean other classes by the same labels."""
+    if run.experiment.unet.num_classes is None or run.experiment.classifier is None:
+        return
+    where = {name: str(network_path(run, name)) for name in STAGES}
+    names = {name: stored_classes(network_path(run, name)) for name in STAGES}
+    for name, stage in STAGES.items():
+        if stage in stages and not (run.workdir / name).exists():  # else its training compares the images
+            where[name], names[name] = 'config.data', class_names(run.source('train'))
+    check_same_classes(where[CLASSIFIER], names[CLASSIFIER], where[DIFFUSION], names[DIFFUSION])
 
 
 def _splits(experiment: Experiment, stages: Collection[str]) -> list[str]:

@@ -13,7 +13,6 @@ import jax
 import numpy as np
 
 from diffusion_jax.data.pipeline import load_batch
-from diffusion_jax.data.sources import make_source
 from diffusion_jax.data.transforms import make_transform, reduce_images
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.sharding import this_hosts
@@ -21,7 +20,8 @@ from diffusion_jax.shards import SHARDS, Rows, fill, found, read
 from diffusion_jax.stages.networks import DIFFUSION, load_network, network_stamp
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import make_generator
-from diffusion_jax.workdir import check_stamp, results_directory, write_json, write_stamp
+from diffusion_jax.stages.stamps import check_stamp, results_directory
+from diffusion_jax.workdir import write_json, write_stamp
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ _OUTSIDE_THE_RESULT = ('num_images', 'batch_size')
 
 
 def main(run: Run) -> None:
-    run = run._replace(mesh=this_hosts(run.mesh))
+    run = run.on(this_hosts(run.mesh))
     stamp, order = likelihood_stamp(run), _image_order(run)
     directory = _directory(run, stamp)
     check_stamp(directory, stamp)
@@ -118,7 +118,7 @@ def _directory(run: Run, stamp: dict[str, Any]) -> Path:
 def _image_order(run: Run) -> np.ndarray:
     """Which images are judged, [N]; a larger number of images begins with those of a smaller one."""
     config = run.experiment.likelihood
-    available = len(make_source(run.experiment.data, config.split))
+    available = len(run.source(config.split))
     return np.random.default_rng(config.seed).permutation(available)[: config.num_images or available]
 
 
@@ -129,7 +129,7 @@ def _batch_size(run: Run, num_images: int) -> int:
 def _make_judge(run: Run, order: np.ndarray) -> Callable[[int, int], Rows]:
     """(start, stop) → the terms of the images order[start] … order[stop − 1]."""
     config, data = run.experiment.likelihood, run.experiment.data
-    source, transform = make_source(data, config.split), make_transform(data)
+    source, transform = run.source(config.split), make_transform(data)
     generator = make_generator(run, {DIFFUSION: load_network(run, DIFFUSION)})
     size = _batch_size(run, len(order))
 

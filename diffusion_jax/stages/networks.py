@@ -15,7 +15,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from diffusion_jax.config import Experiment
+from diffusion_jax.config import Experiment, Pretrained
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.errors import UserError
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig, describe_network, differences
@@ -37,11 +37,16 @@ KINDS = {UNetConfig: 'a diffusion model', ClassifierConfig: 'a classifier'}
 
 
 def network_path(run: Run, name: str) -> Path:
-    """Where a network is stored: in the workdir's own folder, or where the config says.
+    """Where a network of a run is stored; see `find_network`."""
+    return find_network(run.workdir, name, run.experiment.pretrained)
+
+
+def find_network(workdir: Path, name: str, given: Pretrained) -> Path:
+    """Where a network is stored: in the working directory's own folder, or where the config says.
 
     A network that was fine-tuned here comes before the pretrained one that it was started from.
     """
-    own, pretrained = run.workdir / name, getattr(run.experiment.pretrained, name)
+    own, pretrained = workdir / name, getattr(given, name)
     stamp = read_stamp(own)
     tuned = stamp is not None and stamp['pretrained'] == start_stamp(pretrained)
     return own if not pretrained or tuned else Path(pretrained)
@@ -65,8 +70,10 @@ def network_stamp(run: Run, name: str) -> dict[str, Any]:
 
 def start_stamp(pretrained: str) -> str:
     """Which parameters a training starts from; '' are new ones."""
+    if not pretrained:
+        return ''
     path = Path(pretrained)
-    return f'weights {read_header(path).digest}' if pretrained and _is_file(path) else pretrained
+    return f'weights {read_header(path).digest}' if _is_file(path) else str(path)
 
 
 def load_network(run: Run, name: str) -> Params:
@@ -98,7 +105,15 @@ def describe_stored(path: Path) -> Weights:
     network, stamp = read_network(path / CHECKPOINTS), read_stamp(path)
     if stamp is None:
         raise UserError(f'{path}: has no {STAMP_FILE}; give a whole folder of training')
-    return Weights(network, {}, read_section(DiffusionConfig, stamp['diffusion'], f'{path}/{STAMP_FILE}'))
+    process = read_section(DiffusionConfig, stamp['diffusion'], f'{path}/{STAMP_FILE}')
+    return Weights(network, {}, process, classes=stored_classes(path))
+
+
+def stored_classes(path: Path) -> tuple[str, ...]:
+    """The names of the classes of a stored network, in label order; () where they are not known."""
+    if _is_file(path):
+        return read_header(path).classes
+    return tuple((read_stamp(path) or {}).get('images', {}).get('classes', ()))
 
 
 def check_stored(path: Path, network: Network, process: DiffusionConfig, ema_rate: float = 0.0) -> None:

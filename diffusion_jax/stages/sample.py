@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,18 @@ from diffusion_jax.generation.shards import Draw, draw_samples, join
 from diffusion_jax.hosts import on_any_host
 from diffusion_jax.sharding import this_hosts, whole
 from diffusion_jax.shards import SHARDS, gaps
-from diffusion_jax.stages.networks import CLASSIFIER, DIFFUSION, load_network, network_stamp
+from diffusion_jax.stages.networks import (
+    CLASSIFIER,
+    DIFFUSION,
+    load_network,
+    network_path,
+    network_stamp,
+    stored_classes,
+)
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample_inputs import Inputs, content_digest, sample_inputs
-from diffusion_jax.workdir import check_stamp, results_directory, write_stamp
+from diffusion_jax.stages.stamps import check_stamp, results_directory
+from diffusion_jax.workdir import write_stamp
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +41,7 @@ _OUTSIDE_THE_RESULT = ('name', 'batch_size', 'base_samples', 'npz', 'unguided', 
 
 
 def main(run: Run) -> None:
-    run = run._replace(mesh=this_hosts(run.mesh))
+    run = run.on(this_hosts(run.mesh))
     config = run.experiment.sample
     stamp = sample_stamp(run)
     directory = samples_directory(run.workdir, config.name, stamp)
@@ -77,7 +85,14 @@ def sample_stamp(run: Run) -> dict[str, Any]:
         stamp['base_samples'] = content_digest(experiment.sample.base_samples)
     elif experiment.sample.labels_from_file:
         stamp['labels'] = content_digest(experiment.sample.labels)
-    return stamp
+    classes = sample_classes(run)
+    return stamp | ({'classes': list(classes)} if classes else {})
+
+
+def sample_classes(run: Run) -> tuple[str, ...]:
+    """The names of the classes of the samples, by label; () where they are not known."""
+    known = [stored_classes(network_path(run, name)) for name in _networks(run.experiment.sample)]
+    return next(filter(None, known), ())
 
 
 def _unguided_stamp(stamp: dict[str, Any]) -> dict[str, Any]:
@@ -146,11 +161,12 @@ def _draw(run: Run, directory: Path, generator: Generator) -> None:
 
 
 def _finish(run: Run, directory: Path, *, named: bool) -> None:
-    """What is made of all shards together."""
+    """Writes what is made of all shards together. named: whether the images are of their labels' classes."""
     config, samples = run.experiment.sample, open_samples(directory)
     if config.npz and not (directory / SAMPLES_FILE).exists():
         join(directory, directory / SAMPLES_FILE)
-    save_png(directory / GRID_FILE, picture(samples.take, samples.labels, config.grid_columns, named=named))
+    names = sample_classes(run) if named else None
+    save_png(directory / GRID_FILE, picture(samples.take, samples.labels, config.grid_columns, names))
     logger.info('%s: %d images; look at grid.png', directory, len(samples.labels))
 
 
@@ -160,13 +176,14 @@ def is_complete(directory: Path, num_samples: int) -> bool:
 
 
 def picture(
-    take: Callable[[np.ndarray], np.ndarray], labels: np.ndarray, columns: int, *, named: bool
+    take: Callable[[np.ndarray], np.ndarray], labels: np.ndarray, columns: int, names: Sequence[str] | None
 ) -> np.ndarray:
     """The first images of the first classes, one class a row; just the first images where that makes no rows.
 
     Args:
         take: indices → these images.
-        named: whether the images are of these classes; if not, the rows only follow those of guided samples.
+        names: of the classes by label, () where they are not known; None where the images are of no class,
+            and the rows only correspond to those of guided samples.
     """
     classes = np.unique(labels)[:MAX_ROWS]
     per_class = min(columns, *(np.sum(labels == label) for label in classes))
@@ -174,5 +191,5 @@ def picture(
         first = np.arange(min(columns * columns, len(labels)))
         return image_grid(take(first), min(columns, len(first)))
     chosen = np.concatenate([np.flatnonzero(labels == label)[:per_class] for label in classes])
-    row_labels = [str(label) for label in classes] if named else None
+    row_labels = None if names is None else [names[label] if names else str(label) for label in classes]
     return image_grid(take(chosen), per_class, row_labels=row_labels)

@@ -33,7 +33,7 @@ def evaluate_samples(run: Run) -> Call:
     """
     config, num_samples = run.experiment.sample, run.experiment.train.evaluate_samples
     side = matched_reference(run, guided=False).side
-    extractor = make_extractor(run._replace(mesh=this_hosts(run.mesh)), side)
+    extractor = make_extractor(run.on(this_hosts(run.mesh)), side)
     reference = reference_features(run, side, extractor)
     inputs = sample_inputs(run)
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from diffusion_jax.data.pipeline import batches
-from diffusion_jax.data.sources import make_source
+from diffusion_jax.data.sources import class_names
 from diffusion_jax.data.transforms import make_transform, reduce_images
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.generation.grid import save_png
@@ -65,8 +65,8 @@ def _draw_grids(run: Run, writer: MetricsWriter) -> Call:
         params = state.ema.get(str(config.ema_rate), state.params)
         draw = make_draw(run, make_generator(run, {DIFFUSION: params}), inputs)
         images, labels = attentive(functools.partial(draw, np.arange(config.batch_size)))
-        named = run.experiment.unet.num_classes is not None
-        grid = picture(images.__getitem__, labels, config.grid_columns, named=named)
+        names = class_names(run.source('train')) if run.experiment.unet.num_classes is not None else None
+        grid = picture(images.__getitem__, labels, config.grid_columns, names)
         if jax.process_index() == 0:
             path = run.workdir / DIFFUSION / 'grids' / f'step_{step:08d}.png'
             with if_possible(path):
@@ -80,7 +80,6 @@ def _draw_grids(run: Run, writer: MetricsWriter) -> Call:
 def _reduced_images(run: Run) -> Inputs:
     """Training images made as small as an upsampler takes them: it enlarges these while it is trained."""
     data, size = run.experiment.data, run.experiment.sample.batch_size
-    source = make_source(data, 'train')
-    batch = next(batches(source, size, seed=run.experiment.seed, transform=make_transform(data)))
+    batch = next(batches(run.source('train'), size, seed=run.experiment.seed, transform=make_transform(data)))
     low_res, labels = reduce_images(batch['image'], data.low_res_size), batch['label']
     return lambda index: (labels[index], low_res[index])

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 
 from diffusion_jax.data.pipeline import epoch
-from diffusion_jax.data.sources import make_source
 from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.sharding import put_whole, whole
@@ -56,7 +55,7 @@ def _validate(run: Run, losses: Losses) -> Call:
         inputs = draw_inputs(noise_key, batch, t) | {'weight': jnp.ones(t.shape)}
         return batch_metrics(losses(params, inputs, None), inputs, num_timesteps)
 
-    source = make_source(data, 'test')
+    source = run.source('test')
 
     def validate(step: int, state: TrainState, stop: Stop) -> dict[str, float]:
         keys = (jax.random.fold_in(jax.random.key(0), i) for i in range(len(source)))

@@ -5,17 +5,26 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from flax import traverse_util
 from jax.sharding import Mesh
 
 from diffusion_jax import models
+from diffusion_jax.data.classes import shown
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.models import Params
 from diffusion_jax.sharding import param_shardings
-from diffusion_jax.stages.networks import Network, check_stored, describe_stored, load_stored
+from diffusion_jax.stages.networks import (
+    Network,
+    check_stored,
+    describe_stored,
+    load_stored,
+    stored_classes,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -25,20 +34,23 @@ def check_start(path: Path, network: Network, process: DiffusionConfig) -> None:
     check_stored(path, _as_stored(path, network), process)
 
 
-def load_start(path: Path, network: Network, key: jax.Array, mesh: Mesh) -> Params:
-    """The stored parameters; where the network has other classes, its label embedding or head newly drawn."""
+def load_start(path: Path, network: Network, classes: Sequence[str], key: jax.Array, mesh: Mesh) -> Params:
+    """The stored parameters; for other classes, by number or by name, with a new label embedding or head."""
     params, origin = load_stored(path, _as_stored(path, network), mesh)
     logger.info('starts from the parameters of %s%s', path, origin)
     shapes = traverse_util.flatten_dict(models.param_shapes(network), sep='/')
+    stored = stored_classes(path)
+    renamed = _class_leaves(network, shapes) if stored and classes and stored != tuple(classes) else set()
     kept = {
         name: leaf
         for name, leaf in traverse_util.flatten_dict(params, sep='/').items()
-        if name in shapes and leaf.shape == shapes[name].shape
+        if name in shapes and leaf.shape == shapes[name].shape and name not in renamed
     }
     drawn = shapes.keys() - kept.keys()
     if not drawn:
         return traverse_util.unflatten_dict(kept, sep='/')
-    logger.info('newly drawn for %s classes: %s', network.num_classes, ', '.join(sorted(drawn)))
+    others = shown(classes) or f'{network.num_classes} classes'
+    logger.info('initialised for other classes (%s): %s', others, ', '.join(sorted(drawn)))
 
     new = {name: shapes[name] for name in drawn}
 
@@ -48,6 +60,18 @@ def load_start(path: Path, network: Network, key: jax.Array, mesh: Mesh) -> Para
         return {name: flat[name] for name in new}
 
     return traverse_util.unflatten_dict(kept | draw(key), sep='/')
+
+
+def _class_leaves(network: Network, shapes: Mapping[str, Any]) -> set[str]:
+    """The parameters that belong to single classes: those whose shape depends on the number of classes."""
+    if network.num_classes is None:
+        return set()
+    more = models.param_shapes(dataclasses.replace(network, num_classes=network.num_classes + 1))
+    return {
+        name
+        for name, leaf in traverse_util.flatten_dict(more, sep='/').items()
+        if leaf.shape != shapes[name].shape
+    }
 
 
 def _as_stored(path: Path, network: Network) -> Network:

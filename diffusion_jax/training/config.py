@@ -58,6 +58,7 @@ class TrainConfig:
 # exception: a learning rate that decays does so over `num_steps`, so that extending the run raises it again.)
 OUTSIDE_THE_RESULT = (
     'num_steps',
+    'microbatches',
     'max_skipped',
     'profile',
     'log_every',

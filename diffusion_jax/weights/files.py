@@ -25,6 +25,7 @@ from diffusion_jax.models import (
 )
 from diffusion_jax.settings import read_section
 from diffusion_jax.weights import arrays
+from diffusion_jax.weights.released import released_classes
 
 FORMAT = 'diffusion_jax weights 1'
 
@@ -37,6 +38,7 @@ class Weights(NamedTuple):
         params: nested dict of float32 NumPy arrays; {} where only the header was read.
         diffusion: the process that the network was trained with; of it a classifier knows the levels only.
         name: of the released model; '' for others.
+        classes: the names of the classes in label order; () where they are not known.
         digest: eight hex digits, another for any other content of the file; '' before it is written.
     """
 
@@ -44,6 +46,7 @@ class Weights(NamedTuple):
     params: Params
     diffusion: DiffusionConfig
     name: str = ''
+    classes: tuple[str, ...] = ()
     digest: str = ''
 
     @property
@@ -64,6 +67,7 @@ def save_weights(path: str | Path, weights: Weights) -> None:
         'network': json.dumps(describe_network(weights.network)),
         'diffusion': json.dumps(dataclasses.asdict(weights.diffusion)),
         'name': weights.name,
+        'classes': json.dumps(weights.classes),
     }
     arrays.save_arrays(path, FORMAT, traverse_util.flatten_dict(weights.params, sep='/'), metadata)
 
@@ -101,4 +105,5 @@ def _read_metadata(path: str | Path) -> tuple[Weights, dict[str, int]]:
         diffusion = read_section(DiffusionConfig, json.loads(metadata['diffusion']), 'diffusion')
     except UserError as error:
         raise UserError(f'{path}: of another version ({error}); {remedy}, of this version') from error
-    return Weights(network, {}, diffusion, metadata['name'], digest), checksums
+    classes = tuple(json.loads(metadata.get('classes', '[]'))) or released_classes(metadata['name'])
+    return Weights(network, {}, diffusion, metadata['name'], classes, digest), checksums

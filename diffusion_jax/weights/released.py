@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from diffusion_jax.data import imagenet
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.models import ClassifierConfig, UNetConfig
 from diffusion_jax.models.config import DERIVED
@@ -154,6 +155,11 @@ def resembling(shapes: Mapping[str, tuple[int, ...]]) -> Resemblance:
             if equal / total > nearest.equal / nearest.total:
                 nearest = Resemblance(names, equal, total)
     return nearest
+
+
+def released_classes(name: str) -> tuple[str, ...]:
+    """The names of a released model's classes, which are ImageNet's; () for LSUN's and for other names."""
+    return imagenet.class_names() if name in RELEASED and not name.startswith('lsun') else ()
 
 
 def released_shapes(name: str) -> dict[str, tuple[int, ...]]:

@@ -1,6 +1,7 @@
 """The stage `evaluate` with Inception, and what is said before anything is drawn."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ TEST = digits_source('test')
 
 def make_run(**changes):
     experiment = main.read_experiment(main.parse_flags(arguments('unused', **changes)).config)
-    return Run(experiment, None, make_mesh(), lambda: False)
+    return Run(experiment, Path('unused'), make_mesh(), lambda: False)
 
 
 def reference_of(guided=False, **changes):

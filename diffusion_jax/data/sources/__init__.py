@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from diffusion_jax.data import imagenet
+from diffusion_jax.data.classes import shown
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.sources.digits import digits_source
 from diffusion_jax.data.sources.folder import folder_source
@@ -15,6 +17,9 @@ class Source(Protocol):
     """Images by index, each of its own size. One that holds arrays also offers `gather`; see ArraySource."""
 
     class_names: tuple[str, ...]  # the name of label i is class_names[i]; empty where images have no labels
+    identity: (
+        str  # another for other images: of files it stands for their names, of a data set for its version
+    )
 
     def __len__(self) -> int: ...
 
@@ -27,10 +32,20 @@ def make_source(config: DataConfig, split: str) -> Source:
     """The images of `split`, 'train' or 'test'. Raises UserError where they are not as the config says."""
     source = {'digits': _digits, 'folder': _folder, 'tfds': _tfds}[config.name](config, split)
     found = len(source.class_names)
-    if max(found, 1) != config.num_classes:
-        has = f'{found} classes' if found else 'no labels, for which it is 1'
+    if config.num_classes not in (None, max(found, 1)):
+        has = f'{found} classes ({shown(source.class_names)})' if found else 'no labels, for which it is 1'
         raise UserError(f'config.data.num_classes is {config.num_classes}; the images have {has}')
     return source
+
+
+def class_names(source: Source) -> tuple[str, ...]:
+    """The names of the classes as people read them, in label order; () where images have no labels."""
+    return imagenet.readable(source.class_names)
+
+
+def describe(source: Source) -> dict[str, Any]:
+    """What a training depends on beside its settings: which images there are, and what their labels mean."""
+    return {'classes': list(class_names(source)), 'count': len(source), 'identity': source.identity}
 
 
 def _digits(config: DataConfig, split: str) -> Source:

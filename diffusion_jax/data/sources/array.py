@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,10 @@ class ArraySource:
     images: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
+
+    @functools.cached_property
+    def identity(self) -> str:
+        return f'{zlib.crc32(self.images):08x}'
 
     def __len__(self) -> int:
         return len(self.images)

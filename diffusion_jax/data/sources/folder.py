@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +25,12 @@ class FolderSource:
     labels: np.ndarray  # int32 [N]
     class_names: tuple[str, ...]
     channels: int  # 3: everything becomes RGB, 1: grey
+    root: str
+
+    @functools.cached_property
+    def identity(self) -> str:
+        names = '\n'.join(path[len(self.root) :].lstrip(os.sep) for path in self.paths)
+        return f'{zlib.crc32(os.fsencode(names)):08x}'
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -50,7 +58,7 @@ def folder_source(
     if not paths:
         raise UserError(f'{root}: no image there; looked for {", ".join(EXTENSIONS)} in it and below it')
     if labels == 'none':
-        return FolderSource(paths, np.zeros(len(paths), np.int32), (), channels)
+        return FolderSource(paths, np.zeros(len(paths), np.int32), (), channels, root)
 
     class_of = {'folder': _sub_folder, 'prefix': _prefix}[labels]
     classes = [class_of(path, root) for path in paths]
@@ -62,7 +70,8 @@ def folder_source(
                 f'{path}: its class {name!r} has no training images; '
                 'name it like one that has some, or remove the image'
             )
-    return FolderSource(paths, np.array([number[name] for name in classes], np.int32), class_names, channels)
+    numbers = np.array([number[name] for name in classes], np.int32)
+    return FolderSource(paths, numbers, class_names, channels, root)
 
 
 def list_images(root: str) -> list[str]:

@@ -16,6 +16,7 @@ from diffusion_jax.errors import UserError
 class TfdsSource:
     records: Sequence[dict[str, Any]]
     class_names: tuple[str, ...]
+    identity: str
     open_labels: Callable[[], Sequence[dict[str, Any]]]  # the records with images that are not decoded
 
     def __len__(self) -> int:
@@ -63,4 +64,4 @@ def tfds_source(name: str, data_dir: str, split: str, channels: int) -> TfdsSour
     def open_labels() -> Sequence[dict[str, Any]]:
         return builder.as_data_source(split=split, decoders={'image': tfds.decode.SkipDecoding()})
 
-    return TfdsSource(records, class_names, open_labels)
+    return TfdsSource(records, class_names, f'{builder.info.full_name} {split}', open_labels)

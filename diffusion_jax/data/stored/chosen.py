@@ -26,6 +26,10 @@ class ChosenSource:
     def class_names(self) -> tuple[str, ...]:
         return self.source.class_names
 
+    @property
+    def identity(self) -> str:
+        return f'{self.source.identity} {zlib.crc32(self.indices.tobytes()):08x}'
+
     def __len__(self) -> int:
         return len(self.indices)
 

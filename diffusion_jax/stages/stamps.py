@@ -1,0 +1,102 @@
+"""Whether a folder's results are those of the present settings.
+
+A stamp holds, in sections, the settings and inputs that a result depends on (`workdir.write_stamp`). Stamps
+of older versions stay valid: a setting that the stored stamp lacks had its default value, a section that it
+lacks was not recorded and is not compared, and what only the stored stamp has is no longer a setting.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diffusion_jax.data.config import DataConfig
+from diffusion_jax.diffusion.config import DiffusionConfig
+from diffusion_jax.errors import UserError
+from diffusion_jax.evaluation.config import EvaluateConfig
+from diffusion_jax.generation.config import LikelihoodConfig, SampleConfig
+from diffusion_jax.models import ClassifierConfig, UNetConfig
+from diffusion_jax.training.config import TrainConfig
+from diffusion_jax.workdir import normalise, read_stamp
+
+# The settings that a section of a stamp holds; a section `network` says itself of which kind it is.
+SECTIONS: dict[str, type] = {
+    'diffusion': DiffusionConfig,
+    'process': DiffusionConfig,
+    'data': DataConfig,
+    'train': TrainConfig,
+    'sample': SampleConfig,
+    'evaluate': EvaluateConfig,
+    'likelihood': LikelihoodConfig,
+}
+NETWORKS = {config.__name__: config for config in (UNetConfig, ClassifierConfig)}
+NOT_SET = '(not set)'
+MOST_NAMED = 8  # settings in a message
+
+
+def check_stamp(
+    directory: Path, stamp: Mapping[str, Any], remedy: str = 'restore them or choose another folder'
+) -> None:
+    """Compares the stamp of a folder, if it has one yet, with the present settings.
+
+    Raises:
+        UserError: the folder was made with other settings; the message names each of them and the remedy.
+    """
+    difference = stamp_difference(read_stamp(directory) or stamp, stamp)
+    if difference:
+        changes = [f'{key}: had {had}, now {now}' for key, (had, now) in difference.items()]
+        more = f' and {len(changes) - MOST_NAMED} more' if len(changes) > MOST_NAMED else ''
+        raise UserError(
+            f'{directory}: made with other settings ({", ".join(changes[:MOST_NAMED])}{more}); {remedy}'
+        )
+
+
+def results_directory(base: Path, section: str, stamp: Mapping[str, Any]) -> Path:
+    """`base` for the first results of a kind. Other results get a folder in it, named after the settings that
+    differ from the first, such as samples/scale=2.0: those of the config's section, or else all.
+    """
+    first = read_stamp(base)
+    if first is None:
+        return base
+    difference = stamp_difference(first, stamp)
+    prefix = f'{section}.'
+    settings = {key: new for key, (_, new) in difference.items() if key.startswith(prefix)}
+    settings = settings or {key: new for key, (_, new) in difference.items()}
+    text = ','.join(f'{key.removeprefix(prefix)}={value}' for key, value in settings.items())
+    text = re.sub(r'[^\w=.,-]+', '-', text.replace('[', '').replace(']', '').replace(', ', '+'))
+    return base / (text if len(text) <= 80 else f'{text[:70]}-{zlib.crc32(text.encode()):08x}')
+
+
+def stamp_difference(stored: Mapping[str, Any], stamp: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The settings and inputs that differ: dotted key → (stored value, new value)."""
+    comparable = {section: value for section, value in stamp.items() if section in stored}
+    old, new = _defaults(stored) | _flatten(normalise(stored)), _flatten(normalise(comparable))
+    pairs = {key: (old.get(key, NOT_SET), value) for key, value in new.items()}
+    return {key: (had, value) for key, (had, value) in pairs.items() if had != value}
+
+
+def _defaults(stamp: Mapping[str, Any]) -> dict[str, Any]:
+    """The default of every setting that has one, by its dotted key in a stamp."""
+    sections = dict(SECTIONS)
+    if 'network' in stamp:
+        sections['network'] = NETWORKS[stamp['network']['kind']]
+    return {
+        f'{section}.{field.name}': normalise(field.default)
+        for section, config in sections.items()
+        for field in dataclasses.fields(config)
+        if field.default is not dataclasses.MISSING
+    }
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flatten(value, f'{prefix}{key}.')
+        else:
+            flat[f'{prefix}{key}'] = value
+    return flat

@@ -1,0 +1,98 @@
+"""What a folder was made with, by this version or an older one, compared with the present settings."""
+
+import copy
+import dataclasses
+import json
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffusion_jax.errors import UserError
+from diffusion_jax.stages import stamps
+from diffusion_jax.workdir import normalise, write_stamp
+
+
+@dataclass(frozen=True)
+class Network:
+    channels: int
+    mult: tuple[int, ...]
+
+
+def test_stamp_is_written_once_and_compared(tmp_path):
+    stamp = {'seed': 0, 'unet': Network(8, (1, 2))}
+    stamps.check_stamp(tmp_path, stamp)
+    write_stamp(tmp_path, stamp)
+    stamps.check_stamp(tmp_path, stamp)
+    with pytest.raises(UserError) as caught:
+        stamps.check_stamp(tmp_path, {'seed': 1, 'unet': Network(16, (1, 2))}, 'the remedy')
+    message = str(caught.value)
+    assert 'unet.channels: had 8, now 16' in message
+    assert 'seed: had 0, now 1' in message
+    assert 'mult' not in message and '\n' not in message and message.endswith('the remedy')
+    stamps.check_stamp(tmp_path, stamp)
+
+
+trees = st.dictionaries(
+    st.text('abc', min_size=1, max_size=2),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+        lambda inner: (
+            st.tuples(inner, inner) | st.dictionaries(st.text('abc', min_size=1, max_size=2), inner)
+        ),
+        max_leaves=6,
+    ),
+)
+
+
+@given(trees)
+def test_a_stamp_is_that_of_the_same_settings(settings):
+    assert stamps.stamp_difference(json.loads(json.dumps(normalise(settings))), settings) == {}
+
+
+@given(trees, st.sampled_from('abc'), st.integers(), st.integers())
+def test_every_setting_that_both_have_is_compared(settings, key, old, new):
+    stored, stamp = ({'x': settings | {key: value}} for value in (old, new))
+    assert (stamps.stamp_difference(stored, stamp) == {}) == (old == new)
+
+
+DEFAULTS = [
+    (section, config, field)
+    for section, config in [
+        *stamps.SECTIONS.items(),
+        *(('network', kind) for kind in stamps.NETWORKS.values()),
+    ]
+    for field in dataclasses.fields(config)
+    if field.default is not dataclasses.MISSING
+]
+
+
+@pytest.mark.parametrize(
+    ('section', 'config', 'field'), DEFAULTS, ids=lambda value: getattr(value, '__name__', None)
+)
+def test_a_setting_that_an_older_stamp_lacks_had_its_default(section, config, field):
+    """Every setting of every config in turn."""
+    fields = [each for each in dataclasses.fields(config) if each.default is not dataclasses.MISSING]
+    stamp = {section: {each.name: each.default for each in fields}}
+    stamp[section] |= {'kind': config.__name__}
+    older = copy.deepcopy(stamp)
+    del older[section][field.name]
+    assert stamps.stamp_difference(older, stamp) == {}
+    stamp[section][field.name] = 'another value'
+    key = f'{section}.{field.name}'
+    assert stamps.stamp_difference(older, stamp) == {key: (normalise(field.default), 'another value')}
+
+
+def test_what_was_not_recorded_is_not_compared():
+    assert stamps.stamp_difference({'seed': 0}, {'seed': 0, 'images': {'count': 12}}) == {}
+
+
+def test_a_setting_that_is_gone_is_not_compared():
+    assert stamps.stamp_difference({'data': {'gone': 1, 'name': 'x'}}, {'data': {'name': 'x'}}) == {}
+
+
+def test_a_network_from_elsewhere_is_another_one():
+    folder, file = {'folder': 'diffusion', 'step': 3}, {'weights': '', 'digest': '0123'}
+    difference = stamps.stamp_difference({'diffusion': folder}, {'diffusion': file})
+    assert difference['diffusion.digest'] == (stamps.NOT_SET, '0123')
