@@ -18,6 +18,7 @@ from diffusion_jax.data import imagenet
 from diffusion_jax.data.stored.chosen import choose
 from diffusion_jax.data.stored.image_set import ImageSet
 from diffusion_jax.evaluation.comparison import Side
+from diffusion_jax.evaluation.feature_sets import LEAST_IMAGES
 
 SHOWN = 10  # classes that a message lists
 
@@ -139,6 +140,8 @@ def match(sampled: Sampled | None, reference: Side, classes: Classes | None, *, 
         return Matched(reference, sampled)
     if reference.stored.gaussian is not None:
         return Matched(reference, sampled, reason='its mu and sigma are of all its images')
+    if chosen.sum() < LEAST_IMAGES:
+        return Matched(reference, sampled, reason=f'it has only {chosen.sum()} images of them')
     if not restrict:
         return Matched(reference, sampled, reason='it has others, which --same-classes leaves out')
     part = f'-classes-{zlib.crc32(repr(sorted(wanted)).encode()):08x}'

@@ -77,10 +77,11 @@ def test_what_cannot_be_restricted_is_remarked(tmp_path):
         (matched(archive(tmp_path, labels), some, stored=statistics), 'mu and sigma'),
         (matched(archive(tmp_path, labels), some, restrict=False), '--same-classes'),
         (matched(archive(tmp_path, labels // 2 * 2), some), 'no image of 1 of them'),
+        (matched(archive(tmp_path, np.arange(12) % 6), some._replace(labels=(5,))), 'only 2 images'),
         (match(some, Side('x.npz', None, statistics), None, restrict=True), 'nothing says the classes'),
     ):
         _, (remark,) = about_classes(found)
-        assert '2 of 4 classes (0, 1)' in remark and reason in remark
+        assert ' of 4 classes (' in remark and reason in remark
 
 
 def test_nothing_is_said_of_the_same_classes(tmp_path):

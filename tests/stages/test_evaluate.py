@@ -113,7 +113,9 @@ def test_labels_of_a_file_say_the_classes(tmp_path):
 def test_a_folder_is_restricted_by_names_and_statistics_are_remarked(tmp_path):
     for name in ('7', '10', '3'):  # sorted as text: '10' is class 0 of the folder
         (tmp_path / 'folder' / name).mkdir(parents=True)
-        Image.fromarray(np.full((8, 8), int(name), np.uint8)).save(tmp_path / 'folder' / name / 'x.png')
+        for place in 'xyz':
+            image = Image.fromarray(np.full((8, 8), int(name), np.uint8))
+            image.save(tmp_path / 'folder' / name / f'{place}.png')
     some = CONDITIONAL | {'sample__classes': '(3, 7)'}
     images, _ = reference_of(**some, evaluate__reference=tmp_path / 'folder')
     assert set(images.ravel().tolist()) == {3, 7}
