@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from diffusion_jax import main as program
-from diffusion_jax.commands.images import (
+from diffusion_jax.commands.image_sets import (
     add_arguments,
     check_out,
     check_size_is_used,
