@@ -82,9 +82,9 @@ def metrics(workdir, network='diffusion'):
     ]
 
 
-def untrained(path):
+def untrained(path, **changes):
     """Settings that sample without guidance from a diffusion model with random parameters."""
-    experiment = main.read_experiment(main.parse_flags(arguments('unused')).config)
+    experiment = main.read_experiment(main.parse_flags(arguments('unused', **changes)).config)
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda leaf: (0.1 * rng.standard_normal(leaf.shape)).astype(np.float32),

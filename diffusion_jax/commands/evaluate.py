@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffusion_jax.checks import between
+from diffusion_jax.commands.image_sets import (
+    add_arguments,
+    check_out,
+    check_size_is_used,
+    enlarged,
+    look,
+    make_extractor,
+    stem,
+)
 from diffusion_jax.data.sources.files import shown
-from diffusion_jax.data.stored.source import SourceImages
-from diffusion_jax.data.transforms import Size
 from diffusion_jax.errors import UserError
-from diffusion_jax.evaluation.comparison import Side, check_comparable, compare, features_of, open_side
-from diffusion_jax.evaluation.config import RESIZES, check_bootstrap
-from diffusion_jax.evaluation.extractors import Extractor, inception_extractor
+from diffusion_jax.evaluation.classes import Matched, about_classes, known_classes, match, sampled_classes
+from diffusion_jax.evaluation.comparison import Side, check_comparable, compare, open_side
+from diffusion_jax.evaluation.config import check_bootstrap
+from diffusion_jax.evaluation.extractors import Extractor
 from diffusion_jax.evaluation.feature_sets import FeatureSet
-from diffusion_jax.evaluation.inception.files import load_inception
 from diffusion_jax.evaluation.protocol import description, protocol, remarks, sampling_protocol, table
 from diffusion_jax.interruption import stop_requests
-from diffusion_jax.sharding import make_mesh
-from diffusion_jax.workdir import check_place, lock, read_stamp, write_json
-
-logger = logging.getLogger(__name__)
+from diffusion_jax.shards import SHARDS
+from diffusion_jax.stages.sample import SAMPLES_FILE
+from diffusion_jax.workdir import read_stamp, write_json
 
 DESCRIPTION = """\
 FID, sFID, Inception score, precision, recall and KID of samples against a reference, as the authors'
@@ -36,8 +39,10 @@ SAMPLES and REFERENCE are each one of
       or both, as in VIRTUAL_imagenet256_labeled.npz and what `diffusion-jax make-reference` writes
   a folder of samples, such as runs/imagenet256/samples; those that are there by now, while more are drawn
   a folder of image files of one size, or cropped to --size
-  features of a network of your own, [N, D] in an .npy, or in an npz as `features`: Fréchet distance,
+  features of a network of your own, float [N, D] in an .npy, or in an npz as `features`: Fréchet distance,
       precision, recall and KID are of these, and no Inception is needed
+Give images on both sides, or features of one network on both sides. Without --inception the pixels of images
+up to 32×32×3 are compared, by the same metrics; the result is comparable with nothing else.
 
       diffusion-jax evaluate runs/imagenet256/samples VIRTUAL_imagenet256_labeled.npz \\
           --inception=inception.safetensors
@@ -62,21 +67,36 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         '--bootstrap', type=int, default=0, metavar='N', help='standard errors from N resamplings; 20 will do'
     )
+    parser.add_argument(
+        '--same-classes',
+        action='store_true',
+        help='compares samples of some classes with the images of these classes alone, where both sides say '
+        'the classes of their images: labels, or sub-folders of a folder of images',
+    )
     parser.add_argument('--out', metavar='FILE', help='takes the result; by default a file in the workdir')
     args = parser.parse_args(argv[1:])
     check_bootstrap('--bootstrap', args.bootstrap)
-    sides = [open_side(path, args.size) for path in (args.samples, args.reference)]
-    check_size_is_used(args.size, sides)
-    extractor = make_extractor(args, sides)
-    check_comparable(*sides, extractor)
-    out = Path(args.out or args.workdir / _result_name(args.samples, args.reference, extractor))
-    check_place(out)
+    samples, reference = (open_side(path, args.size) for path in (args.samples, args.reference))
+    check_size_is_used(args.size, [samples, reference])
+    stamps = [_stamp_of(path) for path in (args.samples, args.reference)]
+    matched = _matched(samples, reference, stamps, same_classes=args.same_classes)
+    reference = matched.side
+    extractor = make_extractor(args, [samples, reference])
+    check_comparable(samples, reference, extractor)
+    name = _result_name(args.samples, args.reference, reference.part, extractor)
+    out = check_out(args.out or args.workdir / name, args.samples, args.reference, args.inception)
     with stop_requests() as stop:
-        of_samples = look(sides[0], extractor, args.workdir, stop, keep_spatial=args.bootstrap > 0)
-        of_reference = look(sides[1], extractor, args.workdir, stop, is_reference=True)
+        of_samples = look(samples, extractor, args.workdir, stop, keep_spatial=args.bootstrap > 0)
+        of_reference = look(reference, extractor, args.workdir, stop, is_reference=True)
         result = compare(of_samples, of_reference, extractor and extractor.logits, args.bootstrap)
-    about = protocol(sides[0], of_samples, sides[1], of_reference) | (extractor.protocol if extractor else {})
-    result |= {'remarks': remarks(about, of_samples, of_reference), 'protocol': _origin(args.samples) | about}
+    about, found = about_classes(matched)
+    about = protocol(samples, of_samples, reference, of_reference) | about
+    about |= extractor.protocol if extractor else {'features': 'read from the files'}
+    found += remarks(about, of_samples, of_reference, result.pop('not_finite', ()))
+    found += _not_yet_drawn(stamps[0], of_samples) + enlarged([samples, reference], args.size)
+    if Path(args.samples).resolve() == Path(args.reference).resolve():
+        found.append('the samples were compared with themselves')
+    result |= {'remarks': found, 'protocol': _origin(stamps[0]) | about}
     write_json(out, result)
     print(f'{shown(out)}:\n{table(result)}\n\n{description(result["protocol"])}')
     for remark in result['remarks']:
@@ -84,89 +104,52 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the commands that look at images share."""
-    parser.add_argument('--inception', metavar='FILE', help='its weights, see `convert-inception`')
-    parser.add_argument(
-        '--size', type=read_size, metavar='N or HxW', help='centre-crops image files to this size'
+def _matched(
+    samples: Side, reference: Side, stamps: Sequence[Mapping[str, Any]], *, same_classes: bool
+) -> Matched:
+    """The reference; with --same-classes of the samples' classes alone. UserError where that cannot be."""
+    names = [stamp.get('classes') or () for stamp in stamps]
+    ours, theirs = (
+        None if side.images is None else known_classes(side.images, names)
+        for side, names in zip((samples, reference), names, strict=True)
     )
-    parser.add_argument(
-        '--resize',
-        choices=RESIZES,
-        default=RESIZES[0],
-        help="to 299×299 pixels; the first is the paper's",
-    )
-    parser.add_argument('--batch-size', type=int, default=64, metavar='N', help='on all devices together')
-    parser.add_argument(
-        '--workdir',
-        type=Path,
-        default=Path('runs/evaluation'),
-        metavar='FOLDER',
-        help='takes features, 16 KB an image, so that none is computed twice; by default runs/evaluation',
-    )
-
-
-def make_extractor(args: argparse.Namespace, sides: Sequence[Side]) -> Extractor | None:
-    """Inception, where there are images to look at. UserError where its weights are missing."""
-    images = [side.name for side in sides if side.images is not None]
-    if not images:
-        if args.inception:
-            raise UserError('--inception looks at images; neither side has any, leave it out')
-        return None
-    if not args.inception:
+    how = stamps[0].get('sample', {})
+    drawn_from = how.get('classes') or range(len(names[0])) if how.get('labels') == 'random' else ()
+    sampled = sampled_classes(ours, theirs, drawn_from)
+    matched = match(sampled, reference, theirs, restrict=same_classes)
+    if same_classes and sampled is None:
+        raise UserError(f'--same-classes: nothing says the classes of {samples.name}; leave it out')
+    if same_classes and (matched.reason or matched.unknown):
         raise UserError(
-            f'{images[0]}: its images are compared by Inception; name its weights with --inception, see '
-            '`diffusion-jax convert-inception --help`'
+            f'--same-classes: the samples are of {sampled.named()}; {reference.name} cannot be restricted to '
+            f'them: {matched.reason or matched.unknown}; leave it out, or give images of these classes alone'
         )
-    between('--batch-size', args.batch_size, 1)
-    inception = load_inception(args.inception)
-    return inception_extractor(inception, make_mesh(), resize=args.resize, batch_size=args.batch_size)
+    return matched
 
 
-def look(
-    side: Side, extractor: Extractor | None, workdir: Path, stop: Callable[[], bool], **options: bool
-) -> FeatureSet:
-    """See `features_of`; those of a set of images stand in a folder of their own, which is held meanwhile."""
-    if side.images is None:
-        return side.stored
-    folder = workdir / 'features' / _name(side.name)
-    with lock(folder):
-        return features_of(side, extractor, folder, stop, **options)
-
-
-def read_size(text: str) -> Size:
-    """'256' or '256x384', height first."""
-    sides = text.lower().replace('×', 'x').split('x')
-    if len(sides) > 2 or not all(side.isdecimal() and int(side) for side in sides):
-        raise UserError(f'--size is {text!r}; give pixels, such as 256, or 256x384, height first')
-    return int(sides[0]), int(sides[-1])
-
-
-def check_size_is_used(size: Size | None, sides: Sequence[Side]) -> None:
-    """UserError where a size is given and there are no image files that could be cropped to it."""
-    if size is not None and not any(isinstance(side.images, SourceImages) for side in sides):
-        raise UserError('--size crops image files; there is no folder of them, leave it out')
-
-
-def _result_name(samples: str, reference: str, extractor: Extractor | None) -> str:
+def _result_name(samples: str, reference: str, part: str, extractor: Extractor | None) -> str:
     """Another one for other sets, and for other features of them."""
-    rests_on = [Path(samples).absolute(), Path(reference).absolute(), extractor and extractor.name]
+    rests_on = [Path(samples).absolute(), f'{Path(reference).absolute()}{part}', extractor and extractor.name]
     digest = zlib.crc32(repr(rests_on).encode())
-    return f'{_stem(samples)}-against-{_stem(reference)}-{digest:08x}.json'
+    return f'{stem(samples)}-against-{stem(reference)}-{digest:08x}.json'
 
 
-def _name(path: str) -> str:
-    return f'{_stem(path)}-{zlib.crc32(os.fsencode(Path(path).absolute())):08x}'
+def _stamp_of(path: str) -> Mapping[str, Any]:
+    """The stamp of samples of ours: of their folder, its shards, or the one file of all; {} of others."""
+    place = Path(path)
+    if place.name in (SHARDS, SAMPLES_FILE):
+        place = place.parent
+    stamp = read_stamp(place) if place.is_dir() else None
+    return stamp if stamp and 'sample' in stamp else {}
 
 
-def _origin(samples: str) -> dict[str, Any]:
+def _origin(stamp: Mapping[str, Any]) -> dict[str, Any]:
     """How samples of ours were drawn; nothing of others."""
-    path = Path(samples)
-    stamp = read_stamp(path if path.is_dir() else path.parent)
-    return sampling_protocol(stamp) if stamp and 'sample' in stamp else {}
+    return sampling_protocol(stamp) if stamp else {}
 
 
-def _stem(path: str) -> str:
-    """A name for a set: that of the file, or of the folder and what it stands in."""
-    resolved = Path(path).absolute()
-    return f'{resolved.parent.name}_{resolved.name}' if resolved.is_dir() else resolved.stem
+def _not_yet_drawn(stamp: Mapping[str, Any], found: FeatureSet) -> list[str]:
+    wanted = stamp.get('sample', {}).get('num_samples', 0)
+    if found.num_images + len(found.left_out) >= wanted:
+        return []
+    return [f'{found.num_images:,} of {wanted:,} samples are drawn so far; the result is of these']

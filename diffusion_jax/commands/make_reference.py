@@ -8,7 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from diffusion_jax import main as program
-from diffusion_jax.commands.evaluate import add_arguments, check_size_is_used, look, make_extractor
+from diffusion_jax.commands.image_sets import (
+    add_arguments,
+    check_out,
+    check_size_is_used,
+    enlarged,
+    look,
+    make_extractor,
+)
 from diffusion_jax.config import read_experiment
 from diffusion_jax.data.sources.files import shown
 from diffusion_jax.data.stored import open_images
@@ -18,7 +25,6 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.comparison import Side
 from diffusion_jax.evaluation.feature_sets import REFERENCE_ROWS, kept_rows, save_statistics
 from diffusion_jax.interruption import stop_requests
-from diffusion_jax.workdir import check_place
 
 DESCRIPTION = f"""\
 Writes what samples are compared with: means and covariances of Inception's features of all images (mu,
@@ -50,19 +56,28 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument('images', nargs='?', metavar='IMAGES')
     add_arguments(parser)
     parser.add_argument('--config', metavar='FILE', help='an experiment whose images are meant')
-    parser.add_argument('--split', choices=('train', 'test'), default='train', help='train by default')
+    parser.add_argument('--split', choices=('train', 'test'), help="of the config's images; train by default")
     parser.add_argument('--out', required=True, metavar='FILE.npz', help='is replaced if it is there')
     args, settings = parser.parse_known_args(argv[1:])
     if bool(args.config) == bool(args.images):
         raise UserError('give either IMAGES or --config=FILE')
     if settings and not args.config:
         raise UserError(f'{" ".join(settings)}: arguments that mean nothing here; see --help')
+    if args.split and not args.config:
+        raise UserError(f'--split={args.split} needs --config=FILE, whose images it splits; leave it out')
     images = _configured(args, settings) if args.config else open_images(args.images, args.size)
     side = Side(images.name, images)
     if not args.config:
         check_size_is_used(args.size, [side])
+    if not args.inception:
+        raise UserError(
+            '--inception is missing; a reference has its features (see `diffusion-jax convert-inception '
+            '--help`). To compare pixels of small images, give the images to `diffusion-jax evaluate`'
+        )
     extractor = make_extractor(args, [side])
-    check_place(args.out)
+    if not args.out.endswith('.npz'):
+        raise UserError(f'--out is {args.out!r}; it must end in .npz')
+    check_out(args.out, args.images, args.inception)
     with stop_requests() as stop:
         known = look(side, extractor, args.workdir, stop, is_reference=True)
     chosen = known.rows[kept_rows(len(known.rows), REFERENCE_ROWS)]
@@ -77,6 +92,8 @@ def main(argv: Sequence[str]) -> int:
     dimensions = len(known.gaussian.mean)
     if known.num_images <= dimensions:
         print(f'note: {known.num_images:,} images give a singular covariance of {dimensions:,} features')
+    for remark in enlarged([side], args.size):
+        print(f'note: {remark}')
     return 0
 
 
@@ -84,4 +101,4 @@ def _configured(args: argparse.Namespace, settings: Sequence[str]) -> ImageSet:
     if args.size:
         raise UserError('--size: the config says the size of its images, as config.data.image_size')
     command = ['diffusion-jax make-reference', f'--config={args.config}', *settings]
-    return open_split(read_experiment(program.parse_flags(command).config).data, args.split)
+    return open_split(read_experiment(program.parse_flags(command).config).data, args.split or 'train')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,28 +13,38 @@ from diffusion_jax.data.sources.files import shown
 from diffusion_jax.data.stored import open_images
 from diffusion_jax.data.stored.archive import ArrayImages, names_in_archive
 from diffusion_jax.data.stored.image_set import ImageSet
+from diffusion_jax.data.stored.samples import shard_folder
 from diffusion_jax.data.stored.source import SourceImages
 from diffusion_jax.data.transforms import Size
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.extraction import extract
 from diffusion_jax.evaluation.extractors import Extractor
-from diffusion_jax.evaluation.feature_sets import REFERENCE_ROWS, FeatureSet, from_file, from_shards
+from diffusion_jax.evaluation.feature_sets import (
+    LEAST_IMAGES,
+    REFERENCE_ROWS,
+    FeatureSet,
+    from_file,
+    from_shards,
+)
 from diffusion_jax.evaluation.frechet import Gaussian, frechet_distance
 from diffusion_jax.evaluation.inception_score import inception_score
 from diffusion_jax.evaluation.kid import kid_and_error
 from diffusion_jax.evaluation.precision_recall import coverage
 from diffusion_jax.evaluation.uncertainty import frechet_error, inception_score_error, share_error
+from diffusion_jax.workdir import STAMP_FILE
 
 
 class Side(NamedTuple):
     """One of two sets that are compared: images, or what a file says of them, or both.
 
     stored: what needs no look at images; of the authors' reference files, the statistics.
+    part: which images of the set these are; '' is all. A folder of features is named after it, too.
     """
 
     name: str
     images: ImageSet | None
     stored: FeatureSet = FeatureSet(0)
+    part: str = ''
 
 
 def open_side(path: str | Path, size: Size | None = None) -> Side:
@@ -47,12 +57,31 @@ def open_side(path: str | Path, size: Size | None = None) -> Side:
     """
     path = Path(path)
     if path.is_dir():
-        return Side(shown(path), open_images(path, size))
+        _check_folder(path)
+        return Side(shown(path), _enough(open_images(path, size)))
     stored = from_file(path)
     has_images = path.suffix != '.npy' and 'arr_0' in names_in_archive(path)
     if not has_images and stored.gaussian is None:
         raise UserError(f'{path}: has neither images (arr_0) nor statistics (mu, sigma) nor features')
-    return Side(shown(path), open_images(path) if has_images else None, stored)
+    return Side(shown(path), _enough(open_images(path)) if has_images else None, stored)
+
+
+def _enough(images: ImageSet) -> ImageSet:
+    """The images. UserError if they are too few for any metric, before others are looked at."""
+    count = sum(part.stop - part.start for part in images.parts)
+    if count < LEAST_IMAGES:
+        raise UserError(f'{images.name}: has {count} images; needed are {LEAST_IMAGES} or more')
+    return images
+
+
+def _check_folder(path: Path) -> None:
+    """UserError for folders of a run: their pictures, such as grids of samples, are no samples."""
+    if shard_folder(path) is not None:
+        return
+    if shard_folder(path / 'samples') is not None:
+        raise UserError(f'{path}: is the workdir of a run; give its samples, {path / "samples"}')
+    if any((folder / STAMP_FILE).exists() for folder in (path, path / 'samples', path / 'diffusion')):
+        raise UserError(f'{path}: is a folder of a run and has no samples; run the stage sample first')
 
 
 def features_of(
@@ -67,6 +96,7 @@ def features_of(
     """What metrics compare: statistics that a file gives, and features of the images that it holds.
 
     Args:
+        extractor: None where both sides have statistics or features; images are not read then.
         directory: takes the features while they are computed; those that are there are not computed again.
         is_reference: then features of some images are enough, but of all that a file holds for it.
         keep_spatial: see `from_shards`.
@@ -74,12 +104,13 @@ def features_of(
     Raises:
         UserError, Interrupted: see `extract` and `from_shards`.
     """
-    if side.images is None:
+    if side.images is None or extractor is None:
         return side.stored
+    _enough(side.images)
     hosts = {'host': jax.process_index(), 'num_hosts': jax.process_count()}
     shards = extract(side.images, extractor, directory, stop, **hosts)
     max_rows = REFERENCE_ROWS if is_reference and not isinstance(side.images, ArrayImages) else None
-    found = from_shards(shards, max_rows, keep_spatial=keep_spatial)
+    found = from_shards(shards, max_rows, keep_spatial=keep_spatial, name=side.name)
     if isinstance(side.images, SourceImages) and side.images.skipped:
         found = found._replace(skipped=f'{side.name}: {side.images.skipped}')
     if side.stored.gaussian is None:
@@ -104,9 +135,13 @@ def check_comparable(samples: Side, reference: Side, extractor: Extractor | None
     for what, default in defaults.items():
         ours, theirs = (_dimensions(getattr(side.stored, what), default) for side in (samples, reference))
         if ours != theirs and None not in (ours, theirs):
+            seen = [
+                f' ({extractor.name})' if getattr(side.stored, what) is None else ''
+                for side in (samples, reference)
+            ]
             raise UserError(
-                f'{samples.name}: has {ours} features an image, {reference.name} has {theirs}; both must '
-                'come from the same network'
+                f'{samples.name}: has {ours} features an image{seen[0]}, {reference.name} has {theirs}'
+                f'{seen[1]}; both must come from the same network: give images on both sides, or features'
             )
 
 
@@ -114,13 +149,16 @@ def _dimensions(stored: Gaussian | None, default: int | None) -> int | None:
     return default if stored is None else len(stored.mean)
 
 
+@np.errstate(over='ignore', invalid='ignore')  # what is not finite is reported
 def compare(
     samples: FeatureSet,
     reference: FeatureSet,
     logits: Callable[[np.ndarray], np.ndarray] | None = None,
     num_resamples: int = 0,
-) -> dict[str, float | dict[str, float]]:
+) -> dict[str, Any]:
     """Every metric that what is known of both allows, by name; with resamples also 'standard_errors'.
+
+    Numbers that are not finite are not in it; 'not_finite' has their names where there are some.
 
     Args:
         logits: features → logits of Inception's classes; None where the features are not Inception's.
@@ -149,4 +187,13 @@ def compare(
         found |= {name: float(share.mean()) for name, share in shares.items()}
         errors |= {name: share_error(share) for name, share in shares.items()}
         found['kid'], errors['kid'] = kid_and_error(samples.features, reference.features)
-    return found | ({'standard_errors': errors} if num_resamples else {})
+    errors = errors if num_resamples else {}
+    not_finite = [name for name, value in found.items() if not np.isfinite(value)]
+    not_finite += [f'standard_errors.{name}' for name, value in errors.items() if not np.isfinite(value)]
+    result: dict[str, Any] = _finite(found)
+    result |= {'standard_errors': _finite(errors)} if num_resamples else {}
+    return result | ({'not_finite': not_finite} if not_finite else {})
+
+
+def _finite(numbers: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in numbers.items() if np.isfinite(value)}

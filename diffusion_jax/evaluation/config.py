@@ -8,6 +8,7 @@ from diffusion_jax.checks import between, one_of
 from diffusion_jax.errors import UserError
 
 SPLITS = ('train', 'test')
+MAX_RESAMPLES = 10_000  # by far enough, and a mistyped number does not run for days
 RESIZES = ('tensorflow', 'pytorch_fid')
 
 
@@ -15,9 +16,11 @@ RESIZES = ('tensorflow', 'pytorch_fid')
 class EvaluateConfig:
     """Attributes:
     inception: the weights of Inception, which `diffusion-jax convert-inception` makes of known files; ''
-        compares pixels, which is of use for images up to 32×32 and comparable with nothing else.
+        compares pixels, of images up to 32×32×3, with results that are comparable with nothing else.
     reference: what the samples are compared with: the 'train' or 'test' split of the data, a file such as
         VIRTUAL_imagenet256_labeled.npz or what `diffusion-jax make-reference` writes, or a folder of images.
+        Samples of some classes only are compared with the images of these classes alone, where the reference
+        says the classes of its images and has no statistics; else a remark says that they are not.
     resize: how images come to Inception's 299×299: as TensorFlow 1 did, on which the paper's numbers rest, or
         'pytorch_fid', as the program of that name does.
     batch_size: of Inception, on all devices together.
@@ -38,9 +41,9 @@ class EvaluateConfig:
     @property
     def splits(self) -> tuple[str, ...]:
         """Which splits of the data are looked at; where pixels are compared, both."""
-        if not self.inception:
-            return SPLITS
-        return (self.reference,) if self.reference in SPLITS else ()
+        if self.reference not in SPLITS:
+            return ()
+        return (self.reference,) if self.inception else SPLITS
 
 
 def check_evaluate(config: EvaluateConfig) -> None:
@@ -48,23 +51,15 @@ def check_evaluate(config: EvaluateConfig) -> None:
     one_of('resize', config.resize, RESIZES)
     one_of('judge', config.judge, ('', 'digits_svm'))
     between('batch_size', config.batch_size, 1)
-    between('bootstrap', config.bootstrap, 0)
-    if config.bootstrap == 1:
-        raise UserError(
-            'bootstrap is 1; a standard error needs two resamplings at least, and 20 to be of use'
-        )
-    if not config.inception:
-        if config.resize != EvaluateConfig.resize:
-            raise UserError(f"resize is {config.resize!r}; it is Inception's, set inception too")
-        if config.reference not in SPLITS:
-            raise UserError(
-                f'reference is {config.reference!r}; without inception, where pixels are compared, it is one '
-                f'of {SPLITS}'
-            )
+    check_bootstrap('bootstrap', config.bootstrap)
+    if not config.reference:
+        raise UserError("reference is ''; it must be 'train', 'test', a file or a folder of images")
+    if not config.inception and config.resize != EvaluateConfig.resize:
+        raise UserError(f"resize is {config.resize!r}; it is Inception's, set inception too")
 
 
 def check_bootstrap(key: str, num_resamples: int) -> None:
     """Raises UserError for a number of resamplings that cannot work."""
-    between(key, num_resamples, 0)
+    between(key, num_resamples, 0, below=MAX_RESAMPLES + 1)
     if num_resamples == 1:
         raise UserError(f'{key} is 1; a standard error needs two resamplings at least, and 20 to be of use')

@@ -13,6 +13,7 @@ from diffusion_jax.evaluation.inception.files import Inception
 from diffusion_jax.sharding import put_batch, replicated
 
 FEATURES, SPATIAL = 'features', 'spatial'
+PIXELS = 'pixels in [0, 1]'  # in the protocol
 
 # uint8 [B, H, W, C] → features by name, float32 [B, D] each.
 Apply = Callable[[np.ndarray], Mapping[str, np.ndarray]]
@@ -40,10 +41,21 @@ def pixels(images: np.ndarray) -> np.ndarray:
     return images.reshape(len(images), -1).astype(np.float32) / 255
 
 
-def pixel_extractor() -> Extractor:
-    """For images too small for Inception; not comparable with its metrics."""
-    protocol = {'features': 'pixels in [0, 1]'}
-    return Extractor('pixels', protocol, None, 1024, lambda images: {FEATURES: pixels(images)})
+def pixel_extractor(*, rgb: bool = False) -> Extractor:
+    """For images too small for Inception; not comparable with its metrics.
+
+    rgb: takes grey images as RGB.
+    """
+
+    def apply(images: np.ndarray) -> dict[str, np.ndarray]:
+        return {FEATURES: pixels(_as_rgb(images) if rgb else images)}
+
+    name = 'pixels-rgb' if rgb else 'pixels'
+    return Extractor(name, {'features': f'{PIXELS}, grey as RGB' if rgb else PIXELS}, None, 1024, apply)
+
+
+def _as_rgb(images: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(images, (*images.shape[:-1], 3))
 
 
 def inception_extractor(
@@ -54,7 +66,7 @@ def inception_extractor(
     compute = jax.jit(lambda params, images: network.apply(params, images, resize))
 
     def apply(images: np.ndarray) -> dict[str, np.ndarray]:
-        rgb = np.broadcast_to(images, (*images.shape[:-1], 3))
+        rgb = _as_rgb(images)
         padding = -len(rgb) % mesh.size
         batch = np.concatenate([rgb, np.repeat(rgb[-1:], padding, axis=0)])
         found = compute(params, put_batch(mesh, batch))

@@ -44,10 +44,22 @@ def precision_recall(samples: np.ndarray, reference: np.ndarray, k: int = 3) -> 
 
 def coverage(samples: np.ndarray, reference: np.ndarray, k: int = 3) -> Coverage:
     """Which features lie in the balls of the other set; their shares are precision and recall."""
+    samples, reference = _scaled(np.asarray(samples), np.asarray(reference))
     mean = np.mean(reference, axis=0, dtype=np.float64)  # far from 0 squares would swallow distances
-    a, b = (_with_radii(np.asarray(features), mean, k) for features in (samples, reference))
+    a, b = (_with_radii(features, mean, k) for features in (samples, reference))
     reach_a, reach_b = _reaches(a, b)
     return Coverage(_decide(a, b, reach_a, k), _decide(b, a, reach_b, k))
+
+
+def _scaled(*sets: np.ndarray) -> list[np.ndarray]:
+    """All features times one power of 2 where else their squares would leave the range of float32."""
+    middle = sets[0][0].astype(np.float64)
+    extremes = [np.float64(extreme(features, axis=0)) for features in sets for extreme in (np.min, np.max)]
+    largest = np.abs(extremes - middle).max()
+    if not largest or 1e-12 < largest < 1e12:
+        return list(sets)
+    exponent = -int(np.frexp(largest)[1])
+    return [np.ldexp(np.asarray(features, np.float64), exponent) for features in sets]
 
 
 def squared_distances(u: np.ndarray, features: np.ndarray) -> np.ndarray:

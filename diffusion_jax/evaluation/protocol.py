@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.evaluation.comparison import Side
+from diffusion_jax.evaluation.extractors import PIXELS
 from diffusion_jax.evaluation.feature_sets import FeatureSet
 from diffusion_jax.settings import read_section
 
@@ -29,6 +30,7 @@ def protocol(
 ) -> dict[str, Any]:
     """How many images of which sets were compared."""
     rows = None if of_reference.features is None else len(of_reference.features)
+    read = [side.name for side in (samples, reference) if side.stored.features is not None]
     return {
         'samples': samples.name,
         'num_samples': of_samples.num_images or 'not said by the file',
@@ -38,6 +40,7 @@ def protocol(
         'reference_images_of_precision_recall_kid': rows or 'none',
         'left_out': [*of_samples.left_out, *of_reference.left_out],
         'skipped_files': [side.skipped for side in (of_samples, of_reference) if side.skipped],
+        **({'features_read_from': read} if read else {}),
     }
 
 
@@ -52,9 +55,27 @@ def sampling_protocol(stamp: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def remarks(protocol: Mapping[str, Any], samples: FeatureSet, reference: FeatureSet) -> list[str]:
-    """Why numbers may not be held against the paper's, and what is wrong with them in themselves."""
+def remarks(
+    protocol: Mapping[str, Any],
+    samples: FeatureSet,
+    reference: FeatureSet,
+    not_finite: Sequence[str] = (),
+) -> list[str]:
+    """Why numbers may not be compared with the paper's, and what is wrong with them in themselves.
+
+    not_finite: the names of numbers that were left out for that.
+    """
     found = []
+    if protocol.get('features', '').startswith(PIXELS):
+        found.append(
+            'pixels were compared, not features of Inception: this is no FID, and comparable with nothing '
+            'but pixels against the same reference'
+        )
+    if not_finite:
+        found.append(
+            f'left out, not being finite: {", ".join(not_finite)}; the features are too large, or too far '
+            'from 0, for its arithmetic'
+        )
     for what, known in (('samples', samples), ('images of the reference', reference)):
         dimensions = 0 if known.gaussian is None else len(known.gaussian.mean)
         if 0 < known.num_images <= dimensions:
@@ -62,6 +83,8 @@ def remarks(protocol: Mapping[str, Any], samples: FeatureSet, reference: Feature
                 f'{known.num_images:,} {what} give a singular covariance of {dimensions:,} features: the '
                 'Fréchet distance is far too large'
             )
+        if dimensions and not known.gaussian.covariance.any():
+            found.append(f'all {what} have the same features')
     if samples.features is None or reference.features is None:
         found.append('without images or features on both sides there are no precision, recall and KID')
     if samples.image_size and reference.image_size and samples.image_size != reference.image_size:
@@ -85,6 +108,8 @@ def _differences_from_the_paper(protocol: Mapping[str, Any], num_samples: int) -
         found.append("the reference is none of the paper's (VIRTUAL_….npz)")
     if inception['resize'] != 'tensorflow':
         found.append(f"images were resized as {inception['resize']} does, the paper's as TensorFlow 1 does")
+    for name in protocol.get('features_read_from', ()):
+        found.append(f'the features of {name} were read; nothing says that they are of the same Inception')
     if inception['source'] not in RELEASED_FILES:
         found.append(f'the weights of Inception come from {inception["source"]}, which is no released file')
     return found

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import json
 import logging
-import math
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,27 +14,35 @@ import jax
 import numpy as np
 
 from diffusion_jax.data.config import DataConfig
+from diffusion_jax.data.sources import class_names
 from diffusion_jax.data.stored.image_set import ImageSet, file_identity
 from diffusion_jax.data.stored.samples import open_samples
 from diffusion_jax.data.stored.source import open_split
 from diffusion_jax.errors import CheckFailed, UserError
 from diffusion_jax.evaluation import judge
+from diffusion_jax.evaluation.classes import Matched, Sampled, about_classes, known_classes, match
 from diffusion_jax.evaluation.comparison import Side, check_comparable, compare, features_of, open_side
 from diffusion_jax.evaluation.config import SPLITS
-from diffusion_jax.evaluation.extractors import Extractor, inception_extractor, pixel_extractor
+from diffusion_jax.evaluation.extractors import Extractor, inception_extractor
 from diffusion_jax.evaluation.feature_sets import FeatureSet
 from diffusion_jax.evaluation.frechet import frechet_distance
 from diffusion_jax.evaluation.inception.files import load_inception
+from diffusion_jax.evaluation.pixels import image_shape, pixels_of
 from diffusion_jax.evaluation.protocol import description, protocol, remarks, sampling_protocol, table
 from diffusion_jax.sharding import this_hosts
 from diffusion_jax.stages.run import Run
-from diffusion_jax.stages.sample import UNGUIDED, is_complete, sample_stamp, samples_directory
+from diffusion_jax.stages.sample import (
+    UNGUIDED,
+    is_complete,
+    sample_classes,
+    sample_stamp,
+    samples_directory,
+)
+from diffusion_jax.stages.sample_inputs import classes_to_sample
 from diffusion_jax.stages.stamps import check_stamp, stamp_difference
 from diffusion_jax.workdir import write_json
 
 logger = logging.getLogger(__name__)
-
-MAX_DIMENSIONS = 3 * 32 * 32  # of pixels: covariances of larger images take minutes and gigabytes
 
 
 def main(run: Run) -> None:
@@ -61,9 +68,10 @@ def main(run: Run) -> None:
 def complete(run: Run) -> bool:
     """Whether the numbers are those of the samples that are there, and good enough."""
     path = _result_path(run)
-    if not path.exists():
+    try:
+        result = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):  # none, or one that is damaged: it is made again
         return False
-    result = json.loads(path.read_text())
     return 'stamp' in result and _same(result['stamp'], _stamp(run)) and _good_enough(run, result)
 
 
@@ -79,28 +87,32 @@ def _good_enough(run: Run, result: dict[str, Any]) -> bool:
 
 
 def evaluate(run: Run, directory: Path) -> dict[str, Any]:
-    """Every metric of the samples in a folder, of the unguided ones beside them, and of real images."""
-    config = run.experiment.evaluate
-    extractor, reference = make_extractor(run), reference_side(run)
-    features = run.workdir / 'features'
-    check_comparable(Side('the samples', None), reference, extractor)
-    of_reference = features_of(
-        reference, extractor, features / Path(config.reference).stem, run.stop, is_reference=True
-    )
+    """Every metric of the samples in a folder, of the unguided ones in `unguided`, and of real images."""
+    config, guided = run.experiment.evaluate, run.experiment.sample.guided
+    matched = matched_reference(run, guided=guided)
+    reference, extractor = matched.side, make_extractor(run, matched.side)
+    of_reference = reference_features(run, reference, extractor)
     samples, of_samples, result = _compare(run, directory, extractor, of_reference)
-    about = protocol(samples, of_samples, reference, of_reference) | extractor.protocol
-    if not config.inception:
+    of_classes, found = about_classes(matched)
+    if matched.sampled is None:
+        of_classes = {'class_balance': 'drawn without classes'}
+    about = protocol(samples, of_samples, reference, of_reference) | of_classes | extractor.protocol
+    found += remarks(about, of_samples, of_reference, result.pop('not_finite', ()))
+    if not config.inception and config.reference in SPLITS:
         result['real_frechet_distance'] = _real_distance(run, extractor)
     if config.judge:
         result['judge_test_accuracy'] = judge.accuracy_on_real_digits()
     if run.experiment.sample.with_unguided:
         *_, unguided = _compare(run, directory / UNGUIDED, extractor, of_reference)
+        unguided.pop('not_finite', None)
         errors = unguided.pop('standard_errors', {})
         result |= {f'unguided_{name}': value for name, value in unguided.items() if name != 'num_samples'}
         if errors:
             result['standard_errors'] |= {f'unguided_{name}': error for name, error in errors.items()}
+        if matched.by and classes_to_sample(run, guided=False) is None:
+            found.append('the unguided samples are of any class; the reference is the same as of the guided')
     return result | {
-        'remarks': remarks(about, of_samples, of_reference),
+        'remarks': found,
         'protocol': sampling_protocol(sample_stamp(run)) | about | {'judge': config.judge},
         'stamp': _stamp(run),
     }
@@ -127,30 +139,74 @@ def _compare(
 
 def _real_distance(run: Run, extractor: Extractor) -> float:
     """Two sets of real images are this far apart; no sample of a finite size can be much closer."""
+    guided = run.experiment.sample.guided
+    sides = (matched_reference(run, split, guided=guided).side for split in SPLITS)
     train, test = (
-        features_of(
-            Side(split, open_split(run.experiment.data, split)),
-            extractor,
-            run.workdir / 'features' / split,
-            run.stop,
-        )
-        for split in SPLITS
+        features_of(side, extractor, run.workdir / 'features' / f'{split}{side.part}', run.stop)
+        for split, side in zip(SPLITS, sides, strict=True)
     )
     return frechet_distance(train.gaussian, test.gaussian)
 
 
-def make_extractor(run: Run) -> Extractor:
-    """What images are compared by."""
-    config = run.experiment.evaluate
-    if not config.inception:
-        return pixel_extractor()
-    inception = load_inception(config.inception)
-    return inception_extractor(inception, run.mesh, resize=config.resize, batch_size=config.batch_size)
+def make_extractor(run: Run, reference: Side) -> Extractor:
+    """What images are compared by. UserError where the samples and the reference cannot be."""
+    data, config = run.experiment.data, run.experiment.evaluate
+    if config.inception:
+        inception = load_inception(config.inception)
+        extractor = inception_extractor(
+            inception, run.mesh, resize=config.resize, batch_size=config.batch_size
+        )
+    elif reference.stored.gaussian is not None:
+        raise UserError(
+            f'config.evaluate.reference is {config.reference!r}, a file of statistics or features; samples '
+            'are images: set config.evaluate.inception, or give images, or compare files of features by '
+            '`diffusion-jax evaluate SAMPLES.npy REFERENCE.npy`'
+        )
+    else:
+        ours = (*data.image_size, data.image_channels)
+        theirs = ours if config.reference in SPLITS else image_shape(reference.images)
+        shapes = {'config.data.image_size': ours, reference.name: theirs}
+        extractor = pixels_of(shapes, 'config.evaluate.inception', 'leave evaluate out of the stages')
+    check_comparable(Side('the samples', None), reference, extractor)
+    return extractor
 
 
-def reference_side(run: Run) -> Side:
-    """What the samples are compared with. UserError where it cannot be used."""
-    return _open_reference(run.experiment.evaluate.reference, run.experiment.data)
+def reference_features(run: Run, reference: Side, extractor: Extractor) -> FeatureSet:
+    """Those of the reference; they stay in the workdir."""
+    name = f'{Path(run.experiment.evaluate.reference).stem}{reference.part}'
+    return features_of(reference, extractor, run.workdir / 'features' / name, run.stop, is_reference=True)
+
+
+def matched_reference(run: Run, split: str = '', *, guided: bool) -> Matched:
+    """What samples are compared with, of their classes alone where that can be.
+
+    split: instead of what the config names.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    sampled = classes_to_sample(run, guided=guided)
+    if sampled is not None:
+        names = sample_classes(run) or _names_of_images(run)
+        sampled = sampled._replace(names=names if len(names) == sampled.num_classes else ())
+    return _match(split or run.experiment.evaluate.reference, run.experiment.data, sampled)
+
+
+def _names_of_images(run: Run) -> tuple[str, ...]:
+    """Of the classes of the training images; () where these are not at hand, as for pretrained networks."""
+    try:
+        return class_names(run.source('train'))
+    except UserError:
+        return ()
+
+
+@functools.cache
+def _match(reference: str, data: DataConfig, sampled: Sampled | None) -> Matched:
+    side = _open_reference(reference, data)
+    if sampled is None or (sampled.all and reference in SPLITS):
+        return Matched(side, sampled)
+    classes = None if side.images is None else known_classes(side.images)
+    return match(sampled, side, classes, restrict=True)
 
 
 @functools.cache  # a look at every file of a folder can take minutes
@@ -161,18 +217,10 @@ def _open_reference(reference: str, data: DataConfig) -> Side:
     return open_side(reference, data.image_size)
 
 
-def check_evaluation(run: Run) -> None:
+def check_evaluation(run: Run, *, guided: bool | None = None) -> None:
     """UserError where the stage could not do what the config says."""
-    data, config = run.experiment.data, run.experiment.evaluate
-    dimensions = math.prod(data.image_size) * data.image_channels
-    if config.inception:
-        load_inception(config.inception)
-        reference_side(run)
-    elif dimensions > MAX_DIMENSIONS:
-        raise UserError(
-            f'config.data.image_size gives images of {dimensions} values; pixels of at most {MAX_DIMENSIONS} '
-            'are compared; set config.evaluate.inception, or leave evaluate out of the stages'
-        )
+    guided = run.experiment.sample.guided if guided is None else guided
+    make_extractor(run.on(this_hosts(run.mesh)), matched_reference(run, guided=guided).side)
     if run.experiment.sample.num_samples < 4:
         raise UserError('config.sample.num_samples is below 4; the stage evaluate needs 3 neighbours of each')
 
@@ -192,7 +240,8 @@ def _result_path(run: Run) -> Path:
 
 def _stamp(run: Run) -> dict[str, Any]:
     """What a result rests on."""
-    config, reference = run.experiment.evaluate, reference_side(run)
+    config = run.experiment.evaluate
+    reference = matched_reference(run, guided=run.experiment.sample.guided).side
     if reference.images is None:
         looked_at = [file_identity(reference.name)]
     else:

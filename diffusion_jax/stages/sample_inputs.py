@@ -15,6 +15,7 @@ from diffusion_jax.data.stored.archive import read_archive, read_array
 from diffusion_jax.data.stored.image_set import file_identity
 from diffusion_jax.data.stored.samples import shard_folder
 from diffusion_jax.errors import UserError
+from diffusion_jax.evaluation.classes import Sampled
 from diffusion_jax.generation.generate import make_labels
 from diffusion_jax.shards import found
 from diffusion_jax.stages.run import Run
@@ -37,6 +38,25 @@ def sample_inputs(run: Run) -> Inputs:
     if len(images) < config.num_samples:
         logger.info('%d base samples for %d images: they are used again', len(images), config.num_samples)
     return lambda index: (labels[index % len(images)], images[index % len(images)])
+
+
+def classes_to_sample(run: Run, *, guided: bool) -> Sampled | None:
+    """The classes that samples are of, before any is drawn; None where the networks know no classes."""
+    experiment, config = run.experiment, run.experiment.sample
+    if experiment.unet.num_classes is None and not guided:
+        return None
+    num_classes = experiment.data.num_classes
+    if experiment.unet.low_res:
+        labels = open_images(config.base_samples).labels if config.base_samples else None
+        if experiment.unet.num_classes is None or labels is None:
+            return None
+    elif config.labels_from_file:
+        labels = load_labels(run)
+    else:
+        labels = np.array(config.classes or range(num_classes))
+    if config.labels != 'random':  # of what is drawn at random some may be missing by chance
+        labels = labels[: config.num_samples]
+    return Sampled(tuple(np.unique(labels).tolist()), num_classes)
 
 
 def load_base(run: Run) -> tuple[np.ndarray, np.ndarray]:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 
 import numpy as np
 
 from diffusion_jax.errors import UserError
-from diffusion_jax.evaluation.comparison import compare, features_of
+from diffusion_jax.evaluation.comparison import compare
 from diffusion_jax.evaluation.extractors import FEATURES, Extractor
 from diffusion_jax.evaluation.feature_sets import of_features
 from diffusion_jax.interruption import attentive
 from diffusion_jax.sharding import this_hosts
-from diffusion_jax.stages.evaluate import check_evaluation, make_extractor, reference_side
+from diffusion_jax.stages.evaluate import (
+    check_evaluation,
+    make_extractor,
+    matched_reference,
+    reference_features,
+)
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import make_draw, make_generator
 from diffusion_jax.stages.sample_inputs import sample_inputs
@@ -28,9 +32,9 @@ def evaluate_samples(run: Run) -> Call:
     The reference is looked at now; its features stay in the workdir, where the stage `evaluate` finds them.
     """
     config, num_samples = run.experiment.sample, run.experiment.train.evaluate_samples
-    extractor = make_extractor(run.on(this_hosts(run.mesh)))
-    directory = run.workdir / 'features' / Path(run.experiment.evaluate.reference).stem
-    reference = features_of(reference_side(run), extractor, directory, run.stop, is_reference=True)
+    side = matched_reference(run, guided=False).side
+    extractor = make_extractor(run.on(this_hosts(run.mesh)), side)
+    reference = reference_features(run, side, extractor)
     inputs = sample_inputs(run)
 
     def evaluate(step: int, state: TrainState, stop: Stop) -> dict[str, float]:
@@ -42,6 +46,7 @@ def evaluate_samples(run: Run) -> Call:
             features.append(_features(extractor, images))
             leave_if(stop)
         found = compare(of_features(np.concatenate(features)[:num_samples]), reference, extractor.logits)
+        found.pop('not_finite', None)
         return {f'sample_{name}': value for name, value in found.items()}
 
     return evaluate
@@ -62,4 +67,4 @@ def check_quality(run: Run) -> None:
             'config.train.evaluate_every is set; an upsampler is evaluated by the stages sample and evaluate '
             'alone, on samples that it enlarges'
         )
-    check_evaluation(run)
+    check_evaluation(run, guided=False)

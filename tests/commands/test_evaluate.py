@@ -17,6 +17,9 @@ from diffusion_jax.evaluation.frechet import frechet_distance, moments
 from diffusion_jax.evaluation.inception import network
 from diffusion_jax.evaluation.inception.files import Inception, load_inception, params_sha256, save_inception
 from diffusion_jax.evaluation.inception_score import inception_score
+from diffusion_jax.evaluation.pixels import evaluate_pixels
+from diffusion_jax.shards import shard
+from diffusion_jax.workdir import write_json, write_npz
 
 ROOT = Path(__file__).parent.parent.parent
 RNG = np.random.default_rng(0)
@@ -184,13 +187,100 @@ def test_the_split_of_a_config_is_a_reference(folder, run, tmp_path, monkeypatch
         np.testing.assert_array_equal(file['arr_0'], few.images.repeat(3, axis=-1))
 
 
+@pytest.fixture
+def without_inception(run, tmp_path):
+    """Evaluates without Inception; returns the result."""
+
+    def evaluate(*argv):
+        code, printed = run('evaluate', *argv, f'--workdir={tmp_path}', f'--out={tmp_path}/out.json')
+        assert code == 0, printed
+        return json.loads((tmp_path / 'out.json').read_text())
+
+    return evaluate
+
+
+def test_small_images_are_compared_by_their_pixels(folder, without_inception):
+    result = without_inception(folder / 'samples.npz', folder / 'reference', '--bootstrap=2')
+    found = {name: value for name, value in result.items() if isinstance(value, float)}
+    assert found == pytest.approx(evaluate_pixels(SAMPLES, REFERENCE), rel=1e-6)
+    assert 'fid' not in found and result['standard_errors'].keys() == found.keys()
+    assert result['protocol']['features'] == 'pixels in [0, 1]'
+    assert any('comparable with nothing' in remark for remark in result['remarks'])
+
+
+def test_statistics_on_both_sides_need_no_look_at_images(without_inception, tmp_path):
+    a, b = RNG.normal(size=(2, 30, 4))
+    np.savez(tmp_path / 'a.npz', SAMPLES, mu=a.mean(axis=0), sigma=np.cov(a, rowvar=False))
+    np.savez(tmp_path / 'b.npz', mu=b.mean(axis=0), sigma=np.cov(b, rowvar=False))
+    result = without_inception(tmp_path / 'a.npz', tmp_path / 'b.npz')
+    assert result['frechet_distance'] == pytest.approx(frechet_distance(moments(a), moments(b)))
+    assert 'precision' not in result and 'pixels' not in result['protocol']['features']
+
+
+@pytest.fixture
+def drawn(tmp_path):
+    """A run's samples of the classes that its stamp calls b, while half of them are drawn; and images of a, b
+    and c, where class b comes second, not third."""
+    sample = {'num_samples': 16, 'respacing': 'ddim25', 'labels': 'balanced', 'classes': [2]}
+    stamp = {'sample': sample, 'process': {'num_timesteps': 100, 'schedule': 'cosine'}, 'diffusion': {}}
+    samples = tmp_path / 'run' / 'samples'
+    write_json(samples / 'stamp.json', stamp | {'classes': ['c', 'a', 'b']})
+    write_npz(shard(samples / 'shards', 0, 8).path, arr_0=SAMPLES[:8], arr_1=np.full(8, 2))
+    for i, image in enumerate(REFERENCE[:15]):
+        path = tmp_path / 'classes' / 'abc'[i % 3] / f'{i}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    return samples, tmp_path / 'classes'
+
+
+def test_samples_of_a_class_are_compared_with_that_class(drawn, without_inception):
+    result = without_inception(*drawn, '--same-classes')
+    assert result['protocol']['reference_images'] == 5
+    assert '1 of 3 classes (b)' in result['protocol']['reference_classes']
+    expected = evaluate_pixels(SAMPLES[:8], REFERENCE[1:15:3])
+    assert result['frechet_distance'] == pytest.approx(expected['frechet_distance'], rel=1e-9)
+    assert any('8 of 16 samples are drawn' in remark for remark in result['remarks'])
+
+
+def test_or_a_remark_says_that_they_are_not(drawn, without_inception):
+    result = without_inception(*drawn)
+    assert result['protocol']['reference_images'] == 15
+    (remark,) = [remark for remark in result['remarks'] if '1 of 3 classes (b)' in remark]
+    assert '--same-classes' in remark
+
+
+def test_what_was_enlarged_or_compared_with_itself_is_remarked(folder, without_inception):
+    reference = folder / 'reference'
+    remarks = without_inception(reference, reference, '--size=20')['remarks']
+    assert any('16 of the 16 images' in remark and 'enlarged' in remark for remark in remarks)
+    assert any('with themselves' in remark for remark in remarks)
+    assert not any('enlarged' in remark for remark in without_inception(reference, reference)['remarks'])
+
+
+def test_a_result_replaces_nothing_that_is_read(folder, run, tmp_path):
+    samples, weights = folder / 'samples.npz', folder / 'inception.safetensors'
+    before = samples.read_bytes()
+    for argv in (
+        ['evaluate', samples, samples, f'--out={samples}'],
+        ['make-reference', samples, f'--inception={weights}', f'--out={folder}/reference/../samples.npz'],
+    ):
+        code, printed = run(*argv, f'--workdir={tmp_path}')
+        assert code == 2 and 'is also what is read' in printed
+    assert samples.read_bytes() == before
+
+
 def test_what_is_wrong_is_said_in_one_line(folder, run, tmp_path):
     samples, weights = folder / 'samples.npz', f'--inception={folder / "inception.safetensors"}'
     np.savez(tmp_path / 'empty.npz', x=np.zeros(3))
     np.save(tmp_path / 'narrow.npy', np.zeros((9, 3)))
     np.save(tmp_path / 'wide.npy', np.zeros((9, 4)))
+    np.savez(tmp_path / 'large.npz', np.zeros((4, 33, 32, 3), np.uint8))
+    np.savez(tmp_path / 'few.npz', SAMPLES[:3])
+    np.savez(tmp_path / 'statistics.npz', mu=np.zeros(2048), sigma=np.eye(2048))
+    write_json(tmp_path / 'run' / 'samples' / 'stamp.json', {})
+    write_npz(shard(tmp_path / 'full' / 'samples' / 'shards', 0, 1).path, arr_0=SAMPLES[:1], arr_1=[0])
     cases = {
-        ('evaluate', samples, samples): 'name its weights with --inception',
+        ('evaluate', samples, samples, '--resize=pytorch_fid'): 'give --inception too',
         ('evaluate', samples, tmp_path / 'none.npz', weights): 'none.npz: no such file',
         ('evaluate', samples, tmp_path / 'empty.npz', weights): 'empty.npz: has neither images',
         ('evaluate', samples, samples, f'--inception={samples}'): 'samples.npz: ',
@@ -201,6 +291,24 @@ def test_what_is_wrong_is_said_in_one_line(folder, run, tmp_path):
         ('evaluate', samples, samples, weights, '--size=8'): '--size crops image files',
         ('evaluate', samples, folder / 'reference', weights, f'--out={tmp_path}'): 'is a folder',
         ('evaluate', tmp_path / 'wide.npy', tmp_path / 'wide.npy', weights): 'neither side has any',
+        (
+            'evaluate',
+            samples,
+            tmp_path / 'large.npz',
+        ): 'large.npz: has images of 33×32×3; without --inception',
+        ('evaluate', samples, tmp_path / 'few.npz'): 'few.npz: has 3 images; needed are 4',
+        ('evaluate', samples, tmp_path / 'wide.npy'): 'wide.npy: has features (4 numbers an image), ',
+        ('evaluate', samples, tmp_path / 'statistics.npz'): 'statistics.npz: has statistics (2048 ',
+        ('evaluate', samples, samples, '--batch-size=0'): '--batch-size is 0',
+        ('evaluate', samples, samples, '--bootstrap=10001'): '--bootstrap is 10001',
+        ('evaluate', samples, folder / 'reference', '--size=8193'): '--size is',
+        ('evaluate', samples, folder / 'reference', '--same-classes'): '--same-classes: ',
+        ('evaluate', folder / 'reference', samples, '--same-classes'): '--same-classes: ',
+        ('evaluate', tmp_path / 'run', samples): 'run: is a folder of a run and has no samples',
+        ('evaluate', tmp_path / 'full', samples): 'full/samples',
+        ('make-reference', samples, '--out=x.npz'): '--inception is missing',
+        ('make-reference', samples, '--out=x.npz', weights, '--split=test'): '--split=test needs --config',
+        ('make-reference', samples, '--out=x.npy', weights): "--out is 'x.npy'",
         ('make-reference', '--out=x.npz', weights): 'give either IMAGES or --config',
         ('make-reference', samples, '--out=x.npz', '--config.seed=1'): 'mean nothing here',
     }

@@ -290,6 +290,7 @@ def test_tfds_is_read_without_tensorflow(tiny_shapes):
     train, test = make_source(tiny_shapes, 'train'), make_source(tiny_shapes, 'test')
     assert train.class_names == test.class_names == ('square', 'disc')
     read = records(train) + records(test)
+    assert [*train.labels, *test.labels] == [record['label'] for record in read]
     assert [len(train), len(test)] == [2, 1]
     for record in read:
         assert record['image'].dtype == np.uint8

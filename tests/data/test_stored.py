@@ -10,6 +10,7 @@ from PIL import Image
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.stored import open_images
 from diffusion_jax.data.stored.archive import read_archive
+from diffusion_jax.data.stored.chosen import choose
 from diffusion_jax.data.stored.source import open_split
 from diffusion_jax.errors import UserError
 
@@ -58,6 +59,8 @@ def test_other_layouts_are_mapped_right(tmp_path):
         ({'arr_0': IMAGES.transpose(0, 3, 1, 2)}, 'channels last'),
         ({'arr_0': IMAGES[:0]}, r'arr_0 is uint8 \[0, 6, 5, 3\]'),
         ({'arr_0': IMAGES, 'arr_1': np.zeros(2, int)}, r'arr_1 is int64 \[2\]; .* each of the 300 images'),
+        ({'arr_0': IMAGES, 'arr_1': np.arange(300) - 1}, r'arr_1 has the label -1'),
+        ({'arr_0': np.zeros((9, 3))}, r'arr_0 is float64 \[9, 3\]; .* as `features`'),
     ],
 )
 def test_an_npz_of_something_else_is_refused(tmp_path, arrays, message):
@@ -170,6 +173,29 @@ def test_a_split_is_what_networks_see():
     images = open_split(DataConfig('digits'), 'test')
     assert read_all(images).shape == (297, 8, 8, 1)
     assert images.parts[0].identity != open_split(DataConfig('digits'), 'train').parts[0].identity
+
+
+def test_some_images_of_an_npz_are_chosen(tmp_path):
+    np.savez(tmp_path / 'x.npz', IMAGES, np.arange(300) % 7)
+    images = open_images(tmp_path / 'x.npz')
+    some, others = (choose(images, images.labels == label) for label in (2, 3))
+    np.testing.assert_array_equal(read_all(some), IMAGES[2::7])
+    np.testing.assert_array_equal(some.labels, 2)
+    assert [part[:2] for part in some.parts] == [(0, 43)]
+    assert some.parts[0].identity != others.parts[0].identity
+    np.savez(tmp_path / 'x.npz', IMAGES[::-1], np.arange(300) % 7)
+    assert choose(open_images(tmp_path / 'x.npz'), images.labels == 2).parts != some.parts
+
+
+def test_some_files_of_a_folder_are_chosen(folder):
+    (folder / '1.png').write_bytes(b'no image')
+    some = choose(open_images(folder), np.array([True, False, True, True]))
+    rows = some.read(some.parts[0])
+    np.testing.assert_array_equal(rows.images, IMAGES[[ORDER[0], ORDER[3]]])
+    assert '1.png' in rows.left_out[0] and rows.places.tolist() == [0, 2]
+    before = some.parts
+    Image.fromarray(IMAGES[5]).save(folder / '3.png')
+    assert choose(open_images(folder), np.array([True, False, True, True])).parts != before
 
 
 def test_nothing_there(tmp_path):

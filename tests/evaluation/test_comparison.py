@@ -11,7 +11,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.comparison import Side, check_comparable, compare
 from diffusion_jax.evaluation.extractors import Extractor, pixel_extractor
 from diffusion_jax.evaluation.feature_sets import FeatureSet, of_features
-from diffusion_jax.evaluation.frechet import moments
+from diffusion_jax.evaluation.frechet import frechet_distance, moments
 from diffusion_jax.evaluation.protocol import remarks, table
 from diffusion_jax.shards import shard
 from diffusion_jax.workdir import write_json, write_npz
@@ -40,6 +40,27 @@ def test_of_inception_also_the_score_and_errors():
         == set(found)
         == {'fid', 'inception_score', 'precision', 'recall', 'kid'}
     )
+
+
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize('scale', [1e15, 1e39, 1e59])
+def test_numbers_that_are_not_finite_are_left_out_and_named(scale):
+    large = of_features(scale * A)
+    found = compare(large, of_features(B), num_resamples=2)
+    assert found.pop('not_finite') == ['kid', 'standard_errors.kid']
+    assert set(found) == {'frechet_distance', 'precision', 'recall', 'standard_errors'}
+    json.dumps(found, allow_nan=False)
+    assert found['frechet_distance'] == pytest.approx(frechet_distance(large.gaussian, moments(B)), rel=1e-12)
+    assert any('kid' in remark for remark in remarks({}, large, large, ['kid']))
+
+
+def test_features_that_are_all_the_same_give_finite_numbers():
+    constant = of_features(np.ones((20, 5)))
+    for other in (constant, of_features(B)):
+        found = compare(constant, other, num_resamples=2)
+        json.dumps(found, allow_nan=False)
+        assert 'not_finite' not in found and 'kid' in found
+    assert 'all samples have the same features' in remarks({}, constant, of_features(B))
 
 
 def side(name='x', features=A, extractor=''):
@@ -76,6 +97,18 @@ def test_what_makes_it_another_number_than_the_papers(change, samples, expected)
     found = remarks(PAPERS | change, known._replace(**samples), known)
     assert len(found) == (expected is not None)
     assert expected is None or expected in found[0]
+
+
+def test_pixels_are_no_fid():
+    known = of_features(A)
+    (remark,) = remarks({'features': 'pixels in [0, 1], grey as RGB'}, known, known)
+    assert 'no FID' in remark and 'comparable with nothing' in remark
+
+
+def test_features_of_a_file_may_be_of_another_inception():
+    known = of_features(A)._replace(num_images=50_000, image_size=(256, 256))
+    (remark,) = remarks(PAPERS | {'features_read_from': ['mine.npy']}, known, known)
+    assert 'mine.npy' in remark
 
 
 def test_singular_covariances_are_remarked_on_both_sides():

@@ -98,7 +98,7 @@ def test_a_bad_image_loses_no_other(tmp_path):
 def test_no_image_that_can_be_used_is_an_error(tmp_path):
     for name in 'ab':
         (tmp_path / f'{name}.png').write_bytes(b'no image')
-    with pytest.raises(UserError, match=r'fewer than 4 images that can be used \(.*[ab].png'):
+    with pytest.raises(UserError, match=r'has 0 images that can be used \(.*[ab].png.*; needed are 4'):
         from_shards(extract(open_images(tmp_path), pixel_extractor(), tmp_path / 'f', lambda: False))
 
 
@@ -136,12 +136,46 @@ def test_statistics_come_back_from_a_file(tmp_path, stored):
         ({'features': np.zeros((4, 3), np.uint8)}, r'features is uint8 .*; images go into an npz'),
         ({'features': np.array([[0.0], [1.0], [np.nan]])}, 'features is not finite in row 2'),
         ({'mu': np.array([0, np.inf]), 'sigma': np.eye(2)}, 'mu is not finite in row 1'),
+        ({'features': np.zeros((9, 0))}, r'features is float64 \[9, 0\]'),
+        ({'features': np.full((9, 2), 1e61)}, 'features has numbers beyond'),
+        ({'features': np.array([[1], [None]], object)}, 'features.npy holds Python objects'),
+        (
+            {'features': np.zeros((9, 2)), 'mu': np.zeros(3), 'sigma': np.eye(3)},
+            'mu has 3 features, features 2',
+        ),
+        ({'mu': np.zeros(2), 'sigma': np.eye(2) + 0j}, 'sigma is complex128'),
+        ({'mu': np.zeros(2), 'sigma': np.array([[1, 0.5], [0, 1]])}, 'sigma is not symmetric'),
+        ({'mu': np.zeros(2), 'sigma': np.diag([1, -1e-4])}, 'sigma has a negative variance, -0.0001 at 1'),
+        ({'mu': np.zeros(2), 'sigma': np.array([[1, 3], [3, 1.0]])}, 'sigma has the negative eigenvalue -2'),
+        ({'mu_s': np.zeros(2), 'sigma_s': -np.eye(2)}, 'sigma_s has a negative variance'),
+        ({'mu': np.zeros(2), 'sigma': np.eye(2), 'num_images': -3}, 'num_images is -3'),
+        ({'mu': np.zeros(2), 'sigma': np.eye(2), 'num_images': [1, 2]}, r'num_images is \[1, 2\]'),
+        ({'mu': np.zeros(2), 'sigma': np.eye(2), 'num_images': 'many'}, "num_images is 'many'"),
     ],
 )
 def test_files_that_do_not_fit_together_are_refused(tmp_path, arrays, message):
     np.savez(tmp_path / 'x.npz', **arrays)
     with pytest.raises(UserError, match=rf'x.npz: {message}'):
         from_file(tmp_path / 'x.npz')
+
+
+@pytest.mark.parametrize('dtype', [np.float64, np.float32, np.float16])
+@pytest.mark.parametrize('count', [5, 60])
+def test_covariances_are_read_with_the_rounding_of_their_type(tmp_path, dtype, count):
+    """Also singular ones, whose eigenvalues of 0 may be rounded below it."""
+    known = moments(np.random.default_rng(count).normal(size=(count, 30)))
+    np.savez(tmp_path / 'x.npz', mu=known.mean.astype(dtype), sigma=known.covariance.astype(dtype))
+    read = from_file(tmp_path / 'x.npz').gaussian.covariance
+    np.testing.assert_array_equal(read, known.covariance.astype(dtype))
+
+
+def test_statistics_of_a_file_come_before_those_of_its_features(tmp_path):
+    features = np.random.default_rng(0).normal(size=(9, 2))
+    np.savez(tmp_path / 'x.npz', features=features, mu=np.ones(2), sigma=np.eye(2), num_images=100)
+    known = from_file(tmp_path / 'x.npz')
+    np.testing.assert_array_equal(known.features, features)
+    np.testing.assert_array_equal(known.gaussian.mean, 1)
+    assert known.num_images == 100
 
 
 def test_samples_are_looked_at_while_more_are_drawn(tmp_path):

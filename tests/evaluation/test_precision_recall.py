@@ -34,6 +34,18 @@ def assert_exact(samples, reference, k=3):
         np.testing.assert_array_equal(ours, expected)
 
 
+@pytest.mark.parametrize('scale', [1e-30, 1e-13, 1e13, 1e30, 1e60])
+def test_features_beyond_the_squares_of_float32(scale):
+    a, b = (scale * normal(count, seed).astype(np.float64) for count, seed in ((40, 0), (50, 1)))
+    assert_exact(a, b)
+    assert 0 < precision_recall(a, b)[0] < 1
+
+
+def test_features_whose_digits_float32_has_not():
+    a, b = (1e9 + normal(count, seed).astype(np.float64) for count, seed in ((40, 0), (50, 1)))
+    assert_exact(a, b)
+
+
 @pytest.mark.parametrize('k', [1, 3])
 @pytest.mark.parametrize('offset', [0.0, 1000.0])
 def test_equals_brute_force(k, offset):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,11 @@ class TfdsSource:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        """int32 [N]; reads every record."""
+        return np.array([record['label'] for record in self.records], np.int32)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Raises UnreadableImage where the record or its image is damaged."""

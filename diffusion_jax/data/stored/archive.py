@@ -41,15 +41,18 @@ def open_archive(path: Path, channels: Collection[int] = (1, 3)) -> ArrayImages:
     if images is None:
         raise UserError(f'{path}: has no images (arr_0, uint8 [N, H, W, 3])')
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in channels or not images.size:
+        hint = '; features of a network go into an npz as `features`' if images.ndim == 2 else ''
         raise UserError(
             f'{path}: arr_0 is {images.dtype} {list(images.shape)}; images are uint8 from 0 to 255, '
-            '[N, H, W, 3], channels last'
+            f'[N, H, W, 3], channels last{hint}'
         )
     if labels is not None and (labels.shape != images.shape[:1] or labels.dtype.kind not in 'iu'):
         raise UserError(
             f'{path}: arr_1 is {labels.dtype} {list(labels.shape)}; it must be a class for each of the '
             f'{len(images)} images'
         )
+    if labels is not None and labels.min() < 0:
+        raise UserError(f'{path}: arr_1 has the label {labels.min()}; classes are numbered from 0')
     identity = file_identity(path)
     return ArrayImages(str(path), images, labels, even_parts(len(images), lambda start, stop: identity))
 
@@ -101,7 +104,9 @@ def _read_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) ->
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         shape, fortran, dtype = readers[np.lib.format.read_magic(member)](member)
         data = member.tell()
-    if info.compress_type != zipfile.ZIP_STORED or dtype.hasobject or not shape or 0 in shape:
+    if dtype.hasobject:
+        raise UserError(f'{path}: {info.filename} holds Python objects; save an array of numbers')
+    if info.compress_type != zipfile.ZIP_STORED or not shape or 0 in shape:
         with archive.open(info) as member:
             return np.lib.format.read_array(member)
     with open(path, 'rb') as file:

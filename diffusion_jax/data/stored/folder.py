@@ -42,7 +42,7 @@ def open_folder(path: Path, size: Size | None) -> SourceImages:
         return f'{zlib.crc32(files.encode()):08x} {size} {TREATMENT}'
 
     transform: Transform | None = None if size is None else (lambda image, rng: center_crop(image, size))
-    source = FolderSource(paths, np.zeros(len(paths), np.int32), (), 3, listing.summary())
+    source = FolderSource(paths, np.zeros(len(paths), np.int32), (), 3, str(path), listing.summary())
     return SourceImages(shown(path), source, transform, None, even_parts(len(paths), identity))
 
 

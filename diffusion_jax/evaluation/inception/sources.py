@@ -66,6 +66,8 @@ def _reader(path: Path) -> Callable[[Path], dict[str, np.ndarray]]:
         return read_graph
     if start[8:9] == b'{':
         raise UserError(f'{path}: is a safetensors file, as this command writes them; give {RELEASED}')
+    if start.startswith(b'\x1f\x8b'):
+        raise UserError(f'{path}: is packed; unpack it (tar xf) and give its classify_image_graph_def.pb')
     raise UserError(f'{path}: is none of the files that are known here; give {RELEASED}')
 
 
