@@ -26,6 +26,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import masked_crc32c
 
 from diffusion_jax.errors import UserError
+from diffusion_jax.streams import PatientStream
 
 logger = logging.getLogger(__name__)
 logging.getLogger('tensorboardX.x2num').setLevel(logging.ERROR)  # metrics.jsonl has null, a picture has a gap
@@ -60,7 +61,7 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
     ):
         self.title, self.total, self.images_per_step = title, total, images_per_step
-        self._stream = stream or sys.stderr
+        self._stream = PatientStream(sys.stderr if stream is None else stream)
         self._silent = jax.process_index() > 0
         self._live = self._stream.isatty()
         self._interval = REDRAW_SECONDS if self._live else interval
@@ -76,9 +77,8 @@ class Progress:
 
     def __exit__(self, *error: object) -> None:
         if self._live and not self._silent:
-            with self._while_it_is_read():
-                self._stream.write('\n')
-                self._stream.flush()
+            self._stream.write('\n')
+            self._stream.flush()
 
     def update(self, done: int, **values: float) -> None:
         """`done` of `total` are done; shown if it is time, or the end."""
@@ -98,17 +98,8 @@ class Progress:
             line = '\r' + line[: shutil.get_terminal_size().columns - 1] + '\033[K'
         else:
             line += '\n'
-        with self._while_it_is_read():
-            self._stream.write(line)
-            self._stream.flush()
-
-    @contextlib.contextmanager
-    def _while_it_is_read(self) -> Iterator[None]:
-        """A reader that goes away, such as a terminal that is closed, is no reason to stop."""
-        try:
-            yield
-        except OSError:
-            self._silent = True
+        self._stream.write(line)
+        self._stream.flush()
 
     def _line(self, values: Mapping[str, float]) -> str:
         share = self._done / max(self.total, 1)

@@ -20,6 +20,7 @@ from diffusion_jax.evaluation.feature_sets import FeatureSet
 from diffusion_jax.evaluation.inception.files import load_inception
 from diffusion_jax.evaluation.protocol import description, protocol, remarks, sampling_protocol, table
 from diffusion_jax.interruption import stop_requests
+from diffusion_jax.memory import out_of_memory
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.workdir import check_place, lock, read_stamp, write_json
 
@@ -128,7 +129,8 @@ def look(
     if side.images is None:
         return side.stored
     folder = workdir / 'features' / _name(side.name)
-    with lock(folder):
+    fits = out_of_memory(f'the features of {side.name}', f'lower --batch-size ({extractor.batch_size})')
+    with lock(folder), fits:
         return features_of(side, extractor, folder, stop, **options)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.generation.config import SAMPLERS, check_respacing
 from diffusion_jax.generation.generate import Request, make_generate, make_invert
 from diffusion_jax.generation.likelihood import Judged, make_bound
+from diffusion_jax.memory import OutOfMemory, out_of_memory
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig
 from diffusion_jax.models.config import DTYPES
 from diffusion_jax.sharding import fetch, make_mesh, put_whole, replicated
@@ -96,18 +98,21 @@ class Generator:
         check_respacing(self.diffusion, respacing)
         if self.classifier is None and np.any(scale):
             raise UserError(f'scale is {scale}; there is no classifier that could guide, leave it out')
-        rows = {
-            'index': np.arange(first, first + num_images, dtype=np.int32),
-            'y': self._labels(num_images, y),
-            'scale': one_for_each('scale', default[1] if scale is None else scale, num_images, np.float32),
-            'low_res': self._low_res(num_images, low_res),
-            'x_T': None if x_T is None else self._images('x_T', x_T, num_images, np.float32),
-        }
-        request = Request(seed=jnp.uint32(seed), eta=jnp.float32(eta), **self._put(rows))
-        generate = _compiled(
-            make_generate, self.unet, self.classifier, self.diffusion, sampler, respacing, clip
-        )
-        return fetch(generate(self.params, request))[:num_images]
+        with _fits('sampling', f'lower num_images ({num_images})'):
+            rows = {
+                'index': np.arange(first, first + num_images, dtype=np.int32),
+                'y': self._labels(num_images, y),
+                'scale': one_for_each(
+                    'scale', default[1] if scale is None else scale, num_images, np.float32
+                ),
+                'low_res': self._low_res(num_images, low_res),
+                'x_T': None if x_T is None else self._images('x_T', x_T, num_images, np.float32),
+            }
+            request = Request(seed=jnp.uint32(seed), eta=jnp.float32(eta), **self._put(rows))
+            generate = _compiled(
+                make_generate, self.unet, self.classifier, self.diffusion, sampler, respacing, clip
+            )
+            return fetch(generate(self.params, request))[:num_images]
 
     def invert(
         self, images: np.ndarray, y: Labels | None = None, *, respacing: str = 'ddim250', clip: bool = True
@@ -120,9 +125,10 @@ class Generator:
             raise UserError('an upsampler is not inverted: its images rest on others')
         check_respacing(self.diffusion, respacing)
         images = self._images('images', images, len(images), np.uint8)
-        rows = self._put({'images': images, 'y': self._labels(len(images), y)})
-        invert = _compiled(make_invert, self.unet, self.diffusion, respacing, clip)
-        return fetch(invert(self.params, rows['images'], rows['y']))[: len(images)]
+        with _fits('inversion', f'give fewer images than {len(images)}'):
+            rows = self._put({'images': images, 'y': self._labels(len(images), y)})
+            invert = _compiled(make_invert, self.unet, self.diffusion, respacing, clip)
+            return fetch(invert(self.params, rows['images'], rows['y']))[: len(images)]
 
     def bits_per_dimension(
         self,
@@ -149,15 +155,16 @@ class Generator:
         check_respacing(self.diffusion, respacing)
         images = self._images('images', images, len(images), np.uint8)
         index = np.arange(len(images)) if index is None else index
-        rows = {
-            'index': check_array('index', index, (len(images),), np.int32),
-            'images': images,
-            'y': self.unguided()._labels(len(images), y),
-            'low_res': self._low_res(len(images), low_res),
-        }
-        bound = _compiled(make_bound, self.unet, self.diffusion, respacing, clip)
-        terms = bound(self.params['diffusion'], Judged(seed=jnp.uint32(seed), **self._put(rows)))
-        return {name: fetch(term)[: len(images)] for name, term in terms.items()}
+        with _fits('the likelihood', f'give fewer images than {len(images)}'):
+            rows = {
+                'index': check_array('index', index, (len(images),), np.int32),
+                'images': images,
+                'y': self.unguided()._labels(len(images), y),
+                'low_res': self._low_res(len(images), low_res),
+            }
+            bound = _compiled(make_bound, self.unet, self.diffusion, respacing, clip)
+            terms = bound(self.params['diffusion'], Judged(seed=jnp.uint32(seed), **self._put(rows)))
+            return {name: fetch(term)[: len(images)] for name, term in terms.items()}
 
     def _labels(self, num_images: int, y: Labels | None) -> np.ndarray:
         known = [network.num_classes for network in (self.unet, self.classifier) if network is not None]
@@ -208,12 +215,17 @@ def check_array(name: str, value: Any, shape: tuple[int, ...], dtype: type) -> n
     return array.astype(dtype)
 
 
+def _fits(part: str, remedy: str) -> AbstractContextManager[None]:
+    return out_of_memory(part, f'{remedy}; all are computed in one batch', OutOfMemory)
+
+
 @functools.lru_cache
 def _compiled(make: Callable[..., Callable], *args: Any) -> Callable:
     """Grids during training, the stage sample and notebooks share what they compile."""
     return jax.jit(make(*args))
 
 
+@out_of_memory('loading weights', 'free memory of the devices, or use larger ones')
 def load(
     diffusion: str | Path,
     classifier: str | Path | None = None,

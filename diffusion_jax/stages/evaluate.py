@@ -28,6 +28,7 @@ from diffusion_jax.evaluation.frechet import frechet_distance
 from diffusion_jax.evaluation.inception.files import load_inception
 from diffusion_jax.evaluation.protocol import description, protocol, remarks, sampling_protocol, table
 from diffusion_jax.sharding import this_hosts
+from diffusion_jax.stages import limits
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import UNGUIDED, is_complete, sample_stamp, samples_directory
 from diffusion_jax.workdir import check_stamp, normalise, write_json
@@ -43,7 +44,8 @@ def main(run: Run) -> None:
     stamp = sample_stamp(run)
     samples = samples_directory(run.workdir, run.experiment.sample.name, stamp)
     check_stamp(samples, stamp)
-    result = evaluate(run, samples)
+    with limits.evaluation(run.experiment):
+        result = evaluate(run, samples)
     path = _result_path(run)
     if jax.process_index() == 0:
         write_json(path, result)

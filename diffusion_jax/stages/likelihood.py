@@ -18,6 +18,7 @@ from diffusion_jax.data.transforms import make_transform, reduce_images
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.sharding import this_hosts
 from diffusion_jax.shards import SHARDS, Rows, fill, found, read
+from diffusion_jax.stages import limits
 from diffusion_jax.stages.networks import DIFFUSION, load_network, network_stamp
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import make_generator
@@ -136,17 +137,18 @@ def _make_judge(run: Run, order: np.ndarray) -> Callable[[int, int], Rows]:
     def judge(start: int, stop: int) -> Rows:
         # A short batch is filled up, so that all are of one compiled shape.
         index = order[np.minimum(np.arange(start, start + size), len(order) - 1)]
-        batch = load_batch(source, index, transform=transform)
-        low_res = reduce_images(batch['image'], data.low_res_size) if data.low_res_size else None
-        terms = generator.bits_per_dimension(
-            batch['image'],
-            batch['label'],
-            index=index,
-            seed=config.seed,
-            respacing=config.respacing,
-            clip=config.clip,
-            low_res=low_res,
-        )
+        with limits.likelihood(run.experiment):
+            batch = load_batch(source, index, transform=transform)
+            low_res = reduce_images(batch['image'], data.low_res_size) if data.low_res_size else None
+            terms = generator.bits_per_dimension(
+                batch['image'],
+                batch['label'],
+                index=index,
+                seed=config.seed,
+                respacing=config.respacing,
+                clip=config.clip,
+                low_res=low_res,
+            )
         return {name: rows[: stop - start] for name, rows in ({'index': index} | terms).items()}
 
     return judge

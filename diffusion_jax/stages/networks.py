@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 import logging
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
-from diffusion_jax.config import Experiment
+from diffusion_jax.config import Experiment, with_slowest_average
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.errors import UserError
+from diffusion_jax.memory import out_of_memory
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig, describe_network, differences
 from diffusion_jax.settings import read_section
 from diffusion_jax.sharding import param_shardings
@@ -33,6 +35,7 @@ Network = UNetConfig | ClassifierConfig
 DIFFUSION, CLASSIFIER = 'diffusion', 'classifier'
 CHECKPOINTS = 'checkpoints'
 STAGES = {DIFFUSION: 'train', CLASSIFIER: 'train_classifier'}
+TRAINED_BY = {UNetConfig: STAGES[DIFFUSION], ClassifierConfig: STAGES[CLASSIFIER]}
 KINDS = {UNetConfig: 'a diffusion model', ClassifierConfig: 'a classifier'}
 
 
@@ -45,6 +48,22 @@ def network_path(run: Run, name: str) -> Path:
     stamp = read_stamp(own)
     tuned = stamp is not None and stamp['pretrained'] == start_stamp(pretrained)
     return own if not pretrained or tuned else Path(pretrained)
+
+
+def with_average(run: Run, stages: Collection[str]) -> Run:
+    """The run with a number as config.sample.ema_rate, where the config leaves it to the network's training.
+
+    Args:
+        stages: those that will run; with the one that trains the diffusion model its averages are meant.
+    """
+    experiment = run.experiment
+    if experiment.sample.ema_rate is not None:
+        return run
+    own = run.workdir / DIFFUSION
+    path = own if STAGES[DIFFUSION] in stages else network_path(run, DIFFUSION)
+    stamp = read_stamp(path) if path != own else None
+    rates = stamp['train']['ema_rates'] if stamp and 'train' in stamp else experiment.train.ema_rates
+    return run._replace(experiment=with_slowest_average(experiment, rates))
 
 
 def network_stamp(run: Run, name: str) -> dict[str, Any]:
@@ -73,7 +92,8 @@ def load_network(run: Run, name: str) -> Params:
     """Parameters of the average that sampling uses, as training has them on the mesh."""
     path = network_path(run, name)
     network, ema_rate = _wanted(run.experiment, name)
-    params, origin = load_stored(path, network, run.mesh, ema_rate)
+    with out_of_memory(f'loading {path}', 'free memory of the devices, or use larger ones'):
+        params, origin = load_stored(path, network, run.mesh, ema_rate)
     logger.info('%s: parameters of %s%s', name, path, origin)
     return params
 
@@ -112,8 +132,12 @@ def check_stored(path: Path, network: Network, process: DiffusionConfig, ema_rat
     wrong = differences(describe_network(stored.network), describe_network(network))
     wrong += differences(stored.process, wanted.process)
     if wrong:
-        classes_only = len(wrong) == 1 and wrong[0].startswith('num_classes')
-        hint = '; to fine-tune it for these classes, name the stage of its training' if classes_only else ''
+        hint = ''
+        if len(wrong) == 1 and wrong[0].startswith('num_classes') and network.num_classes:
+            hint = (
+                f'; train one for {network.num_classes} classes first: --stage={TRAINED_BY[type(network)]} '
+                '(it starts from this one)'
+            )
         raise UserError(f'{path}: of another network: {"; ".join(wrong)}{hint}')
     if not _is_file(path):
         check_checkpoint(path / CHECKPOINTS, network, ema_rate)

@@ -19,6 +19,7 @@ from diffusion_jax.generation.shards import Draw, draw_samples, join
 from diffusion_jax.hosts import on_any_host
 from diffusion_jax.sharding import this_hosts, whole
 from diffusion_jax.shards import SHARDS, gaps
+from diffusion_jax.stages import limits
 from diffusion_jax.stages.networks import CLASSIFIER, DIFFUSION, load_network, network_stamp
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample_inputs import Inputs, content_digest, sample_inputs
@@ -114,18 +115,19 @@ def make_draw(run: Run, generator: Generator, inputs: Inputs) -> Draw:
 
     def draw(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         y, low_res = inputs(index)
-        images = generator.sample(
-            len(index),
-            y,
-            first=int(index[0]),
-            seed=config.seed,
-            sampler=config.sampler,
-            respacing=config.respacing,
-            scale=config.scale if generator.classifier else None,
-            eta=config.eta,
-            clip=config.clip,
-            low_res=low_res,
-        )
+        with limits.sampling(run.experiment):
+            images = generator.sample(
+                len(index),
+                y,
+                first=int(index[0]),
+                seed=config.seed,
+                sampler=config.sampler,
+                respacing=config.respacing,
+                scale=config.scale if generator.classifier else None,
+                eta=config.eta,
+                clip=config.clip,
+                low_res=low_res,
+            )
         return images, y
 
     return draw
