@@ -163,7 +163,9 @@ def run_experiment(experiment: Experiment, workdir: Path, stages: Sequence[str] 
     check_stages(experiment, stages, '--stage')
     mesh = make_mesh(experiment.mesh.data, experiment.mesh.fsdp)
     if not threading.main_thread().is_alive():  # no thread pool takes work any more
-        raise UserError('the main thread has ended, and Python with it; let it wait for this one: Thread.join')
+        raise UserError(
+            'the main thread has ended, and Python with it; let it wait for this one: Thread.join'
+        )
     first_host = jax.process_index() == 0
     logger.setLevel(logging.INFO if first_host else logging.WARNING)
     with contextlib.ExitStack() as held:

@@ -25,7 +25,7 @@ from tensorboardX import summary
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import masked_crc32c
 
-from diffusion_jax.errors import UserError
+from diffusion_jax.errors import UserError, reason
 from diffusion_jax.streams import PatientStream
 
 logger = logging.getLogger(__name__)
@@ -214,7 +214,7 @@ class _GrowingFile:
             self._failed = False
         except OSError as error:
             if not self._failed:
-                logger.warning('%s: cannot be written (%s); tried again later', self._path, error.strerror)
+                logger.warning('%s: cannot be written (%s); tried again later', self._path, reason(error))
             self._failed = True
         return not self._waiting
 
@@ -238,7 +238,7 @@ def if_possible(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        logger.warning('%s: cannot be written (%s); left out', path, error.strerror)
+        logger.warning('%s: cannot be written (%s); left out', path, reason(error))
 
 
 def _record(event: Event) -> bytes:
@@ -262,7 +262,7 @@ def _drop_later_steps(path: Path, last_step: int) -> None:
 
 def _step_of(path: Path, line: bytes) -> int:
     try:
-        return json.loads(line)['step']
+        return int(json.loads(line)['step'])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f'{path}: has a line that is no metrics, {line[:40]!r}; remove it or the file'

@@ -15,13 +15,13 @@ from diffusion_jax.checks import one_of
 from diffusion_jax.config import read_experiment
 from diffusion_jax.errors import UserError
 from diffusion_jax.models import UNetConfig
-from diffusion_jax.stages.networks import CHECKPOINTS, CLASSIFIER, DIFFUSION, describe_stored
+from diffusion_jax.stages.networks import CHECKPOINTS, CLASSIFIER, DIFFUSION, STAGES, describe_stored
 from diffusion_jax.training.checkpoints import load_params
 from diffusion_jax.weights.files import Weights, save_weights
 from diffusion_jax.weights.reference import from_reference
 from diffusion_jax.weights.released import RELEASED, resembling
 from diffusion_jax.weights.torch_files import read_state
-from diffusion_jax.workdir import read_stamp
+from diffusion_jax.workdir import STAMP_FILE, read_stamp
 
 USAGE = """diffusion-jax convert [NAME] SOURCE --out FILE.safetensors
        diffusion-jax convert SOURCE --out FILE.safetensors --config=FILE [--network=classifier]
@@ -129,6 +129,10 @@ def _from_training(folder: Path, ema_rate: float | None) -> tuple[Weights, str]:
     """The weights in a folder of training, and in words which they are."""
     stamp = read_stamp(folder)
     if stamp is None or 'train' not in stamp:
+        inside = [folder / name for name in STAGES if (folder / name / STAMP_FILE).exists()]
+        if inside:
+            commands = ' or '.join(f'diffusion-jax convert {path} --out FILE' for path in inside)
+            raise UserError(f'{folder}: is a whole run; convert one of its networks: {commands}')
         raise UserError(f'{folder}: no folder of training; give one such as runs/digits/diffusion')
     if ema_rate is None:
         ema_rate = max(stamp['train']['ema_rates'], default=0)

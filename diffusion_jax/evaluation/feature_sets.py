@@ -149,15 +149,6 @@ def _check_numbers(path: Path, name: str, array: np.ndarray, ndim: int) -> None:
         raise UserError(f'{path}: {name} is not finite in row {wrong[0][0]}')
 
 
-def _gaussian(path: Path, arrays: dict[str, np.ndarray], mean: str, covariance: str) -> Gaussian | None:
-    if mean not in arrays and covariance not in arrays:
-        return None
-    shapes = [list(arrays[name].shape) if name in arrays else None for name in (mean, covariance)]
-    if None in shapes or shapes[1] != 2 * shapes[0]:
-        raise UserError(f'{path}: {mean} and {covariance} are {shapes}; they must be [D] and [D, D]')
-    return Gaussian(*(np.asarray(arrays[name], np.float64) for name in (mean, covariance)))
-
-
 def of_features(features: np.ndarray) -> FeatureSet:
     """features: [N, D], of any floating-point type."""
     return FeatureSet(len(features), moments(features), features=np.asarray(features, np.float32))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import logging
 import math
 import zlib
@@ -31,7 +30,7 @@ from diffusion_jax.sharding import this_hosts
 from diffusion_jax.stages import limits
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import UNGUIDED, is_complete, sample_stamp, samples_directory
-from diffusion_jax.workdir import check_stamp, normalise, write_json
+from diffusion_jax.workdir import check_stamp, normalise, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +63,7 @@ def complete(run: Run) -> bool:
     path = _result_path(run)
     if not path.exists():
         return False
-    result = json.loads(path.read_text())
+    result = read_json(path, 'remove it to have it computed again')
     return result.get('stamp') == normalise(_stamp(run)) and _good_enough(run, result)
 
 

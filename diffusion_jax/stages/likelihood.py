@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +21,7 @@ from diffusion_jax.stages import limits
 from diffusion_jax.stages.networks import DIFFUSION, load_network, network_stamp
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import make_generator
-from diffusion_jax.workdir import check_stamp, results_directory, write_json, write_stamp
+from diffusion_jax.workdir import check_stamp, read_json, results_directory, write_json, write_stamp
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +50,10 @@ def complete(run: Run) -> bool:
     stamp = likelihood_stamp(run)
     path = _directory(run, stamp) / RESULT_FILE
     check_stamp(path.parent, stamp)
-    return path.exists() and json.loads(path.read_text())['num_images'] == len(_image_order(run))
+    if not path.exists():
+        return False
+    result = read_json(path, 'remove it to have it computed again')
+    return result.get('num_images') == len(_image_order(run))
 
 
 def likelihood_stamp(run: Run) -> dict[str, Any]:

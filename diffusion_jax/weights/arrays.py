@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from diffusion_jax.errors import UserError
+from diffusion_jax.errors import UserError, reason
 from diffusion_jax.workdir import atomic_file
 
 
@@ -56,7 +56,7 @@ def save_arrays(
             with open(file.name, 'rb') as written:
                 os.fsync(written.fileno())
     except (OSError, SafetensorError) as error:
-        raise UserError(f'{path}: cannot be written ({error}); choose another place') from error
+        raise UserError(f'{path}: cannot be written ({reason(error)}); choose another place') from error
 
 
 def read_header(path: str | Path, format: str, remedy: str) -> Header:
@@ -72,7 +72,7 @@ def read_header(path: str | Path, format: str, remedy: str) -> Header:
         raise UserError(f'{path}: no such file; {remedy}') from error
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f'{path}: no safetensors file, or one that is not whole ({error}); {remedy}'
+            f'{path}: no safetensors file, or one that is not whole ({reason(error)}); {remedy}'
         ) from error
     if texts.get('format') != format:
         raise UserError(
@@ -98,7 +98,7 @@ def load_arrays(path: str | Path, checksums: Mapping[str, int]) -> dict[str, np.
             with safe_open(path, 'numpy') as file:
                 arrays[key] = file.get_tensor(key)
         except SafetensorError as error:
-            raise damaged(path, f'{key}: {error}') from error
+            raise damaged(path, f'{key}: {reason(error)}') from error
         if zlib.crc32(arrays[key]) != checksum:
             raise damaged(path, f'{key} is not what was written')
     return arrays
