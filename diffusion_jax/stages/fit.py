@@ -90,7 +90,7 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
     directory, network, config = training.directory, training.network, training.config
     num_timesteps = run.experiment.diffusion.num_timesteps
     with limits.training_step(run.experiment, directory.name):
-        data = _training_data(run.experiment, directory.name)
+        data = training_data(run.experiment, directory.name)
     with Checkpoints(directory / CHECKPOINTS, keep=config.keep_checkpoints) as checkpoints:
         with limits.initialisation(run.experiment, directory.name):
             state, shardings, progress = _start(run, checkpoints, training)
@@ -149,7 +149,7 @@ def way_out_named(directory: Path, checkpoints: Checkpoints) -> Iterator[None]:
         ) from error
 
 
-def _training_data(experiment: Experiment, name: str) -> Any:
+def training_data(experiment: Experiment, name: str) -> Any:
     """An iterator of this host's part of the batches that the network of this name is trained on."""
     config: TrainConfig = getattr(experiment, STAGES[name])
     source = make_source(experiment.data, 'train')

@@ -46,7 +46,7 @@ def network_path(run: Run, name: str) -> Path:
     """
     own, pretrained = run.workdir / name, getattr(run.experiment.pretrained, name)
     stamp = read_stamp(own)
-    tuned = stamp is not None and stamp['pretrained'] == start_stamp(pretrained)
+    tuned = stamp is not None and stamp.get('pretrained') == start_stamp(pretrained)
     return own if not pretrained or tuned else Path(pretrained)
 
 
@@ -118,7 +118,7 @@ def describe_stored(path: Path) -> Weights:
     network, stamp = read_network(path / CHECKPOINTS), read_stamp(path)
     if stamp is None:
         raise UserError(f'{path}: has no {STAMP_FILE}; give a whole folder of training')
-    return Weights(network, {}, read_section(DiffusionConfig, stamp['diffusion'], f'{path}/{STAMP_FILE}'))
+    return Weights(network, {}, read_section(DiffusionConfig, stamp.get('diffusion'), f'{path}/{STAMP_FILE}'))
 
 
 def check_stored(path: Path, network: Network, process: DiffusionConfig, ema_rate: float = 0.0) -> None:
@@ -128,7 +128,8 @@ def check_stored(path: Path, network: Network, process: DiffusionConfig, ema_rat
     """
     stored, wanted = describe_stored(path), Weights(network, {}, process)
     if type(stored.network) is not type(network):
-        raise UserError(f'{path}: holds {KINDS[type(stored.network)]}, not {KINDS[type(network)]}')
+        its, wanted_kind = KINDS[type(stored.network)], KINDS[type(network)]
+        raise UserError(f'{path}: holds {its}, not {wanted_kind}; give another file or folder')
     wrong = differences(describe_network(stored.network), describe_network(network))
     wrong += differences(stored.process, wanted.process)
     if wrong:

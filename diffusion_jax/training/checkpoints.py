@@ -130,7 +130,10 @@ def check_checkpoint(directory: Path, config: UNetConfig | ClassifierConfig, ema
         raise UserError(f'{folder}: a checkpoint of another network: {"; ".join(wrong)}')
     kept = sorted(path.name for path in folder.iterdir() if path.name.startswith(('ema_', 'params')))
     if _item(ema_rate) not in kept:
-        raise UserError(f'{folder}: has no {_item(ema_rate)}; it holds {", ".join(kept)}')
+        raise UserError(
+            f'{folder}: has no {_item(ema_rate)}; it holds {", ".join(kept)}; name the rate of one of these, '
+            'or 0 for params'
+        )
     return step
 
 

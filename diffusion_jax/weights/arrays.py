@@ -65,6 +65,8 @@ def read_header(path: str | Path, format: str, remedy: str) -> Header:
     Raises:
         UserError: there is none, it is of another format, or its header is damaged. It says `remedy`.
     """
+    if Path(path).is_dir():
+        raise UserError(f'{path}: is a folder; {remedy}')
     try:
         with safe_open(path, 'numpy') as file:
             texts = file.metadata() or {}
@@ -74,9 +76,11 @@ def read_header(path: str | Path, format: str, remedy: str) -> Header:
         raise UserError(
             f'{path}: no safetensors file, or one that is not whole ({reason(error)}); {remedy}'
         ) from error
-    if texts.get('format') != format:
+    if 'format' not in texts:
+        raise UserError(f'{path}: is a safetensors file of another program; {remedy}')
+    if texts['format'] != format:
         raise UserError(
-            f'{path}: its format is {texts.get("format")!r} and not {format!r}; {remedy}, of this version'
+            f'{path}: its format is {texts["format"]!r} and not {format!r}; {remedy}, of this version'
         )
     digest = texts.pop('digest', '')
     if digest != _digest(texts):
