@@ -57,7 +57,6 @@ def get_config() -> ConfigDict:
             'scale': 5.0,
             'num_samples': 1000,
             'batch_size': 256,
-            'ema_rate': 0.995,
             'npz': True,
             'unguided': True,
         },

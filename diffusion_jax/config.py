@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
@@ -115,6 +116,9 @@ def _placeholder(hint: Any) -> Any:
 def read_experiment(config: Mapping[str, Any], stored_classes: Sequence[str] = ()) -> Experiment:
     """The config, as a plain nested dict, checked and complete.
 
+    Where config.sample.ema_rate is not set it becomes the slowest of config.train.ema_rates; it stays None
+    only where the network is a pretrained folder of training, whose averages may be others.
+
     Args:
         stored_classes: the names of the classes of a stored network. Without them the images are listed where
             the config does not give the number of classes, or names some.
@@ -145,7 +149,17 @@ def read_experiment(config: Mapping[str, Any], stored_classes: Sequence[str] = (
         Experiment, {**config, 'data': data, 'diffusion': diffusion, 'sample': sample, **networks}, 'config'
     )
     _check(experiment)
-    return experiment
+    pretrained = experiment.pretrained.diffusion
+    if experiment.sample.ema_rate is not None or (pretrained and Path(pretrained).is_dir()):
+        return experiment
+    return with_slowest_average(experiment, experiment.train.ema_rates)
+
+
+def with_slowest_average(experiment: Experiment, ema_rates: Collection[float]) -> Experiment:
+    """The experiment whose samples are drawn with the average of the largest of these rates; without any,
+    with the parameters themselves."""
+    sample = dataclasses.replace(experiment.sample, ema_rate=max(ema_rates, default=0.0))
+    return dataclasses.replace(experiment, sample=sample)
 
 
 def _with_classes(
@@ -199,17 +213,32 @@ def _check(experiment: Experiment) -> None:
     in_section('evaluate', check_evaluate, experiment.evaluate)
     in_section('likelihood', check_likelihood, experiment.likelihood)
     in_section('likelihood', check_respacing, experiment.diffusion, experiment.likelihood.respacing)
-    for network, rate, training in (
-        ('diffusion', sample.ema_rate, experiment.train),
-        ('classifier', sample.classifier_ema_rate, experiment.train_classifier),
-    ):
-        kept = training.ema_rates if training else ()
-        if rate and rate not in kept and not getattr(experiment.pretrained, network):
-            raise UserError(
-                f'config.sample uses the average {rate} of the {network}; trained are only {kept}'
-            )
+    _check_average('ema_rate', sample.ema_rate, 'train', experiment, experiment.pretrained.diffusion)
+    _check_average(
+        'classifier_ema_rate',
+        sample.classifier_ema_rate,
+        'train_classifier',
+        experiment,
+        experiment.pretrained.classifier,
+    )
     if experiment.evaluate.judge and data.name != 'digits':
         raise UserError("config.evaluate.judge is 'digits_svm'; it knows only data.name = 'digits'")
+
+
+def _check_average(
+    key: str, rate: float | None, section: str, experiment: Experiment, pretrained: str
+) -> None:
+    """An average that samples are drawn with must be trained; what a pretrained network has is seen later."""
+    if rate is not None:
+        between(f'config.sample.{key}', rate, 0, below=1)
+    training = getattr(experiment, section)
+    rates = training.ema_rates if training else ()
+    if rate and rate not in rates and not pretrained:
+        has = f'has {", ".join(map(str, rates))}' if rates else 'has none'
+        raise UserError(
+            f'config.sample.{key} is {rate}; config.{section}.ema_rates {has}; give one of these, or 0 for '
+            'the parameters themselves'
+        )
 
 
 def _check_guidance(experiment: Experiment) -> None:

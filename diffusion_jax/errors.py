@@ -1,7 +1,9 @@
-"""The errors that a user is meant to read: `main` says them without a traceback."""
+"""The errors that a user is meant to read, in one line and without a traceback (see `exits`)."""
 
-import contextlib
+import os
 import sys
+
+from diffusion_jax.streams import PatientStream
 
 
 class UserError(Exception):
@@ -13,6 +15,16 @@ class CheckFailed(Exception):
 
 
 def say(text: str) -> None:
-    """A line on stderr; nothing where its reader has gone away, such as a terminal that was closed."""
-    with contextlib.suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
+    """A line on stderr, if that can be written."""
+    print(text, file=PatientStream(sys.stderr), flush=True)
+
+
+def reason(error: BaseException) -> str:
+    """What an error of the system or a library says, in one short line; its class where it says nothing."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    line = lines[0] if lines else type(error).__name__
+    if 'allow_pickle' in line:  # what NumPy takes any file for that it does not know, with unsafe advice
+        return 'it holds no plain numbers'
+    return line if len(line) <= 200 else f'{line[:120]} … {line[-60:]}'

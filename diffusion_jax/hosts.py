@@ -20,6 +20,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from diffusion_jax.devices import all_devices
 from diffusion_jax.errors import UserError, say
 
 PARTING_SECONDS = 30.0
@@ -67,7 +68,7 @@ def connect(hosts: Hosts) -> None:
     The program ends with exit code 1 where not all hosts come in time.
 
     Raises:
-        UserError: no cluster was detected.
+        UserError: no cluster was detected, or JAX finds no devices.
     """
     who = 'one that a cluster started'
     if hosts.coordinator:
@@ -94,6 +95,7 @@ def connect(hosts: Hosts) -> None:
             f'no hosts were connected ({reason}); where JAX detects no cluster give --coordinator=HOST:PORT '
             '--num_hosts=N --host=I'
         ) from error
+    all_devices()
     # CPUs wait 30 s for each other when they first compute together, which compiling may outlast: do it now.
     together = agreed(lambda: False)
     together(), together()

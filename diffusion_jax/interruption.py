@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -22,9 +23,14 @@ class Interrupted(Exception):
 def stop_requests() -> Iterator[Callable[[], bool]]:
     """A function that says whether SIGINT, SIGTERM or SIGHUP has come.
 
+    Signals are the main thread's: in any other one the answer is always no.
+
     A SIGINT after that ends the program at once: what is on disk is whole at any moment. Another SIGTERM does
     not: schedulers may repeat theirs while a checkpoint is written.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
     received = []
 
     def remember(number: int, frame: object) -> None:

@@ -8,31 +8,36 @@ where it stopped: to resume, give the same command again.
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import logging
 import re
 import sys
-import traceback
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import jax
+try:
+    import jax
+except ValueError as error:  # of a variable such as JAX_NUM_CPU_DEVICES, which JAX reads when it is imported
+    from diffusion_jax.errors import reason, say
+
+    say(f'error: {reason(error)}; correct or unset that environment variable')
+    sys.exit(2)
 from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from diffusion_jax.compilation_cache import use_compilation_cache
 from diffusion_jax.config import STAGES, Experiment, Pretrained, check_stages, read_experiment
-from diffusion_jax.errors import CheckFailed, UserError, say
+from diffusion_jax.errors import UserError
+from diffusion_jax.exits import exit_code
 from diffusion_jax.hosts import (
     Hosts,
     all_or_none,
     check_hosts,
     connect,
-    lost,
     on_any_host,
     part,
     wait_for_all_hosts,
@@ -44,6 +49,7 @@ from diffusion_jax.stages import evaluate, likelihood, networks, sample, train, 
 from diffusion_jax.stages.inputs import check_inputs
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stored_networks import stored_classes
+from diffusion_jax.streams import PatientStream
 from diffusion_jax.workdir import lock
 
 logger = logging.getLogger('diffusion_jax')
@@ -55,7 +61,13 @@ MODULES: dict[str, ModuleType] = dict(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program with command line arguments, the program's name first; returns its exit code."""
-    argv = list(sys.argv if argv is None else argv)
+    code = exit_code(functools.partial(_main, list(sys.argv if argv is None else argv)))
+    if jax.distributed.is_initialized():
+        part(code)
+    return code
+
+
+def _main(argv: Sequence[str]) -> None:
     set_up_logging()
     use_compilation_cache()
     if {'-h', '--help'} & set(argv):
@@ -63,40 +75,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             __doc__ + '\nFlags: --config=FILE --workdir=FOLDER --stage=NAME,… --config.SECTION.SETTING=VALUE'
             '\nOn several hosts: --coordinator=HOST:PORT --num_hosts=N --host=I; on a cluster: --distributed'
         )
-        return 0
-    code = _exit_code(argv)
-    if jax.distributed.is_initialized():
-        part(code)
-    return code
-
-
-def _exit_code(argv: Sequence[str]) -> int:
-    try:
-        options = parse_flags(argv)
-        experiment = read_experiment(options.config, _stored_classes(options))
-        if options.hosts is not None:
-            connect(options.hosts)
-        run_experiment(experiment, options.workdir, options.stages)
-    except UserError as error:
-        say(f'error: {error}')
-        return 2
-    except CheckFailed as error:
-        say(f'check failed: {error}')
-        return 1
-    except Interrupted as error:
-        say(f'{error}; give the same command to go on')
-        return 130
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            where = error.filename or 'the disk'
-            say(f'error: {where}: {error.strerror}; make room and give the same command again')
-            return 2
-        if jax.process_count() == 1:  # of several hosts, one that died shows in errors of all kinds
-            raise
-        if not isinstance(error, jax.errors.JaxRuntimeError):
-            traceback.print_exc()
-        lost(error)
-    return 0
+        return
+    options = parse_flags(argv)
+    experiment = read_experiment(options.config, _stored_classes(options))
+    if options.hosts is not None:
+        connect(options.hosts)
+    run_experiment(experiment, options.workdir, options.stages)
 
 
 def _stored_classes(options: Options) -> tuple[str, ...]:
@@ -114,7 +98,7 @@ def set_up_logging() -> None:
     absl_logging.set_verbosity(absl_logging.ERROR)
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    logger.handlers = [logging.StreamHandler()]
+    logger.handlers = [logging.StreamHandler(PatientStream(sys.stderr))]
 
 
 class Options(NamedTuple):
@@ -192,6 +176,10 @@ def run_experiment(experiment: Experiment, workdir: Path, stages: Sequence[str] 
     """Runs the named stages, by default those of the experiment, in one working directory."""
     check_stages(experiment, stages, '--stage')
     mesh = make_mesh(experiment.mesh.data, experiment.mesh.fsdp)
+    if not threading.main_thread().is_alive():  # no thread pool takes work any more
+        raise UserError(
+            'the main thread has ended, and Python with it; let it wait for this one: Thread.join'
+        )
     first_host = jax.process_index() == 0
     logger.setLevel(logging.INFO if first_host else logging.WARNING)
     with contextlib.ExitStack() as held:
@@ -201,6 +189,7 @@ def run_experiment(experiment: Experiment, workdir: Path, stages: Sequence[str] 
         with all_or_none():
             if first_host:
                 held.enter_context(lock(workdir))
+            run = networks.with_average(run, planned)
             check_inputs(run, planned)
         logger.info('%d %s device(s), results in %s', mesh.size, jax.default_backend(), workdir)
         for stage in planned:

@@ -25,7 +25,8 @@ from tensorboardX import summary
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import masked_crc32c
 
-from diffusion_jax.errors import UserError
+from diffusion_jax.errors import UserError, reason
+from diffusion_jax.streams import PatientStream
 
 logger = logging.getLogger(__name__)
 logging.getLogger('tensorboardX.x2num').setLevel(logging.ERROR)  # metrics.jsonl has null, a picture has a gap
@@ -62,7 +63,7 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
     ):
         self.title, self.total, self.images_per_step = title, total, images_per_step
-        self._stream = stream or sys.stderr
+        self._stream = PatientStream(sys.stderr if stream is None else stream)
         self._at_first = at_first
         self._silent = jax.process_index() > 0
         self._live = self._stream.isatty()
@@ -85,9 +86,8 @@ class Progress:
 
     def __exit__(self, *error: object) -> None:
         if self._live and not self._silent:
-            with self._while_it_is_read():
-                self._stream.write('\n')
-                self._stream.flush()
+            self._stream.write('\n')
+            self._stream.flush()
 
     def update(self, done: int, **values: float) -> None:
         """`done` of `total` are done; shown if it is time, or the end."""
@@ -115,17 +115,8 @@ class Progress:
             line = '\r' + line[: shutil.get_terminal_size().columns - 1] + '\033[K'
         else:
             line += '\n'
-        with self._while_it_is_read():
-            self._stream.write(line)
-            self._stream.flush()
-
-    @contextlib.contextmanager
-    def _while_it_is_read(self) -> Iterator[None]:
-        """A reader that goes away, such as a terminal that is closed, is no reason to stop."""
-        try:
-            yield
-        except OSError:
-            self._silent = True
+        self._stream.write(line)
+        self._stream.flush()
 
     def _line(self, values: Mapping[str, float]) -> str:
         reached = self._updates[-1][1] if self._updates else self._done
@@ -242,7 +233,7 @@ class _GrowingFile:
             self._failed = False
         except OSError as error:
             if not self._failed:
-                logger.warning('%s: cannot be written (%s); tried again later', self._path, error.strerror)
+                logger.warning('%s: cannot be written (%s); tried again later', self._path, reason(error))
             self._failed = True
         return not self._waiting
 
@@ -266,7 +257,7 @@ def if_possible(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        logger.warning('%s: cannot be written (%s); left out', path, error.strerror)
+        logger.warning('%s: cannot be written (%s); left out', path, reason(error))
 
 
 def _record(event: Event) -> bytes:
@@ -290,7 +281,7 @@ def _drop_later_steps(path: Path, last_step: int) -> None:
 
 def _step_of(path: Path, line: bytes) -> int:
     try:
-        return json.loads(line)['step']
+        return int(json.loads(line)['step'])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f'{path}: has a line that is no metrics, {line[:40]!r}; remove it or the file'

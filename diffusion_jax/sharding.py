@@ -16,6 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from diffusion_jax.devices import all_devices
 from diffusion_jax.errors import UserError
 
 # Leaves with fewer elements (biases, norms, tiny kernels) cost more to gather than to keep.
@@ -34,9 +35,9 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | Non
     """A mesh over `devices`, by default all of every host.
 
     Raises:
-        UserError: the sizes do not use each device exactly once.
+        UserError: JAX finds no devices, or the sizes do not use each exactly once.
     """
-    devices = jax.devices() if devices is None else devices
+    devices = all_devices() if devices is None else devices
     ways = len(devices) // fsdp if data == -1 and fsdp > 0 else data
     if ways < 1 or fsdp < 1 or ways * fsdp != len(devices):
         raise UserError(

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from diffusion_jax.errors import UserError
+from diffusion_jax.errors import UserError, reason
 from diffusion_jax.hosts import all_or_none, largest_of_hosts, on_any_host
 from diffusion_jax.interruption import Interrupted, attentive
 from diffusion_jax.report import Progress
@@ -99,7 +99,7 @@ def _write_one(shard: Shard, compute: Callable[[int, int], Rows], saved: str) ->
         write_npz(shard.path, **arrays)
     except OSError as error:
         raise UserError(
-            f'{shard.path}: cannot be written ({error.strerror}); make room and give the same command to go '
+            f'{shard.path}: cannot be written ({reason(error)}); make room and give the same command to go '
             f'on: {saved}'
         ) from error
 
@@ -135,4 +135,6 @@ def read(shard: Shard, *names: str) -> dict[str, np.ndarray]:
         with np.load(shard.path) as file:
             return {name: file[name] for name in names or file.files}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-        raise UserError(f'{shard.path}: damaged ({error}); remove it to have its rows done again') from error
+        raise UserError(
+            f'{shard.path}: damaged ({reason(error)}); remove it to have its rows done again'
+        ) from error

@@ -24,6 +24,7 @@ Network = UNetConfig | ClassifierConfig
 
 DIFFUSION, CLASSIFIER = 'diffusion', 'classifier'  # the folders of a run in which they are trained
 CHECKPOINTS = 'checkpoints'
+TRAINED_BY = {UNetConfig: 'train', ClassifierConfig: 'train_classifier'}
 KINDS = {UNetConfig: 'a diffusion model', ClassifierConfig: 'a classifier'}
 
 
@@ -38,7 +39,7 @@ def describe_stored(path: Path) -> Weights:
     stamp = _training_stamp(path)
     if latest_step(path / CHECKPOINTS) is None:
         raise UserError(f'{path / CHECKPOINTS}: no checkpoint yet; run the training until it saves one')
-    process = read_section(DiffusionConfig, stamp['diffusion'], f'{path}/{STAMP_FILE}: diffusion')
+    process = read_section(DiffusionConfig, stamp.get('diffusion'), f'{path}/{STAMP_FILE}: diffusion')
     return Weights(read_network(path / CHECKPOINTS), {}, process, classes=stored_classes(path))
 
 
@@ -56,12 +57,17 @@ def check_stored(path: Path, network: Network, process: DiffusionConfig, ema_rat
     """
     stored, wanted = describe_stored(path), Weights(network, {}, process)
     if type(stored.network) is not type(network):
-        raise UserError(f'{path}: holds {KINDS[type(stored.network)]}, not {KINDS[type(network)]}')
+        kinds = f'{KINDS[type(stored.network)]}, not {KINDS[type(network)]}'
+        raise UserError(f'{path}: holds {kinds}; give another file or folder')
     wrong = differences(describe_network(stored.network), describe_network(network))
     wrong += differences(stored.process, wanted.process)
     if wrong:
-        classes_only = len(wrong) == 1 and wrong[0].startswith('num_classes')
-        hint = '; to fine-tune it for these classes, name the stage of its training' if classes_only else ''
+        hint = ''
+        if len(wrong) == 1 and wrong[0].startswith('num_classes') and network.num_classes:
+            hint = (
+                f'; train one for {network.num_classes} classes first: --stage={TRAINED_BY[type(network)]} '
+                '(it starts from this one)'
+            )
         raise UserError(f'{path}: of another network: {"; ".join(wrong)}{hint}')
     if not is_file(path):
         check_checkpoint(path / CHECKPOINTS, network, ema_rate)

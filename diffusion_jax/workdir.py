@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from diffusion_jax.errors import UserError
+from diffusion_jax.errors import UserError, reason
 
 LOCK_FILE = '.lock'
 STAMP_FILE = 'stamp.json'
@@ -48,7 +48,7 @@ def check_place(path: str | Path) -> None:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise UserError(f'{path}: cannot be written ({error.strerror}); choose another place') from error
+        raise _not_writable(path, path.parent, error, f'{path} needs a folder there') from error
     if path.is_dir():
         raise UserError(f'{path}: is a folder; name a file')
 
@@ -64,10 +64,30 @@ def write_json(path: str | Path, value: Any) -> None:
     write_bytes(path, (json.dumps(normalise(value), indent=2) + '\n').encode())
 
 
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """A file of `write_json` that holds a dict. UserError, which says `remedy`, where it holds none."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f'{path}: cannot be read ({reason(error)}); {remedy}') from error
+    if not isinstance(value, dict):
+        raise UserError(f'{path}: damaged (it holds {type(value).__name__}, not settings); {remedy}')
+    return value
+
+
 def write_npz(path: str | Path, **arrays: np.ndarray) -> None:
     """Writes arrays by name, uncompressed."""
     with atomic_file(path) as file:
         np.savez(file, **arrays)
+
+
+def _not_writable(path: str | Path, folder: str | Path, error: OSError, needs: str) -> UserError:
+    """Why nothing can be written to `folder`: mostly because a file has the name of one of its folders."""
+    folder = Path(folder)
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            return UserError(f'{place}: is a file; {needs}')
+    return UserError(f'{path}: cannot be written ({reason(error)}); choose another place')
 
 
 @contextlib.contextmanager
@@ -84,8 +104,7 @@ def lock(directory: str | Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, 'a+')
     except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f'{directory}: cannot be written ({reason}); choose another folder') from error
+        raise _not_writable(directory, directory, error, '--workdir needs a folder') from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -111,10 +130,7 @@ def read_stamp(directory: str | Path) -> dict[str, Any] | None:
     path = Path(directory) / STAMP_FILE
     if not path.exists():
         return None
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f'{path}: is no stamp ({error}); remove the folder or choose another') from error
+    return read_json(path, 'restore it, or choose another folder')
 
 
 def normalise(value: Any) -> Any:

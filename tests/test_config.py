@@ -128,13 +128,14 @@ def test_whole_numbers_serve_as_floats_and_lists_as_tuples():
         ),
         (
             {'train_classifier': None, 'stages': ('train',), 'sample__classifier_ema_rate': 0.9},
-            r'config\.sample uses the average 0\.9 of the classifier',
+            r'config\.sample\.classifier_ema_rate is 0\.9; config\.train_classifier\.ema_rates has none',
         ),
         (
             {'data': {'name': 'folder', 'path': 'x', 'labels': 'none', 'num_classes': 1}},
             r'config\.data\.num_classes is 1; a classifier tells .* remove',
         ),
-        ({'sample__ema_rate': 0.5}, r'config\.sample uses the average 0\.5 of the diffusion'),
+        ({'sample__ema_rate': 0.5}, r'config\.sample\.ema_rate is 0\.5; config\.train\.ema_rates has 0\.995'),
+        ({'sample__ema_rate': 2.0}, r'config\.sample\.ema_rate is 2\.0; it must be .* below 1'),
     ],
 )
 def test_bad_settings_are_named(changes, message):
@@ -148,3 +149,12 @@ def test_a_missing_section_is_named():
     del config['train']
     with pytest.raises(UserError, match=r'config\.train is missing'):
         read_experiment(config)
+
+
+@pytest.mark.parametrize(
+    ('rates', 'given', 'used'),
+    [((0.9, 0.999, 0.99), None, 0.999), ((), None, 0.0), ((0.9, 0.99), 0.9, 0.9), ((0.9,), 0.0, 0.0)],
+)
+def test_samples_are_drawn_with_the_slowest_average_unless_the_config_says_another(rates, given, used):
+    experiment = read_experiment(changed(train__ema_rates=rates, sample__ema_rate=given))
+    assert experiment.sample.ema_rate == used

@@ -26,6 +26,19 @@ def test_a_signal_is_heard_while_a_call_is_under_way(capsys):
     assert capsys.readouterr().err.count('stopping as soon as') == 2
 
 
+def test_in_another_thread_signals_are_not_heard():
+    before, answers = signal.getsignal(signal.SIGINT), []
+
+    def ask():
+        with stop_requests() as stop:
+            answers.append(stop())
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    assert answers == [False] and signal.getsignal(signal.SIGINT) is before
+
+
 SLEEPER = """
 import time
 from diffusion_jax.interruption import attentive, stop_requests

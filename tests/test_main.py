@@ -1,8 +1,11 @@
 """The command line: bad input, help, and the console command."""
 
+import io
 import os
 import subprocess
 import sys
+import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -58,10 +61,42 @@ def test_a_second_run_in_one_folder_is_refused(tmp_path, capfd):
     assert f'in use by process {os.getpid()}' in capfd.readouterr().err
 
 
-def test_a_folder_that_cannot_be_written(tmp_path, capfd):
+@pytest.mark.parametrize('below', ['', 'workdir'])
+def test_a_file_in_the_place_of_the_folder(tmp_path, capfd, below):
     (tmp_path / 'file').write_text('')
-    assert run(tmp_path / 'file' / 'workdir') == 2
-    assert 'cannot be written' in capfd.readouterr().err
+    assert run(tmp_path / 'file' / below) == 2
+    assert f'error: {tmp_path / "file"}: is a file; --workdir needs a folder' in capfd.readouterr().err
+
+
+def test_a_batch_that_no_memory_holds(tmp_path, capfd):
+    assert run(tmp_path, 'train', train__batch_size=8 * 10**12) == 2
+    error = capfd.readouterr().err.splitlines()[-1]
+    assert 'TiB asked for) in a training step of the diffusion model; ' in error
+    for setting in (
+        'config.train.batch_size (8000000000000)',
+        'config.train.microbatches',
+        'config.unet.remat=True',
+    ):
+        assert setting in error
+
+
+def test_the_program_in_a_thread_of_another(tmp_path, monkeypatch, capfd):
+    done = SimpleNamespace(complete=lambda run: not run.stop())
+    monkeypatch.setattr(main, 'MODULES', dict.fromkeys(main.MODULES, done))
+    codes = []
+    thread = threading.Thread(target=lambda: codes.append(run(tmp_path, 'train')))
+    thread.start()
+    thread.join()
+    assert codes == [0] and 'train: complete already' in capfd.readouterr().err
+
+
+@pytest.mark.parametrize('stream', [None, io.TextIOWrapper(io.BytesIO(), 'ascii', errors='strict')])
+def test_the_program_without_a_terminal(tmp_path, monkeypatch, stream):
+    monkeypatch.setattr('sys.stderr', stream)
+    monkeypatch.setattr('sys.stdout', stream)
+    assert main.main(['main', '--help']) == 0
+    assert run(tmp_path / '\udce9', 'dance') == 2
+    assert sys.stderr is stream
 
 
 def test_help(capfd):

@@ -86,6 +86,16 @@ def test_unwritable_folder(tmp_path):
 
 
 def test_damaged_stamp(tmp_path):
-    (tmp_path / workdir.STAMP_FILE).write_text('{"seed"')
-    with pytest.raises(UserError, match='stamp.json: is no stamp'):
-        workdir.read_stamp(tmp_path)
+    for content in ('', '{"seed"', '[1]', 'null'):
+        (tmp_path / workdir.STAMP_FILE).write_text(content)
+        with pytest.raises(UserError, match='stamp.json: (cannot be read|damaged)'):
+            workdir.read_stamp(tmp_path)
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UserError, match='/file: is a file; --workdir needs a folder'):
+        with workdir.lock(tmp_path / 'file' / 'a' / 'b'):
+            pass
+    with pytest.raises(UserError, match='/file: is a file; .*/file/result.json needs a folder there'):
+        workdir.check_place(tmp_path / 'file' / 'result.json')

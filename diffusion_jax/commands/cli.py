@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Sequence
 
 from diffusion_jax import main as run
 from diffusion_jax.commands import convert, convert_inception, evaluate, export, images, make_reference
 from diffusion_jax.compilation_cache import use_compilation_cache
-from diffusion_jax.errors import UserError
-from diffusion_jax.interruption import Interrupted
+from diffusion_jax.errors import say
+from diffusion_jax.exits import exit_code
 
 COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     'run': ('run an experiment: --config=configs/digits.py --workdir=runs/digits', run.main),
@@ -27,23 +28,20 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
 
 def main() -> int:
     """Calls the command that the first argument names; returns the exit code."""
-    name, *rest = sys.argv[1:] or ['--help']
+    return exit_code(functools.partial(_main, sys.argv[1:]))
+
+
+def _main(arguments: Sequence[str]) -> int:
+    name, *rest = arguments or ['--help']
     if name in ('-h', '--help'):
         print(_usage())
         return 0
     if name not in COMMANDS:
-        print(f'error: {name}: no such command\n{_usage()}', file=sys.stderr)
+        say(f'error: {name}: no such command\n{_usage()}')
         return 2
     run.set_up_logging()
     use_compilation_cache()
-    try:
-        return COMMANDS[name][1]([f'diffusion-jax {name}', *rest])
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    except Interrupted as error:
-        print(f'{error}; give the same command to go on', file=sys.stderr)
-        return 130
+    return COMMANDS[name][1]([f'diffusion-jax {name}', *rest])
 
 
 def _usage() -> str:

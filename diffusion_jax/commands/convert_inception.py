@@ -12,6 +12,7 @@ import numpy as np
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.inception.files import save_inception
 from diffusion_jax.evaluation.inception.sources import read_inception
+from diffusion_jax.workdir import check_place
 
 DESCRIPTION = """\
 Converts the weights of Inception v3 (2015-12-05), the network behind published FIDs, sFIDs, Inception scores,
@@ -44,6 +45,7 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv[1:])
     if Path(args.out).is_dir() or Path(args.out).resolve() == Path(args.source).resolve():
         raise UserError(f'{args.out}: is the source or a folder; name another file with --out')
+    check_place(args.out)
     inception = read_inception(args.source)
     save_inception(args.out, inception)
     leaves = jax.tree.leaves(inception.params)

@@ -9,6 +9,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.weights.files import load_weights
 from diffusion_jax.weights.reference import to_reference
 from diffusion_jax.weights.torch_files import write_state
+from diffusion_jax.workdir import check_place
 
 DESCRIPTION = """\
 Writes the weights of one network as a .pt file with the names and layouts of the authors' release, the exact
@@ -31,6 +32,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument('source', metavar='SOURCE', help='a file that `diffusion-jax convert` wrote')
     parser.add_argument('--out', required=True, metavar='FILE.pt', help='is replaced if it is there')
     args = parser.parse_args(argv[1:])
+    check_place(args.out)
     weights = load_weights(args.source)
     if weights.network.rescale_residual:
         raise UserError(f"{args.source}: rescales residual connections, which the authors' code cannot")

@@ -18,6 +18,7 @@ from diffusion_jax.evaluation.extractors import Extractor, inception_extractor
 from diffusion_jax.evaluation.feature_sets import FeatureSet
 from diffusion_jax.evaluation.inception.files import load_inception
 from diffusion_jax.evaluation.pixels import image_shape, pixels_of
+from diffusion_jax.memory import out_of_memory
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.workdir import check_place, lock
 
@@ -95,7 +96,8 @@ def look(
     if side.images is None or extractor is None:
         return side.stored
     folder = workdir / 'features' / f'{_name(side.name)}{side.part}'
-    with lock(folder):
+    fits = out_of_memory(f'the features of {side.name}', f'lower --batch-size ({extractor.batch_size})')
+    with lock(folder), fits:
         return features_of(side, extractor, folder, stop, **options)
 
 

@@ -62,7 +62,10 @@ def open_side(path: str | Path, size: Size | None = None) -> Side:
     stored = from_file(path)
     has_images = path.suffix != '.npy' and 'arr_0' in names_in_archive(path)
     if not has_images and stored.gaussian is None:
-        raise UserError(f'{path}: has neither images (arr_0) nor statistics (mu, sigma) nor features')
+        has = ', '.join(names_in_archive(path)) or 'nothing'
+        raise UserError(
+            f'{path}: has neither images (arr_0) nor statistics (mu, sigma) nor features; it has {has}'
+        )
     return Side(shown(path), _enough(open_images(path)) if has_images else None, stored)
 
 

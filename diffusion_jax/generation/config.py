@@ -29,6 +29,7 @@ class SampleConfig:
             (.npy, or .npz with arr_1), used again from its start where it has too few.
         classes: only these, by number or by name, in turn or at random as `labels` says; () is all of them.
         ema_rate: which average of the diffusion model's parameters is used; 0 is the parameters themselves.
+            None is the one of the largest rate that is trained, or that a pretrained folder of training has.
         classifier_ema_rate: the same for the classifier.
         base_samples: of an upsampler, the samples that it enlarges: a folder such as
             runs/imagenet64/samples, or an npz; image i enlarges sample i modulo their number, of its class.
@@ -49,7 +50,7 @@ class SampleConfig:
     seed: int = 0
     labels: str = 'balanced'
     classes: tuple[int | str, ...] = ()
-    ema_rate: float = 0.9999
+    ema_rate: float | None = None
     classifier_ema_rate: float = 0.0
     base_samples: str = ''
     npz: bool = False

@@ -37,6 +37,7 @@ from diffusion_jax.generation.generate import (
     make_trajectory,
 )
 from diffusion_jax.generation.likelihood import Judged, make_bound
+from diffusion_jax.memory import OutOfMemory, out_of_memory
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig
 from diffusion_jax.report import Progress
 from diffusion_jax.sharding import batch_sharding, fetch, put_whole
@@ -46,6 +47,11 @@ OUTPUTS = ('uint8', 'float32', 'trajectory')
 MAX_PARTS = 50  # of a batch: that often progress is reported and an interruption noticed
 
 Labels = int | Sequence[int] | np.ndarray
+
+
+_one_batch = functools.partial(
+    out_of_memory, remedy='give fewer images: all are computed in one batch', raises=OutOfMemory
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,6 +75,7 @@ class Generator:
         """The same model without its classifier."""
         return dataclasses.replace(self, classifier=None, params={'diffusion': self.params['diffusion']})
 
+    @_one_batch('sampling')
     def sample(
         self,
         num_images: int,
@@ -171,6 +178,7 @@ class Generator:
             x_t = following
         return x_t
 
+    @_one_batch('inversion')
     def invert(
         self, images: np.ndarray, y: Labels | None = None, *, respacing: str = 'ddim250', clip: bool = True
     ) -> np.ndarray:
@@ -186,6 +194,7 @@ class Generator:
         invert = _compiled(make_invert, self.unet, self.diffusion, respacing, clip)
         return fetch(invert(self.params, rows['images'], rows['y']))[: len(images)]
 
+    @_one_batch('the likelihood')
     def bits_per_dimension(
         self,
         images: np.ndarray,

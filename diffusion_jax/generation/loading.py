@@ -12,6 +12,7 @@ from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation.config import SampleConfig, check_respacing
 from diffusion_jax.generation.generator import Generator
+from diffusion_jax.memory import out_of_memory
 from diffusion_jax.models import ClassifierConfig, UNetConfig
 from diffusion_jax.models.config import DTYPES
 from diffusion_jax.sharding import make_mesh, whole
@@ -32,6 +33,7 @@ from diffusion_jax.workdir import read_stamp
 SAMPLES = 'samples'  # the folder of a run in which its samples are
 
 
+@out_of_memory('loading weights', 'free memory of the devices, or use larger ones')
 def load(
     diffusion: str | Path,
     classifier: str | Path | None = None,

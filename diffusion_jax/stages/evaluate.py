@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import logging
 import zlib
 from pathlib import Path
@@ -30,6 +29,7 @@ from diffusion_jax.evaluation.inception.files import load_inception
 from diffusion_jax.evaluation.pixels import image_shape, pixels_of
 from diffusion_jax.evaluation.protocol import description, protocol, remarks, sampling_protocol, table
 from diffusion_jax.sharding import this_hosts
+from diffusion_jax.stages import limits
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import (
     UNGUIDED,
@@ -40,7 +40,7 @@ from diffusion_jax.stages.sample import (
 )
 from diffusion_jax.stages.sample_inputs import classes_to_sample
 from diffusion_jax.stages.stamps import check_stamp, stamp_difference
-from diffusion_jax.workdir import write_json
+from diffusion_jax.workdir import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,8 @@ def main(run: Run) -> None:
     stamp = sample_stamp(run)
     samples = samples_directory(run.workdir, run.experiment.sample.name, stamp)
     check_stamp(samples, stamp)
-    result = evaluate(run, samples)
+    with limits.evaluation(run.experiment):
+        result = evaluate(run, samples)
     path = _result_path(run)
     if jax.process_index() == 0:
         write_json(path, result)
@@ -69,7 +70,7 @@ def complete(run: Run) -> bool:
     """Whether the numbers are those of the samples that are there, and good enough."""
     path = _result_path(run)
     try:
-        result = json.loads(path.read_text())
+        result = read_json(path, 'remove it to have it computed again')
     except (FileNotFoundError, ValueError):  # none, or one that is damaged: it is made again
         return False
     return 'stamp' in result and _same(result['stamp'], _stamp(run)) and _good_enough(run, result)

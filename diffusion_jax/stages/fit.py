@@ -25,6 +25,7 @@ from diffusion_jax.hosts import agreed, all_or_none, on_any_host
 from diffusion_jax.models import ClassifierConfig, UNetConfig, describe_network
 from diffusion_jax.report import MetricsWriter, names_at
 from diffusion_jax.sharding import abstract_on, param_shardings, put_batch
+from diffusion_jax.stages import limits
 from diffusion_jax.stages.networks import STAGES, start_stamp
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.stamps import check_stamp
@@ -93,10 +94,11 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
     """
     directory, network, config = training.directory, training.network, training.config
     num_timesteps = run.experiment.diffusion.num_timesteps
-    source = run.source('train')
-    data = _training_data(run.experiment, config, source)
+    with limits.training_step(run.experiment, directory.name):
+        data = training_data(run.experiment, directory.name, run.source('train'))
     with Checkpoints(directory / CHECKPOINTS, keep=config.keep_checkpoints) as checkpoints:
-        state, shardings, progress = _start(run, checkpoints, training)
+        with limits.initialisation(run.experiment, directory.name):
+            state, shardings, progress = _start(run, checkpoints, training)
         if progress:
             data.set_state(progress['data'])
         due = hooks_left(training, int(state.step), progress)
@@ -113,7 +115,8 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
             record = {'data': data.get_state(), 'metrics': sums, 'due': due}
             checkpoints.save(state, record, describe_network(network))
 
-        with writer, way_out_named(directory, checkpoints), remedy_named():
+        fits = limits.training_step(run.experiment, directory.name)
+        with writer, way_out_named(directory, checkpoints), remedy_named(), fits:
             calls = make_calls(writer).items()
             loop.run(
                 state,
@@ -151,12 +154,21 @@ def way_out_named(directory: Path, checkpoints: Checkpoints) -> Iterator[None]:
         ) from error
 
 
-def _training_data(experiment: Experiment, config: TrainConfig, source: Source) -> Any:
-    """An iterator of this host's part of the batches."""
+def training_data(experiment: Experiment, name: str, source: Source) -> Any:
+    """An iterator of this host's part of the batches that the network of this name is trained on."""
+    config: TrainConfig = getattr(experiment, STAGES[name])
     names = class_names(source)
     classes = f'{len(names)} classes: {listed(names)}' if names else 'no labels'
     skipped = f'; {source.skipped}' if getattr(source, 'skipped', '') else ''
     logger.info('data: %s training images, %s%s', f'{len(source):,}', classes, skipped)
+    times = config.batch_size / len(source)
+    if times > 1:
+        logger.info(
+            'config.%s.batch_size is %d, larger than the data set: each image is used %s times in a batch',
+            STAGES[name],
+            config.batch_size,
+            f'{times:.0f}' if times.is_integer() else f'about {times:.3g}',
+        )
     return batches(
         skipping(source, experiment.data),
         config.batch_size,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -21,12 +20,13 @@ from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.errors import UserError
 from diffusion_jax.sharding import this_hosts
 from diffusion_jax.shards import SHARDS, Rows, fill, found, read
+from diffusion_jax.stages import limits
 from diffusion_jax.stages.networks import load_network, network_stamp
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import make_generator
 from diffusion_jax.stages.stamps import check_stamp, results_directory
 from diffusion_jax.stored_networks import DIFFUSION
-from diffusion_jax.workdir import write_json, write_stamp
+from diffusion_jax.workdir import read_json, write_json, write_stamp
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +58,8 @@ def complete(run: Run) -> bool:
     check_stamp(path.parent, stamp)
     if not path.exists():
         return False
-    result = json.loads(path.read_text())
-    return result['num_images'] + result.get('left_out', 0) == len(_image_order(run))
+    result = read_json(path, 'remove it to have it computed again')
+    return result.get('num_images', 0) + result.get('left_out', 0) == len(_image_order(run))
 
 
 def likelihood_stamp(run: Run) -> dict[str, Any]:
@@ -156,17 +156,18 @@ def _make_judge(run: Run, order: np.ndarray) -> Callable[[int, int], Rows]:
     def judge(start: int, stop: int) -> Rows:
         # A short batch is filled up, so that all are of one compiled shape.
         index = order[np.minimum(np.arange(start, start + size), len(order) - 1)]
-        batch = load_batch(source, index, transform=transform)
-        low_res = reduce_images(batch['image'], data.low_res_size) if data.low_res_size else None
-        terms = generator.bits_per_dimension(
-            batch['image'],
-            batch['label'],
-            index=index,
-            seed=config.seed,
-            respacing=config.respacing,
-            clip=config.clip,
-            low_res=low_res,
-        )
+        with limits.likelihood(run.experiment):
+            batch = load_batch(source, index, transform=transform)
+            low_res = reduce_images(batch['image'], data.low_res_size) if data.low_res_size else None
+            terms = generator.bits_per_dimension(
+                batch['image'],
+                batch['label'],
+                index=index,
+                seed=config.seed,
+                respacing=config.respacing,
+                clip=config.clip,
+                low_res=low_res,
+            )
         terms['index'] = np.where(is_readable(source, index), index, ~index)
         return {name: rows[: stop - start] for name, rows in terms.items()}
 

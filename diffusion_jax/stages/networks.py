@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from diffusion_jax.config import Experiment, Pretrained
+from diffusion_jax.config import Experiment, Pretrained, with_slowest_average
 from diffusion_jax.errors import UserError
+from diffusion_jax.memory import out_of_memory
 from diffusion_jax.models import Params
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stored_networks import (
@@ -42,8 +45,24 @@ def find_network(workdir: Path, name: str, given: Pretrained) -> Path:
     """
     own, pretrained = workdir / name, getattr(given, name)
     stamp = read_stamp(own)
-    tuned = stamp is not None and stamp['pretrained'] == start_stamp(pretrained)
+    tuned = stamp is not None and stamp.get('pretrained') == start_stamp(pretrained)
     return own if not pretrained or tuned else Path(pretrained)
+
+
+def with_average(run: Run, stages: Collection[str]) -> Run:
+    """The run with a number as config.sample.ema_rate, where the config leaves it to the network's training.
+
+    Args:
+        stages: those that will run; with the one that trains the diffusion model its averages are meant.
+    """
+    experiment = run.experiment
+    if experiment.sample.ema_rate is not None:
+        return run
+    own = run.workdir / DIFFUSION
+    path = own if STAGES[DIFFUSION] in stages else network_path(run, DIFFUSION)
+    stamp = read_stamp(path) if path != own else None
+    rates = stamp['train']['ema_rates'] if stamp and 'train' in stamp else experiment.train.ema_rates
+    return dataclasses.replace(run, experiment=with_slowest_average(experiment, rates))
 
 
 def network_stamp(run: Run, name: str) -> dict[str, Any]:
@@ -74,7 +93,8 @@ def load_network(run: Run, name: str) -> Params:
     """Parameters of the average that sampling uses, as training has them on the mesh."""
     path = network_path(run, name)
     network, ema_rate = _wanted(run.experiment, name)
-    params, origin = load_stored(path, network, run.mesh, ema_rate)
+    with out_of_memory(f'loading {path}', 'free memory of the devices, or use larger ones'):
+        params, origin = load_stored(path, network, run.mesh, ema_rate)
     logger.info('%s: parameters of %s%s', name, path, origin)
     return params
 

@@ -21,6 +21,7 @@ from diffusion_jax.hosts import on_any_host
 from diffusion_jax.report import Progress
 from diffusion_jax.sharding import this_hosts, whole
 from diffusion_jax.shards import SHARDS, gaps
+from diffusion_jax.stages import limits
 from diffusion_jax.stages.networks import load_network, network_path, network_stamp
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample_inputs import Inputs, content_digest, sample_inputs
@@ -129,19 +130,21 @@ def make_draw(run: Run, generator: Generator, inputs: Inputs, progress: Progress
 
     def draw(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         y, low_res = inputs(index)
-        images = generator.sample(
-            len(index),
-            y,
-            first=int(index[0]),
-            seed=config.seed,
-            sampler=config.sampler,
-            respacing=config.respacing,
-            scale=config.scale if generator.classifier else None,
-            eta=config.eta,
-            clip=config.clip,
-            low_res=low_res,
-            progress=progress is not None and (lambda step, steps: progress.within(step, steps, len(index))),
-        )
+        within = progress is not None and (lambda step, steps: progress.within(step, steps, len(index)))
+        with limits.sampling(run.experiment):
+            images = generator.sample(
+                len(index),
+                y,
+                first=int(index[0]),
+                seed=config.seed,
+                sampler=config.sampler,
+                respacing=config.respacing,
+                scale=config.scale if generator.classifier else None,
+                eta=config.eta,
+                clip=config.clip,
+                low_res=low_res,
+                progress=within,
+            )
         return images, y
 
     return draw

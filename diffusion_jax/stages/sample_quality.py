@@ -12,6 +12,7 @@ from diffusion_jax.evaluation.extractors import FEATURES, Extractor
 from diffusion_jax.evaluation.feature_sets import of_features
 from diffusion_jax.interruption import attentive
 from diffusion_jax.sharding import this_hosts
+from diffusion_jax.stages import limits
 from diffusion_jax.stages.evaluate import (
     check_evaluation,
     make_extractor,
@@ -43,7 +44,8 @@ def evaluate_samples(run: Run) -> Call:
         features = []
         for first in range(0, num_samples, config.batch_size):
             images, _ = attentive(functools.partial(draw, np.arange(first, first + config.batch_size)))
-            features.append(_features(extractor, images))
+            with limits.evaluation(run.experiment):
+                features.append(_features(extractor, images))
             leave_if(stop)
         found = compare(of_features(np.concatenate(features)[:num_samples]), reference, extractor.logits)
         found.pop('not_finite', None)

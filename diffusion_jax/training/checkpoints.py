@@ -26,6 +26,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from diffusion_jax import models
+from diffusion_jax.devices import all_devices
 from diffusion_jax.errors import UserError
 from diffusion_jax.hosts import on_any_host
 from diffusion_jax.models import (
@@ -131,7 +132,10 @@ def check_checkpoint(directory: Path, config: UNetConfig | ClassifierConfig, ema
         raise UserError(f'{folder}: a checkpoint of another network: {"; ".join(wrong)}')
     kept = sorted(path.name for path in folder.iterdir() if path.name.startswith(('ema_', 'params')))
     if _item(ema_rate) not in kept:
-        raise UserError(f'{folder}: has no {_item(ema_rate)}; it holds {", ".join(kept)}')
+        raise UserError(
+            f'{folder}: has no {_item(ema_rate)}; it holds {", ".join(kept)}; name the rate of one of these, '
+            'or 0 for params'
+        )
     return step
 
 
@@ -147,7 +151,7 @@ def load_params(
         UserError: see `check_checkpoint`; or the checkpoint is damaged.
     """
     step = check_checkpoint(directory, config, ema_rate)
-    mesh = mesh or make_mesh(devices=jax.devices()[:1])
+    mesh = mesh or make_mesh(devices=all_devices()[:1])
     return _read_params(directory, step, _item(ema_rate), config, mesh), step
 
 
@@ -195,6 +199,7 @@ def read(
         DamagedCheckpoint: what was written is not there, or something else is.
         UserError: it cannot be read for another reason, such as too little memory or an input/output error.
     """
+    all_devices()  # where there are none, that is no damage
     shared = any(not leaf.sharding.is_fully_addressable for leaf in jax.tree.leaves(targets))
     agree = on_any_host if shared else bool
     arrays = {name: ocp.args.StandardRestore(target) for name, target in targets.items()}

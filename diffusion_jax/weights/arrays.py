@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from diffusion_jax.errors import UserError
+from diffusion_jax.errors import UserError, reason
 from diffusion_jax.workdir import atomic_file
 
 
@@ -56,7 +56,7 @@ def save_arrays(
             with open(file.name, 'rb') as written:
                 os.fsync(written.fileno())
     except (OSError, SafetensorError) as error:
-        raise UserError(f'{path}: cannot be written ({error}); choose another place') from error
+        raise UserError(f'{path}: cannot be written ({reason(error)}); choose another place') from error
 
 
 def read_header(path: str | Path, format: str, remedy: str) -> Header:
@@ -65,6 +65,8 @@ def read_header(path: str | Path, format: str, remedy: str) -> Header:
     Raises:
         UserError: there is none, it is of another format, or its header is damaged. It says `remedy`.
     """
+    if Path(path).is_dir():
+        raise UserError(f'{path}: is a folder; {remedy}')
     try:
         with safe_open(path, 'numpy') as file:
             texts = file.metadata() or {}
@@ -72,11 +74,13 @@ def read_header(path: str | Path, format: str, remedy: str) -> Header:
         raise UserError(f'{path}: no such file; {remedy}') from error
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f'{path}: no safetensors file, or one that is not whole ({error}); {remedy}'
+            f'{path}: no safetensors file, or one that is not whole ({reason(error)}); {remedy}'
         ) from error
-    if texts.get('format') != format:
+    if 'format' not in texts:
+        raise UserError(f'{path}: is a safetensors file of another program; {remedy}')
+    if texts['format'] != format:
         raise UserError(
-            f'{path}: its format is {texts.get("format")!r} and not {format!r}; {remedy}, of this version'
+            f'{path}: its format is {texts["format"]!r} and not {format!r}; {remedy}, of this version'
         )
     digest = texts.pop('digest', '')
     if digest != _digest(texts):
@@ -98,7 +102,7 @@ def load_arrays(path: str | Path, checksums: Mapping[str, int]) -> dict[str, np.
             with safe_open(path, 'numpy') as file:
                 arrays[key] = file.get_tensor(key)
         except SafetensorError as error:
-            raise damaged(path, f'{key}: {error}') from error
+            raise damaged(path, f'{key}: {reason(error)}') from error
         if zlib.crc32(arrays[key]) != checksum:
             raise damaged(path, f'{key} is not what was written')
     return arrays

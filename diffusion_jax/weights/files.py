@@ -96,7 +96,10 @@ def _read_metadata(path: str | Path) -> tuple[Weights, dict[str, int]]:
     """All but the parameters, and the checksum of each of them."""
     remedy = 'give a file that `diffusion-jax convert` wrote'
     if Path(path).is_dir():
-        raise UserError(f'{path}: is a folder; `diffusion-jax convert {path} --out FILE` makes a file of it')
+        raise UserError(
+            f'{path}: is a folder; give a file, which `diffusion-jax convert` makes of a folder of training '
+            'such as runs/digits/diffusion'
+        )
     if Path(path).suffix in ('.pt', '.pth'):
         raise UserError(f'{path}: is a file of PyTorch; convert it first, see `diffusion-jax convert --help`')
     metadata, checksums, digest = arrays.read_header(path, FORMAT, remedy)

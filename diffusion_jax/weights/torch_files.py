@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_jax.errors import UserError
+from diffusion_jax.errors import UserError, reason
 from diffusion_jax.workdir import atomic_file
 
 # What some trainers put around a state_dict.
@@ -56,7 +56,7 @@ def write_state(path: str | Path, state: Mapping[str, np.ndarray]) -> None:
         with atomic_file(path) as file:
             torch.save(tensors, file)
     except (OSError, RuntimeError) as error:
-        raise UserError(f'{path}: cannot be written ({error}); choose another place') from error
+        raise UserError(f'{path}: cannot be written ({reason(error)}); choose another place') from error
 
 
 def _load(torch: ModuleType, path: Path) -> Any:
@@ -67,9 +67,9 @@ def _load(torch: ModuleType, path: Path) -> Any:
         if damaged is None:
             return torch.load(path, map_location='cpu', weights_only=True, mmap=mapped)
     except Exception as error:  # of all kinds: any byte of a foreign file can be taken for an instruction
-        reason = f'{type(error).__name__}: {error}'.splitlines()[0].split('. ')[0].rstrip(': ')
+        why = f'{type(error).__name__}: {error}'.splitlines()[0].split('. ')[0].rstrip(': ')
         raise UserError(
-            f'{path}: cannot be read as a file of weights ({reason}); '
+            f'{path}: cannot be read as a file of weights ({why}); '
             'is it a .pt file, whole, and of nothing but arrays?'
         ) from error
     raise UserError(f'{path}: damaged ({damaged} is not what was written); copy it again')

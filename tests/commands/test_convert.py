@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import shutil
 from pathlib import Path
 
 import jax
@@ -195,6 +196,21 @@ def test_arguments_that_make_no_sense_are_named(arguments, message):
     TORCH_FILES['a.pt'] = {}
     with pytest.raises(UserError, match=message):
         run(convert, *arguments)
+
+
+def test_of_a_whole_run_its_networks_are_named(trained, tmp_path):
+    for name in ('diffusion', 'classifier'):
+        shutil.copytree(trained[0], tmp_path / 'run' / name)
+    with pytest.raises(UserError) as caught:
+        run(convert, tmp_path / 'run', '--out', tmp_path / 'out')
+    for name in ('diffusion', 'classifier'):
+        assert f'diffusion-jax convert {tmp_path / "run" / name} --out FILE' in str(caught.value)
+
+
+def test_a_place_that_cannot_be_written_is_named_first(trained, tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UserError, match='/file: is a file'):
+        run(convert, trained[0], '--out', tmp_path / 'file' / 'out')
 
 
 def test_options_may_stand_before_the_source(tmp_path):

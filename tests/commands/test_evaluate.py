@@ -282,7 +282,12 @@ def test_what_is_wrong_is_said_in_one_line(folder, run, tmp_path):
     cases = {
         ('evaluate', samples, samples, '--resize=pytorch_fid'): 'give --inception too',
         ('evaluate', samples, tmp_path / 'none.npz', weights): 'none.npz: no such file',
-        ('evaluate', samples, tmp_path / 'empty.npz', weights): 'empty.npz: has neither images',
+        (
+            'evaluate',
+            samples,
+            tmp_path / 'empty.npz',
+            weights,
+        ): 'empty.npz: has neither images (arr_0) nor statistics (mu, sigma) nor features; it has x',
         ('evaluate', samples, samples, f'--inception={samples}'): 'samples.npz: ',
         ('evaluate', tmp_path / 'narrow.npy', tmp_path / 'wide.npy'): 'has 3 features an image',
         ('evaluate', tmp_path / 'narrow.npy', samples, weights): 'has 3 features an image',

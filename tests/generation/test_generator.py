@@ -243,3 +243,8 @@ def test_load_gives_the_model_that_was_saved(model, files):
 def test_files_that_do_not_fit(files, arguments, message):
     with pytest.raises(UserError, match=message):
         load(*(files[name] for name in arguments))
+
+
+def test_more_images_than_memory_holds(model):
+    with pytest.raises(UserError, match=r'out of memory \(.* asked for\) in sampling; .*num_images \(1000'):
+        model.sample(10**15, 3, **STEPS)

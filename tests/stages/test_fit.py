@@ -4,10 +4,11 @@ import jax.numpy as jnp
 import pytest
 
 from diffusion_jax import main
+from diffusion_jax.data.sources import make_source
 from diffusion_jax.errors import UserError
 from diffusion_jax.report import MetricsWriter
 from diffusion_jax.stages import train
-from diffusion_jax.stages.fit import Training, hooks_left, way_out_named
+from diffusion_jax.stages.fit import Training, hooks_left, training_data, way_out_named
 from diffusion_jax.training.metrics import TooManySkipped
 from tests.program import arguments
 
@@ -33,6 +34,18 @@ def test_training_that_does_not_get_ahead_names_the_way_out(tmp_path, monkeypatc
     ) in capfd.readouterr().err
     assert (folder / 'checkpoints' / '2').is_dir()
     assert list((folder / 'profile').rglob('*.xplane.pb'))
+
+
+@pytest.mark.parametrize(('name', 'stage'), [('diffusion', 'train'), ('classifier', 'train_classifier')])
+@pytest.mark.parametrize(('size', 'said'), [(16, None), (3000, '2 times'), (2000, 'about 1.33 times')])
+def test_a_batch_larger_than_the_data_is_reported(caplog, name, stage, size, said):
+    config = main.parse_flags(arguments('unused', **{f'{stage}__batch_size': size})).config
+    caplog.set_level('INFO')
+    experiment = main.read_experiment(config)
+    training_data(experiment, name, make_source(experiment.data, 'train'))
+    lines = [line for line in caplog.messages if 'batch_size' in line]
+    assert len(lines) == (said is not None)
+    assert said is None or (f'config.{stage}.batch_size is {size}' in lines[0] and said in lines[0])
 
 
 def test_before_the_first_checkpoint_the_way_out_is_the_start(tmp_path):

@@ -9,6 +9,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 from diffusion_jax import generation, main, models
+from diffusion_jax.stages.networks import with_average
+from diffusion_jax.stages.run import Run
 from diffusion_jax.training.saving import Checkpoints
 from diffusion_jax.training.step import init_state
 from diffusion_jax.weights.files import Weights, load_weights, save_weights
@@ -88,7 +90,8 @@ def test_another_file_makes_other_samples(files, tmp_path):
         ({'diffusion': 'linear'}, 'schedule is linear there and cosine in the config'),
         (
             {'diffusion': 'diffusion', 'classifier': 'seven'},
-            'num_classes is 7 there and 10 in the config; to fine-tune it for these classes, name the stage',
+            'num_classes is 7 there and 10 in the config; train one for 10 classes first: '
+            '--stage=train_classifier',
         ),
         ({'diffusion': 'diffusion', 'classifier': 'classifier_linear'}, 'schedule is linear there'),
         ({'diffusion': 'diffusion', 'classifier': 'diffusion'}, 'holds a diffusion model, not a classifier'),
@@ -109,6 +112,19 @@ def test_a_folder_of_another_process_is_refused(files, experiment, tmp_path, cap
     assert run(tmp_path / 'run', 'sample', **change) == 2
     assert 'prediction is eps there and v in the config' in capfd.readouterr().err
     assert run(tmp_path / 'run', 'sample', **change, diffusion__prediction='eps') == 0
+
+
+def test_a_pretrained_folder_is_sampled_with_its_own_slowest_average(experiment, tmp_path):
+    trained = tmp_path / 'trained'
+    write_stamp(trained, {'train': {'ema_rates': [0.9, 0.99]}, 'pretrained': ''})
+    experiment = main.read_experiment(
+        main.parse_flags(arguments('unused', pretrained__diffusion=trained)).config
+    )
+    run = Run(experiment, tmp_path / 'run', None, lambda: False)
+    for stages, rate in ((['sample'], 0.99), (['train', 'sample'], 0.995)):
+        assert with_average(run, stages).experiment.sample.ema_rate == rate
+    write_stamp(run.workdir / 'diffusion', {'pretrained': str(trained)})  # it was tuned here
+    assert with_average(run, ['sample']).experiment.sample.ema_rate == 0.995
 
 
 def test_a_file_may_be_moved(files, tmp_path, capfd):

@@ -125,10 +125,10 @@ def test_what_is_not_ours_is_named(tmp_path):
     (tmp_path / 'text').write_text('no weights at all')
     for name, message in {
         'foreign': "foreign: its format is 'pt' and not 'diffusion_jax weights 1'",
-        'bare': 'bare: its format is None',
+        'bare': 'bare: is a safetensors file of another program',
         'text': 'text: no safetensors file',
         'nothing': 'nothing: no such file',
-        '.': 'is a folder; `diffusion-jax convert .* --out FILE` makes a file of it',
+        '.': 'is a folder; give a file',
     }.items():
         with pytest.raises(UserError, match=message):
             load_weights(tmp_path / name)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from diffusion_jax.data.stored.image_set import Part, Rows, even_parts, file_identity
-from diffusion_jax.errors import UserError
+from diffusion_jax.errors import UserError, reason
 
 # What zipfile and NumPy raise for files that are damaged, or something else.
 UNREADABLE = (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error)
@@ -39,7 +39,8 @@ def open_archive(path: Path, channels: Collection[int] = (1, 3)) -> ArrayImages:
     arrays = read_archive(path, ('arr_0', 'arr_1'))
     images, labels = arrays.get('arr_0'), arrays.get('arr_1')
     if images is None:
-        raise UserError(f'{path}: has no images (arr_0, uint8 [N, H, W, 3])')
+        has = ', '.join(names_in_archive(path)) or 'nothing'
+        raise UserError(f'{path}: has no images (arr_0, uint8 [N, H, W, 3]); it has {has}')
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in channels or not images.size:
         hint = '; features of a network go into an npz as `features`' if images.ndim == 2 else ''
         raise UserError(
@@ -68,7 +69,7 @@ def read_archive(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(path) as archive:
             return {name: _read_member(path, archive, members[name]) for name in names if name in members}
     except UNREADABLE as error:
-        raise UserError(f'{path}: no npz file, or one that is not whole ({error})') from error
+        raise UserError(f'{path}: no npz file, or one that is not whole ({reason(error)})') from error
 
 
 def names_in_archive(path: Path) -> Collection[str]:
@@ -83,7 +84,7 @@ def _members(path: Path) -> dict[str, zipfile.ZipInfo]:
         with zipfile.ZipFile(path) as archive:
             return {info.filename.removesuffix('.npy'): info for info in archive.infolist()}
     except UNREADABLE as error:
-        raise UserError(f'{path}: no npz file, or one that is not whole ({error})') from error
+        raise UserError(f'{path}: no npz file, or one that is not whole ({reason(error)})') from error
 
 
 def read_array(path: Path) -> np.ndarray:
@@ -93,7 +94,7 @@ def read_array(path: Path) -> np.ndarray:
     except FileNotFoundError as error:
         raise UserError(f'{path}: no such file') from error
     except UNREADABLE as error:
-        raise UserError(f'{path}: cannot be read as an array ({error})') from error
+        raise UserError(f'{path}: cannot be read as an array ({reason(error)})') from error
     if not isinstance(array, np.ndarray):
         raise UserError(f'{path}: holds several arrays; call it .npz')
     return array

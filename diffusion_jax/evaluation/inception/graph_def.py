@@ -11,7 +11,7 @@ from tensorboardX.proto.graph_pb2 import GraphDef
 from tensorboardX.proto.node_def_pb2 import NodeDef
 from tensorboardX.proto.types_pb2 import DT_FLOAT
 
-from diffusion_jax.errors import UserError
+from diffusion_jax.errors import UserError, reason
 from diffusion_jax.evaluation.inception.names import EPSILON
 from diffusion_jax.evaluation.inception.scopes import SCOPES, Convolution, port_state
 
@@ -36,7 +36,7 @@ def read_graph(path: str | Path) -> dict[str, np.ndarray]:
         graph.ParseFromString(Path(path).read_bytes())
     except Exception as error:  # protobuf's, which one depends on how it was built
         raise UserError(
-            f'{path}: no frozen graph of TensorFlow, or one that is not whole ({error})'
+            f'{path}: no frozen graph of TensorFlow, or one that is not whole ({reason(error)})'
         ) from error
     nodes = {node.name: node for node in graph.node}
     try:

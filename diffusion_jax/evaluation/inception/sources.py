@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from flax import traverse_util
 
-from diffusion_jax.errors import UserError
+from diffusion_jax.errors import UserError, reason
 from diffusion_jax.evaluation.inception.files import Inception, params_sha256
 from diffusion_jax.evaluation.inception.graph_def import read_graph
 from diffusion_jax.evaluation.inception.names import params_from_state
@@ -52,7 +52,7 @@ def _reader(path: Path) -> Callable[[Path], dict[str, np.ndarray]]:
         with open(path, 'rb') as file:
             start = file.read(16)
     except OSError as error:
-        raise UserError(f'{path}: cannot be read ({error.strerror}); give {RELEASED}') from error
+        raise UserError(f'{path}: cannot be read ({reason(error)}); give {RELEASED}') from error
     members = _members(path) if start.startswith(b'PK') else set()
     if 'constants.pkl' in members:  # of TorchScript only
         return read_nvidia_torchscript
@@ -77,4 +77,6 @@ def _members(path: Path) -> set[str]:
         with zipfile.ZipFile(path) as archive:
             return {name.partition('/')[2] for name in archive.namelist()}
     except Exception as error:  # of all kinds, depending on what is damaged
-        raise UserError(f'{path}: is an archive that is not whole ({error}); get the file again') from error
+        raise UserError(
+            f'{path}: is an archive that is not whole ({reason(error)}); get the file again'
+        ) from error
