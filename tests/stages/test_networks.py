@@ -90,7 +90,7 @@ def test_another_file_makes_other_samples(files, tmp_path):
         ({'diffusion': 'linear'}, 'schedule is linear there and cosine in the config'),
         (
             {'diffusion': 'diffusion', 'classifier': 'seven'},
-            'num_classes is 7 there and 10 in the config; train one for 10 classes first: --stage=train_classifier',
+            'num_classes is 7 there and 10 in the config; train one for 10 classes first: --stage=train_cl',
         ),
         ({'diffusion': 'diffusion', 'classifier': 'classifier_linear'}, 'schedule is linear there'),
         ({'diffusion': 'diffusion', 'classifier': 'diffusion'}, 'holds a diffusion model, not a classifier'),
