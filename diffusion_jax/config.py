@@ -222,7 +222,9 @@ def _check(experiment: Experiment) -> None:
         experiment.pretrained.classifier,
     )
     if experiment.evaluate.judge and data.name != 'digits':
-        raise UserError("config.evaluate.judge is 'digits_svm'; it knows only data.name = 'digits'")
+        raise UserError(
+            f"config.evaluate.judge is 'digits_svm', for config.data.name='digits' alone (it is {data.name!r}); set it to ''"
+        )
 
 
 def _check_average(

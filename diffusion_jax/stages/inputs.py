@@ -101,5 +101,6 @@ def _check_likelihood(config: LikelihoodConfig, sources: Mapping[str, Source]) -
     available = len(sources[config.split])
     if config.num_images > available:
         raise UserError(
-            f'config.likelihood.num_images is {config.num_images}; the {config.split} split has {available}'
+            f'config.likelihood.num_images is {config.num_images}; the {config.split} split has {available}; '
+            'give at most that, or 0 for all'
         )

@@ -67,6 +67,6 @@ def check_quality(run: Run) -> None:
     if run.experiment.unet.low_res:
         raise UserError(
             'config.train.evaluate_every is set; an upsampler is evaluated by the stages sample and evaluate '
-            'alone, on samples that it enlarges'
+            'alone, on samples that it enlarges: set it to 0'
         )
     check_evaluation(run, guided=False)
