@@ -20,6 +20,7 @@ from diffusion_jax.evaluation.feature_sets import FeatureSet
 from diffusion_jax.evaluation.inception.files import load_inception
 from diffusion_jax.evaluation.protocol import description, protocol, remarks, sampling_protocol, table
 from diffusion_jax.interruption import stop_requests
+from diffusion_jax.settings import file_path
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.workdir import check_place, lock, read_stamp, write_json
 
@@ -54,13 +55,15 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog=argv[0], description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('samples', metavar='SAMPLES')
-    parser.add_argument('reference', metavar='REFERENCE')
+    parser.add_argument('samples', type=file_path, metavar='SAMPLES')
+    parser.add_argument('reference', type=file_path, metavar='REFERENCE')
     add_arguments(parser)
     parser.add_argument(
         '--bootstrap', type=int, default=0, metavar='N', help='standard errors from N resamplings; 20 will do'
     )
-    parser.add_argument('--out', metavar='FILE', help='takes the result; by default a file in the workdir')
+    parser.add_argument(
+        '--out', type=file_path, metavar='FILE', help='for the result; by default a file in the workdir'
+    )
     args = parser.parse_args(argv[1:])
     check_bootstrap('--bootstrap', args.bootstrap)
     sides = [open_side(path, args.size) for path in (args.samples, args.reference)]
@@ -84,7 +87,9 @@ def main(argv: Sequence[str]) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the commands that look at images share."""
-    parser.add_argument('--inception', metavar='FILE', help='its weights, see `convert-inception`')
+    parser.add_argument(
+        '--inception', type=file_path, metavar='FILE', help='its weights, see `convert-inception`'
+    )
     parser.add_argument(
         '--size', type=read_size, metavar='N or HxW', help='centre-crops image files to this size'
     )
@@ -97,7 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--batch-size', type=int, default=64, metavar='N', help='on all devices together')
     parser.add_argument(
         '--workdir',
-        type=Path,
+        type=lambda text: Path(file_path(text)),
         default=Path('runs/evaluation'),
         metavar='FOLDER',
         help='takes features, 16 KB an image, so that none is computed twice; by default runs/evaluation',

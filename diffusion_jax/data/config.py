@@ -6,28 +6,30 @@ from dataclasses import dataclass
 
 from diffusion_jax.checks import between, one_of
 from diffusion_jax.errors import UserError
+from diffusion_jax.settings import FilePath
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """Attributes:
     name: 'digits', scikit-learn's 8×8 digits; 'folder', image files; 'tfds', a prepared TensorFlow data set.
-    path: of a folder, the directory; of tfds, its data_dir, '' for the library's default.
-    tfds_name: such as 'cifar10' or 'my_data:1.0.0'.
-    train_split: of a folder, the sub-directory of `path`, '' for `path` itself; of tfds, the split's name.
+    path: of a folder, the directory; of tfds, its data_dir. '' is the library's default.
+    tfds_name: the data set of tfds, such as 'cifar10' or 'my_data:1.0.0'.
+    train_split: of a folder, the sub-directory of `path` with training images, '' for `path` itself; of tfds,
+        the split's name.
     test_split: the same for test images.
-    labels: of a folder, the class is the name of an image's sub-folder ('folder'), its file name up to the
-        first '_' ('prefix', as in the authors' release), or there is none ('none').
-    num_classes: how many classes there are; 1 where images have no labels.
+    labels: the class of an image in a folder is its sub-folder ('folder'), or its file name up to '_'
+        ('prefix'), or there is none ('none'). The second is that of the authors' release.
+    num_classes: the number of classes; 1 where images have no labels.
     image_size: height and width to which images are cropped.
     image_channels: 1, grey, or 3, RGB.
-    low_res_size: given, the diffusion model is an upsampler: it makes images of `image_size` from images of
-        this height and width, in training from the training image's own means over areas.
+    low_res_size: height and width of the images that an upsampler enlarges; None is no upsampler. In training
+        they are the training image's own means over areas.
     num_workers: threads that load batches ahead of the training step.
     """
 
     name: str
-    path: str = ''
+    path: FilePath = ''
     tfds_name: str = ''
     train_split: str = 'train'
     test_split: str = 'test'
