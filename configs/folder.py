@@ -1,6 +1,6 @@
 """A folder of one's own images, one sub-folder a class: a class-conditional model with classifier guidance.
 
-    python -m diffusion_jax.main --config=configs/folder.py --workdir=runs/mine \\
+    python -m diffusion_jax.main --config=folder --workdir=runs/mine \\
         --config.data.path=images --config.data.num_classes=7
 
 Expects images/train/<class>/*.jpg and, to validate the classifier, images/test/<class>/*.jpg; png, webp, tiff
@@ -9,7 +9,7 @@ For images without labels copy this file, set labels='none' and num_classes=1 in
 take out class_conditional, the stage train_classifier, and the sections classifier and train_classifier.
 The networks are those of the paper's ImageNet 64×64 models at two thirds of their width (classifier: half).
 No released model has this architecture: to fine-tune one, use its own config.
-A starting point: it was never trained, and no number was measured with it.
+Expect: no number, it was never trained. A starting point to copy.
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,6 @@
 """ImageNet 128×128: class-conditional ADM with classifier guidance (ADM-G).
 
-Sample: python -m diffusion_jax.main --config=configs/imagenet128.py --stage=sample \\
+Sample: python -m diffusion_jax.main --config=imagenet128 --stage=sample \\
             --config.pretrained.diffusion=128x128_diffusion.safetensors \\
             --config.pretrained.classifier=128x128_classifier.safetensors --config.sample.num_samples=64
     With 25 steps: --config.sample.sampler=ddim --config.sample.respacing=ddim25 --config.sample.scale=1.25
@@ -9,8 +9,8 @@ Train: the same without --stage and --config.pretrained; ImageNet as a folder, s
     days) gave FID 5.67.
 Evaluate: --stage=evaluate; 50,000 samples, random labels, against VIRTUAL_imagenet128_labeled.npz and with
     inception.safetensors, both in the working folder or as config.evaluate.reference and .inception say.
-Expect (paper, table 5; FID/sFID/precision/recall): 2.97/5.09/.78/.59 with DDPM-250, 5.98/7.04/.78/.51 with
-    DDIM-25; unguided 5.91/5.09/.70/.65.
+Expect: FID 2.97. In the paper (table 5; FID/sFID/precision/recall) it is 2.97/5.09/.78/.59 with DDPM-250,
+    5.98/7.04/.78/.51 with DDIM-25; unguided 5.91/5.09/.70/.65.
 """
 
 from ml_collections import ConfigDict

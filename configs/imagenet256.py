@@ -1,6 +1,6 @@
 """ImageNet 256×256: class-conditional ADM with classifier guidance (ADM-G).
 
-Sample: python -m diffusion_jax.main --config=configs/imagenet256.py --stage=sample \\
+Sample: python -m diffusion_jax.main --config=imagenet256 --stage=sample \\
             --config.pretrained.diffusion=256x256_diffusion.safetensors \\
             --config.pretrained.classifier=256x256_classifier.safetensors \\
             --config.sample.num_samples=16 --config.sample.classes=207,388
@@ -10,8 +10,8 @@ Train: the same without --stage and --config.pretrained; ImageNet as a folder, s
     days) gave FID 6.49.
 Evaluate: --stage=evaluate; 50,000 samples, random labels, against VIRTUAL_imagenet256_labeled.npz and with
     inception.safetensors, both in the working folder or as config.evaluate.reference and .inception say.
-Expect (paper, tables 4 and 5; FID/sFID/IS/precision/recall): 4.59/5.25/186.70/.82/.52 with DDPM-250,
-    unguided 10.94/6.02/100.98/.69/.63; 5.44/5.32/-/.81/.49 with DDIM-25.
+Expect: FID 4.59. In the paper (tables 4 and 5; FID/sFID/IS/precision/recall) it is 4.59/5.25/186.70/.82/.52
+    with DDPM-250, unguided 10.94/6.02/100.98/.69/.63; 5.44/5.32/-/.81/.49 with DDIM-25.
 """
 
 from ml_collections import ConfigDict

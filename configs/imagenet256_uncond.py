@@ -1,6 +1,6 @@
 """ImageNet 256×256: an unconditional ADM that knows no classes; the classifier alone tells it what to draw.
 
-Sample: python -m diffusion_jax.main --config=configs/imagenet256_uncond.py --stage=sample \\
+Sample: python -m diffusion_jax.main --config=imagenet256_uncond --stage=sample \\
             --config.pretrained.diffusion=256x256_diffusion_uncond.safetensors \\
             --config.pretrained.classifier=256x256_classifier.safetensors \\
             --config.sample.num_samples=16 --config.sample.classes=207,388
@@ -8,8 +8,9 @@ Train: the same without --stage and --config.pretrained; ImageNet as a folder, s
     paper took 2,000,000 steps of 256 images.
 Evaluate: --stage=evaluate; 50,000 samples, random labels, against VIRTUAL_imagenet256_labeled.npz and with
     inception.safetensors, both in the working folder or as config.evaluate.reference and .inception say.
-Expect (paper, table 4; DDPM-250; FID/sFID/IS/precision/recall): 12.00/10.40/95.41/.76/.44 at the scale 10
-    that is set here, 33.03/6.99/32.92/.56/.65 at scale 1, 26.21/6.35/39.70/.61/.63 unguided.
+Expect: FID 12.00. In the paper (table 4; DDPM-250; FID/sFID/IS/precision/recall) it is
+    12.00/10.40/95.41/.76/.44 at the scale 10 that is set here, 33.03/6.99/32.92/.56/.65 at scale 1,
+    26.21/6.35/39.70/.61/.63 unguided.
 """
 
 from ml_collections import ConfigDict

@@ -7,12 +7,12 @@ with its data (image size, channels, classes) is filled in here, so that no conf
 from __future__ import annotations
 
 import dataclasses
-import typing
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
 
 from diffusion_jax.checks import between, in_section, one_of
 from diffusion_jax.data import imagenet
@@ -32,7 +32,7 @@ from diffusion_jax.generation.config import (
 )
 from diffusion_jax.models import ClassifierConfig, UNetConfig, check_classifier, check_unet
 from diffusion_jax.models.config import DERIVED
-from diffusion_jax.settings import not_none, read_section, read_value
+from diffusion_jax.settings import FilePath, nearest, not_none, read_section, types_of
 from diffusion_jax.sharding import MeshConfig
 from diffusion_jax.training.config import TrainConfig, check_train
 
@@ -41,20 +41,35 @@ STAGES = ('train', 'train_classifier', 'sample', 'evaluate', 'likelihood')
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """Networks to use instead of training, or to start training from where its stage is named; '' is none.
+    """Networks to use instead of training, or to start training from where its stage is named.
 
-    Each is a folder of training, such as runs/digits/diffusion, or a file of weights.
+    Attributes:
+        diffusion: a folder of training, such as runs/digits/diffusion, or a file of weights; '' is none.
+        classifier: the same for the classifier.
     """
 
-    diffusion: str = ''
-    classifier: str = ''
+    diffusion: FilePath = ''
+    classifier: FilePath = ''
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """A whole experiment. `stages` are those that run when none is named on the command line.
+    """A complete experiment.
 
-    Without the section `classifier` there is none; without `train_classifier` it is not trained here.
+    Attributes:
+        stages: what runs, in this order, unless --stage names other stages.
+        data: which images a run reads.
+        diffusion: the process, and what the network predicts.
+        unet: the diffusion model.
+        train: how the diffusion model is trained.
+        classifier: the network that guides, if any.
+        train_classifier: how the classifier is trained, if it is.
+        sample: which images are sampled, and how.
+        evaluate: how samples are compared with real images.
+        likelihood: of which images the variational bound is computed.
+        pretrained: networks to use instead of training.
+        mesh: how work is split over devices.
+        seed: of training: initial parameters, order of the images, noise.
     """
 
     stages: tuple[str, ...]
@@ -72,45 +87,87 @@ class Experiment:
     seed: int = 0
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UNetSection(UNetConfig):
+    """What a config says of the UNet.
+
+    Attributes:
+        class_conditional: the diffusion model itself knows the classes; otherwise only a classifier does.
+    """
+
+    class_conditional: bool = False
+
+    def network(self) -> UNetConfig:
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(UNetConfig)}
+        return UNetConfig(**values | ({} if self.class_conditional else {'num_classes': None}))
+
+
 NETWORKS = ('unet', 'classifier')
 # What these share with the data.
 SHARED = ('image_size', 'image_channels', 'num_classes')
+# The sections of a config, and the dataclass that says what can be set in each.
+SECTIONS: dict[str, type] = {
+    name: not_none(hint)
+    for name, hint in types_of(Experiment).items()
+    if dataclasses.is_dataclass(not_none(hint))
+} | {'unet': UNetSection}
+MAY_BE_ABSENT = ('classifier', 'train_classifier')
+
+
+@functools.cache
+def all_settings() -> dict[str, Any]:
+    """Every setting of a config by its dotted name, with its type: 'seed' → int, 'train.num_steps' → int."""
+    found = {name: hint for name, hint in types_of(Experiment).items() if name not in SECTIONS}
+    for section, cls in SECTIONS.items():
+        derived = DERIVED if section in NETWORKS else ()
+        found |= {f'{section}.{key}': hint for key, hint in types_of(cls).items() if key not in derived}
+    return found
+
+
+def no_such_setting(name: str) -> UserError:
+    """The error for a dotted name that is no setting, with those that were probably meant."""
+    section, _, key = name.rpartition('.')
+    if section in NETWORKS and key in DERIVED:
+        return UserError(f'config.{name}: no such setting; it follows from the sections data and diffusion')
+    meant = [f'config.{each}' for each in nearest(name, [*all_settings(), *SECTIONS])]
+    hint = f'did you mean {" or ".join(meant)}?' if meant else '`diffusion-jax show-config NAME` lists all'
+    return UserError(f'config.{name}: no such setting; {hint}')
 
 
 def with_defaults(*, stages: tuple[str, ...], seed: int = 0, **sections: Mapping[str, Any]) -> ConfigDict:
-    """A config file's experiment with every setting in it, so that the command line can change each of them.
+    """A config file's experiment with every setting in it.
 
     What a section does not name has its dataclass's default; a section that may be absent stays so.
-    Nothing is checked before `read_experiment`.
+    No value is checked before `read_experiment`.
+
+    Raises:
+        UserError: there is no such section or setting.
     """
-    filled = {}
-    for name, hint in typing.get_type_hints(Experiment).items():
-        cls = not_none(hint)
-        may_be_absent = cls is not hint
-        if dataclasses.is_dataclass(cls) and (name in sections or not may_be_absent):
-            filled[name] = _fill(cls, sections.pop(name, {}), DERIVED if name in NETWORKS else ())
-    filled['unet'] = {'class_conditional': False} | filled['unet']
-    return ConfigDict({'stages': stages, 'seed': seed, **filled, **sections})
-
-
-def _fill(cls: type, given: Mapping[str, Any], derived: Collection[str]) -> dict[str, Any]:
-    """What a section gives, and the defaults of all its other settings but the derived ones."""
-    hints = typing.get_type_hints(cls)
-    defaults = {
-        field.name: field.default
-        for field in dataclasses.fields(cls)
-        if field.default is not dataclasses.MISSING and field.name not in derived
+    for name, section in sections.items():
+        if name not in SECTIONS:
+            raise no_such_setting(name)
+        if section is None and name in MAY_BE_ABSENT:
+            continue
+        if not isinstance(section, (Mapping, ConfigDict)):
+            raise UserError(f'config.{name} is {section!r}; it must be a section: {name}=dict(…)')
+        for key in section:
+            if f'{name}.{key}' not in all_settings():
+                raise no_such_setting(f'{name}.{key}')
+    filled = {
+        name: _defaults(name) | dict(sections.get(name, {}))
+        for name in SECTIONS
+        if sections.get(name) is not None or name not in MAY_BE_ABSENT
     }
+    return ConfigDict({'stages': stages, 'seed': seed, **filled})
+
+
+def _defaults(section: str) -> dict[str, Any]:
+    """The defaults of the settings that have one."""
     return {
-        name: _placeholder(hints[name]) if value is None and name in hints else value
-        for name, value in {**defaults, **given}.items()
+        field.name: field.default
+        for field in dataclasses.fields(SECTIONS[section])
+        if f'{section}.{field.name}' in all_settings() and field.default is not dataclasses.MISSING
     }
-
-
-def _placeholder(hint: Any) -> Any:
-    """A None that the command line can change: a ConfigDict must know what else it may be."""
-    hint = not_none(hint)
-    return config_dict.placeholder(typing.get_origin(hint) or hint)
 
 
 def read_experiment(config: Mapping[str, Any], stored_classes: Sequence[str] = ()) -> Experiment:
@@ -133,14 +190,12 @@ def read_experiment(config: Mapping[str, Any], stored_classes: Sequence[str] = (
     )
     diffusion = read_section(DiffusionConfig, config.get('diffusion'), 'config.diffusion')
     shared = {name: getattr(data, name) for name in SHARED}
-    unet = dict(config.get('unet', {}))
-    conditional = read_value(bool, unet.pop('class_conditional', False), 'config.unet.class_conditional')
     unet_derived = shared | {
-        'num_classes': data.num_classes if conditional else None,
         'out_channels': data.image_channels * (2 if diffusion.learned_variance else 1),
         'low_res': data.low_res_size is not None,
     }
-    networks = {'unet': read_section(UNetConfig, unet, 'config.unet', unet_derived)}
+    unet = read_section(UNetSection, config.get('unet', {}), 'config.unet', unet_derived)
+    networks = {'unet': unet.network()}
     if 'classifier' in config:
         networks['classifier'] = read_section(
             ClassifierConfig, config['classifier'], 'config.classifier', shared
@@ -160,6 +215,13 @@ def with_slowest_average(experiment: Experiment, ema_rates: Collection[float]) -
     with the parameters themselves."""
     sample = dataclasses.replace(experiment.sample, ema_rate=max(ema_rates, default=0.0))
     return dataclasses.replace(experiment, sample=sample)
+
+
+def read_without_images(config: Mapping[str, Any]) -> Experiment:
+    """See `read_experiment`; of two classes at least where the images would say how many there are."""
+    classes = config.get('sample', {}).get('classes', ())
+    named = [name for name in classes if isinstance(name, str)]
+    return read_experiment(config, stored_classes=(*named, 'a', 'b'))
 
 
 def _with_classes(
@@ -223,7 +285,8 @@ def _check(experiment: Experiment) -> None:
     )
     if experiment.evaluate.judge and data.name != 'digits':
         raise UserError(
-            f"config.evaluate.judge is 'digits_svm', for config.data.name='digits' alone (it is {data.name!r}); set it to ''"
+            f"config.evaluate.judge is 'digits_svm', for config.data.name='digits' alone (it is {data.name!r}); "
+            "set it to ''"
         )
 
 

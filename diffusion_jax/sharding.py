@@ -25,7 +25,12 @@ MIN_SHARDED_SIZE = 4096
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """How many ways batches are split (`data`; -1 is over all devices left) and parameters too (`fsdp`)."""
+    """How work is split over devices; `data` times `fsdp` is their number.
+
+    Attributes:
+        data: the number of parts into which batches alone are split; -1 uses all devices that fsdp leaves.
+        fsdp: the number of parts into which parameters, averages and optimizer are split, and batches too.
+    """
 
     data: int = -1
     fsdp: int = 1

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import sys
 from collections.abc import Callable, Sequence
 
+from diffusion_jax import __version__
 from diffusion_jax import main as run
-from diffusion_jax.commands import convert, convert_inception, evaluate, export, images, make_reference
+from diffusion_jax.commands import (
+    configs,
+    convert,
+    convert_inception,
+    evaluate,
+    export,
+    images,
+    make_reference,
+    show_config,
+)
 from diffusion_jax.compilation_cache import use_compilation_cache
 from diffusion_jax.errors import say
 from diffusion_jax.exits import exit_code
 
 COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
-    'run': ('run an experiment: --config=configs/digits.py --workdir=runs/digits', run.main),
+    'run': ('run an experiment: --config=digits --workdir=runs/digits', run.main),
+    'configs': ('list the configs, with what to expect of each', configs.main),
+    'show-config': ('print every setting of a config with its value and meaning', show_config.main),
     'convert': ('released weights (.pt), or a training of yours, into one file for sampling', convert.main),
     'export': ("such a file into a .pt file that the authors' code loads", export.main),
     'convert-inception': (
@@ -26,6 +39,9 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
 }
 
 
+USAGE = 'usage: diffusion-jax NAME …; `diffusion-jax NAME --help` explains one, --version prints the version'
+
+
 def main() -> int:
     """Calls the command that the first argument names; returns the exit code."""
     return exit_code(functools.partial(_main, sys.argv[1:]))
@@ -36,8 +52,13 @@ def _main(arguments: Sequence[str]) -> int:
     if name in ('-h', '--help'):
         print(_usage())
         return 0
+    if name == '--version':
+        print(f'diffusion_jax {__version__}')
+        return 0
     if name not in COMMANDS:
-        say(f'error: {name}: no such command\n{_usage()}')
+        meant = difflib.get_close_matches(name.replace('_', '-'), COMMANDS, 1)
+        hint = f'; did you mean {meant[0]}?' if meant else ''
+        say(f'error: {name}: no such command{hint}\n{_usage()}')
         return 2
     run.set_up_logging()
     use_compilation_cache()
@@ -47,4 +68,4 @@ def _main(arguments: Sequence[str]) -> int:
 def _usage() -> str:
     width = max(map(len, COMMANDS)) + 2
     lines = [f'  {name:<{width}}{text}' for name, (text, _) in COMMANDS.items()]
-    return '\n'.join(['usage: diffusion-jax NAME …; diffusion-jax NAME --help tells more of one', *lines])
+    return '\n'.join([USAGE, *lines])

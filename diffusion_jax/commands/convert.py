@@ -10,11 +10,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from diffusion_jax import main as program
 from diffusion_jax.checks import one_of
+from diffusion_jax.command_line import read_config
 from diffusion_jax.config import read_experiment
 from diffusion_jax.errors import UserError
 from diffusion_jax.models import UNetConfig
+from diffusion_jax.settings import file_path
 from diffusion_jax.stored_networks import CLASSIFIER, DIFFUSION, default_average, describe_stored, load_stored
 from diffusion_jax.weights.files import Weights, save_weights
 from diffusion_jax.weights.reference import from_reference
@@ -36,8 +37,8 @@ SOURCE is
       diffusion-jax convert 256x256_diffusion 256x256_diffusion.pt --out 256x256_diffusion.safetensors
   a .pt file of another network with the same names of arrays, such as a fork's. A config file, as training
   takes it, with settings of it if need be, says which architecture it has:
-      diffusion-jax convert model.pt --out model.safetensors --config=configs/digits.py
-      diffusion-jax convert model.pt --out model.safetensors --config=configs/digits.py --network=classifier
+      diffusion-jax convert model.pt --out model.safetensors --config=digits
+      diffusion-jax convert model.pt --out model.safetensors --config=digits --network=classifier
   a folder of training:
       diffusion-jax convert runs/digits/diffusion --out digits.safetensors"""
 
@@ -78,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
     print(f'{source}: {what}; {len(leaves)} arrays, {sum(map(np.size, leaves)):,} parameters')
     print(f'{args.out}: written, {Path(args.out).stat().st_size / 1e6:,.1f} MB')
     kind = DIFFUSION if isinstance(weights.network, UNetConfig) else CLASSIFIER
-    config = f'configs/{EXPERIMENTS[weights.name]}.py' if weights.name else 'CONFIG'
+    config = EXPERIMENTS[weights.name] if weights.name else 'CONFIG'
     print(
         f'use it: python -m diffusion_jax.main --config={config} --stage=sample '
         f'--config.pretrained.{kind}={args.out}'
@@ -95,9 +96,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('name', nargs='?', metavar='NAME', help='of a released model; see below')
-    parser.add_argument('source', metavar='SOURCE', help='a .pt file or a folder of training')
-    parser.add_argument('--out', required=True, metavar='FILE', help='is replaced if it is there')
-    parser.add_argument('--config', metavar='FILE', help='the experiment that the network is of')
+    parser.add_argument('source', type=file_path, metavar='SOURCE', help='a .pt file or a folder of training')
+    parser.add_argument(
+        '--out', type=file_path, required=True, metavar='FILE', help='is replaced if it exists'
+    )
+    parser.add_argument('--config', metavar='NAME|FILE', help='the experiment that the network is of')
     parser.add_argument(
         '--network', choices=(DIFFUSION, CLASSIFIER), help='which of the config; diffusion by default'
     )
@@ -109,7 +112,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     args, args.settings = parser.parse_known_intermixed_args(argv[1:])
     if args.settings and not args.config:
-        raise UserError(f'{" ".join(args.settings)}: arguments that mean nothing here; see --help')
+        raise UserError(f'{" ".join(args.settings)}: unrecognized; see --help')
     if args.name:
         one_of('NAME', args.name, RELEASED)
     if args.network and not args.config:
@@ -162,8 +165,8 @@ def _released(name: str) -> Weights:
 
 def _configured(args: argparse.Namespace) -> tuple[Weights, str]:
     """What a file must hold to be of an experiment's network, without parameters; and that in words."""
-    command = ['diffusion-jax convert', f'--config={args.config}', *args.settings]
-    experiment, kind = read_experiment(program.parse_flags(command).config), args.network or DIFFUSION
+    experiment = read_experiment(read_config(args.config, args.settings))
+    kind = args.network or DIFFUSION
     network = {DIFFUSION: experiment.unet, CLASSIFIER: experiment.classifier}[kind]
     if network is None:
         raise UserError(f'{args.config}: has no {kind}; give another config or --network')

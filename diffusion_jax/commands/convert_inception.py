@@ -12,6 +12,7 @@ import numpy as np
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.inception.files import save_inception
 from diffusion_jax.evaluation.inception.sources import read_inception
+from diffusion_jax.settings import file_path
 from diffusion_jax.workdir import check_place
 
 DESCRIPTION = """\
@@ -40,8 +41,10 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog=argv[0], description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('source', metavar='SOURCE', help='a file with released weights')
-    parser.add_argument('--out', required=True, metavar='FILE', help='is replaced if it is there')
+    parser.add_argument('source', type=file_path, metavar='SOURCE', help='a file with released weights')
+    parser.add_argument(
+        '--out', type=file_path, required=True, metavar='FILE', help='is replaced if it exists'
+    )
     args = parser.parse_args(argv[1:])
     if Path(args.out).is_dir() or Path(args.out).resolve() == Path(args.source).resolve():
         raise UserError(f'{args.out}: is the source or a folder; name another file with --out')

@@ -26,6 +26,7 @@ from diffusion_jax.evaluation.extractors import Extractor
 from diffusion_jax.evaluation.feature_sets import FeatureSet
 from diffusion_jax.evaluation.protocol import description, protocol, remarks, sampling_protocol, table
 from diffusion_jax.interruption import stop_requests
+from diffusion_jax.settings import file_path
 from diffusion_jax.shards import SHARDS
 from diffusion_jax.stages.sample import SAMPLES_FILE
 from diffusion_jax.workdir import read_stamp, write_json
@@ -61,8 +62,8 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog=argv[0], description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('samples', metavar='SAMPLES')
-    parser.add_argument('reference', metavar='REFERENCE')
+    parser.add_argument('samples', type=file_path, metavar='SAMPLES')
+    parser.add_argument('reference', type=file_path, metavar='REFERENCE')
     add_arguments(parser)
     parser.add_argument(
         '--bootstrap', type=int, default=0, metavar='N', help='standard errors from N resamplings; 20 will do'
@@ -73,7 +74,9 @@ def main(argv: Sequence[str]) -> int:
         help='compares samples of some classes with the images of these classes alone, where both sides say '
         'the classes of their images: labels, or sub-folders of a folder of images',
     )
-    parser.add_argument('--out', metavar='FILE', help='takes the result; by default a file in the workdir')
+    parser.add_argument(
+        '--out', type=file_path, metavar='FILE', help='for the result; by default a file in the workdir'
+    )
     args = parser.parse_args(argv[1:])
     check_bootstrap('--bootstrap', args.bootstrap)
     samples, reference = (open_side(path, args.size) for path in (args.samples, args.reference))

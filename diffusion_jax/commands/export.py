@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from diffusion_jax.errors import UserError
+from diffusion_jax.settings import file_path
 from diffusion_jax.weights.files import load_weights
 from diffusion_jax.weights.reference import to_reference
 from diffusion_jax.weights.torch_files import write_state
@@ -29,8 +30,12 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog=argv[0], description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('source', metavar='SOURCE', help='a file that `diffusion-jax convert` wrote')
-    parser.add_argument('--out', required=True, metavar='FILE.pt', help='is replaced if it is there')
+    parser.add_argument(
+        'source', type=file_path, metavar='SOURCE', help='a file that `diffusion-jax convert` wrote'
+    )
+    parser.add_argument(
+        '--out', type=file_path, required=True, metavar='FILE.pt', help='is replaced if it exists'
+    )
     args = parser.parse_args(argv[1:])
     check_place(args.out)
     weights = load_weights(args.source)

@@ -19,6 +19,7 @@ from diffusion_jax.evaluation.feature_sets import FeatureSet
 from diffusion_jax.evaluation.inception.files import load_inception
 from diffusion_jax.evaluation.pixels import image_shape, pixels_of
 from diffusion_jax.memory import out_of_memory
+from diffusion_jax.settings import file_path
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.workdir import check_place, lock
 
@@ -28,7 +29,9 @@ EXAMINED = 1000  # image files, in random order, that are asked for their size
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what these commands share."""
-    parser.add_argument('--inception', metavar='FILE', help='its weights, see `convert-inception`')
+    parser.add_argument(
+        '--inception', type=file_path, metavar='FILE', help='its weights, see `convert-inception`'
+    )
     parser.add_argument(
         '--size', type=read_size, metavar='N or HxW', help='centre-crops image files to this size'
     )
@@ -41,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--batch-size', type=int, default=64, metavar='N', help='on all devices together')
     parser.add_argument(
         '--workdir',
-        type=Path,
+        type=lambda text: Path(file_path(text)),
         default=Path('runs/evaluation'),
         metavar='FOLDER',
         help='takes features, 16 KB an image, so that none is computed twice; by default runs/evaluation',

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from diffusion_jax import main as program
+from diffusion_jax.command_line import read_config
 from diffusion_jax.commands.image_sets import (
     add_arguments,
     check_out,
@@ -25,6 +25,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.comparison import Side
 from diffusion_jax.evaluation.feature_sets import REFERENCE_ROWS, kept_rows, save_statistics
 from diffusion_jax.interruption import stop_requests
+from diffusion_jax.settings import file_path
 
 DESCRIPTION = f"""\
 Writes what samples are compared with: means and covariances of Inception's features of all images (mu,
@@ -37,7 +38,7 @@ section `data`, cropped as for training:
 
       diffusion-jax make-reference imagenet/train --size=256 --out=reference.npz \\
           --inception=inception.safetensors
-      diffusion-jax make-reference --config=configs/folder.py --config.data.path=images \\
+      diffusion-jax make-reference --config=folder --config.data.path=images \\
           --config.data.num_classes=7 --out=reference.npz --inception=inception.safetensors
 
 A run that was stopped goes on when the same command is given again."""
@@ -53,16 +54,18 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog=argv[0], description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('images', nargs='?', metavar='IMAGES')
+    parser.add_argument('images', nargs='?', type=file_path, metavar='IMAGES')
     add_arguments(parser)
-    parser.add_argument('--config', metavar='FILE', help='an experiment whose images are meant')
+    parser.add_argument('--config', metavar='NAME|FILE', help='an experiment whose images are meant')
     parser.add_argument('--split', choices=('train', 'test'), help="of the config's images; train by default")
-    parser.add_argument('--out', required=True, metavar='FILE.npz', help='is replaced if it is there')
+    parser.add_argument(
+        '--out', type=file_path, required=True, metavar='FILE.npz', help='is replaced if it exists'
+    )
     args, settings = parser.parse_known_args(argv[1:])
     if bool(args.config) == bool(args.images):
-        raise UserError('give either IMAGES or --config=FILE')
+        raise UserError('give either IMAGES or --config=NAME|FILE')
     if settings and not args.config:
-        raise UserError(f'{" ".join(settings)}: arguments that mean nothing here; see --help')
+        raise UserError(f'{" ".join(settings)}: unrecognized; see --help')
     if args.split and not args.config:
         raise UserError(f'--split={args.split} needs --config=FILE, whose images it splits; leave it out')
     images = _configured(args, settings) if args.config else open_images(args.images, args.size)
@@ -100,5 +103,4 @@ def main(argv: Sequence[str]) -> int:
 def _configured(args: argparse.Namespace, settings: Sequence[str]) -> ImageSet:
     if args.size:
         raise UserError('--size: the config says the size of its images, as config.data.image_size')
-    command = ['diffusion-jax make-reference', f'--config={args.config}', *settings]
-    return open_split(read_experiment(program.parse_flags(command).config).data, args.split or 'train')
+    return open_split(read_experiment(read_config(args.config, settings)).data, args.split or 'train')

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from diffusion_jax.checks import between, one_of
 from diffusion_jax.errors import UserError
+from diffusion_jax.settings import FilePath
 
 # Settings that decide how images are read, not which: a run may be resumed with other values.
 HOW_IMAGES_ARE_READ = ('num_workers', 'on_error', 'max_skipped', 'check_files')
@@ -21,19 +22,20 @@ class DataConfig:
 
     Attributes:
     name: 'digits', scikit-learn's 8×8 digits; 'folder', image files; 'tfds', a prepared TensorFlow data set.
-    path: of a folder, the directory; of tfds, its data_dir, '' for the library's default.
-    tfds_name: such as 'cifar10' or 'my_data:1.0.0'.
-    train_split: of a folder, the sub-directory of `path`, '' for `path` itself; of tfds, the split's name.
+    path: of a folder, the directory; of tfds, its data_dir. '' is the library's default.
+    tfds_name: the data set of tfds, such as 'cifar10' or 'my_data:1.0.0'.
+    train_split: of a folder, the sub-directory of `path` with training images, '' for `path` itself; of tfds,
+        the split's name.
     test_split: the same for test images.
-    labels: of a folder, the class is the name of an image's sub-folder ('folder'), its file name up to the
-        first '_' ('prefix', as in the authors' release), or there is none ('none'). Of tfds it is the feature
-        'label', or there is none ('none').
-    num_classes: the number of classes, 1 where images have no labels; None takes it from the data, or from a
-        stored network where there is one and nothing is trained.
+    labels: the class of an image in a folder is its sub-folder ('folder'), or its file name up to '_'
+        ('prefix'), or there is none ('none'). The second is that of the authors' release. Of tfds the class
+        is the feature 'label', or there is none ('none').
+    num_classes: the number of classes, 1 where images have no labels; None takes it from the images. Where
+        nothing is trained it is that of the stored network.
     image_size: height and width to which images are cropped.
     image_channels: 1, grey, or 3, RGB.
-    low_res_size: given, the diffusion model is an upsampler: it makes images of `image_size` from images of
-        this height and width, in training from the training image's own means over areas.
+    low_res_size: height and width of the images that an upsampler enlarges; None is no upsampler. In training
+        they are the training image's own means over areas.
     num_workers: threads that load batches ahead of the training step.
     on_error: what an unreadable image does to training, validation and likelihood: 'stop' saves what is
         done and stops; 'skip' leaves the image out. In training the next readable image, in the source's
@@ -45,7 +47,7 @@ class DataConfig:
     """
 
     name: str
-    path: str = ''
+    path: FilePath = ''
     tfds_name: str = ''
     train_split: str = 'train'
     test_split: str = 'test'

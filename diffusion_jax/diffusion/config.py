@@ -11,7 +11,8 @@ class DiffusionConfig:
     """The process of one model: it is trained and sampled with the same.
 
     Attributes:
-        schedule: 'linear' (DDPM) or 'cosine' (Improved DDPM).
+        schedule: noise schedule, 'linear' (DDPM) or 'cosine' (Improved DDPM).
+        num_timesteps: the number of steps of the process in training.
         rescale_timesteps: the network sees t·1000/num_timesteps instead of t.
         prediction: what the network's first half is: 'eps', 'x_0', 'v' or 'previous_x'.
         variance: 'fixed_small', 'fixed_large', 'learned' or 'learned_range'; a learned one doubles the

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from diffusion_jax.checks import between, one_of
 from diffusion_jax.errors import UserError
+from diffusion_jax.settings import FilePath
 
 SPLITS = ('train', 'test')
 MAX_RESAMPLES = 10_000  # by far enough, and a mistyped number does not run for days
@@ -15,23 +16,23 @@ RESIZES = ('tensorflow', 'pytorch_fid')
 @dataclass(frozen=True)
 class EvaluateConfig:
     """Attributes:
-    inception: the weights of Inception, which `diffusion-jax convert-inception` makes of known files; ''
-        compares pixels, of images up to 32×32×3, with results that are comparable with nothing else.
-    reference: what the samples are compared with: the 'train' or 'test' split of the data, a file such as
-        VIRTUAL_imagenet256_labeled.npz or what `diffusion-jax make-reference` writes, or a folder of images.
-        Samples of some classes only are compared with the images of these classes alone, where the reference
-        says the classes of its images and has no statistics; else a remark says that they are not.
-    resize: how images come to Inception's 299×299: as TensorFlow 1 did, on which the paper's numbers rest, or
-        'pytorch_fid', as the program of that name does.
-    batch_size: of Inception, on all devices together.
-    bootstrap: standard errors from so many resamplings of the samples; 0 does without.
-    judge: 'digits_svm' has an independent classifier say how often a sample shows the digit that was asked
-        for; '' does without.
+    inception: the weights of Inception, as `diffusion-jax convert-inception` writes them; '' compares pixels.
+        Pixels serve for images up to 32×32×3, and the result is comparable with nothing else.
+    reference: what samples are compared with: 'train' or 'test' images, an .npz, or a folder of images. The
+        file is one such as VIRTUAL_imagenet256_labeled.npz, or what `diffusion-jax make-reference` writes.
+        Samples of some classes are compared with the images of these classes alone, where the reference gives
+        the classes of its images and has no statistics; otherwise a remark says that they are not.
+    resize: how images are resized to 299×299, 'tensorflow' or 'pytorch_fid'. The paper's numbers depend on
+        the first, the resize of TensorFlow 1; the other is that of the program of that name.
+    batch_size: images in one batch of Inception, over all devices.
+    bootstrap: the number of resamplings of the samples for standard errors; 0 is none.
+    judge: 'digits_svm' has an independent classifier count the samples that show the digit of their label; ''
+        is none.
     required_agreement: the share of the samples in samples/ on which the judge must agree; less is a failure.
     """
 
-    inception: str = ''
-    reference: str = 'test'
+    inception: FilePath = ''
+    reference: FilePath = 'test'
     resize: str = 'tensorflow'
     batch_size: int = 64
     bootstrap: int = 0

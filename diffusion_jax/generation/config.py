@@ -8,6 +8,7 @@ from diffusion_jax.checks import between, one_of
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.errors import UserError
+from diffusion_jax.settings import FilePath
 
 SAMPLERS = ('ddpm', 'ddim')
 RESERVED = ('unguided', 'shards', 'features', 'png')  # folders in a folder of samples
@@ -18,25 +19,29 @@ class SampleConfig:
     """Which images are drawn, and how.
 
     Attributes:
-        name: the samples go to samples/<name>; by default to samples/, or, where other samples live there
-            already, to a folder named after what differs.
+        name: samples are written to samples/<name>; '' is samples/, or, if it holds other samples, a folder
+            named after what differs.
         sampler: 'ddpm' or 'ddim'.
         respacing: the steps that are kept of the process: '250', 'ddim25', '90,60,60,20,20'; '' is all.
-        eta: of DDIM; 0 is deterministic, 1 as random as DDPM.
+        eta: noise of DDIM; 0 is deterministic, 1 as random as DDPM.
         scale: s of classifier guidance; 0 does without the classifier.
         clip: x_0 is clamped to [−1, 1] in every step, before guidance.
-        labels: 'balanced' (image i is of class i mod K), 'random', or a file with the labels of image 0, 1, …
-            (.npy, or .npz with arr_1), used again from its start where it has too few.
-        classes: only these, by number or by name, in turn or at random as `labels` says; () is all of them.
+        num_samples: the number of images.
+        batch_size: images sampled at a time, over all devices of a host.
+        seed: of the noise and of random labels.
+        labels: 'balanced' (image i is of class i mod K), 'random', or a file of labels, .npy or .npz. The
+            file has the labels of image 0, 1, … (of an .npz in arr_1), and is used again from its start where
+            it has too few.
+        classes: only these, by number or by name, in turn or at random as `labels` says; () is all classes.
         ema_rate: which average of the diffusion model's parameters is used; 0 is the parameters themselves.
             None is the one of the largest rate that is trained, or that a pretrained folder of training has.
         classifier_ema_rate: the same for the classifier.
-        base_samples: of an upsampler, the samples that it enlarges: a folder such as
-            runs/imagenet64/samples, or an npz; image i enlarges sample i modulo their number, of its class.
+        base_samples: what an upsampler enlarges, a folder such as runs/imagenet64/samples, or an npz. Image i
+            enlarges sample i modulo their number, of its class.
         npz: also writes samples.npz, all images and labels in one file of the authors' format.
         png: also writes every image as a file, png/<index>_<label>.png.
-        unguided: beside guided images draw the same ones without guidance, to samples/unguided.
-        grid_columns: how many images of each class samples/grid.png shows.
+        unguided: in addition to guided images samples the same ones without guidance, to samples/unguided.
+        grid_columns: the number of images of each class in samples/grid.png.
     """
 
     name: str = ''
@@ -48,11 +53,11 @@ class SampleConfig:
     num_samples: int = 64
     batch_size: int = 64
     seed: int = 0
-    labels: str = 'balanced'
+    labels: FilePath = 'balanced'
     classes: tuple[int | str, ...] = ()
     ema_rate: float | None = None
     classifier_ema_rate: float = 0.0
-    base_samples: str = ''
+    base_samples: FilePath = ''
     npz: bool = False
     png: bool = False
     unguided: bool = False
@@ -77,9 +82,11 @@ class LikelihoodConfig:
 
     Attributes:
         split: 'test' or 'train'; images are neither mirrored nor cropped at random.
-        num_images: this many, drawn at random with `seed`, and the same ones first of any number; 0 is all.
-        respacing: the steps of the process that is judged, as in SampleConfig; '' is all.
-        seed: of the noise, one draw for each image and step.
+        num_images: the number of images, chosen at random with `seed`; 0 is all. A larger number adds images
+            to those of a smaller one.
+        batch_size: images at a time, over all devices of a host.
+        respacing: the steps of the process that is judged, as in the section sample; '' is all.
+        seed: of the noise, sampled once for each image and step, and of the choice of images.
         clip: x_0 is clamped to [−1, 1] in every step.
     """
 

@@ -23,17 +23,22 @@ class TrunkConfig:
 
     Attributes:
       image_size: height and width in pixels. Attention resolutions are those of the shorter side.
+      image_channels: 1, grey, or 3, RGB.
+      model_channels: channels of the first level, where channel_mult is 1; with each factor a multiple of 32.
       channel_mult: channels of each level, in units of `model_channels`; each level halves the side.
+      num_res_blocks: residual blocks of each level.
       attention_resolutions: side lengths in pixels at which residual blocks are followed by attention.
-      num_head_channels: channels of one head; given, it decides the number of heads, not `num_heads`.
+      num_heads: attention heads, used if num_head_channels is None.
+      num_head_channels: channels of one attention head, which decide the number of heads; or None.
       qkv_order: how the channels of the qkv projection are laid out: 'legacy' is [head][q|k|v][channel],
         'new' is [q|k|v][head][channel]. Only weights that come from elsewhere can tell the difference.
       scale_shift_norm: adaptive group normalization (paper, section 3.1); otherwise the embedding is added.
       resblock_updown: residual blocks resample, as in BigGAN; otherwise a convolution or pooling does.
       conv_resample: without `resblock_updown`, whether resampling has a 3x3 convolution of its own.
+      dropout: probability of dropout in residual blocks during training.
       rescale_residual: scales residual connections by 1/sqrt(2) (paper, table 1).
-      dtype: of the computation between embedding and head, whose parameters stay in float32. float32 is
-        float32 on every device, whatever jax_default_matmul_precision says.
+      dtype: 'float32' or 'bfloat16', of the computation between embedding and head; parameters stay in
+        float32. float32 is float32 on every device, whatever jax_default_matmul_precision says.
       remat: recompute residual and attention blocks in the backward pass instead of storing them.
     """
 
@@ -60,8 +65,8 @@ class UNetConfig(TrunkConfig):
     """The diffusion model, or with `low_res` the upsampler.
 
     Attributes:
-      out_channels: twice the image's where the variance is learned.
-      num_classes: None for an unconditional model.
+      out_channels: those of the output, twice the image's where the variance is learned.
+      num_classes: the number of classes that the model knows; None for an unconditional model.
       num_heads_upsample: heads in the decoder, where `num_head_channels` is None; None for `num_heads`.
       low_res: the network also sees a smaller image, enlarged to the size of x.
     """
@@ -77,8 +82,10 @@ class ClassifierConfig(TrunkConfig):
     """The noisy classifier p(y|x_t): encoder, middle and a head of `num_classes` logits.
 
     Attributes:
-      pool: how the head reduces the image. 'attention' fixes the image's size; 'spatial' and 'spatial_v2'
-        are perceptrons on the spatial means of every encoder block.
+      num_classes: the number of classes that it tells apart.
+      pool: how the head reduces the image: 'adaptive', 'attention', 'spatial' or 'spatial_v2'. 'attention'
+        fixes the image's size; 'spatial' and 'spatial_v2' are perceptrons on the spatial means of every
+        encoder block.
     """
 
     num_classes: int = 1000

@@ -13,21 +13,29 @@ class TrainConfig:
     """How one network is trained. Batch sizes are global: over all devices and hosts.
 
     Attributes:
-        microbatches: the batch is split into so many parts and their gradients are averaged.
+        num_steps: the number of optimizer steps.
+        batch_size: images in one step, over all devices and hosts.
+        microbatches: the number of parts of a batch, computed in turn to save memory; gradients are averaged.
         flip: training images are mirrored with probability 1/2.
         random_crop: training images are cropped at random, else at the centre.
+        learning_rate: the learning rate of AdamW, after the warm-up.
         learning_rate_schedule: 'constant', or down to 0 at `num_steps` as 'linear' or 'cosine'.
-        warmup_steps: the learning rate rises linearly from 0 over so many steps first.
+        warmup_steps: the number of first steps over which the learning rate rises linearly from 0.
+        weight_decay: the weight decay of AdamW.
         clip_norm: gradients of a larger global norm are scaled down to it; 0 is off.
         ema_rates: an average of the parameters is kept for each, ema = rate·ema + (1−rate)·params.
         ema_warmup: the rate of step n is min(rate, (1+n)/(10+n)): averages soon forget the start.
-        timestep_sampler: 'uniform' or 'loss_second_moment'.
-        max_skipped: training stops when so many steps in a row had a loss or a gradient that is not finite.
+        timestep_sampler: how timesteps are sampled, 'uniform' or 'loss_second_moment'.
+        max_skipped: training stops after this number of steps in a row whose loss or gradient is not finite.
         profile: the first and the last step of a trace by jax.profiler, in the folder `profile`; () is none.
-            A training that goes on from between them traces what is left of them; from beyond, nothing.
-        log_every, validate_every, sample_every, evaluate_every, checkpoint_every: in steps; 0 is never, where
-            it makes sense. A classifier is validated; a diffusion model draws a grid of samples, and as many
-            as `evaluate_samples` says to be evaluated.
+            A run resumed inside this range traces the remaining steps; one resumed after it traces nothing.
+        log_every: steps between lines of metrics.
+        validate_every: steps between validations of a classifier on test images; 0 is never.
+        sample_every: steps between grids of samples of a diffusion model; 0 is never.
+        evaluate_every: steps between evaluations of samples of a diffusion model; 0 is never.
+        evaluate_samples: the number of samples in each of these evaluations.
+        checkpoint_every: steps between checkpoints; 0 writes only the last one.
+        keep_checkpoints: the number of newest checkpoints that are kept.
     """
 
     num_steps: int
