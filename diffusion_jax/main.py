@@ -24,7 +24,8 @@ except ValueError as error:  # of a variable such as JAX_NUM_CPU_DEVICES, which 
     sys.exit(2)
 from absl import logging as absl_logging
 
-from diffusion_jax.command_line import Options, parse_flags
+from diffusion_jax import __version__
+from diffusion_jax.command_line import SHORT_HELP, Options, long_help, parse_flags
 from diffusion_jax.compilation_cache import use_compilation_cache
 from diffusion_jax.config import STAGES, Experiment, Pretrained, check_stages, read_experiment
 from diffusion_jax.errors import UserError, say
