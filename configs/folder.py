@@ -1,14 +1,12 @@
-"""A folder of one's own images, one sub-folder a class: a class-conditional model with classifier guidance.
+"""A folder of one's own images, one sub-folder a class, on a GPU: a class-conditional model with classifier guidance.
 
-    python -m diffusion_jax.main --config=configs/folder.py --workdir=runs/mine \\
-        --config.data.path=images --config.data.num_classes=7
+    python -m diffusion_jax.main --config=configs/folder.py --config.data.path=images --config.data.num_classes=7
 
-Expects images/train/<class>/*.jpg (or png, gif) and, to validate the classifier, images/test/<class>/*.jpg.
-For images without labels copy this file, set labels='none' and num_classes=1 in data, scale=0 in sample, and
-take out class_conditional, the stage train_classifier, and the sections classifier and train_classifier.
-The networks are those of the paper's ImageNet 64×64 models at two thirds of their width (classifier: half).
-No released model has this architecture: to fine-tune one, use its own config.
-A starting point: it was never trained, and no number was measured with it.
+Folder: images/train/<class>/*.jpg (or png, gif) and, to validate the classifier, images/test/<class>/*.jpg.
+TODO
+Images without labels, or of one class; they may be anywhere below images/train:
+    --stage=train,sample --config.data.labels=none --config.data.num_classes=1 --config.sample.scale=0 \\
+    --config.unet.class_conditional=False
 """
 
 from ml_collections import ConfigDict

@@ -180,10 +180,10 @@ def _check_guidance(experiment: Experiment) -> None:
     scale, pretrained = experiment.sample.scale, experiment.pretrained.classifier
     if experiment.classifier is not None:
         in_section('classifier', check_classifier, experiment.classifier)
-        if experiment.data.num_classes == 1:
+        if experiment.data.num_classes == 1 and scale > 0:
             raise UserError(
-                'config.data.num_classes is 1; a classifier tells at least two classes apart, remove the '
-                'sections classifier and train_classifier'
+                f'config.sample.scale is {scale:g}; guidance needs at least two classes and '
+                'config.data.num_classes is 1, set config.sample.scale=0'
             )
     elif scale > 0:
         raise UserError(
