@@ -1,15 +1,16 @@
-"""A small folder of colour photographs to try configs/photos.py on: crops of four photographs, one class each.
+"""Write a small folder of colour images for configs/photos.py: crops of four photographs, one class each.
 
     pip install '.[experiments]'
     python experiments/photo_crops.py images
 
-writes 100 square crops of each photograph, 64×64 pixels, to images/train/<class>/000.png, ... Positions and sizes
-are random with a fixed seed: the same call writes the same pixels. Within a class all images show parts of one
-scene, so a model learns the scene and where crops lie in it; it does not learn what cats look like in general.
+writes 100 square crops of each photograph, 64×64 pixels, to images/train/<class>/000.png, 001.png, ...
+Positions and sizes are random with a fixed seed, so a repeated call writes the same pixels. All images of a
+class show parts of one scene: a model learns this scene and how crops lie in it, not what cats look like in
+general.
 
-The photographs are part of two packages, and nothing is downloaded. scikit-image: 'cat' (Stéfan van der Walt, CC0)
-and 'coffee' (Rachel Michetti, CC0). scikit-learn: 'flower' (vultilion, CC BY 2.0) and 'temple' (danielbuechele,
-CC BY 2.0).
+Nothing is downloaded; two packages contain the photographs. scikit-image: 'cat' by Stéfan van der Walt and
+'coffee' by Rachel Michetti, both CC0. scikit-learn: 'flower' by vultilion and 'temple' by danielbuechele,
+both CC BY 2.0.
 """
 
 from __future__ import annotations
