@@ -244,6 +244,8 @@ def _with_classes(
 
 
 def _classes_of_images(data: DataConfig) -> tuple[str, ...]:
+    if data.labels == 'none':
+        return ()
     try:
         return class_names(make_source(data, 'train'))
     except UserError as error:
@@ -311,10 +313,10 @@ def _check_guidance(experiment: Experiment) -> None:
     scale, pretrained = experiment.sample.scale, experiment.pretrained.classifier
     if experiment.classifier is not None:
         in_section('classifier', check_classifier, experiment.classifier)
-        if experiment.data.num_classes == 1:
+        if experiment.data.num_classes == 1 and scale > 0:
             raise UserError(
-                'config.data.num_classes is 1; a classifier tells at least two classes apart, remove the '
-                'sections classifier and train_classifier'
+                f'config.sample.scale is {scale:g}; guidance needs at least two classes and '
+                'config.data.num_classes is 1, set config.sample.scale=0'
             )
     elif scale > 0:
         raise UserError(

@@ -132,7 +132,7 @@ def test_whole_numbers_serve_as_floats_and_lists_as_tuples():
         ),
         (
             {'data': {'name': 'folder', 'path': 'x', 'labels': 'none', 'num_classes': 1}},
-            r'config\.data\.num_classes is 1; a classifier tells .* remove',
+            r'config\.sample\.scale is 5; .* config\.data\.num_classes is 1, set config\.sample\.scale=0',
         ),
         ({'sample__ema_rate': 0.5}, r'config\.sample\.ema_rate is 0\.5; config\.train\.ema_rates has 0\.995'),
         ({'sample__ema_rate': 2.0}, r'config\.sample\.ema_rate is 2\.0; it must be .* below 1'),

@@ -23,6 +23,11 @@ from diffusion_jax.stored_networks import CLASSIFIER, DIFFUSION, stored_classes
 
 def check_inputs(run: Run, stages: Collection[str]) -> None:
     """UserError where the devices, the data or a pretrained network do not fit the stages that will run."""
+    if 'train_classifier' in stages and run.experiment.data.num_classes == 1:
+        raise UserError(
+            'config.data.num_classes is 1; the stage train_classifier needs at least two classes, name the '
+            'other stages: --stage=train,sample'
+        )
     _check_batches(run, stages)
     _check_networks(run, stages)
     if {'sample', *STAGES.values()} & set(stages):
