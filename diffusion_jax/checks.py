@@ -7,16 +7,24 @@ from typing import Any
 
 from diffusion_jax.errors import UserError
 
+LARGEST = 3.4028234663852886e38  # of float32, the type in which settings are used
+INT32 = 2**31  # counts below it are int32 on the device
+
 
 def one_of(key: str, value: Any, allowed: Collection[Any]) -> None:
     if value not in allowed:
         raise UserError(f'{key} is {value!r}; it must be one of {", ".join(map(repr, allowed))}')
 
 
-def between(key: str, value: float, least: float, below: float = float('inf')) -> None:
-    if not least <= value < below:
-        limit = '' if below == float('inf') else f' and below {below}'
-        raise UserError(f'{key} is {value}; it must be at least {least}{limit}')
+def between(
+    key: str, value: float, least: float, below: float | None = None, *, most: float = LARGEST
+) -> None:
+    """UserError unless least ≤ value < below and value ≤ most; NaN is in no range."""
+    if least <= value <= most and (below is None or value < below):
+        return
+    limit = f' and at most {most:.5g}' if most != LARGEST or value > LARGEST else ''
+    limit = limit if below is None else f' and below {below}'
+    raise UserError(f'{key} is {value}; it must be at least {least}{limit}')
 
 
 def in_section(section: str, check: Callable[..., None], *values: Any) -> None:

@@ -47,7 +47,10 @@ def read_value(hint: Any, value: Any, where: str) -> Any:
         if inner[-1] is Ellipsis or len(inner) == len(value):
             return tuple(read_value(inner[0], item, where) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise UserError(f'{where} has {len(str(value))} digits; it is too large for a float') from error
     if type(value) is hint:
         return value
     name = getattr(hint, '__name__', str(hint)) if typing.get_origin(hint) is None else str(hint)

@@ -49,6 +49,7 @@ def check_evaluate(config: EvaluateConfig) -> None:
     one_of('judge', config.judge, ('', 'digits_svm'))
     between('batch_size', config.batch_size, 1)
     between('bootstrap', config.bootstrap, 0)
+    between('required_agreement', config.required_agreement, 0, most=1)
     if config.bootstrap == 1:
         raise UserError(
             'bootstrap is 1; a standard error needs two resamplings at least, and 20 to be of use'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from diffusion_jax.checks import between, one_of
+from diffusion_jax.checks import INT32, between, one_of
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.errors import UserError
@@ -21,8 +21,9 @@ class SampleConfig:
             already, to a folder named after what differs.
         sampler: 'ddpm' or 'ddim'.
         respacing: the steps that are kept of the process: '250', 'ddim25', '90,60,60,20,20'; '' is all.
-        eta: of DDIM; 0 is deterministic, 1 as random as DDPM.
-        scale: s of classifier guidance; 0 does without the classifier.
+        eta: of DDIM, in [0, 1]; 0 is deterministic, 1 as random as DDPM. A larger one would add more noise
+            than the level has.
+        scale: s ≥ 0 of classifier guidance; 0 does without the classifier.
         clip: x_0 is clamped to [−1, 1] in every step, before guidance.
         labels: 'balanced' (image i is of class i mod K), 'random', or a file with the labels of image 0, 1, …
             (.npy, or .npz with arr_1), used again from its start where it has too few.
@@ -97,9 +98,11 @@ def check_sample(config: SampleConfig, num_classes: int) -> None:
             f'classes is {config.classes}; {config.labels} gives every label, leave one of them out'
         )
     for key in ('num_samples', 'batch_size', 'grid_columns'):
-        between(key, getattr(config, key), 1)
-    for key in ('eta', 'scale'):
-        between(key, getattr(config, key), 0)
+        between(key, getattr(config, key), 1, below=INT32)
+    between('eta', config.eta, 0, most=1)
+    between('scale', config.scale, 0)
+    for key in ('ema_rate', 'classifier_ema_rate'):
+        between(key, getattr(config, key), 0, below=1)
     between('seed', config.seed, 0, below=2**32)
     for label in config.classes:
         between('classes', label, 0, below=num_classes)
@@ -110,10 +113,10 @@ def check_sample(config: SampleConfig, num_classes: int) -> None:
 def check_likelihood(config: LikelihoodConfig) -> None:
     """Raises UserError for a setting that cannot work."""
     one_of('split', config.split, ('train', 'test'))
-    between('num_images', config.num_images, 0)
+    between('num_images', config.num_images, 0, below=INT32)
     if config.num_images == 1:
         raise UserError('num_images is 1; the standard error of the mean needs two')
-    between('batch_size', config.batch_size, 1)
+    between('batch_size', config.batch_size, 1, below=INT32)
     between('seed', config.seed, 0, below=2**32)
 
 

@@ -89,7 +89,7 @@ def load_arrays(path: str | Path, checksums: Mapping[str, int]) -> dict[str, np.
     """The arrays of a file whose header was read.
 
     Raises:
-        UserError: one of them is damaged.
+        UserError: one of them is damaged or not finite.
     """
     arrays = {}
     for key, checksum in checksums.items():
@@ -101,7 +101,20 @@ def load_arrays(path: str | Path, checksums: Mapping[str, int]) -> dict[str, np.
             raise damaged(path, f'{key}: {error}') from error
         if zlib.crc32(arrays[key]) != checksum:
             raise damaged(path, f'{key} is not what was written')
+    check_finite(path, arrays)
     return arrays
+
+
+def check_finite(where: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """UserError, which names the array and the first such value, unless all values are finite."""
+    for name, array in arrays.items():
+        finite = np.isfinite(array)
+        if not finite.all():
+            place = np.unravel_index(np.argmin(finite), array.shape)
+            raise UserError(
+                f'{where}: {name} is not finite (it is {array[place]} at {list(map(int, place))}, and so are '
+                f'{np.sum(~finite):,} of its {array.size:,} values); get or train these weights again'
+            )
 
 
 def damaged(path: str | Path, what: str) -> UserError:
