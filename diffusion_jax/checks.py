@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
+import numpy as np
+
 from diffusion_jax.errors import UserError
 
 LARGEST = 3.4028234663852886e38  # of float32, the type in which settings are used
@@ -25,6 +27,16 @@ def between(
     limit = f' and at most {most:.5g}' if most != LARGEST or value > LARGEST else ''
     limit = limit if below is None else f' and below {below}'
     raise UserError(f'{key} is {value}; it must be at least {least}{limit}')
+
+
+def not_finite(array: np.ndarray) -> str:
+    """The first value that float32 cannot hold and its place, such as 'nan at [0, 3]'; '' where none is."""
+    with np.errstate(over='ignore'):
+        finite = np.isfinite(array.astype(np.float32, copy=False))
+    if finite.all():
+        return ''
+    place = np.unravel_index(np.argmin(finite), array.shape)
+    return f'{array[place]} at {list(map(int, place))}'
 
 
 def in_section(section: str, check: Callable[..., None], *values: Any) -> None:

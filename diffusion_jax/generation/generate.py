@@ -47,6 +47,16 @@ class Request(NamedTuple):
     x_T: jax.Array | None = None
 
 
+class Drawn(NamedTuple):
+    """Attributes:
+    images: uint8 [B, H, W, C].
+    finite: bool [B], whether x_0 was finite before it became an image; what was not is black.
+    """
+
+    images: jax.Array
+    finite: jax.Array
+
+
 def sample_keys(seed: jax.Array, index: jax.Array) -> jax.Array:
     """One key for each sample index [B]."""
     return jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed, impl='threefry2x32'), i))(index)
@@ -59,15 +69,15 @@ def make_generate(
     sampler: str,
     respacing: str,
     clip_x_0: bool,
-) -> Callable[[dict[str, Any], Request], jax.Array]:
-    """(params, request) → uint8 images [B, H, W, C], to be jitted by the caller.
+) -> Callable[[dict[str, Any], Request], Drawn]:
+    """(params, request) → images, to be jitted by the caller.
 
     `params` holds 'diffusion', and 'classifier' where a classifier is given; without one nothing is guided.
     What is fixed here: the sampler and its steps, clipping (see SampleConfig) and the shapes.
     """
     table = transitions(schedule_of(diffusion, respacing))
 
-    def generate(params: dict[str, Any], request: Request) -> jax.Array:
+    def generate(params: dict[str, Any], request: Request) -> Drawn:
         denoise = _denoiser(unet, params, diffusion, request.y, request.low_res, clip_x_0)
         if classifier is not None:
             log_prob = make_log_prob(classifier, params['classifier'], request.y)
@@ -77,7 +87,8 @@ def make_generate(
         x_T = request.x_T
         if x_T is None:
             x_T = initial_noise(keys, (*unet.image_size, unet.image_channels))
-        return to_uint8(sample_loop(step, table, keys, x_T))
+        x_0 = sample_loop(step, table, keys, x_T)
+        return Drawn(to_uint8(x_0), jnp.isfinite(x_0).all(axis=(1, 2, 3)))
 
     return generate
 

@@ -20,9 +20,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.checks import between, one_of
+from diffusion_jax.checks import INT32, one_of
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.errors import UserError
+from diffusion_jax.generation.arguments import (
+    check_array,
+    check_finite_rows,
+    check_samples,
+    num_rows,
+    one_for_each,
+    real_number,
+    whole_number,
+)
 from diffusion_jax.generation.config import SAMPLERS, check_respacing
 from diffusion_jax.generation.generate import Request, make_generate, make_invert
 from diffusion_jax.generation.likelihood import Judged, make_bound
@@ -74,21 +83,25 @@ class Generator:
 
         Args:
             y: one class for all images or one for each; needed by a model that is conditional or guided.
-            first: the images are those with the indices first, first + 1, … of the seed.
+            first: the images are those with the indices first, first + 1, … of the seed, from 0 to 2³¹ − 1.
+            seed: from 0 to 2³² − 1.
             sampler: 'ddpm' or 'ddim'.
             respacing: the steps, such as '250' or 'ddim25'; by default the paper's for the model and sampler.
-            scale: of guidance, one for all images or one for each; by default likewise.
-            eta: of DDIM; 0 is deterministic.
+            scale: of guidance, at least 0, one for all images or one for each; by default likewise.
+            eta: of DDIM, from 0, deterministic, to 1.
             clip: clamps x_0 to [−1, 1] in every step, before guidance.
             low_res: uint8 [num_images, h, w, C], needed by an upsampler; of the size that it was trained to
                 enlarge, which its weights do not say.
             x_T: float32 [num_images, H, W, C], the noise to start from instead of the seed's.
 
         Raises:
-            UserError: an argument is missing, has another shape or type, or has nothing to act on.
+            UserError: an argument is missing, has another shape or type, is out of range or not finite, or
+                has nothing to act on.
+            NotFinite: images are not finite; this is a UserError, too.
         """
-        between('num_images', num_images, 1)
-        between('seed', seed, 0, below=2**32)
+        num_images = whole_number('num_images', num_images, 1)
+        first = whole_number('first', first, below=INT32 - num_images + 1)
+        seed, eta = whole_number('seed', seed, below=2**32), real_number('eta', eta, 0, most=1)
         one_of('sampler', sampler, SAMPLERS)
         paper = self.sampling
         default = (paper.ddim_respacing, paper.ddim_scale) if sampler == 'ddim' else paper[:2]
@@ -99,7 +112,7 @@ class Generator:
         rows = {
             'index': np.arange(first, first + num_images, dtype=np.int32),
             'y': self._labels(num_images, y),
-            'scale': one_for_each('scale', default[1] if scale is None else scale, num_images, np.float32),
+            'scale': self._scale(num_images, default[1] if scale is None else scale),
             'low_res': self._low_res(num_images, low_res),
             'x_T': None if x_T is None else self._images('x_T', x_T, num_images, np.float32),
         }
@@ -107,7 +120,9 @@ class Generator:
         generate = _compiled(
             make_generate, self.unet, self.classifier, self.diffusion, sampler, respacing, clip
         )
-        return fetch(generate(self.params, request))[:num_images]
+        images, finite = map(fetch, generate(self.params, request))
+        check_samples(finite[:num_images], first, rows['scale'], eta, guided=self.classifier is not None)
+        return images[:num_images]
 
     def invert(
         self, images: np.ndarray, y: Labels | None = None, *, respacing: str = 'ddim250', clip: bool = True
@@ -119,10 +134,12 @@ class Generator:
         if self.unet.low_res:
             raise UserError('an upsampler is not inverted: its images rest on others')
         check_respacing(self.diffusion, respacing)
-        images = self._images('images', images, len(images), np.uint8)
+        images = self._images('images', images, num_rows('images', images), np.uint8)
         rows = self._put({'images': images, 'y': self._labels(len(images), y)})
         invert = _compiled(make_invert, self.unet, self.diffusion, respacing, clip)
-        return fetch(invert(self.params, rows['images'], rows['y']))[: len(images)]
+        noise = fetch(invert(self.params, rows['images'], rows['y']))[: len(images)]
+        check_finite_rows('the noise x_T', noise, np.arange(len(images)))
+        return noise
 
     def bits_per_dimension(
         self,
@@ -145,19 +162,24 @@ class Generator:
             respacing: the steps of the process that is judged; '' is all.
             clip, low_res: see `sample`.
         """
-        between('seed', seed, 0, below=2**32)
+        seed = whole_number('seed', seed, below=2**32)
         check_respacing(self.diffusion, respacing)
-        images = self._images('images', images, len(images), np.uint8)
+        images = self._images('images', images, num_rows('images', images), np.uint8)
         index = np.arange(len(images)) if index is None else index
+        index = check_array('index', index, (len(images),), np.int32)
+        whole_number('the smallest index', index.min())
         rows = {
-            'index': check_array('index', index, (len(images),), np.int32),
+            'index': index,
             'images': images,
             'y': self.unguided()._labels(len(images), y),
             'low_res': self._low_res(len(images), low_res),
         }
         bound = _compiled(make_bound, self.unet, self.diffusion, respacing, clip)
         terms = bound(self.params['diffusion'], Judged(seed=jnp.uint32(seed), **self._put(rows)))
-        return {name: fetch(term)[: len(images)] for name, term in terms.items()}
+        terms = {name: fetch(term)[: len(images)] for name, term in terms.items()}
+        for name, term in terms.items():
+            check_finite_rows(f"the bound's term '{name}'", term, index)
+        return terms
 
     def _labels(self, num_images: int, y: Labels | None) -> np.ndarray:
         known = [network.num_classes for network in (self.unet, self.classifier) if network is not None]
@@ -169,7 +191,13 @@ class Generator:
             raise UserError(f'y is {y}; give a class from 0 to {num_classes - 1} for every image')
         return labels
 
-    def _images(self, name: str, images: np.ndarray, num_images: int, dtype: type) -> np.ndarray:
+    def _scale(self, num_images: int, scale: float | Sequence[float] | np.ndarray) -> np.ndarray:
+        scales = one_for_each('scale', scale, num_images, np.float32)
+        if scales.min() < 0:
+            raise UserError(f'scale is {scale}; it must be at least 0')
+        return scales
+
+    def _images(self, name: str, images: Any, num_images: int, dtype: type) -> np.ndarray:
         shape = (num_images, *self.unet.image_size, self.unet.image_channels)
         return check_array(name, images, shape, dtype)
 
@@ -190,22 +218,6 @@ class Generator:
             return np.concatenate([row, np.repeat(row[-1:], padding, axis=0)])
 
         return put_whole(self.mesh, jax.tree.map(fill, rows))
-
-
-def one_for_each(name: str, value: Any, num_images: int, dtype: type) -> np.ndarray:
-    """A number for every image from one for all or one for each. UserError where it is neither."""
-    array = np.asarray(value)
-    if array.shape not in ((), (num_images,)) or not np.can_cast(array.dtype, dtype, 'same_kind'):
-        raise UserError(f'{name} is {value!r}; give one number, or one for each of the {num_images} images')
-    return np.broadcast_to(array.astype(dtype), num_images)
-
-
-def check_array(name: str, value: Any, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-    """UserError unless the value has this shape and this kind of numbers."""
-    array = np.asarray(value)
-    if array.shape != shape or not np.can_cast(array.dtype, dtype, 'same_kind'):
-        raise UserError(f'{name} is {array.dtype} {array.shape}; it must be {np.dtype(dtype)} {shape}')
-    return array.astype(dtype)
 
 
 @functools.lru_cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.comparison import compare, features_of
 from diffusion_jax.evaluation.extractors import FEATURES, Extractor
 from diffusion_jax.evaluation.feature_sets import of_features
+from diffusion_jax.generation.arguments import NotFinite
 from diffusion_jax.interruption import attentive
 from diffusion_jax.sharding import this_hosts
 from diffusion_jax.stages.evaluate import check_evaluation, make_extractor, reference_side
@@ -20,6 +22,8 @@ from diffusion_jax.stages.sample import make_draw, make_generator
 from diffusion_jax.stages.sample_inputs import sample_inputs
 from diffusion_jax.training.hooks import Call, Stop, leave_if
 from diffusion_jax.training.step import TrainState
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate_samples(run: Run) -> Call:
@@ -38,7 +42,11 @@ def evaluate_samples(run: Run) -> Call:
         draw = make_draw(run, make_generator(run, {DIFFUSION: params}), inputs)
         features = []
         for first in range(0, num_samples, config.batch_size):
-            images, _ = attentive(functools.partial(draw, np.arange(first, first + config.batch_size)))
+            try:
+                images, _ = attentive(functools.partial(draw, np.arange(first, first + config.batch_size)))
+            except NotFinite as error:
+                logger.warning('%s: no evaluation at step %d: %s', run.workdir / DIFFUSION, step, error)
+                return {}
             features.append(_features(extractor, images))
             leave_if(stop)
         found = compare(of_features(np.concatenate(features)[:num_samples]), reference, extractor.logits)

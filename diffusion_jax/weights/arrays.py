@@ -18,6 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from diffusion_jax.checks import not_finite
 from diffusion_jax.errors import UserError
 from diffusion_jax.workdir import atomic_file
 
@@ -108,13 +109,9 @@ def load_arrays(path: str | Path, checksums: Mapping[str, int]) -> dict[str, np.
 def check_finite(where: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     """UserError, which names the array and the first such value, unless all values are finite."""
     for name, array in arrays.items():
-        finite = np.isfinite(array)
-        if not finite.all():
-            place = np.unravel_index(np.argmin(finite), array.shape)
-            raise UserError(
-                f'{where}: {name} is not finite (it is {array[place]} at {list(map(int, place))}, and so are '
-                f'{np.sum(~finite):,} of its {array.size:,} values); get or train these weights again'
-            )
+        wrong = not_finite(array)
+        if wrong:
+            raise UserError(f'{where}: {name} is not finite ({wrong}); get or train these weights again')
 
 
 def damaged(path: str | Path, what: str) -> UserError:

@@ -58,7 +58,7 @@ def compilations():
 
 
 def test_scale_labels_eta_and_seed_compile_nothing(generate, compilations):
-    first = generate(params(), request(range(4)))
+    first = generate(params(), request(range(4))).images
     assert first.shape == (4, 8, 8, 1) and first.dtype == np.uint8
     assert any('generate' in name for name in compilations)
     compilations.clear()
@@ -69,7 +69,7 @@ def test_scale_labels_eta_and_seed_compile_nothing(generate, compilations):
         request(range(4), seed=11),
         request(range(4, 8)),
     ]
-    images = [np.asarray(generate(params(), each)) for each in changed]
+    images = [np.asarray(generate(params(), each).images) for each in changed]
     assert [name for name in compilations if 'generate' in name] == []
     for image in images:
         assert not np.array_equal(image, first)
@@ -95,8 +95,8 @@ def test_image_is_the_same_within_rounding_at_any_batch_size_and_device_count(ge
         # One grey level: truncation turns rounding into whole steps.
         assert np.abs(np.asarray(a, int) - np.asarray(b, int)).max() <= 1
 
-    eight = generate(params(), request(range(8)))
-    four = np.concatenate([generate(params(), request(range(i, i + 4))) for i in (0, 4)])
+    eight = generate(params(), request(range(8))).images
+    four = np.concatenate([generate(params(), request(range(i, i + 4))).images for i in (0, 4)])
     close(eight, four)
     mesh = make_mesh(8, 1)
     spread = request(range(8))
@@ -104,20 +104,20 @@ def test_image_is_the_same_within_rounding_at_any_batch_size_and_device_count(ge
         index=jax.device_put(spread.index, batch_sharding(mesh)),
         y=jax.device_put(spread.y, batch_sharding(mesh)),
     )
-    close(eight, generate(jax.device_put(params(), replicated(mesh)), spread))
+    close(eight, generate(jax.device_put(params(), replicated(mesh)), spread).images)
 
 
 def test_scale_zero_is_unguided_sampling(generate):
     unguided = jax.jit(make_generate(UNET, None, DIFFUSION, *SAMPLER))
-    guided = np.asarray(generate(params(), request(range(4), scale=0.0)), int)
-    assert np.abs(guided - np.asarray(unguided(params(), request(range(4))), int)).max() <= 1
+    guided = np.asarray(generate(params(), request(range(4), scale=0.0)).images, int)
+    assert np.abs(guided - np.asarray(unguided(params(), request(range(4))).images, int)).max() <= 1
 
 
 @pytest.mark.parametrize('sampler', ['ddpm', 'ddim'])
 def test_the_classifier_reaches_either_sampler(sampler):
     generate = jax.jit(make_generate(UNET, CLASSIFIER, DIFFUSION, sampler, '5', True))
     images = {
-        (scale, label): np.asarray(generate(params(), request(range(4), scale=scale, y=4 * [label])))
+        (scale, label): np.asarray(generate(params(), request(range(4), scale=scale, y=4 * [label])).images)
         for scale in (0.0, 100.0)
         for label in (0, 1)
     }
@@ -128,7 +128,7 @@ def test_the_classifier_reaches_either_sampler(sampler):
 
 def test_without_clipping_x_0_leaves_the_range_of_images(generate):
     free = jax.jit(make_generate(UNET, CLASSIFIER, DIFFUSION, SAMPLE.sampler, SAMPLE.respacing, False))
-    assert not np.array_equal(free(params(), request(range(4))), generate(params(), request(range(4))))
+    assert not np.array_equal(*(each(params(), request(range(4))).images for each in (free, generate)))
 
 
 def test_labels_rest_on_the_index():
