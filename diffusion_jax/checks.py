@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
+import numpy as np
+
 from diffusion_jax.errors import UserError
+
+LARGEST = 3.4028234663852886e38  # of float32, the type in which settings are used
+INT32 = 2**31  # counts below it are int32 on the device
 
 
 def one_of(key: str, value: Any, allowed: Collection[Any]) -> None:
@@ -13,10 +18,25 @@ def one_of(key: str, value: Any, allowed: Collection[Any]) -> None:
         raise UserError(f'{key} is {value!r}; it must be one of {", ".join(map(repr, allowed))}')
 
 
-def between(key: str, value: float, least: float, below: float = float('inf')) -> None:
-    if not least <= value < below:
-        limit = '' if below == float('inf') else f' and below {below}'
-        raise UserError(f'{key} is {value}; it must be at least {least}{limit}')
+def between(
+    key: str, value: float, least: float, below: float | None = None, *, most: float = LARGEST
+) -> None:
+    """UserError unless least ≤ value < below and value ≤ most; NaN is in no range."""
+    if least <= value <= most and (below is None or value < below):
+        return
+    limit = f' and at most {most:.5g}' if most != LARGEST or value > LARGEST else ''
+    limit = limit if below is None else f' and below {below}'
+    raise UserError(f'{key} is {value}; it must be at least {least}{limit}')
+
+
+def not_finite(array: np.ndarray) -> str:
+    """The first value that float32 cannot hold and its place, such as 'nan at [0, 3]'; '' where none is."""
+    with np.errstate(over='ignore'):
+        finite = np.isfinite(array.astype(np.float32, copy=False))
+    if finite.all():
+        return ''
+    place = np.unravel_index(np.argmin(finite), array.shape)
+    return f'{array[place]} at {list(map(int, place))}'
 
 
 def in_section(section: str, check: Callable[..., None], *values: Any) -> None:

@@ -136,7 +136,10 @@ def _convert(hint: Any, value: Any) -> Any:
         _check_length(inner, value)
         return tuple(_convert(inner[0], item) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise ValueError(error) from error
     if type(value) is hint:
         return value
     raise ValueError

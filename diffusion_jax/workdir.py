@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import math
 import os
 import socket
 import tempfile
@@ -60,8 +61,27 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes dicts, sequences, dataclasses, paths and numpy scalars as JSON that a person can read."""
-    write_bytes(path, (json.dumps(normalise(value), indent=2) + '\n').encode())
+    """Writes dicts, sequences, dataclasses, paths and numpy scalars as JSON that a person can read.
+
+    Raises:
+        UserError: a number is not finite, which JSON cannot express; nothing is written.
+    """
+    value = normalise(value)
+    for wrong in _not_finite(value):
+        raise UserError(f'{path}: not written, since {wrong}; every number of it must be finite')
+    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + '\n').encode())
+
+
+def _not_finite(value: Any, key: str = '') -> Iterator[str]:
+    """The numbers in a normalised value that are not finite, each such as 'protocol.scale is nan'."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _not_finite(item, f'{key}.{name}'.lstrip('.'))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _not_finite(item, f'{key}[{number}]')
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f'{key} is {value}'
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:

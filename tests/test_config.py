@@ -1,5 +1,6 @@
 import copy
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,51 @@ def test_bad_settings_are_named(changes, message):
     with pytest.raises(UserError, match=message) as error:
         read_experiment(changed(**changes))
     assert '\n' not in str(error.value)
+
+
+def floats(config, prefix=''):
+    """The keys of all settings that are floats, or tuples of floats, written with __."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from floats(value, f'{prefix}{key}__')
+        elif isinstance(value, float) or (isinstance(value, tuple) and value and type(value[0]) is float):
+            yield prefix + key
+
+
+FLOATS = list(floats(changed(unet__channel_mult=(1.0,), classifier__channel_mult=(1.0,))))
+
+
+def test_floats_of_every_section_are_found():
+    assert {'sample__scale', 'train__learning_rate', 'train__ema_rates'} <= set(FLOATS)
+    assert {'unet__channel_mult', 'classifier__dropout', 'evaluate__required_agreement'} <= set(FLOATS)
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), 1e39, -1.0])
+@pytest.mark.parametrize('key', FLOATS)
+def test_a_float_that_float32_does_not_hold_is_refused_by_name(key, value):
+    setting = (value,) if key.endswith(('mult', 'rates')) else value
+    with pytest.raises(UserError, match=rf'config\.{key.replace("__", ".")} is .*{re.escape(str(value))}'):
+        read_experiment(changed(**{key: setting}))
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'sample__scale': 10**400}, r'config\.sample\.scale has 401 digits'),
+        ({'sample__eta': 1.1}, r'config\.sample\.eta is 1\.1; .* at most 1'),
+        ({'sample__ema_rate': 1.0}, r'config\.sample\.ema_rate is 1\.0; .* below 1'),
+        ({'sample__num_samples': 2**31}, r'config\.sample\.num_samples is 2147483648; .* below'),
+        ({'train__num_steps': 2**31}, r'config\.train\.num_steps is 2147483648; .* below'),
+        ({'evaluate__required_agreement': 1.1}, r'\.evaluate\.required_agreement is 1\.1; .* at most 1'),
+        (
+            {'diffusion__schedule': 'linear', 'diffusion__num_timesteps': 20, 'sample__respacing': ''},
+            r"config\.diffusion\.schedule is 'linear': .* at least 21 timesteps, not 20",
+        ),
+    ],
+)
+def test_numbers_out_of_range_are_named(changes, message):
+    with pytest.raises(UserError, match=message):
+        read_experiment(changed(**changes))
 
 
 def test_a_missing_section_is_named():

@@ -19,6 +19,20 @@ class Network:
     mult: tuple[int, ...]
 
 
+@pytest.mark.parametrize('number', [float('nan'), np.float32(np.inf), -np.inf])
+def test_numbers_that_are_not_finite_are_never_written(number, tmp_path):
+    path = tmp_path / 'a.json'
+    for value, key in (
+        ({'a': {'b': number}}, 'a.b'),
+        ({'a': [{'b': 1.0}, [2.0, number]]}, 'a[1][1]'),
+        ({'a': np.array([0.0, number])}, 'a[1]'),
+    ):
+        with pytest.raises(UserError) as error:
+            workdir.write_json(path, value)
+        assert str(path) in str(error.value) and f'{key} is {float(number)}' in str(error.value)
+    assert not path.exists()
+
+
 def test_files_come_back(tmp_path):
     workdir.write_json(
         tmp_path / 'new' / 'a.json', {'path': Path('x'), 'size': np.int64(3), 'net': Network(8, (1, 2))}

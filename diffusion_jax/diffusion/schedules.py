@@ -16,6 +16,7 @@ check the settings that they are given and raise ValueError.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 
@@ -47,19 +48,15 @@ class Schedule:
 def betas(name: str, num_timesteps: int) -> np.ndarray:
     """β_t of a named schedule, float64 [T].
 
-    'linear': from 1e-4 to 0.02, both times 1000/T (DDPM, section 4).
+    'linear': from 1e-4 to 0.02, both times 1000/T (DDPM, section 4). It reaches 1 for 2 ≤ T ≤ 20, which
+    `make_schedule` refuses.
     'cosine': ᾱ(u) = cos²((u + 0.008)/1.008 · π/2) at u = t/T, β at most 0.999 (Improved DDPM, eq. 17).
     """
     if num_timesteps < 1:
         raise ValueError(f'num_timesteps is {num_timesteps}: a process needs at least one timestep')
     if name == 'linear':
         scale = 1000 / num_timesteps
-        values = np.linspace(scale * 1e-4, scale * 0.02, num_timesteps, dtype=np.float64)
-        if values.max() > 1:
-            raise ValueError(
-                f'the linear schedule needs at least 20 timesteps, not {num_timesteps}: its betas exceed 1'
-            )
-        return values
+        return np.linspace(scale * 1e-4, scale * 0.02, num_timesteps, dtype=np.float64)
     if name == 'cosine':
         angles = (np.arange(num_timesteps + 1) / num_timesteps + 0.008) / 1.008 * math.pi / 2
         alpha_bar = np.cos(angles) ** 2
@@ -127,11 +124,47 @@ def make_schedule(
     """The (respaced) schedule of a model.
 
     rescale_timesteps: the model was trained to see timesteps scaled to 0…1000, whatever their number.
+
+    Raises:
+      ValueError: no such schedule or respacing; or ᾱ reaches 0, or a constant is not finite. The message
+        gives the smallest larger number of timesteps that works.
     """
+    schedule = respace(_whole_process(name, num_timesteps, rescale_timesteps), respacing)
+    if not is_usable(schedule):
+        spacing = f', respaced to {respacing!r},' if respacing else ''
+        works = _next_usable(name, num_timesteps, respacing)
+        least = 'fewer' if works is None else f'at least {works}'
+        raise ValueError(
+            f'the {name} schedule{spacing} needs {least} timesteps, not {num_timesteps}: its ᾱ must stay '
+            'above 0 and its constants finite'
+        )
+    return schedule
+
+
+def is_usable(schedule: Schedule) -> bool:
+    """Whether ᾱ stays above 0 and every constant of the transitions is finite in float32."""
+    if not (schedule.alpha_bar > 0).all():
+        return False
+    with np.errstate(all='ignore'):
+        constants = [np.float32(values) for values in jax.tree.leaves(float64_transitions(schedule))]
+    return all(np.isfinite(values).all() for values in constants)
+
+
+def _next_usable(name: str, num_timesteps: int, respacing: str) -> int | None:
+    """The smallest larger number of timesteps, up to 1000, that works; None where none does."""
+    for number in range(num_timesteps + 1, 1001):
+        with contextlib.suppress(ValueError):  # this number does not have the respacing
+            if is_usable(respace(_whole_process(name, number), respacing)):
+                return number
+    return None
+
+
+def _whole_process(name: str, num_timesteps: int, rescale_timesteps: bool = False) -> Schedule:
+    """The schedule before it is respaced."""
     values = betas(name, num_timesteps)
     timesteps = np.arange(num_timesteps)
     t = timesteps * (1000 / num_timesteps if rescale_timesteps else 1.0)
-    return respace(Schedule(values, np.cumprod(1 - values), timesteps, t), respacing)
+    return Schedule(values, np.cumprod(1 - values), timesteps, t)
 
 
 def schedule_of(config: DiffusionConfig, respacing: str = '') -> Schedule:

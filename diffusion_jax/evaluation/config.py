@@ -53,6 +53,7 @@ def check_evaluate(config: EvaluateConfig) -> None:
     one_of('judge', config.judge, ('', 'digits_svm'))
     between('batch_size', config.batch_size, 1)
     check_bootstrap('bootstrap', config.bootstrap)
+    between('required_agreement', config.required_agreement, 0, most=1)
     if not config.reference:
         raise UserError("reference is ''; it must be 'train', 'test', a file or a folder of images")
     if not config.inception and config.resize != EvaluateConfig.resize:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from diffusion_jax.checks import between, one_of
+from diffusion_jax.checks import INT32, between, one_of
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.errors import UserError
@@ -23,8 +23,9 @@ class SampleConfig:
             named after what differs.
         sampler: 'ddpm' or 'ddim'.
         respacing: the steps that are kept of the process: '250', 'ddim25', '90,60,60,20,20'; '' is all.
-        eta: noise of DDIM; 0 is deterministic, 1 as random as DDPM.
-        scale: s of classifier guidance; 0 does without the classifier.
+        eta: noise of DDIM, from 0, deterministic, to 1, as random as DDPM. Larger values would add more noise
+            than the level has.
+        scale: s ≥ 0 of classifier guidance; 0 does without the classifier.
         clip: x_0 is clamped to [−1, 1] in every step, before guidance.
         num_samples: the number of images.
         batch_size: images sampled at a time, over all devices of a host.
@@ -108,9 +109,11 @@ def check_sample(config: SampleConfig, num_classes: int) -> None:
             f'classes is {config.classes}; {config.labels} gives every label, leave one of them out'
         )
     for key in ('num_samples', 'batch_size', 'grid_columns'):
-        between(key, getattr(config, key), 1)
-    for key in ('eta', 'scale'):
-        between(key, getattr(config, key), 0)
+        between(key, getattr(config, key), 1, below=INT32)
+    between('eta', config.eta, 0, most=1)
+    between('scale', config.scale, 0)
+    for key in ('ema_rate', 'classifier_ema_rate'):
+        between(key, getattr(config, key), 0, below=1)
     between('seed', config.seed, 0, below=2**32)
     for label in config.classes:
         between('classes', label, 0, below=num_classes)
@@ -121,10 +124,10 @@ def check_sample(config: SampleConfig, num_classes: int) -> None:
 def check_likelihood(config: LikelihoodConfig) -> None:
     """Raises UserError for a setting that cannot work."""
     one_of('split', config.split, ('train', 'test'))
-    between('num_images', config.num_images, 0)
+    between('num_images', config.num_images, 0, below=INT32)
     if config.num_images == 1:
         raise UserError('num_images is 1; the standard error of the mean needs two')
-    between('batch_size', config.batch_size, 1)
+    between('batch_size', config.batch_size, 1, below=INT32)
     between('seed', config.seed, 0, below=2**32)
 
 

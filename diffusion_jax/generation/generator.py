@@ -20,12 +20,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.checks import between, one_of
+from diffusion_jax.checks import INT32, one_of
 from diffusion_jax.data.transforms import to_uint8
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.guidance import LogProb
 from diffusion_jax.diffusion.process import Level
 from diffusion_jax.errors import UserError
+from diffusion_jax.generation.arguments import (
+    check_array,
+    check_finite_rows,
+    check_samples,
+    num_rows,
+    one_for_each,
+    real_number,
+    whole_number,
+)
 from diffusion_jax.generation.config import SAMPLERS, check_respacing
 from diffusion_jax.generation.generate import (
     Recipe,
@@ -98,12 +107,13 @@ class Generator:
 
         Args:
             y: one class for all images or one for each; needed by a model that is conditional or guided.
-            first: the images are those with the indices first, first + 1, … of the seed.
+            first: the images are those with the indices first, first + 1, … of the seed, from 0 to 2³¹ − 1.
+            seed: from 0 to 2³² − 1.
             sampler: 'ddpm' or 'ddim'.
             respacing: the steps, such as '250' or 'ddim25'.
-            scale: of guidance, one for all images or one for each. Without a classifier `log_prob` has
-                scale 1 by default.
-            eta: of DDIM; 0 is deterministic.
+            scale: of guidance, at least 0, one for all images or one for each. Without a classifier
+                `log_prob` has scale 1 by default.
+            eta: of DDIM, from 0, deterministic, to 1.
             clip: clamps x_0 to [−1, 1] in every step, before guidance.
             log_prob: (x_t, level) → [B], differentiable by JAX, guides the images in addition to the
                 classifier and at the same scale; `unguided()` has no classifier. x_t is float32
@@ -117,12 +127,17 @@ class Generator:
                 done and that of all steps.
 
         Raises:
-            UserError: an argument is missing, has another shape or type, or has nothing to act on.
+            UserError: an argument is missing, has another shape or type, is out of range or not finite, or
+                has nothing to act on.
+            NotFinite: images are not finite; this is a UserError, too.
         """
         one_of('output', output, OUTPUTS)
-        between('num_images', num_images, 1)
-        between('seed', seed, 0, below=2**32)
+        num_images = whole_number('num_images', num_images, 1)
+        first = whole_number('first', first, below=INT32 - num_images + 1)
+        seed = whole_number('seed', seed, below=2**32)
         default = self.sampling
+        eta = real_number('eta', default.eta if eta is None else eta, 0, most=1)
+        clip = default.clip if clip is None else clip
         sampler = default.sampler if sampler is None else sampler
         one_of('sampler', sampler, SAMPLERS)
         steps, strength = default[:2]
@@ -130,7 +145,6 @@ class Generator:
             steps, strength = default.ddim_respacing, default.ddim_scale
         respacing = steps if respacing is None else respacing
         check_respacing(self.diffusion, respacing)
-        clip, eta = (default.clip if clip is None else clip), (default.eta if eta is None else eta)
         self._check_log_prob(log_prob, num_images)
         if self.classifier is None:
             strength = 0.0 if log_prob is None else 1.0
@@ -142,7 +156,7 @@ class Generator:
         rows = {
             'index': np.arange(first, first + num_images, dtype=np.int32),
             'y': self._labels(num_images, y),
-            'scale': one_for_each('scale', strength if scale is None else scale, num_images, np.float32),
+            'scale': self._scale(num_images, strength if scale is None else scale),
             'low_res': self._low_res(num_images, low_res),
             'x_T': None if x_T is None else self._images('x_T', x_T, num_images, np.float32),
         }
@@ -152,7 +166,10 @@ class Generator:
             return _first(num_images, _compiled(make_trajectory, recipe)(self.params, request))
         with _reporting(progress, num_images) as report:
             x_0 = self._run(recipe, request, report)
-        return fetch(x_0 if output == 'float32' else _to_uint8(x_0))[:num_images]
+        images, finite = _finish(x_0)
+        guided = self.classifier is not None or log_prob is not None
+        check_samples(fetch(finite)[:num_images], first, rows['scale'], eta, guided=guided)
+        return fetch(x_0 if output == 'float32' else images)[:num_images]
 
     def trajectory(self, num_images: int, y: Labels | None = None, **arguments: Any) -> Trajectory:
         """The images that `sample` draws with these arguments, and x_t and the estimate of x_0 at every step.
@@ -189,10 +206,12 @@ class Generator:
         if self.unet.low_res:
             raise UserError('an upsampler is not inverted: its images rest on others')
         check_respacing(self.diffusion, respacing)
-        images = self._images('images', images, len(images), np.uint8)
+        images = self._images('images', images, num_rows('images', images), np.uint8)
         rows = self._put({'images': images, 'y': self._labels(len(images), y)})
         invert = _compiled(make_invert, self.unet, self.diffusion, respacing, clip)
-        return fetch(invert(self.params, rows['images'], rows['y']))[: len(images)]
+        noise = fetch(invert(self.params, rows['images'], rows['y']))[: len(images)]
+        check_finite_rows('the noise x_T', noise, np.arange(len(images)))
+        return noise
 
     @_one_batch('the likelihood')
     def bits_per_dimension(
@@ -216,19 +235,24 @@ class Generator:
             respacing: the steps of the process that is judged; '' is all.
             clip, low_res: see `sample`.
         """
-        between('seed', seed, 0, below=2**32)
+        seed = whole_number('seed', seed, below=2**32)
         check_respacing(self.diffusion, respacing)
-        images = self._images('images', images, len(images), np.uint8)
+        images = self._images('images', images, num_rows('images', images), np.uint8)
         index = np.arange(len(images)) if index is None else index
+        index = check_array('index', index, (len(images),), np.int32)
+        whole_number('the smallest index', index.min())
         rows = {
-            'index': check_array('index', index, (len(images),), np.int32),
+            'index': index,
             'images': images,
             'y': self.unguided()._labels(len(images), y),
             'low_res': self._low_res(len(images), low_res),
         }
         bound = _compiled(make_bound, self.unet, self.diffusion, respacing, clip)
         terms = bound(self.params['diffusion'], Judged(seed=jnp.uint32(seed), **self._put(rows)))
-        return {name: fetch(term)[: len(images)] for name, term in terms.items()}
+        terms = {name: fetch(term)[: len(images)] for name, term in terms.items()}
+        for name, term in terms.items():
+            check_finite_rows(f"the bound's term '{name}'", term, index)
+        return terms
 
     def _check_log_prob(self, log_prob: LogProb | None, num_images: int) -> None:
         if log_prob is None:
@@ -251,7 +275,13 @@ class Generator:
             raise UserError(f'y is {y}; give a class from 0 to {num_classes - 1} for every image')
         return labels
 
-    def _images(self, name: str, images: np.ndarray, num_images: int, dtype: type) -> np.ndarray:
+    def _scale(self, num_images: int, scale: float | Sequence[float] | np.ndarray) -> np.ndarray:
+        scales = one_for_each('scale', scale, num_images, np.float32)
+        if scales.min() < 0:
+            raise UserError(f'scale is {scale}; it must be at least 0')
+        return scales
+
+    def _images(self, name: str, images: Any, num_images: int, dtype: type) -> np.ndarray:
         shape = (num_images, *self.unet.image_size, self.unet.image_channels)
         return check_array(name, images, shape, dtype)
 
@@ -274,29 +304,16 @@ class Generator:
         return put_whole(self.mesh, jax.tree.map(fill, rows))
 
 
-def one_for_each(name: str, value: Any, num_images: int, dtype: type) -> np.ndarray:
-    """A number for every image from one for all or one for each. UserError where it is neither."""
-    array = np.asarray(value)
-    if array.shape not in ((), (num_images,)) or not np.can_cast(array.dtype, dtype, 'same_kind'):
-        raise UserError(f'{name} is {value!r}; give one number, or one for each of the {num_images} images')
-    return np.broadcast_to(array.astype(dtype), num_images)
-
-
-def check_array(name: str, value: Any, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-    """UserError unless the value has this shape and this kind of numbers."""
-    array = np.asarray(value)
-    if array.shape != shape or not np.can_cast(array.dtype, dtype, 'same_kind'):
-        raise UserError(f'{name} is {array.dtype} {array.shape}; it must be {np.dtype(dtype)} {shape}')
-    return array.astype(dtype)
-
-
 @functools.lru_cache
 def _compiled(make: Callable[..., Callable], *args: Any, **jit: Any) -> Callable:
     """Grids during training, the stage sample and notebooks share what they compile."""
     return jax.jit(make(*args), **jit)
 
 
-_to_uint8 = jax.jit(to_uint8)
+@jax.jit
+def _finish(x_0: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Images, uint8 [B, H, W, C], and whether each was finite, bool [B]."""
+    return to_uint8(x_0), jnp.isfinite(x_0).all(axis=(1, 2, 3))
 
 
 def _first(num_images: int, found: Trajectory) -> Trajectory:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from diffusion_jax import workdir
+from diffusion_jax.generation.arguments import check_array, num_rows
 
 MIN_TILE = 48
 PADDING = 4
@@ -23,14 +24,18 @@ def image_grid(
     """Images in rows on white, with thin gaps.
 
     Args:
-        images: uint8 [N, H, W, C], grey or RGB, row after row; the last row may be shorter.
+        images: uint8 [N, H, W, C], grey (C = 1) or RGB, row after row; the last row may be shorter.
         scale: every pixel becomes so many pixels squared; by default as many as make a tile at least 48 wide
             and high.
         row_labels: drawn at the left of each row.
 
     Returns:
         uint8 [height, width, C].
+
+    Raises:
+        UserError: the images are no such array.
     """
+    images = check_array('images', images, ('N', 'H', 'W', 'C'), np.uint8)
     num_images, height, width, channels = images.shape
     scale = scale or math.ceil(MIN_TILE / min(height, width))
     rows = math.ceil(num_images / columns)
@@ -48,7 +53,8 @@ def image_grid(
 
 def show(images: np.ndarray, columns: int = 8, row_labels: Sequence[str] | None = None) -> Image.Image:
     """A grid that notebooks display; arguments are those of `image_grid`."""
-    return _picture(image_grid(images, min(columns, len(images)), row_labels=row_labels))
+    columns = min(columns, num_rows('images', images))
+    return _picture(image_grid(images, columns, row_labels=row_labels))
 
 
 def save_png(path: str | Path, image: np.ndarray) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from diffusion_jax.checks import between, one_of
+from diffusion_jax.checks import LARGEST, between, one_of
 from diffusion_jax.errors import UserError
 
 QKV_ORDERS = ('legacy', 'new')
@@ -176,5 +175,5 @@ def _check_positive(config: TrunkConfig, *keys: str) -> None:
     for key in keys:
         value = getattr(config, key)
         numbers = value if isinstance(value, tuple) else (value,)
-        if any(number is not None and not (number > 0 and math.isfinite(number)) for number in numbers):
-            raise UserError(f'{key} is {value}; it must be positive')
+        if any(number is not None and not 0 < number <= LARGEST for number in numbers):
+            raise UserError(f'{key} is {value}; it must be positive and finite in float32')

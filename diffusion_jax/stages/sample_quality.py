@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.comparison import compare
 from diffusion_jax.evaluation.extractors import FEATURES, Extractor
 from diffusion_jax.evaluation.feature_sets import of_features
+from diffusion_jax.generation.arguments import NotFinite
 from diffusion_jax.interruption import attentive
 from diffusion_jax.sharding import this_hosts
 from diffusion_jax.stages import limits
@@ -25,6 +27,8 @@ from diffusion_jax.stages.sample_inputs import sample_inputs
 from diffusion_jax.stored_networks import DIFFUSION
 from diffusion_jax.training.hooks import Call, Stop, leave_if
 from diffusion_jax.training.step import TrainState
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate_samples(run: Run) -> Call:
@@ -43,7 +47,11 @@ def evaluate_samples(run: Run) -> Call:
         draw = make_draw(run, make_generator(run, {DIFFUSION: params}), inputs)
         features = []
         for first in range(0, num_samples, config.batch_size):
-            images, _ = attentive(functools.partial(draw, np.arange(first, first + config.batch_size)))
+            try:
+                images, _ = attentive(functools.partial(draw, np.arange(first, first + config.batch_size)))
+            except NotFinite as error:
+                logger.warning('%s: no evaluation at step %d: %s', run.workdir / DIFFUSION, step, error)
+                return {}
             with limits.evaluation(run.experiment):
                 features.append(_features(extractor, images))
             leave_if(stop)

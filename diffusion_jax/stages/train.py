@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from diffusion_jax.data.sources import class_names
 from diffusion_jax.data.sources.skipping import skipping
 from diffusion_jax.data.transforms import make_transform, reduce_images
 from diffusion_jax.diffusion.schedules import schedule_of
+from diffusion_jax.generation.arguments import NotFinite
 from diffusion_jax.generation.grid import save_png
 from diffusion_jax.interruption import attentive
 from diffusion_jax.report import MetricsWriter, if_possible
@@ -25,6 +27,8 @@ from diffusion_jax.stored_networks import DIFFUSION
 from diffusion_jax.training.hooks import Call, Stop
 from diffusion_jax.training.losses import diffusion_losses
 from diffusion_jax.training.step import TrainState
+
+logger = logging.getLogger(__name__)
 
 
 def main(run: Run) -> None:
@@ -65,7 +69,11 @@ def _draw_grids(run: Run, writer: MetricsWriter) -> Call:
     def draw_grid(step: int, state: TrainState, stop: Stop) -> dict[str, float]:
         params = state.ema.get(str(config.ema_rate), state.params)
         draw = make_draw(run, make_generator(run, {DIFFUSION: params}), inputs)
-        images, labels = attentive(functools.partial(draw, np.arange(config.batch_size)))
+        try:
+            images, labels = attentive(functools.partial(draw, np.arange(config.batch_size)))
+        except NotFinite as error:
+            logger.warning('%s: no grid at step %d: %s', run.workdir / DIFFUSION, step, error)
+            return {}
         names = class_names(run.source('train')) if run.experiment.unet.num_classes is not None else None
         grid = picture(images.__getitem__, labels, config.grid_columns, names)
         if jax.process_index() == 0:

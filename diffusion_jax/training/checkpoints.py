@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from flax import traverse_util
 from jax.sharding import Mesh
 
 from diffusion_jax import models
@@ -149,11 +151,23 @@ def load_params(
         mesh: where they go, by `param_shardings`; by default to the first device.
 
     Raises:
-        UserError: see `check_checkpoint`; or the checkpoint is damaged.
+        UserError: see `check_checkpoint`; or the checkpoint is damaged, or a parameter is not finite.
     """
     step = check_checkpoint(directory, config, ema_rate)
     mesh = mesh or make_mesh(devices=all_devices()[:1])
-    return _read_params(directory, step, _item(ema_rate), config, mesh), step
+    params = _read_params(directory, step, _item(ema_rate), config, mesh)
+    for name, leaf in traverse_util.flatten_dict(params, sep='/').items():
+        if not _all_finite(leaf):
+            raise UserError(
+                f'{Path(directory).absolute() / str(step)}: {name} of {_item(ema_rate)} is not finite; train '
+                'again from an earlier checkpoint, or in another folder'
+            )
+    return params, step
+
+
+@jax.jit  # of several hosts all learn the same
+def _all_finite(leaf: jax.Array) -> jax.Array:
+    return jnp.isfinite(leaf).all()
 
 
 def _read_params(directory: Path, step: int, item: str, config: Any, mesh: Mesh) -> Params:

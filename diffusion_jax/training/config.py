@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from diffusion_jax.checks import between, one_of
+from diffusion_jax.checks import INT32, between, one_of
 from diffusion_jax.errors import UserError
 
 
@@ -82,12 +82,13 @@ OUTSIDE_THE_RESULT = (
 def check_train(config: TrainConfig) -> None:
     """Raises UserError for a setting that cannot work."""
     for key in ('num_steps', 'batch_size', 'microbatches', 'max_skipped', 'log_every', 'keep_checkpoints'):
-        between(key, getattr(config, key), 1)
+        between(key, getattr(config, key), 1, below=INT32)
     for key in ('learning_rate', 'weight_decay', 'clip_norm'):
         between(key, getattr(config, key), 0)
     for key in ('validate_every', 'sample_every', 'evaluate_every', 'checkpoint_every'):
         between(key, getattr(config, key), 0)
-    between('evaluate_samples', config.evaluate_samples, 4)  # precision and recall: 3 neighbours of each
+    # Precision and recall need 3 neighbours of each sample.
+    between('evaluate_samples', config.evaluate_samples, 4, below=INT32)
     between('warmup_steps', config.warmup_steps, 0, below=config.num_steps)
     for rate in config.ema_rates:
         between('ema_rates', rate, 0, below=1)

@@ -18,6 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from diffusion_jax.checks import not_finite
 from diffusion_jax.errors import UserError, reason
 from diffusion_jax.workdir import atomic_file
 
@@ -93,7 +94,7 @@ def load_arrays(path: str | Path, checksums: Mapping[str, int]) -> dict[str, np.
     """The arrays of a file whose header was read.
 
     Raises:
-        UserError: one of them is damaged.
+        UserError: one of them is damaged or not finite.
     """
     arrays = {}
     for key, checksum in checksums.items():
@@ -105,7 +106,16 @@ def load_arrays(path: str | Path, checksums: Mapping[str, int]) -> dict[str, np.
             raise damaged(path, f'{key}: {reason(error)}') from error
         if zlib.crc32(arrays[key]) != checksum:
             raise damaged(path, f'{key} is not what was written')
+    check_finite(path, arrays)
     return arrays
+
+
+def check_finite(where: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """UserError, which names the array and the first such value, unless all values are finite."""
+    for name, array in arrays.items():
+        wrong = not_finite(array)
+        if wrong:
+            raise UserError(f'{where}: {name} is not finite ({wrong}); get or train these weights again')
 
 
 def damaged(path: str | Path, what: str) -> UserError:

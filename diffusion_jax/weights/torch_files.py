@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from diffusion_jax.errors import UserError, reason
+from diffusion_jax.weights.arrays import check_finite
 from diffusion_jax.workdir import atomic_file
 
 # What some trainers put around a state_dict.
@@ -21,10 +22,11 @@ WRAPPERS = ('state_dict', 'model')
 def read_state(path: str | Path) -> dict[str, np.ndarray]:
     """The state_dict in a .pt file, as float32; nothing but arrays is unpickled.
 
-    What is float32 in the file stays in the file, mapped into memory, until it is looked at.
+    What is float32 in the file stays in the file, mapped into memory.
 
     Raises:
-        UserError: PyTorch is missing, or the file is: no state_dict, not whole, or of more than arrays.
+        UserError: PyTorch is missing, or the file is: no state_dict, not whole, of more than arrays, or of
+            arrays that are not finite in float32.
     """
     torch = _import_torch()
     path = Path(path)
@@ -41,7 +43,9 @@ def read_state(path: str | Path) -> dict[str, np.ndarray]:
             raise UserError(
                 f'{path}: {key} is no array but of type {type(value).__name__}; save the state_dict alone'
             )
-    return {key: tensor.detach().float().numpy() for key, tensor in state.items()}
+    arrays = {key: tensor.detach().float().numpy() for key, tensor in state.items()}
+    check_finite(path, arrays)
+    return arrays
 
 
 def write_state(path: str | Path, state: Mapping[str, np.ndarray]) -> None:

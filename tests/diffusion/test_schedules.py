@@ -1,3 +1,5 @@
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from diffusion_jax.diffusion.schedules import (
 @st.composite
 def spacings(draw):
     """(num_timesteps, a respacing that it allows)"""
-    num_timesteps = draw(st.integers(20, 300))
+    num_timesteps = draw(st.integers(21, 300))
     sections = draw(st.integers(1, 4))
     counts = [draw(st.integers(0, num_timesteps // sections)) for _ in range(sections)]
     return num_timesteps, ','.join(map(str, [counts[0] or 1, *counts[1:]]))
@@ -76,12 +78,35 @@ def test_impossible_respacings_are_refused(spec, message):
 
 
 def test_impossible_schedules_are_refused():
-    with pytest.raises(ValueError, match='at least 20 timesteps, not 19'):
-        betas('linear', 19)
     with pytest.raises(ValueError, match="no noise schedule is called 'sigmoid'"):
         betas('sigmoid', 1000)
     with pytest.raises(ValueError, match='at least one timestep'):
         betas('cosine', 0)
+
+
+@pytest.mark.parametrize('num_timesteps', [2, 19, 20])
+@pytest.mark.parametrize('respacing', ['', '1,1'])
+def test_a_process_that_destroys_the_image_names_the_number_of_timesteps_that_works(num_timesteps, respacing):
+    with pytest.raises(ValueError, match=f'not {num_timesteps}: its ᾱ') as error:
+        make_schedule('linear', num_timesteps)
+    least = int(re.search(r'at least (\d+)', str(error.value))[1])
+    assert least == 21 and make_schedule('linear', least, respacing).alpha_bar[-1] > 0
+
+
+@pytest.mark.parametrize('name', ['linear', 'cosine'])
+def test_what_is_not_refused_has_finite_constants(name):
+    usable = 0
+    for num_timesteps in range(1, 60):
+        for respacing in ('', '1', '2,1', 'ddim3'):
+            try:
+                schedule = make_schedule(name, num_timesteps, respacing)
+            except ValueError:
+                continue
+            usable += 1
+            table = transitions(schedule)
+            assert all(np.isfinite(values).all() for values in jax.tree.leaves(table))
+            assert (table.level.signal > 0).all() and (table.level.noise > 0).all()
+    assert usable > 100
 
 
 @pytest.mark.parametrize(
@@ -89,7 +114,8 @@ def test_impossible_schedules_are_refused():
     [
         ('linear', 1000, ''),
         ('linear', 1000, '1'),
-        ('linear', 20, ''),
+        ('linear', 21, ''),
+        ('linear', 1, ''),
         ('cosine', 1, ''),
         ('cosine', 4000, ''),
     ],

@@ -9,6 +9,7 @@ from diffusion_jax.data.transforms import to_uint8
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import Generator, load, show
+from diffusion_jax.generation.arguments import NotFinite
 from diffusion_jax.models import ClassifierConfig, UNetConfig, param_shapes
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.weights.files import Weights, save_weights
@@ -155,13 +156,45 @@ def test_what_is_no_log_probability(model, log_prob, message):
         ({'y': 3, 'respacing': '101'}, "respacing is '101'"),
         ({'y': 3, 'respacing': 25}, 'respacing is 25; give a text such as'),
         ({'y': 3, 'seed': -1}, 'seed is -1'),
+        ({'y': 3, 'seed': 2**32}, 'seed is 4294967296'),
+        ({'y': 3, 'seed': 1.5}, 'seed is 1.5; it must be a whole number'),
+        ({'y': 3.0}, 'y is 3.0; give one number'),
+        ({'y': 2**32 + 3}, 'y is 4294967299; give one number'),
+        ({'y': 3, 'first': -1}, 'first is -1'),
+        ({'y': 3, 'first': 2**31 - 1}, 'first is 2147483647; .* below 2147483647'),
+        ({'y': 3, 'eta': 1.5}, 'eta is 1.5; .* at most 1'),
+        ({'y': 3, 'eta': np.nan}, 'eta is nan'),
+        ({'y': 3, 'scale': -1}, 'scale is -1; it must be at least 0'),
+        ({'y': 3, 'scale': [1, np.nan]}, 'scale is .*nan.*; give one number'),
+        ({'y': 3, 'scale': 1e39}, r'scale is 1e\+39; give one number'),
+        ({'y': 3, 'x_T': np.full((2, 8, 8, 1), np.inf)}, r'x_T is inf at \[0, 0, 0, 0\]'),
+        ({'y': 3, 'num_images': 2.0}, 'num_images is 2.0'),
         ({'y': 3, 'x_T': np.zeros((2, 4, 4, 1))}, r'x_T is float64 \(2, 4, 4, 1\); it must be float32'),
         ({'y': 3, 'low_res': np.zeros((2, 4, 4, 1), np.uint8)}, 'low_res is of no use here'),
     ],
 )
 def test_arguments_that_cannot_be(model, arguments, message):
     with pytest.raises(UserError, match=message):
-        model.sample(2, **STEPS | arguments)
+        model.sample(**{'num_images': 2} | STEPS | arguments)
+
+
+@pytest.mark.parametrize('sampler', ['ddim', 'ddpm'])
+def test_samples_that_are_not_finite_are_an_error_and_no_images(model, sampler):
+    steps = {'sampler': sampler, 'respacing': 'ddim5', 'first': 4}
+    steep = jax.tree.map(lambda leaf: 10 * leaf, model.params['classifier'])
+    model = dataclasses.replace(model, params=model.params | {'classifier': steep})
+    with pytest.raises(NotFinite, match=r'2 of 4 images \(index 5, 7\) .*scale 3e\+38.*; lower scale'):
+        model.sample(4, 3, scale=[0, 3e38, 0, 3e38], **steps)
+
+
+def test_what_a_network_makes_of_images_must_be_finite(model):
+    broken = jax.tree.map(lambda leaf: leaf * 1e30, model.params['diffusion'])
+    free = dataclasses.replace(model.unguided(), params={'diffusion': broken})
+    images = np.zeros((2, 8, 8, 1), np.uint8)
+    with pytest.raises(NotFinite, match=r'2 of 2 images \(index 0, 1\)'):
+        free.invert(images, respacing='ddim5')
+    with pytest.raises(NotFinite, match=r'2 of 2 images \(index 8, 9\)'):
+        free.bits_per_dimension(images, index=[8, 9], respacing='ddim5')
 
 
 def test_a_scale_needs_a_classifier(model):
@@ -170,9 +203,18 @@ def test_a_scale_needs_a_classifier(model):
     model.unguided().sample(2, scale=0, **STEPS)
 
 
-@pytest.mark.parametrize('images', [np.zeros((2, 8, 8, 1)), np.zeros((2, 9, 8, 1), np.uint8)])
+@pytest.mark.parametrize(
+    'images',
+    [
+        np.zeros((2, 8, 8, 1)),
+        np.zeros((2, 9, 8, 1), np.uint8),
+        np.zeros((0, 8, 8, 1), np.uint8),
+        np.full((2, 8, 8, 1), 256, np.uint16),
+        7,
+    ],
+)
 def test_what_is_no_image_of_the_model_is_not_inverted(model, images):
-    with pytest.raises(UserError, match='images is .*; it must be uint8'):
+    with pytest.raises(UserError, match='images is .*; it must be (uint8|an array)'):
         model.unguided().invert(images, respacing='')
 
 
@@ -193,6 +235,14 @@ def test_an_upsampler_needs_what_it_enlarges():
 
 def test_a_model_in_a_notebook_prints_its_settings_only(model):
     assert len(repr(model)) < 3000
+
+
+@pytest.mark.parametrize(
+    'images', [np.zeros((3, 8, 8, 3)), np.full((3, 8, 8, 3), 256), np.zeros((8, 8, 3), np.uint8)]
+)
+def test_show_takes_uint8_images_only(images):
+    with pytest.raises(UserError, match='images is .*; it must be uint8'):
+        show(images)
 
 
 def test_show_is_a_picture_of_all_images():

@@ -4,6 +4,7 @@ import shutil
 import time
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
@@ -69,6 +70,18 @@ def test_how_a_network_is_computed_may_change(saved):
 def test_foreign_checkpoints_are_refused(saved, change, message):
     with pytest.raises(UserError, match=message):
         load_params(saved, **({'config': UNET} | change))
+
+
+@pytest.mark.parametrize('rate', [0.0, 0.9])
+def test_parameters_that_are_not_finite_are_refused_by_name(rate, tmp_path):
+    state = state_of()
+    bad = state.params | {'conv_out': state.params['conv_out'] | {'bias': np.float32([np.nan, 0])}}
+    changed = {'ema': state.ema | {'0.9': bad}} if rate else {'params': bad}
+    with Checkpoints(tmp_path) as checkpoints:
+        save(checkpoints, state._replace(**changed), 10)
+    with pytest.raises(UserError, match=r'/10: conv_out/bias of (params|ema_0.9) is not finite'):
+        load_params(tmp_path, UNET, rate)
+    assert load_params(tmp_path, UNET, 0.9 - rate)[1] == 10
 
 
 def test_missing_checkpoints_are_named(tmp_path):

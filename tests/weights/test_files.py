@@ -57,6 +57,21 @@ def test_others_can_read_it(saved):
     np.testing.assert_array_equal(kernel, params_of(UNET)['encoder']['block_0']['conv']['kernel'])
 
 
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_refused_by_name(value, tmp_path):
+    params = jax.tree.map(np.copy, params_of(UNET))
+    params['encoder']['block_0']['conv']['kernel'][1, 2, 0, 5] = value
+    save_weights(tmp_path / 'file', Weights(UNET, params, DIFFUSION))
+    with pytest.raises(UserError) as error:
+        load_weights(tmp_path / 'file')
+    for part in (
+        str(tmp_path / 'file'),
+        'encoder/block_0/conv/kernel is not finite',
+        f'{value} at [1, 2, 0, 5]',
+    ):
+        assert part in str(error.value)
+
+
 def test_how_it_is_computed_is_not_stored(saved, tmp_path):
     network = dataclasses.replace(UNET, dtype='bfloat16', remat=True, dropout=0.1)
     save_weights(tmp_path / 'file', Weights(network, params_of(UNET), DIFFUSION, '64x64_diffusion'))

@@ -62,6 +62,16 @@ def test_files_of_the_old_format_are_read(tmp_path):
 
 
 @needs_torch
+@pytest.mark.parametrize('value', [np.nan, np.inf, 1e39])
+def test_what_is_not_finite_in_float32_is_refused_by_name(tmp_path, value):
+    state = {key: tensor.double() for key, tensor in tensors().items()}
+    state['a.weight'][2, 1] = value
+    torch.save(state, tmp_path / 'a.pt')
+    with pytest.raises(UserError, match=r'a.pt: a.weight is not finite .* at \[2, 1\]'):
+        read_state(tmp_path / 'a.pt')
+
+
+@needs_torch
 @pytest.mark.parametrize('dtype', ['float16', 'bfloat16', 'float64'])
 def test_other_precisions_become_float32(tmp_path, dtype):
     state = {key: tensor.to(getattr(torch, dtype)) for key, tensor in tensors().items()}

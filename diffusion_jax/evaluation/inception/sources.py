@@ -16,6 +16,7 @@ from diffusion_jax.evaluation.inception.graph_def import read_graph
 from diffusion_jax.evaluation.inception.names import params_from_state
 from diffusion_jax.evaluation.inception.nvidia import read_nvidia_pickle, read_nvidia_torchscript
 from diffusion_jax.evaluation.inception.unpickling import LEGACY_MAGIC
+from diffusion_jax.weights.arrays import check_finite
 from diffusion_jax.weights.torch_files import read_state
 
 RELEASED = (
@@ -38,9 +39,7 @@ def read_inception(path: str | Path) -> Inception:
             params = params_from_state(state)
     except UserError as error:
         raise UserError(f'{path}: is not Inception v3 of 2015-12-05 ({error}); give {RELEASED}') from error
-    for name, array in traverse_util.flatten_dict(params, sep='/').items():
-        if not np.isfinite(array).all():
-            raise UserError(f'{path}: {name} is not finite; get the file again')
+    check_finite(path, traverse_util.flatten_dict(params, sep='/'))
     with open(path, 'rb') as file:
         source_sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
     return Inception(params, params_sha256(params), path.name, source_sha256)
