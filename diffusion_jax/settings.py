@@ -31,6 +31,7 @@ WORDS = {
     FilePath: 'a path in quotes',
     type(None): 'None',
 }
+LONGEST = 80  # characters of a value in a message
 UNIONS = (types.UnionType, typing.Union)
 PLURALS = {int: 'whole numbers', float: 'numbers', str: 'texts', int | str: 'whole numbers or texts'}
 
@@ -67,7 +68,9 @@ def read_value(hint: Any, value: Any, where: str) -> Any:
     try:
         return _convert(hint, value)
     except ValueError as error:
-        raise UserError(f'{where} is {value!r}; {_allowed(hint)}') from error
+        text = repr(value)
+        shown = text if len(text) <= LONGEST else f'{text[:LONGEST]} …'
+        raise UserError(f'{where} is {shown}; {_allowed(hint)}') from error
 
 
 def read_text(hint: Any, text: str | None, where: str) -> Any:

@@ -112,8 +112,6 @@ def check_sample(config: SampleConfig, num_classes: int) -> None:
         between(key, getattr(config, key), 1, below=INT32)
     between('eta', config.eta, 0, most=1)
     between('scale', config.scale, 0)
-    for key in ('ema_rate', 'classifier_ema_rate'):
-        between(key, getattr(config, key), 0, below=1)
     between('seed', config.seed, 0, below=2**32)
     for label in config.classes:
         between('classes', label, 0, below=num_classes)
