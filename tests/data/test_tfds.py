@@ -137,6 +137,16 @@ def test_images_of_unknown_channels_are_converted_as_files_are(prepare, shape):
     np.testing.assert_array_equal(image[1:], pixels[1:, :, :3])
 
 
+def test_features_that_need_tensorflow_are_refused(prepare, monkeypatch):
+    def builder(*args, **kwargs):
+        raise ModuleNotFoundError("No module named 'tensorflow'", name='tensorflow')
+
+    config = prepare({'image': RGB}, [{'image': png(PIXELS[..., :3])}], **UNLABELLED)
+    monkeypatch.setattr(tfds, 'builder', builder)
+    with pytest.raises(UserError, match='any_records: has features .* tensorflow is installed'):
+        make_source(config, 'train')
+
+
 def test_a_damaged_image_is_named(prepare):
     config = prepare({'image': RGB}, [{'image': io.BytesIO(b'garbage')}], **UNLABELLED)
     with pytest.raises(UserError, match="any_records, split 'train', record 0: cannot be read as an image"):

@@ -87,6 +87,11 @@ def _prepared_builder(name: str, data_dir: str) -> Any:
         raise UserError(f'config.data.tfds_name is {name!r}; there is no such data set') from None
     except ValueError as error:  # it lies there in another format
         raise unprepared from error
+    except ImportError as error:  # of features such as Video
+        raise UserError(
+            f'{name}: has features that can be read only where {error.name} is installed; prepare a data set '
+            'with the features image and label alone'
+        ) from error
     if not builder.is_prepared():
         raise unprepared
     return builder
