@@ -11,6 +11,9 @@ import numpy as np
 
 from diffusion_jax.evaluation.blocks import BLOCK, blocks, joined, products, squared_norms
 
+ROUNDING = float(np.finfo(np.float32).eps)  # of a kernel's value, which is computed in float32
+NEGLIGIBLE = 1e-3  # an error of this size does not matter; features of Inception have one of 1e-7
+
 
 def kid(samples: np.ndarray, reference: np.ndarray) -> float:
     """samples [N, D], reference [M, D] of any float type. May fall below 0, being unbiased."""
@@ -20,7 +23,8 @@ def kid(samples: np.ndarray, reference: np.ndarray) -> float:
 def kid_and_error(samples: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
     """KID and its standard error over draws of both sets, by the jackknife.
 
-    Each set needs two features, three for the error, which is nan else.
+    Each set needs two features, three for the error, which is nan else. Both are nan where features are so
+    large, or so far from 0, that most of them would be rounding.
     """
     x, y = blocks(samples), blocks(reference)
     within_x, within_y = _sums_within(x, samples.shape), _sums_within(y, reference.shape)
@@ -28,8 +32,10 @@ def kid_and_error(samples: np.ndarray, reference: np.ndarray) -> tuple[float, fl
     n, m = len(samples), len(reference)
     mean_x, mean_y = (w.sum() / (len(w) * (len(w) - 1)) for w in (within_x, within_y))
     value = mean_x + mean_y - 2 * across_x.sum() / (n * m)
-    variance = _jackknife(within_x, across_x, m) + _jackknife(within_y, across_y, n)
-    return float(value), float(np.sqrt(variance))
+    error = np.sqrt(_jackknife(within_x, across_x, m) + _jackknife(within_y, across_y, n))
+    if ROUNDING * (mean_x + mean_y) > max(error, NEGLIGIBLE):
+        return np.nan, np.nan
+    return float(value), float(error)
 
 
 def _jackknife(within: np.ndarray, across: np.ndarray, num_others: int) -> float:

@@ -236,6 +236,7 @@ def drawn(tmp_path):
 def test_samples_of_a_class_are_compared_with_that_class(drawn, without_inception):
     result = without_inception(*drawn, '--same-classes')
     assert result['protocol']['reference_images'] == 5
+    assert result['protocol']['classes'] == [2] and result['protocol']['class_names'] == ['c', 'a', 'b']
     assert '1 of 3 classes (b)' in result['protocol']['reference_classes']
     expected = evaluate_pixels(SAMPLES[:8], REFERENCE[1:15:3])
     assert result['frechet_distance'] == pytest.approx(expected['frechet_distance'], rel=1e-9)

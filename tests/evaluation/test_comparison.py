@@ -42,6 +42,14 @@ def test_of_inception_also_the_score_and_errors():
     )
 
 
+@pytest.mark.parametrize(('offset', 'kept'), [(10, True), (1000, False), (1e9, False)])
+def test_kid_far_from_0_is_left_out_before_it_is_wrong(offset, kept):
+    found = compare(of_features(A + offset), of_features(B + offset), num_resamples=2)
+    assert ('kid' in found) == ('kid' in found['standard_errors']) == kept
+    assert kept or found['not_finite'] == ['kid', 'standard_errors.kid']
+    assert found['precision'] == compare(of_features(A), of_features(B))['precision']
+
+
 @pytest.mark.filterwarnings('error')
 @pytest.mark.parametrize('scale', [1e15, 1e39, 1e59])
 def test_numbers_that_are_not_finite_are_left_out_and_named(scale):

@@ -57,7 +57,7 @@ def test_the_content_says_what_kind_of_file_it_is(tmp_path, monkeypatch, content
     ('content', 'message'),
     [
         (b'', 'is none of the files'),
-        (b'\x1f\x8b\x08 a .tgz', 'is none of the files'),
+        (b'\x1f\x8b\x08 a .tgz', 'is packed; unpack it'),
         (zipped('arr_0.npy', 'mu.npy'), 'is none of the files'),
         (b'\x80\x04\x95', 'cannot be read .EOFError|cannot be read .UnpicklingError'),
         (b'\nnoise', 'no frozen graph'),
