@@ -186,7 +186,8 @@ def _check(experiment: Experiment) -> None:
     )
     if experiment.evaluate.judge and data.name != 'digits':
         raise UserError(
-            f"config.evaluate.judge is 'digits_svm', for config.data.name='digits' alone (it is {data.name!r}); set it to ''"
+            f'config.evaluate.judge is {experiment.evaluate.judge!r}; it knows only the images of '
+            f"config.data.name='digits', which is {data.name!r}; set it to ''"
         )
 
 

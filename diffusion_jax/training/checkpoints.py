@@ -74,7 +74,8 @@ def latest_step(directory: Path) -> int | None:
         missing = [name for name in parts if not (directory / str(step) / name).is_dir()]
     except OSError as error:
         raise UserError(
-            f'{error.filename or directory}: cannot be read ({error.strerror}); mend that and give the same command again'
+            f'{error.filename or directory}: cannot be read ({error.strerror}); mend that and give the same '
+            'command again'
         ) from error
     if missing:
         raise DamagedCheckpoint(directory / str(step), f'{" and ".join(missing)} missing')
