@@ -56,7 +56,7 @@ def describe(error: BaseException) -> str:
 
 
 def _binary(value: str, unit: str) -> str:
-    return f'{value} {unit}iB'
+    return f'{value.rstrip(".")} {unit}iB'
 
 
 def _decimal(number: int) -> str:

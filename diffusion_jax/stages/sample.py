@@ -142,7 +142,8 @@ def _draw(run: Run, directory: Path, generator: Generator) -> None:
         batch_size = min(config.batch_size, -(-config.num_samples // run.mesh.size) * run.mesh.size)
         hosts = {'host': jax.process_index(), 'num_hosts': jax.process_count()}
         draw = make_draw(run, generator, sample_inputs(run))
-        draw_samples(directory, title, draw, config.num_samples, batch_size, run.stop, **hosts)
+        with limits.sampling(run.experiment):
+            draw_samples(directory, title, draw, config.num_samples, batch_size, run.stop, **hosts)
     if jax.process_index() == 0:
         _finish(run, directory, named=guided or run.experiment.unet.num_classes is not None)
 
