@@ -8,8 +8,6 @@ from collections.abc import Iterator
 
 from diffusion_jax.errors import UserError
 
-BINARY = 'KMGTPE'
-
 
 class OutOfMemory(UserError):
     """What a caller from Python is told; a stage that calls tells instead which of its settings to lower."""
