@@ -287,8 +287,8 @@ def _check(experiment: Experiment) -> None:
     )
     if experiment.evaluate.judge and data.name != 'digits':
         raise UserError(
-            f"config.evaluate.judge is 'digits_svm', which knows only config.data.name='digits' (it is "
-            f"{data.name!r}); set it to ''"
+            f'config.evaluate.judge is {experiment.evaluate.judge!r}; it knows only the images of '
+            f"config.data.name='digits', which is {data.name!r}; set it to ''"
         )
 
 

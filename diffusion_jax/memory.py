@@ -8,8 +8,6 @@ from collections.abc import Iterator
 
 from diffusion_jax.errors import UserError
 
-BINARY = 'KMGTPE'
-
 
 class OutOfMemory(UserError):
     """What a caller from Python is told; a stage that calls tells instead which of its settings to lower."""
@@ -56,7 +54,7 @@ def describe(error: BaseException) -> str:
 
 
 def _binary(value: str, unit: str) -> str:
-    return f'{value} {unit}iB'
+    return f'{value.rstrip(".")} {unit}iB'
 
 
 def _decimal(number: int) -> str:

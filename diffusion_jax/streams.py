@@ -27,6 +27,10 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error('diffusion_jax.lookalikes', _replace)
 
 
+def _encodable(text: str, encoding: str) -> str:
+    return text.encode(encoding, 'diffusion_jax.lookalikes').decode(encoding)
+
+
 class PatientStream:
     """A text stream for `print` and `logging` that never raises: what cannot be written is dropped.
 
@@ -40,10 +44,9 @@ class PatientStream:
     def write(self, text: str) -> int:
         with contextlib.suppress(AttributeError, OSError, ValueError):
             try:
-                self._stream.write(text)
+                self._stream.write(_encodable(text, getattr(self._stream, 'encoding', None) or 'utf-8'))
             except UnicodeEncodeError:
-                encoding = getattr(self._stream, 'encoding', None) or 'ascii'
-                self._stream.write(text.encode(encoding, 'diffusion_jax.lookalikes').decode(encoding))
+                self._stream.write(_encodable(text, 'ascii'))
         return len(text)
 
     def flush(self) -> None:

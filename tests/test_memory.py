@@ -40,6 +40,7 @@ def jax_error(text):
             '8.00 GiB asked for',
         ),
         (MemoryError('Unable to allocate 1.16 TiB for an array with shape (9,)'), '1.16 TiB asked for'),
+        (MemoryError('Unable to allocate 146. TiB for an array with shape (9,)'), '146 TiB asked for'),
         (MemoryError(), 'out of memory'),
     ],
 )

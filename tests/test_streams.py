@@ -58,11 +58,24 @@ def test_what_cannot_be_written_is_dropped(monkeypatch, capsys, stream):
         ('utf-8', '[██··] 8×8 ±1 café '.encode() + b'\\udce9 ' + '…'.encode()),
     ],
 )
-def test_what_a_stream_cannot_encode_is_replaced(encoding, shown):
+@pytest.mark.parametrize('errors', ['strict', 'backslashreplace'])  # of stdout, of stderr
+def test_what_a_stream_cannot_encode_is_replaced(encoding, shown, errors):
     raw = io.BytesIO()
-    stream = PatientStream(io.TextIOWrapper(raw, encoding))
+    stream = PatientStream(io.TextIOWrapper(raw, encoding, errors))
     print('[██··] 8×8 ±1 café \udce9 …', file=stream, end='', flush=True)
     assert raw.getvalue() == shown
+
+
+def test_a_stream_that_does_not_say_what_it_can_encode():
+    class Ascii:
+        written = ''
+
+        def write(self, text):
+            self.written += text.encode('ascii').decode()
+
+    stream = Ascii()
+    print('8×8', file=PatientStream(stream), end='')
+    assert stream.written == '8x8'
 
 
 def run(command, **options):

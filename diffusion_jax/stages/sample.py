@@ -160,9 +160,10 @@ def _draw(run: Run, directory: Path, generator: Generator) -> None:
         hosts = {'host': jax.process_index(), 'num_hosts': jax.process_count()}
         progress = Progress(title, config.num_samples)
         draw = make_draw(run, generator, sample_inputs(run), progress)
-        draw_samples(
-            directory, title, draw, config.num_samples, batch_size, run.stop, progress=progress, **hosts
-        )
+        with limits.sampling(run.experiment):
+            draw_samples(
+                directory, title, draw, config.num_samples, batch_size, run.stop, progress=progress, **hosts
+            )
     if jax.process_index() == 0:
         _finish(run, directory, named=guided or run.experiment.unet.num_classes is not None)
 

@@ -93,12 +93,12 @@ def test_what_is_not_ours_is_named(saved, tmp_path):
     (tmp_path / 'text').write_text('no weights at all')
     (tmp_path / 'short').write_bytes(saved.read_bytes()[:-10])
     for name, message in {
-        'foreign': "its format is None and not 'diffusion_jax inception 1'",
+        'foreign': 'is a safetensors file of another program',
         'network': "its format is 'diffusion_jax weights 1'",
         'text': 'no safetensors file',
         'short': 'not whole',
         'nothing': 'no such file',
-        '.': 'no safetensors file',
+        '.': 'is a folder',
     }.items():
         with pytest.raises(UserError, match=f'{message}.*diffusion-jax convert-inception') as error:
             load_inception(tmp_path / name)
