@@ -169,6 +169,9 @@ class Generator:
             if report:
                 report(done, num_steps)
             x_t = following
+        if report:
+            jax.block_until_ready(x_t)
+            report(num_steps, num_steps)
         return x_t
 
     def invert(
