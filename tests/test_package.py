@@ -1,5 +1,6 @@
 """What `import diffusion_jax` offers."""
 
+import functools
 import inspect
 import subprocess
 import sys
@@ -32,10 +33,7 @@ def test_the_tour(tmp_path, monkeypatch):
     generator = diffusion_jax.Generator
     few = {'respacing': 'ddim2', 'sampler': 'ddim'}
     for name, given in (('sample', few), ('invert', {'respacing': 'ddim2'})):
-        call = getattr(generator, name)
-        monkeypatch.setattr(
-            generator, name, lambda *args, call=call, given=given, **kw: call(*args, **given | kw)
-        )
+        monkeypatch.setattr(generator, name, functools.partialmethod(getattr(generator, name), **given))
     scope = {}
     exec(textwrap.dedent('\n'.join(lines)), scope)
     assert scope['images'].shape == (8, 8, 8, 1) and scope['steps'].x_t.shape == (2, 8, 8, 8, 1)

@@ -193,6 +193,9 @@ class Generator:
             if report:
                 report(done, num_steps)
             x_t = following
+        if report:
+            jax.block_until_ready(x_t)
+            report(num_steps, num_steps)
         return x_t
 
     @_one_batch('inversion')
