@@ -8,8 +8,8 @@ Train: the same without --stage and --config.pretrained; the images of the categ
 Evaluate: --stage=evaluate; 50,000 samples against VIRTUAL_lsun_horse256.npz and with
     inception.safetensors, both in the working folder or as config.evaluate.reference and .inception say.
 Expect: FID 2.57. In the paper (tables 5 and 15; FID/sFID/precision/recall) it is 2.57/6.81/.71/.55
-    with all 1,000 steps; FID 2.83 with 90,60,60,20,20 and 3.45 with 250 evenly spaced ones; 2.95/5.94/.69/.55 without dropout, the file
-    lsun_horse_nodropout with --config.unet.dropout=0.
+    with all 1,000 steps; FID 2.83 with 90,60,60,20,20 and 3.45 with 250 evenly spaced ones;
+    2.95/5.94/.69/.55 without dropout, the file lsun_horse_nodropout with --config.unet.dropout=0.
 """
 
 from ml_collections import ConfigDict

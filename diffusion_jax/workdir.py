@@ -169,6 +169,8 @@ def normalise(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, str) and '/' in value and '://' not in value:
+        return str(Path(value))  # older stamps hold paths as they were typed: images/
     return value
 
 

@@ -176,7 +176,7 @@ def test_what_is_wrong_is_said_in_one_line(folder, run, tmp_path):
         ('evaluate', samples, folder / 'reference', weights, f'--out={tmp_path}'): 'is a folder',
         ('evaluate', tmp_path / 'wide.npy', tmp_path / 'wide.npy', weights): 'neither side has any',
         ('make-reference', '--out=x.npz', weights): 'give either IMAGES or --config',
-        ('make-reference', samples, '--out=x.npz', '--config.seed=1'): 'mean nothing here',
+        ('make-reference', samples, '--out=x.npz', '--config.seed=1'): 'unrecognized',
     }
     for argv, message in cases.items():
         code, printed = run(*argv, f'--workdir={tmp_path / "work"}')
