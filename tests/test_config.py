@@ -79,7 +79,10 @@ def test_whole_numbers_serve_as_floats_and_lists_as_tuples():
         ({'nope': 1}, r'config\.nope: no such setting; known are stages, '),
         ({'unet__nope': 1}, r'config\.unet\.nope: no such setting'),
         ({'unet__image_size': (8, 8)}, r'config\.unet\.image_size: .* follows from other sections'),
-        ({'unet__channel_mult': 3}, r'config\.unet\.channel_mult is 3; it must be numbers separated by commas'),
+        (
+            {'unet__channel_mult': 3},
+            r'config\.unet\.channel_mult is 3; it must be numbers separated by commas',
+        ),
         ({'train__num_steps': 1.5}, r'config\.train\.num_steps is 1\.5; it must be a whole number'),
         ({'train__num_steps': True}, r'config\.train\.num_steps is True; it must be a whole number'),
         ({'train__num_steps': 0}, r'config\.train\.num_steps is 0; it must be at least 1'),
@@ -111,7 +114,10 @@ def test_whole_numbers_serve_as_floats_and_lists_as_tuples():
         ({'stages': ('train', 'dance')}, r"config\.stages is 'dance'; it must be one of 'train'"),
         ({'evaluate__judge': 'svm'}, r"config\.evaluate\.judge is 'svm'"),
         ({'data__low_res_size': (4, 8)}, r'config\.data\.low_res_size is 8; .* below 8'),
-        ({'data__low_res_size': 4}, r'config\.data\.low_res_size is 4; give height and width: 16,16, or None'),
+        (
+            {'data__low_res_size': 4},
+            r'config\.data\.low_res_size is 4; give height and width: 16,16, or None',
+        ),
         ({'unet__low_res': True}, r'config\.unet\.low_res: .* follows from other sections'),
         ({'classifier': None, 'stages': ()}, r'config\.sample\.scale is 5; .* no section classifier'),
         (

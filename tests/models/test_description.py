@@ -39,7 +39,7 @@ def test_what_is_not_named_has_its_default():
         ({'model_channels': True}, 'model_channels is True; it must be a whole number'),
         ({'image_size': [8, 8, 8]}, r'image_size is \[8, 8, 8\]; give height and width'),
         ({'image_size': 8}, 'image_size is 8; give height and width'),
-        ({'channel_mult': [1, None]}, 'channel_mult is \[1, None\]; it must be numbers'),
+        ({'channel_mult': [1, None]}, r'channel_mult is \[1, None\]; it must be numbers'),
         ({'num_classes': 1.5}, 'num_classes is 1.5; it must be a whole number or None'),
         ({'model_channels': 33}, 'group normalization needs a multiple of 32'),
     ],
