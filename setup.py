@@ -8,9 +8,9 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'diffusion_jax' / '__init__.py').read_text()).group(1)
 
-# flax 0.12.6 needs JAX 0.8.1, flax 0.12.7 and 0.12.8 need 0.10, newer flax needs 0.11.1. flax 0.12.9 allows JAX
-# 0.11.2 but does not import with it. What flax up to 0.12.8 allows but cannot import (JAX 0.11.1 and 0.11.2), pip
-# does not choose by itself: it takes the newest flax that the JAX allows.
+# flax 0.12.6 needs JAX 0.8.1, 0.12.7 and 0.12.8 need 0.10, newer flax needs 0.11.1. flax 0.12.9 allows JAX
+# 0.11.2 but does not import with it. What flax up to 0.12.8 allows but cannot import (JAX 0.11.1 and 0.11.2),
+# pip does not choose by itself: it takes the newest flax that the JAX allows.
 JAX = '>=0.8.1,<0.12'
 
 setup(
