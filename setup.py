@@ -8,7 +8,10 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'diffusion_jax' / '__init__.py').read_text()).group(1)
 
-JAX = '>=0.8,<0.12'
+# flax 0.12.6 needs JAX 0.8.1, 0.12.7 and 0.12.8 need 0.10, newer flax needs 0.11.1. flax 0.12.9 allows JAX
+# 0.11.2 but does not import with it. What flax up to 0.12.8 allows but cannot import (JAX 0.11.1 and 0.11.2),
+# pip does not choose by itself: it takes the newest flax that the JAX allows.
+JAX = '>=0.8.1,<0.12'
 
 setup(
     name='diffusion_jax',
@@ -17,11 +20,12 @@ setup(
     author='The diffusion_jax authors',
     license='MIT',
     python_requires='>=3.11',
-    packages=find_packages(include=['diffusion_jax', 'diffusion_jax.*']),
+    packages=[*find_packages(include=['diffusion_jax', 'diffusion_jax.*']), 'diffusion_jax.configs'],
+    package_dir={'diffusion_jax.configs': 'configs'},
     package_data={'diffusion_jax.data': ['imagenet.txt']},
     install_requires=[
         'absl-py',
-        'flax>=0.12.6',
+        'flax>=0.12.6,!=0.12.9',
         'grain>=0.2.18',
         'importlib_resources',  # tensorflow-datasets imports it and does not ask for it
         f'jax{JAX}',

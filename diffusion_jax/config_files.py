@@ -19,6 +19,7 @@ from diffusion_jax.settings import file_path
 # An installed package holds the configs; in a checkout they are beside it.
 PACKAGE = Path(__file__).parent
 FOLDER = PACKAGE / 'configs' if (PACKAGE / 'configs').is_dir() else PACKAGE.parent / 'configs'
+EXAMPLE = FOLDER / 'digits.py'
 LIST = '`diffusion-jax configs` lists the names'
 
 
@@ -54,7 +55,7 @@ def find_config(text: str) -> ConfigFile:
     if not os.path.isfile(path):
         path = named_configs().get(place.removesuffix('.py')) or _not_found(place)
     if path.suffix != '.py':
-        raise UserError(f'{path}: a config is a Python file, *.py, with a function get_config; {LIST}')
+        raise UserError(f'{path}: a config is a Python file with a function get_config, such as {EXAMPLE}')
     return ConfigFile(path, argument if colon else None)
 
 
@@ -71,7 +72,7 @@ def load_config(file: ConfigFile) -> Config:
         raise _failed(path, error) from error
     get_config = module.get('get_config')
     if not inspect.isfunction(get_config):
-        raise UserError(f'{path}: has no function get_config() that returns with_defaults(…)')
+        raise UserError(f'{path}: has no function get_config; an example of a config is {EXAMPLE}')
     where = f'{path}, line {get_config.__code__.co_firstlineno}'
     arguments = () if file.argument is None else (file.argument,)
     try:

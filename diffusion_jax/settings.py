@@ -76,7 +76,7 @@ def read_value(hint: Any, value: Any, where: str) -> Any:
 def read_text(hint: Any, text: str | None, where: str) -> Any:
     """The value of the annotated type that a user typed; None is a flag without a value, which is 'true'."""
     if text is None and hint is not bool:
-        raise UserError(f'{where} has no value; {_allowed(hint)}')
+        raise UserError(f'{where} has no value; give one after =')
     try:
         return _parse(hint, 'true' if text is None else text)
     except ValueError as error:
@@ -106,8 +106,8 @@ def nearest(name: str, known: Collection[str]) -> list[str]:
     """Which dotted `known` names are probably meant: none, one, or one in each of several sections."""
     section, _, last = name.replace('-', '_').rpartition('.')
     split = {each: each.rpartition('.') for each in known}
-    close = difflib.get_close_matches(last, {own for _, _, own in split.values()}, 1, 0.7)
-    found = [each for each in known if split[each][2] in close]
+    close = difflib.get_close_matches(last, {own for _, _, own in split.values()}, 1, 0.75)
+    found = [each for each in known if split[each][2] in close or (not close and each.endswith(f'_{last}'))]
     sections = difflib.get_close_matches(section, {split[each][0] for each in found}, 1)
     return [each for each in found if split[each][0] in sections] or found
 
@@ -199,13 +199,15 @@ def _allowed(hint: Any) -> str:
     cls, inner = not_none(hint), typing.get_args(not_none(hint))
     none = '' if cls is hint else ' or None'
     if inner == (int, int):  # every pair of the settings is an image size
-        return f'give height and width: 16,16{none}'
+        return f'give height and width: 16,16{none and ", or None"}'
     if typing.get_origin(cls) is tuple:
         return f'it must be {PLURALS[inner[0]]} separated by commas{none}'
     return f'it must be {WORDS[cls]}{none}'
 
 
 def _mapping(section: Any, cls: type, where: str) -> Mapping[str, Any]:
+    if section is None:
+        raise UserError(f'{where} is missing; it must be a section of settings, as with_defaults(…) makes it')
     if not isinstance(section, Mapping):
         raise UserError(f'{where} is {section!r}; it must be a section of settings ({cls.__name__})')
     return section

@@ -34,7 +34,7 @@ from tests.program import arguments, leaves, run
         (['--coordinator=here', '--num_hosts=2', '--host=0'], "--coordinator is 'here'; give HOST:PORT"),
         (['--coordinator=here:1', '--num_hosts=2'], 'needs --num_hosts=N and --host=I'),
         (['--coordinator=here:1', '--num_hosts=2', '--host=2'], 'given are 2 and 2'),
-        (['--coordinator=here:1', '--num_hosts=2', '--host=-1'], '--host=-1'),
+        (['--coordinator=here:1', '--num_hosts=2', '--host=-1'], 'given are 2 and -1'),
         (['--coordinator=', '--num_hosts=2', '--host=0'], 'need --coordinator'),
         (['--coordinator=here:1', '--distributed'], 'give one of them'),
     ],

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from diffusion_jax import main
+from diffusion_jax import __version__, main
 from diffusion_jax.workdir import lock
 from tests.program import ROOT, arguments, run
 
@@ -17,9 +17,9 @@ from tests.program import ROOT, arguments, run
 @pytest.mark.parametrize(
     ('extra', 'message'),
     [
-        (['--config.nope=1'], '--config.nope=1: no such setting'),
-        (['--config.train.nope=1'], '--config.train.nope=1: no such setting'),
-        (['--config.train.num_steps=many'], "invalid literal for int() with base 10: 'many'"),
+        (['--config.nope=1'], 'config.nope: no such setting'),
+        (['--config.train.nope=1'], 'config.train.nope: no such setting'),
+        (['--config.train.num_steps=many'], "config.train.num_steps is 'many'; it must be a whole number"),
         (['--config.train.batch_size=60'], 'config.train.batch_size is 60; it must be divisible by 8'),
         (['--config.unet.model_channels=40'], 'multiple of 32'),
         (['--config.data.image_channels=3'], 'config.data.image_channels is 3'),
@@ -36,7 +36,8 @@ from tests.program import ROOT, arguments, run
         (['--config.sample.num_samples=3'], 'config.sample.num_samples is below 4'),
         (['--config.seed=-1'], 'config.seed is -1'),
         (['--config.sample.seed=4294967296'], 'config.sample.seed is 4294967296'),
-        (['stray'], 'stray: arguments that mean nothing here'),
+        (['stray'], 'stray: unrecognized'),
+        (['workdir=x'], 'workdir=x: unrecognized; did you mean --workdir=x?'),
         (['--config=configs/absent.py'], 'configs/absent.py: no such config file'),
         (['--nope'], 'nope'),
     ],
@@ -52,7 +53,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capfd, extra, messag
 
 def test_a_misspelt_setting_is_guessed(tmp_path, capfd):
     assert main.main([*arguments(tmp_path), '--config.train.num_step=3']) == 2
-    assert 'num_step=3: no such setting in the config; did you mean num_steps?' in capfd.readouterr().err
+    assert 'did you mean config.train.num_steps?' in capfd.readouterr().err
 
 
 def test_a_second_run_in_one_folder_is_refused(tmp_path, capfd):
@@ -101,12 +102,19 @@ def test_the_program_without_a_terminal(tmp_path, monkeypatch, stream):
 
 def test_help(capfd):
     assert main.main(['main', '--help']) == 0
-    assert '--workdir=FOLDER' in capfd.readouterr().out
+    out = capfd.readouterr().out
+    assert '--workdir=FOLDER' in out and 'diffusion-jax configs' in out and '--heartbeat_timeout' in out
+
+
+def test_the_version(capfd):
+    assert main.main(['main', '--version']) == 0
+    assert capfd.readouterr().out == f'diffusion_jax {__version__}\n'
 
 
 def test_the_console_command(capfd):
     command = [sys.executable, '-c', 'from diffusion_jax.commands.cli import main; raise SystemExit(main())']
     assert subprocess.run([*command, 'run'], cwd=ROOT).returncode == 2
-    assert 'give --config=<file>' in capfd.readouterr().err
+    err = capfd.readouterr().err
+    assert 'usage: ' in err and '--config=digits' in err and 'diffusion-jax configs' in err
     assert subprocess.run([*command, 'dance'], cwd=ROOT).returncode == 2
     assert 'usage: diffusion-jax' in capfd.readouterr().err

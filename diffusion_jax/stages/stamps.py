@@ -20,6 +20,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.config import EvaluateConfig
 from diffusion_jax.generation.config import LikelihoodConfig, SampleConfig
 from diffusion_jax.models import ClassifierConfig, UNetConfig
+from diffusion_jax.settings import file_path
 from diffusion_jax.training.config import TrainConfig
 from diffusion_jax.workdir import normalise, read_stamp
 
@@ -98,5 +99,6 @@ def _flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
         if isinstance(value, Mapping) and value:
             flat |= _flatten(value, f'{prefix}{key}.')
         else:
-            flat[f'{prefix}{key}'] = value
+            # Older stamps hold paths as they were typed, such as images/.
+            flat[f'{prefix}{key}'] = file_path(value) if isinstance(value, str) and '/' in value else value
     return flat

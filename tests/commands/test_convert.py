@@ -67,7 +67,7 @@ def test_a_released_model_goes_in_and_out(tmp_path, capsys, name):
     assert run(convert, *filter(None, [name]), 'model.pt', '--out', out) == 0
     printed = capsys.readouterr().out
     assert 'model.pt: 128x128_classifier; 221 arrays, 42,568,040 parameters' in printed
-    assert f'configs/imagenet128.py --stage=sample --config.pretrained.classifier={out}' in printed
+    assert f'--config=imagenet128 --stage=sample --config.pretrained.classifier={out}' in printed
     weights = read_header(out)
     assert weights.network == RELEASED['128x128_classifier'].network
     assert (weights.diffusion.schedule, weights.name) == ('linear', '128x128_classifier')

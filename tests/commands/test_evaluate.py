@@ -316,7 +316,7 @@ def test_what_is_wrong_is_said_in_one_line(folder, run, tmp_path):
         ('make-reference', samples, '--out=x.npz', weights, '--split=test'): '--split=test needs --config',
         ('make-reference', samples, '--out=x.npy', weights): "--out is 'x.npy'",
         ('make-reference', '--out=x.npz', weights): 'give either IMAGES or --config',
-        ('make-reference', samples, '--out=x.npz', '--config.seed=1'): 'mean nothing here',
+        ('make-reference', samples, '--out=x.npz', '--config.seed=1'): 'unrecognized',
     }
     for argv, message in cases.items():
         code, printed = run(*argv, f'--workdir={tmp_path / "work"}')

@@ -154,7 +154,7 @@ def test_drawn_parameters_keep_the_output_in_range():
         ([DIGITS, '--batch-size=0'], '--batch-size is 0; it must be at least 1'),
         ([DIGITS, '--repeats=0'], '--repeats is 0; it must be at least 1'),
         ([DIGITS, '--parts=forward,evaluate'], "--parts is 'evaluate'; it must be one of 'forward', 'train'"),
-        ([DIGITS, '--batchsize=8'], "Unknown command line flag 'batchsize'"),
+        ([DIGITS, '--batchsize=8'], '--batchsize=8: unrecognized'),
     ],
 )
 def test_mistakes_are_told_in_one_line(arguments, error, capsys):

@@ -96,3 +96,12 @@ def test_a_network_from_elsewhere_is_another_one():
     folder, file = {'folder': 'diffusion', 'step': 3}, {'weights': '', 'digest': '0123'}
     difference = stamps.stamp_difference({'diffusion': folder}, {'diffusion': file})
     assert difference['diffusion.digest'] == (stamps.NOT_SET, '0123')
+
+
+def test_a_path_is_the_same_however_it_was_typed():
+    stored = {'sample': {'labels': './of/labels.npy'}, 'url': 'gs://a//b/'}
+    assert (
+        stamps.stamp_difference(stored, {'sample': {'labels': 'of//labels.npy'}, 'url': 'gs://a//b/'}) == {}
+    )
+    other = {'sample': {'labels': 'of/others.npy'}, 'url': 'gs://a/b/'}
+    assert stamps.stamp_difference(stored, other).keys() == {'sample.labels', 'url'}
