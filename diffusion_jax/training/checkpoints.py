@@ -41,6 +41,7 @@ from diffusion_jax.models import (
 )
 from diffusion_jax.sharding import abstract_on, make_mesh, param_shardings
 from diffusion_jax.training.digest import digest
+from diffusion_jax.training.paths import check_path
 
 NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 # How TensorStore's and JAX's errors begin where files could not be read, or not be held, whatever is in them.
@@ -180,7 +181,7 @@ def _item(ema_rate: float) -> str:
     return f'ema_{ema_rate}' if ema_rate else 'params'
 
 
-def _reader(directory: Path) -> ocp.CheckpointManager:
+def reader(directory: Path) -> ocp.CheckpointManager:
     """Reads without a word to other hosts: one that raises leaves none waiting inside Orbax."""
     own = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
@@ -215,16 +216,17 @@ def read(
         UserError: it cannot be read for another reason, such as too little memory or an input/output error.
     """
     all_devices()  # where there are none, that is no damage
+    check_path(directory)
     shared = any(not leaf.sharding.is_fully_addressable for leaf in jax.tree.leaves(targets))
     agree = on_any_host if shared else bool
     arrays = {name: ocp.args.StandardRestore(target) for name, target in targets.items()}
     texts = {name: ocp.args.JsonRestore() for name in (*records, 'digests')}
     folder, wrong = Path(directory).absolute() / str(step), None
     try:
-        with _quiet(), _reader(directory) as reader:
-            restored = reader.restore(step, args=ocp.args.Composite(**arrays, **texts))
+        with _quiet(), reader(directory) as manager:
+            restored = manager.restore(step, args=ocp.args.Composite(**arrays, **texts))
     except Exception as error:  # Orbax raises all kinds, bare Exception among them
-        wrong = _what_is_wrong(folder, error)
+        wrong = what_is_wrong(folder, error)
     _raise_together(folder, wrong, agree)
     changed = list(_changed(restored, targets, records))  # all: hosts compute digests together
     wrong = DamagedCheckpoint(folder, f'{changed[0]} is not what was written') if changed else None
@@ -245,7 +247,7 @@ def _changed(restored: Any, targets: Iterable[str], records: Iterable[str]) -> I
             yield name
 
 
-def _what_is_wrong(folder: Path, error: Exception) -> UserError:
+def what_is_wrong(folder: Path, error: Exception) -> UserError:
     """Damage, unless the error says that whole files might not have been read either."""
     errors = (error, error.__cause__)  # TensorStore's own, which begin with a status, may be the cause
     if (

@@ -10,9 +10,7 @@ import contextlib
 import itertools
 import logging
 import shutil
-import sys
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,10 @@ from diffusion_jax.interruption import Interrupted
 from diffusion_jax.training.barrier import Barrier
 from diffusion_jax.training.checkpoints import DamagedCheckpoint, checksum, read, reason_of
 from diffusion_jax.training.digest import digest
+from diffusion_jax.training.paths import check_path
+from diffusion_jax.training.quiet import keep_orbax_quiet
 from diffusion_jax.training.step import TrainState
+from diffusion_jax.training.written import TEMPORARY, check_written, expected, remove, remove_older
 
 logger = logging.getLogger(__name__)
 
@@ -36,21 +37,26 @@ DAMAGED = 'damaged'
 class Checkpoints:
     """The checkpoints of one folder, for the one run that writes there: in the background, the newest few.
 
-    A write that fails, above all because the disk is full, is said in one line and what it left is removed;
-    the older checkpoints stay, and the next `save` tries again. Several hosts write together; where one of
-    them fails all do.
+    A save that fails, above all because the disk is full, is reported in one line and what it left is
+    removed; the older checkpoints stay, and the next `save` tries again. A checkpoint that cannot be read
+    after it was written is such a failure: older ones are removed only after the new one was checked. Several
+    hosts write together; where one of them fails all do.
 
     Attributes:
         latest_step: of the newest checkpoint, or None; it may still be in the writing.
+
+    Raises:
+        UserError: no checkpoint can be written to a folder of such a name.
     """
 
     def __init__(self, directory: Path, keep: int | None = None):
+        check_path(directory, write=True)
         self.directory = Path(directory).absolute()
         self._keep = keep
         self._writing = False
         self._failure = ''
         self._barrier = Barrier()
-        _keep_orbax_quiet()
+        keep_orbax_quiet()
         self._open()
 
     def __enter__(self) -> Checkpoints:
@@ -103,6 +109,7 @@ class Checkpoints:
         if not started:
             raise UserError(f'{self.directory}: Orbax did not write step {step}; is there a later one?')
         self.latest_step, self._writing = step, True
+        self._expected = expected(items, records, digests)
 
     def put_off(self, step: int, reason: str) -> None:
         """Says why a step is not saved; the next `save` goes on as after a write that failed."""
@@ -165,7 +172,7 @@ class Checkpoints:
     def _open(self) -> None:
         self._remove_half_written()
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=self._keep,
+            max_to_keep=None,  # Orbax would remove older ones before anyone can check the new one
             enable_async_checkpointing=True,
             async_options=ocp.options.AsyncOptions(barrier_sync_fn=self._barrier),
         )
@@ -175,7 +182,7 @@ class Checkpoints:
     def _remove_half_written(self) -> None:
         """Again and again for a moment: what TensorStore began to write it ends, in folders made anew."""
         for _ in range(20):
-            paths = list(self.directory.glob('*.orbax-checkpoint-tmp*'))
+            paths = list(self.directory.glob(f'*{TEMPORARY}*'))
             if not paths or jax.process_index() > 0:
                 return
             for path in paths:
@@ -187,7 +194,7 @@ class Checkpoints:
         would let the others wait for it for five minutes."""
         try:
             if jax.process_index() == 0:
-                trial = self.directory / 'trial.orbax-checkpoint-tmp'
+                trial = self.directory / f'trial{TEMPORARY}'
                 trial.mkdir(exist_ok=True)
                 trial.rmdir()
         except OSError as error:
@@ -199,25 +206,39 @@ class Checkpoints:
             self._manager.close()
 
     def _settle(self, agree: Callable[[bool], bool] = on_any_host) -> bool:
-        """Waits for the write under way, if any, and takes note of how it ended. False: not as it should."""
+        """Waits for the save under way, if any, and checks what it wrote. False: it failed."""
         if not self._writing:
             return True
         self._writing, wrong = False, None
         try:
             self._manager.wait_until_finished()
+            if jax.process_index() == 0:
+                check_written(self.directory, self.latest_step, self._expected)
         except Exception as error:
             wrong = error
         self._failure = ''
-        if not agree(wrong is not None):
-            return True
-        wrong = wrong or RuntimeError('another host failed')
-        if agree(_newest(self.directory) != self.latest_step):
-            self._failure = _failure(self.latest_step, wrong)
-            self.latest_step = _newest(self.directory)
-        else:  # Orbax removes older checkpoints after the new one has its name
-            what = f'step {self.latest_step} is saved, but not all was removed that it replaces'
-            logger.warning('%s: %s (%s)', self.directory, what, reason_of(wrong))
-        return False
+        failed = agree(wrong is not None)
+        if failed:
+            self._failure = _failure(self.latest_step, wrong or RuntimeError('another host failed'))
+        self._remove(failed)
+        agree(False)  # all hosts see the same checkpoints from here on
+        self.latest_step = _newest(self.directory)
+        return not failed
+
+    def _remove(self, failed: bool) -> None:
+        """Removes the newest checkpoint if it failed, else those that it replaces."""
+        if jax.process_index() > 0:
+            return
+        try:
+            if failed:
+                remove(self.directory, self.latest_step)
+            else:
+                remove_older(self.directory, self._keep)
+        except OSError as error:
+            what = 'could not be saved, and' if failed else 'is saved, but'
+            which = 'left' if failed else 'replaces'
+            problem = f'step {self.latest_step} {what} not all was removed that it {which}'
+            logger.warning('%s: %s (%s)', self.directory, problem, reason_of(error))
 
     def _go_on(self) -> None:
         self._close()
@@ -233,7 +254,8 @@ def _newest(directory: Path) -> int | None:
 
 
 def _failure(step: int, error: Exception) -> str:
-    return f'step {step} could not be saved ({reason_of(error)})'
+    reason = error.reason if isinstance(error, DamagedCheckpoint) else reason_of(error)
+    return f'step {step} could not be saved ({reason})'
 
 
 def _free_name(path: Path) -> Path:
@@ -246,23 +268,3 @@ def _items(state: TrainState) -> dict[str, Any]:
     averages = {f'ema_{rate}': params for rate, params in state.ema.items()}
     rest = {name: value for name, value in state._asdict().items() if name not in ('params', 'ema')}
     return {'params': state.params, 'training': rest, **averages}
-
-
-def _keep_orbax_quiet() -> None:
-    """What cannot be written or read raises where it is waited for. That the threads of Orbax and TensorStore
-    tell of it too, for every array and long after, from event loops that are closed, adds thousands of lines.
-    """
-    for name in ('absl', 'asyncio'):
-        logging.getLogger(name).addFilter(_is_news)
-    warnings.filterwarnings('ignore', 'coroutine .* was never awaited', RuntimeWarning)
-    sys.unraisablehook = _ignore_what_was_raised
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    text = record.getMessage()
-    return 'orbax' not in record.pathname + text and 'never retrieved' not in text
-
-
-def _ignore_what_was_raised(event: Any) -> None:
-    if not any(text in str(event.exc_value) for text in ('Event loop is closed', 'reading array index')):
-        sys.__unraisablehook__(event)

@@ -151,7 +151,7 @@ def test_a_write_after_which_an_older_checkpoint_cannot_be_removed_is_a_write(co
     rmtree = shutil.rmtree
 
     def remove(path, *args, **kwargs):
-        if str(path).endswith('/20'):
+        if '/20' in str(path):
             raise OSError(errno.ENOTEMPTY, 'Directory not empty')
         rmtree(path, *args, **kwargs)
 
@@ -164,6 +164,49 @@ def test_a_write_after_which_an_older_checkpoint_cannot_be_removed_is_a_write(co
         assert line.startswith(f'{copy}: step 40 is saved, but not all was removed that it replaces (')
         assert 'Directory not empty' in line
     assert latest_step(copy) == 50
+
+
+def lose_the_manifest(folder):
+    (folder / 'ema_0.9' / 'manifest.ocdbt').unlink()
+
+
+def lose_the_arrays(folder):
+    for path in folder.glob('params/ocdbt.process_*'):
+        shutil.rmtree(path)
+
+
+def lose_an_item(folder):
+    shutil.rmtree(folder / 'params')
+
+
+def change_the_progress(folder):
+    (folder / 'progress' / 'metadata').write_text('{"next_index": 1}')
+
+
+@pytest.mark.parametrize(
+    'harm', [lose_the_manifest, lose_the_arrays, lose_an_item, change_the_progress], ids=lambda f: f.__name__
+)
+def test_what_cannot_be_read_after_it_was_written_replaces_nothing(harm, copy, monkeypatch, caplog):
+    wait = ocp.CheckpointManager.wait_until_finished
+
+    def wait_and_harm(manager):
+        wait(manager)
+        if (copy / '40').exists():
+            harm(copy / '40')
+
+    monkeypatch.setattr(ocp.CheckpointManager, 'wait_until_finished', wait_and_harm)
+    with Checkpoints(copy, keep=1) as checkpoints:
+        save(checkpoints, small_state(), 40)
+        save(checkpoints, small_state(), 50)
+        (line,) = said(caplog)
+        assert 'step 40 could not be saved' in line and 'the newest is step 30' in line
+        assert sorted(path.name for path in copy.iterdir() if path.name.isdecimal())[:2] == ['20', '30']
+    assert [path.name for path in copy.iterdir()] == ['50']
+    with pytest.raises(UserError, match='step 40 could not be saved .* go on from step 30'):
+        (copy / '50').rename(copy / '30')
+        with Checkpoints(copy, keep=1) as checkpoints:
+            save(checkpoints, small_state(), 40)
+    assert [path.name for path in copy.iterdir()] == ['30']
 
 
 def test_a_step_that_is_put_off_is_said_and_an_error_where_it_is_the_last(copy, caplog):
