@@ -8,9 +8,8 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'diffusion_jax' / '__init__.py').read_text()).group(1)
 
-# flax 0.12.6 needs JAX 0.8.1, 0.12.7 and 0.12.8 need 0.10, newer flax needs 0.11.1. flax 0.12.9 allows JAX
-# 0.11.2 but does not import with it. What flax up to 0.12.8 allows but cannot import (JAX 0.11.1 and 0.11.2),
-# pip does not choose by itself: it takes the newest flax that the JAX allows.
+# flax up to 0.12.8 does not import with JAX 0.11.1 and newer, nor 0.12.9 with 0.11.2; 0.12.10 needs JAX 0.11.1 and
+# Python 3.12. No bound can name a pair, but JAX 0.11 needs Python 3.12, too: there the older flax is excluded.
 JAX = '>=0.8.1,<0.12'
 
 setup(
@@ -25,7 +24,8 @@ setup(
     package_data={'diffusion_jax.data': ['imagenet.txt']},
     install_requires=[
         'absl-py',
-        'flax>=0.12.6,!=0.12.9',
+        'flax>=0.12.6; python_version < "3.12"',
+        'flax>=0.12.10; python_version >= "3.12"',
         'grain>=0.2.18',
         'importlib_resources',  # tensorflow-datasets imports it and does not ask for it
         f'jax{JAX}',
