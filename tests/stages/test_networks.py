@@ -157,3 +157,17 @@ def test_tuning_with_classes_of_a_model_that_had_none(files, tmp_path, capfd):
     change = {'unet__class_conditional': True, 'train__sample_every': 0, 'train__num_steps': 1}
     assert run(tmp_path, 'train', **pretrained(files, diffusion='diffusion'), **change) == 0
     assert 'newly drawn for 10 classes: label_embedding/embedding' in capfd.readouterr().err
+
+
+def test_png_files_belong_to_what_is_complete(files, tmp_path, capfd):
+    change = {'sample__unguided': False, 'sample__scale': 0, 'sample__num_samples': 8, 'sample__png': True}
+    networks = pretrained(files, diffusion='diffusion')
+    assert run(tmp_path, 'sample', **networks, **change) == 0
+    assert str(tmp_path / 'samples' / 'shards') in capfd.readouterr().err
+    paths = sorted((tmp_path / 'samples' / 'png').iterdir())
+    assert [path.name for path in paths] == [f'00000{i}.png' for i in range(8)]  # of no class: unguided
+    paths[3].unlink()
+    assert run(tmp_path, 'sample', **networks, **change) == 0 and paths[3].exists()
+    assert 'complete already' not in capfd.readouterr().err
+    assert run(tmp_path, 'sample', **networks, **change) == 0
+    assert 'sample: complete already' in capfd.readouterr().err
