@@ -1,0 +1,48 @@
+"""Samples that are not finite: no shard holds them, and training continues without the grid or evaluation."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from diffusion_jax.generation.arguments import NotFinite
+from diffusion_jax.generation.shards import draw_samples
+from diffusion_jax.stages import sample_quality, train
+from tests.program import arguments
+from tests.training.states import said
+
+
+def overflow(index):
+    raise NotFinite('1 of 4 images (index 4) are not finite (scale 1e+30, eta 0; lower scale)')
+
+
+def test_no_shard_is_written_of_them(tmp_path):
+    def draw(index):
+        return (np.zeros((4, 8, 8, 1), np.uint8), index) if index[0] == 0 else overflow(index)
+
+    with pytest.raises(NotFinite, match='index 4'):
+        draw_samples(tmp_path, 'samples', draw, 8, 4, lambda: False)
+    assert [path.name for path in (tmp_path / 'shards').iterdir()] == ['00000000-00000004.npz']
+
+
+@pytest.fixture
+def run(tmp_path):
+    from diffusion_jax.config import read_experiment
+    from diffusion_jax.main import parse_flags
+    from diffusion_jax.sharding import make_mesh
+    from diffusion_jax.stages.run import Run
+
+    experiment = read_experiment(parse_flags(arguments(tmp_path)).config)
+    return Run(experiment, tmp_path, make_mesh(), lambda: False)
+
+
+@pytest.mark.parametrize('stage', [train, sample_quality], ids=['grid', 'evaluation'])
+def test_training_reports_them_and_continues(stage, run, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(stage, 'make_draw', lambda *_: overflow)
+    monkeypatch.setattr(stage, 'make_generator', lambda *_: None)
+    monkeypatch.setattr(stage, 'sample_inputs', lambda *_: None)
+    call = train._draw_grids(run, None) if stage is train else sample_quality.evaluate_samples(run)
+    assert call(3, SimpleNamespace(ema={}, params={}), lambda: False) == {}
+    (line,) = [text for text in said(caplog) if 'not finite' in text]
+    assert str(tmp_path / 'diffusion') in line and 'at step 3' in line and 'index 4' in line
+    assert not (tmp_path / 'diffusion' / 'grids').exists()
