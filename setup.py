@@ -9,7 +9,8 @@ ROOT = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'diffusion_jax' / '__init__.py').read_text()).group(1)
 
 # flax up to 0.12.8 does not import with JAX 0.11.1 or newer, nor 0.12.9 with 0.11.2; 0.12.10 needs
-# JAX 0.11.1 and Python 3.12. No bound can name pairs, but JAX 0.11 needs Python 3.12 as well: older flax is excluded there.
+# JAX 0.11.1 and Python 3.12. No bound can name pairs, but JAX 0.11 needs Python 3.12 as well: older flax is
+# excluded there.
 JAX = '>=0.8.1,<0.12'
 
 setup(
