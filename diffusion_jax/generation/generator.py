@@ -21,6 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.checks import INT32, one_of
+from diffusion_jax.data import imagenet
+from diffusion_jax.data.classes import label_of
 from diffusion_jax.data.transforms import to_uint8
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.guidance import LogProb
@@ -55,7 +57,7 @@ from diffusion_jax.weights.released import Sampling
 OUTPUTS = ('uint8', 'float32', 'trajectory')
 MAX_PARTS = 50  # of a batch: that often progress is reported and an interruption noticed
 
-Labels = int | Sequence[int] | np.ndarray
+Labels = int | str | Sequence[int | str] | np.ndarray
 
 
 _one_batch = functools.partial(
@@ -71,6 +73,7 @@ class Generator:
         params: 'diffusion', and 'classifier' where there is one; on every device of the mesh.
         sampling: the sampler, steps and scales of a call that names none: those of the paper for a released
             model, those of the run for a model of a run.
+        classes: the names of the classes in label order; () where they are not known.
     """
 
     unet: UNetConfig
@@ -79,6 +82,7 @@ class Generator:
     mesh: jax.sharding.Mesh
     classifier: ClassifierConfig | None = None
     sampling: Sampling = Sampling(scale=1.0, ddim_scale=1.0)
+    classes: tuple[str, ...] = dataclasses.field(default=(), repr=False)
 
     def unguided(self) -> Generator:
         """The same model without its classifier."""
@@ -106,7 +110,8 @@ class Generator:
         """Samples images [num_images, H, W, C], all in one batch. Defaults are those of `sampling`.
 
         Args:
-            y: one class for all images or one for each; needed by a model that is conditional or guided.
+            y: one class for all images or one for each, by number or by name; needed by a model that is
+                conditional or guided.
             first: the images are those with the indices first, first + 1, … of the seed, from 0 to 2³¹ − 1.
             seed: from 0 to 2³² − 1.
             sampler: 'ddpm' or 'ddim'.
@@ -273,10 +278,20 @@ class Generator:
         num_classes = next(filter(None, known), None)
         if num_classes is None:
             return np.zeros(num_images, np.int32)
-        labels = one_for_each('y', -1 if y is None else y, num_images, np.int32)
+        labels = one_for_each('y', -1 if y is None else self._numbers(y), num_images, np.int32)
         if labels.min() < 0 or labels.max() >= num_classes:
             raise UserError(f'y is {y}; give a class from 0 to {num_classes - 1} for every image')
         return labels
+
+    def _numbers(self, y: Labels) -> Labels:
+        """The classes with labels in place of names."""
+        if isinstance(y, (list, tuple)):
+            return [self._numbers(each) for each in y]
+        if not isinstance(y, str):
+            return y
+        if not self.classes:
+            raise UserError(f'y is {y!r}; the names of the classes of this model are not known, give numbers')
+        return label_of(y, imagenet.synonyms(self.classes))
 
     def _scale(self, num_images: int, scale: float | Sequence[float] | np.ndarray) -> np.ndarray:
         scales = one_for_each('scale', scale, num_images, np.float32)

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 
 from diffusion_jax.checks import one_of
+from diffusion_jax.data.classes import check_same_classes
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation.config import SampleConfig, check_respacing
@@ -82,6 +83,7 @@ def load(
         params=whole(mesh, params),
         mesh=mesh,
         classifier=configs.get(CLASSIFIER),
+        classes=next((weights.classes for weights in stored.values() if weights.classes), ()),
         sampling=_sampling(places[DIFFUSION], model, guided=classifier is not None),
     )
 
@@ -96,6 +98,8 @@ def check_guide(guide: Weights, model: Weights, path: str | Path) -> None:
     for name, value in ours.items():
         if value is not None and theirs[name] != value:
             raise UserError(f'{path}: {name} is {theirs[name]}; that of the diffusion model is {value}')
+    if model.network.num_classes is not None:
+        check_same_classes(str(path), guide.classes, 'the diffusion model', model.classes)
 
 
 def _is_run(path: Path) -> bool:

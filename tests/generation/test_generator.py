@@ -37,6 +37,19 @@ def test_an_image_rests_on_seed_and_index(model):
     assert closeness(model.sample(4, [0, 1, 2, 3], seed=1, **STEPS), images) > 1
 
 
+def test_classes_by_name(model):
+    named = dataclasses.replace(
+        model, classes=tuple('zero one two three four five six seven eight nine'.split())
+    )
+    by_number = model.sample(2, [3, 7], **STEPS)
+    np.testing.assert_array_equal(named.sample(2, ['three', 'Seven'], **STEPS), by_number)
+    np.testing.assert_array_equal(named.sample(2, ('three', 7), **STEPS), by_number)
+    with pytest.raises(UserError, match="'ten' is no class; the classes are zero, one"):
+        named.sample(2, 'ten', **STEPS)
+    with pytest.raises(UserError, match="y is 'three'; the names .* are not known"):
+        model.sample(2, 'three', **STEPS)
+
+
 def test_one_class_serves_all_images(model):
     np.testing.assert_array_equal(model.sample(4, 7, **STEPS), model.sample(4, 4 * [7], **STEPS))
 

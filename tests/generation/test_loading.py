@@ -9,6 +9,7 @@ import pytest
 
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import Generator, load
+from diffusion_jax.generation.loading import check_guide
 from diffusion_jax.models import ClassifierConfig, describe_network, param_shapes
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.training.saving import Checkpoints
@@ -118,3 +119,14 @@ def test_a_classifier_of_other_classes_is_refused(run):
         save_training(run / name, network, tree)
     with pytest.raises(UserError, match='classifier: num_classes is 7; that of the diffusion model is 10'):
         load(run)
+
+
+def test_a_classifier_of_other_classes_does_not_guide():
+    names = tuple('abcdefghij')
+    model = Weights(CONDITIONAL_UNET, {}, DIFFUSION, classes=names)
+    check_guide(Weights(CLASSIFIER, {}, DIFFUSION, classes=names), model, 'guide')
+    check_guide(Weights(CLASSIFIER, {}, DIFFUSION), model, 'guide')  # of an older version
+    other = Weights(CLASSIFIER, {}, DIFFUSION, classes=names[::-1])
+    with pytest.raises(UserError, match="guide: .* class 0 is 'j', not 'a'"):
+        check_guide(other, model, 'guide')
+    check_guide(other, Weights(UNET, {}, DIFFUSION, classes=names), 'guide')  # it knows no classes itself
