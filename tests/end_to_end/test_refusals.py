@@ -46,7 +46,7 @@ def test_damaged_files_are_named(finished, tmp_path, capfd):
 
 def test_a_result_below_what_is_required_is_a_failure(finished, capfd):
     change = {'sample__scale': 1.5, 'sample__eta': 1.0, 'sample__unguided': False}
-    assert run(finished, 'sample,evaluate', **change, evaluate__required_agreement=1.1) == 0
+    assert run(finished, 'sample,evaluate', **change, evaluate__required_agreement=1.0) == 0
     capfd.readouterr()
-    assert run(finished, 'evaluate', evaluate__required_agreement=1.1) == 1
+    assert run(finished, 'evaluate', evaluate__required_agreement=1.0) == 1
     assert 'check failed' in capfd.readouterr().err

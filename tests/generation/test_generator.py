@@ -163,7 +163,7 @@ def test_what_is_no_log_probability(model, log_prob, message):
         ({'y': [3, 10]}, 'give a class from 0 to 9'),
         ({'y': [1, 2, 3]}, 'y is .*; give one number, or one for each of the 2 images'),
         ({'y': 3.7}, 'y is 3.7; give one number'),
-        ({'y': 'three'}, "y is 'three'; give one number"),
+        ({'y': 'three'}, "y is 'three'; the names of the classes"),
         ({'y': 3, 'scale': [1, 2, 3]}, 'scale is .* for each of the 2 images'),
         ({'y': 3, 'sampler': 'euler'}, "sampler is 'euler'"),
         ({'y': 3, 'respacing': '101'}, "respacing is '101'"),
