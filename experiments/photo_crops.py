@@ -25,7 +25,7 @@ from skimage import data
 from sklearn.datasets import load_sample_image
 
 SIZE = 64
-SHARE = (0.45, 0.8)  # side of a crop, relative to the shorter side of its photograph
+SHARE = (0.65, 0.95)  # side of a crop, relative to the shorter side of its photograph
 
 
 def photographs() -> dict[str, np.ndarray]:
