@@ -1,25 +1,22 @@
 """A few hundred colour images of one's own on a small machine: 24×24 RGB, class-conditional and guided.
 
-    python -m diffusion_jax.main --config=configs/photos.py \\
-        --config.data.path=images --config.data.num_classes=4
+    python -m diffusion_jax.main --config=photos --config.data.path=images
 
-Folder: images/train/<class>/*.jpg (or png, gif), about 50 images a class or more. Each is scaled and cropped
-to the centre square. Reduce camera photos first: one of 12 megapixels takes 0.25 s to decode, again at every
-step, and its EXIF orientation is ignored. ImageMagick does both:
-    mogrify -path images/train/cats -format jpg -auto-orient -resize '128x128^' cats/*
-To try it without images of your own: `python experiments/photo_crops.py images`, four classes.
+Folder: images/train/<class>/*.jpg (or png, webp, …), about 50 images a class or more. Each is scaled and
+cropped to the centre square, once: of camera photos this takes 0.25 s each. To try it without images of your
+own: `python experiments/photo_crops.py images`, four classes.
 
 Hardware: 2 CPU cores, 2 GB of memory. Time: about 12 minutes (estimated, 0.3 s of CPU time a step).
 Expect: the colours and textures of each class, and shapes where its images are alike; see samples/grid.png, a
 row for each class. Classes of very different images need far longer training.
 
 Images without labels, or of one class, anywhere below images/train, need no classifier:
-    --stage=train,sample --config.data.labels=none --config.data.num_classes=1 --config.sample.scale=0 \\
+    --stage=train,sample --config.data.labels=none --config.sample.scale=0 \\
     --config.unet.class_conditional=False
 Faster steps: --config.data.image_size=16,16. More time: more steps (--config.train.num_steps=20000), then
 larger images (any multiple of 4). Text and other images that must not be mirrored: --config.train.flip=False
 --config.train_classifier.flip=False. With a test split, images/test/<class>, set
---config.train_classifier.validate_every=100 to log the classifier's accuracy on it. GPU: configs/folder.py.
+--config.train_classifier.validate_every=100 to log the classifier's accuracy on it. GPU: the config folder.
 """
 
 from ml_collections import ConfigDict
@@ -42,7 +39,6 @@ def get_config() -> ConfigDict:
         data={
             'name': 'folder',
             'path': 'images',
-            'num_classes': 2,
             'image_size': (24, 24),
             'image_channels': 3,
         },

@@ -18,6 +18,7 @@ from diffusion_jax.data.classes import check_same_classes, listed
 from diffusion_jax.data.config import HOW_IMAGES_ARE_READ, WHERE_IMAGES_LIE
 from diffusion_jax.data.pipeline import batches
 from diffusion_jax.data.sources import Source, class_names, describe
+from diffusion_jax.data.sources.remembered import remembered
 from diffusion_jax.data.sources.skipping import remedy_named, skipping
 from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.errors import UserError
@@ -169,6 +170,8 @@ def training_data(experiment: Experiment, name: str, source: Source) -> Any:
             config.batch_size,
             f'{times:.0f}' if times.is_integer() else f'about {times:.3g}',
         )
+    if not config.random_crop:
+        source = remembered(source, experiment.data)
     return batches(
         skipping(source, experiment.data),
         config.batch_size,

@@ -58,7 +58,7 @@ def without_labels(config):
 
 
 def test_classes_of_colour_images_are_trained_guided_and_sampled(images, tmp_path):
-    assert run(images, tmp_path / 'run', '--config.data.num_classes=3') == 0
+    assert run(images, tmp_path / 'run') == 0
     for folder in ('samples', 'samples/unguided'):
         samples = open_samples(tmp_path / 'run' / folder)
         assert samples.take(np.arange(8)).shape == (8, 8, 8, 3)
