@@ -46,7 +46,7 @@ import numpy as np
 from diffusion_jax import main as program
 from diffusion_jax import models
 from diffusion_jax.checks import between, one_of
-from diffusion_jax.config import Experiment, read_experiment
+from diffusion_jax.config import Experiment, read_without_images
 from diffusion_jax.data.transforms import to_float
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.errors import UserError
@@ -282,7 +282,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, Setup]:
     parser.add_argument('--out', type=Path, metavar='FOLDER', help='takes benchmark.json')
     options, settings = parser.parse_known_args(argv)
     config = program.parse_flags(['benchmark', f'--config={options.config}', *settings]).config
-    experiment = read_experiment(config)
+    experiment = read_without_images(config)
     changes = ({'dtype': options.dtype} if options.dtype else {}) | ({'remat': True} if options.remat else {})
     unet = dataclasses.replace(experiment.unet, **changes)
     classifier = experiment.classifier and dataclasses.replace(experiment.classifier, **changes)

@@ -33,7 +33,7 @@ from jax.sharding import Mesh
 
 from diffusion_jax import main as program
 from diffusion_jax import models
-from diffusion_jax.config import read_experiment
+from diffusion_jax.config import read_without_images
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.errors import UserError
@@ -74,7 +74,7 @@ def training_of(argv: list[str]) -> Training:
     """That of the config in the command line, or a small one."""
     if len(argv) == 1:
         return SMALL
-    experiment = read_experiment(program.parse_flags(argv).config)
+    experiment = read_without_images(program.parse_flags(argv).config)
     return Training(experiment.unet, experiment.diffusion, experiment.train)
 
 

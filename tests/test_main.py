@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from diffusion_jax import __version__, main
+from diffusion_jax.training import loop
 from diffusion_jax.workdir import lock
 from tests.program import ROOT, arguments, run
 
@@ -69,12 +70,16 @@ def test_a_file_in_the_place_of_the_folder(tmp_path, capfd, below):
     assert f'error: {tmp_path / "file"}: is a file; --workdir needs a folder' in capfd.readouterr().err
 
 
-def test_a_batch_that_no_memory_holds(tmp_path, capfd):
-    assert run(tmp_path, 'train', train__batch_size=8 * 10**12) == 2
+def test_a_batch_that_no_memory_holds(tmp_path, monkeypatch, capfd):
+    def no_memory(*_, **__):
+        raise RuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 118189471424 bytes.')
+
+    monkeypatch.setattr(loop, 'run', no_memory)
+    assert run(tmp_path, 'train', train__evaluate_every=0) == 2
     error = capfd.readouterr().err.splitlines()[-1]
-    assert 'TiB asked for) in a training step of the diffusion model; ' in error
+    assert 'out of memory (118 GB asked for) in a training step of the diffusion model; ' in error
     for setting in (
-        'config.train.batch_size (8000000000000)',
+        'config.train.batch_size (16)',
         'config.train.microbatches',
         'config.unet.remat=True',
     ):

@@ -204,7 +204,7 @@ def test_of_a_whole_run_its_networks_are_named(trained, tmp_path):
     with pytest.raises(UserError) as caught:
         run(convert, tmp_path / 'run', '--out', tmp_path / 'out')
     for name in ('diffusion', 'classifier'):
-        assert f'diffusion-jax convert {tmp_path / "run" / name} --out FILE' in str(caught.value)
+        assert str(tmp_path / 'run' / name) in str(caught.value)
 
 
 def test_a_place_that_cannot_be_written_is_named_first(trained, tmp_path):

@@ -27,7 +27,7 @@ ONE_LEVEL = [
 def setup_of(unet, batch_size=8, classifier=None, low_res_size=None):
     experiment = Experiment(
         stages=(),
-        data=DataConfig(name='folder', path='images', low_res_size=low_res_size),
+        data=DataConfig(name='folder', path='images', num_classes=10, low_res_size=low_res_size),
         diffusion=tiny.DIFFUSION,
         unet=unet,
         train=tiny.TRAIN,
