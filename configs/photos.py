@@ -46,7 +46,7 @@ def get_config() -> ConfigDict:
         unet=trunk | {'channel_mult': (1, 2, 4), 'class_conditional': True},
         classifier=trunk | {'channel_mult': (1, 2, 2), 'pool': 'attention'},
         train={
-            'num_steps': 3500,
+            'num_steps': 2500,
             'batch_size': 16,
             'flip': True,
             'learning_rate': 1e-3,
