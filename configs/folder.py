@@ -2,9 +2,8 @@
 
     python -m diffusion_jax.main --config=folder --workdir=runs/mine --config.data.path=images
 
-Folder: images/train/<class>/*.jpg and, to validate the classifier, images/test/<class>/*.jpg; png, webp, tiff
-and the other formats that Pillow decodes will do, too. Without a test split set
---config.train_classifier.validate_every=0.
+Folder: images/train/<class>/*.jpg; png, webp, tiff and the other formats that Pillow decodes will do, too. To
+validate the classifier add images/test/<class> and --config.train_classifier.validate_every=2500.
 Images without labels, or of one class, anywhere below images/train, need no classifier:
     --stage=train,sample --config.data.labels=none --config.sample.scale=0 \\
     --config.unet.class_conditional=False
@@ -70,7 +69,6 @@ def get_config() -> ConfigDict:
             'weight_decay': 0.05,
             'ema_rates': (),
             'log_every': 100,
-            'validate_every': 2500,
             'checkpoint_every': 5000,
         },
         sample={'sampler': 'ddpm', 'respacing': '250', 'scale': 1.0, 'num_samples': 64, 'batch_size': 64},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import tempfile
 from pathlib import Path
 
@@ -21,7 +22,8 @@ def use_compilation_cache() -> None:
     if VARIABLE in os.environ or jax.config.jax_compilation_cache_dir:
         return
     try:
-        folder = _user_cache() / 'diffusion_jax' / 'jax'
+        # Programs for CPUs have the instructions of this machine; a home may be shared by several.
+        folder = _user_cache() / 'diffusion_jax' / platform.node()
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass

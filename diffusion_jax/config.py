@@ -218,10 +218,10 @@ def with_slowest_average(experiment: Experiment, ema_rates: Collection[float]) -
 
 
 def read_without_images(config: Mapping[str, Any]) -> Experiment:
-    """See `read_experiment`; of two classes at least where the images would say how many there are."""
+    """See `read_experiment`. Does not list images; assumes two classes where these would say the number."""
     classes = config.get('sample', {}).get('classes', ())
     named = [name for name in classes if isinstance(name, str)]
-    return read_experiment(config, stored_classes=(*named, 'a', 'b'))
+    return read_experiment(config, stored_classes=(*named, '', ''))
 
 
 def _with_classes(
@@ -229,16 +229,18 @@ def _with_classes(
 ) -> tuple[DataConfig, SampleConfig]:
     """The number of classes where it is not given, and labels in place of the names of classes."""
     named = [name for name in sample.classes if isinstance(name, str)]
-    if data.num_classes is not None and not named:
+    if data.num_classes is not None and not named and not (sample.classes and stored_classes):
         return data, sample
     in_section('data', check_data, data)
     names = stored_classes or _classes_of_images(data)
     known = imagenet.synonyms(names)
-    try:
-        labels = {name: label_of(name, known) for name in named}
+    try:  # a number that is the name of a class, such as a folder called 1, is this name
+        classes = tuple(
+            label_of(str(each), known) if isinstance(each, str) or str(each) in names else each
+            for each in sample.classes
+        )
     except UserError as error:
         raise UserError(f'config.sample.classes: {error}') from error
-    classes = tuple(labels.get(name, name) for name in sample.classes)
     num_classes = max(len(names), 1) if data.num_classes is None else data.num_classes
     return dataclasses.replace(data, num_classes=num_classes), dataclasses.replace(sample, classes=classes)
 
@@ -295,7 +297,7 @@ def _check(experiment: Experiment) -> None:
 def _check_average(
     key: str, rate: float | None, section: str, experiment: Experiment, pretrained: str
 ) -> None:
-    """An average that samples are drawn with must be trained; what a pretrained network has is seen later."""
+    """UserError unless the average is trained. A pretrained network's are checked when it is opened."""
     if rate is not None:
         between(f'config.sample.{key}', rate, 0, below=1)
     training = getattr(experiment, section)

@@ -20,7 +20,7 @@ def exit_code(program: Callable[[], int | None]) -> int:
     """Runs a program; its exit code: 0, 1 (a check failed), 2 (an error), 130 (interrupted).
 
     Raises:
-        Exception: any that is not a user's to mend, with its traceback. Of several hosts it ends the process.
+        Exception: any unexpected error, with its traceback. With several hosts it ends the process.
     """
     with patient_streams():
         try:
@@ -65,6 +65,6 @@ def _users_error(error: Exception) -> UserError | None:
             return UserError(f'{error.filename}: cannot be used ({reason(error)})')
     try:
         all_devices()
-    except UserError as no_device:  # what failed first was any call that needed one
+    except UserError as no_device:  # any call that needs a device may have failed first
         return no_device
     return None

@@ -15,13 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-try:
-    import jax
-except ValueError as error:  # of a variable such as JAX_NUM_CPU_DEVICES, which JAX reads when it is imported
-    from diffusion_jax.errors import reason, say
-
-    say(f'error: {reason(error)}; correct or unset that environment variable')
-    sys.exit(2)
+import jax
 from absl import logging as absl_logging
 
 from diffusion_jax import __version__
@@ -100,7 +94,7 @@ def run_experiment(experiment: Experiment, workdir: Path, stages: Sequence[str] 
     mesh = make_mesh(experiment.mesh.data, experiment.mesh.fsdp)
     if not threading.main_thread().is_alive():  # no thread pool takes work any more
         raise UserError(
-            'the main thread has ended, and Python with it; let it wait for this one: Thread.join'
+            'the main thread has exited, and Python shuts down; call Thread.join on this thread there'
         )
     first_host = jax.process_index() == 0
     logger.setLevel(logging.INFO if first_host else logging.WARNING)

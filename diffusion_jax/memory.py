@@ -10,12 +10,12 @@ from diffusion_jax.errors import UserError
 
 
 class OutOfMemory(UserError):
-    """What a caller from Python is told; a stage that calls tells instead which of its settings to lower."""
+    """Raised to Python callers. A stage replaces it with an error that names its settings."""
 
 
 @contextlib.contextmanager
 def out_of_memory(part: str, remedy: str, raises: type[UserError] = UserError) -> Iterator[None]:
-    """Raises UserError where what is inside does not fit into memory; of nested ones the innermost.
+    """Raises UserError where the block does not fit into memory. When nested, the innermost one raises.
 
     Args:
         part: what is computed inside, such as 'sampling'.

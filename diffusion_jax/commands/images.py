@@ -11,6 +11,7 @@ from diffusion_jax.data.stored.samples import open_samples, shard_folder
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation.images import write_pngs
 from diffusion_jax.interruption import stop_requests
+from diffusion_jax.settings import file_path
 
 DESCRIPTION = """\
 Writes stored samples as PNG files, <index>_<label>.png, to one folder.
@@ -34,8 +35,10 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog=argv[0], description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('samples', metavar='SAMPLES')
-    parser.add_argument('--out', required=True, metavar='DIR', help='is made if it does not exist')
+    parser.add_argument('samples', type=file_path, metavar='SAMPLES')
+    parser.add_argument(
+        '--out', type=file_path, required=True, metavar='DIR', help='is made if it does not exist'
+    )
     args = parser.parse_args(argv[1:])
     samples, out = Path(args.samples), Path(args.out)
     if samples.is_dir() and shard_folder(samples) is None:

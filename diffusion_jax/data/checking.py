@@ -21,7 +21,7 @@ from diffusion_jax.report import Progress
 
 logger = logging.getLogger(__name__)
 
-# So few files are read in seconds: they are always checked.
+# Up to these limits all files are always checked; this takes seconds.
 FEW_FILES, FEW_BYTES = 1_000, 200_000_000
 THREADS = 8
 CHUNK = 1_000  # images between two looks at `stop`
@@ -29,8 +29,8 @@ MOST_NAMES = 3
 
 
 def check_images(source: Source, config: DataConfig, split: str, stop: Callable[[], bool]) -> None:
-    """Reads every image where they are few files, or `config.check_files` asks for it; else the first alone,
-    for its label.
+    """Reads every image if they are few files or `config.check_files` is set. Otherwise reads only the first,
+    to check its label.
 
     With on_error='skip' unreadable images are logged, unless they are more than `max_skipped`.
 

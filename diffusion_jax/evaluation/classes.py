@@ -72,7 +72,7 @@ class Matched(NamedTuple):
         sampled: the classes of the samples; None where they have none.
         by: 'names' or 'numbers', by which their images were found; '' where the reference is as it was.
         reason: why the reference has other classes than the samples; '' where it has the same ones.
-        unknown: why nobody can say which it has; '' where one can.
+        unknown: why the classes of the reference are unknown; '' if they are known.
     """
 
     side: Side

@@ -133,10 +133,10 @@ def make_advance(
     return advance
 
 
-def make_trajectory(recipe: Recipe) -> Callable[[dict[str, Any], Request], Trajectory]:
-    """(params, request) → images and all steps that lead to them."""
+def make_trajectory(recipe: Recipe) -> Callable[[dict[str, Any], Request], tuple[jax.Array, Any]]:
+    """(params, request) → x_0, and t, x_t and the estimate of x_0 at every step; see Trajectory."""
 
-    def generate(params: dict[str, Any], request: Request) -> Trajectory:
+    def generate(params: dict[str, Any], request: Request) -> tuple[jax.Array, Any]:
         denoise = _make_denoiser(recipe, params, request)
 
         def step(x_t: jax.Array, transition: Transition, noise: jax.Array) -> tuple[jax.Array, Any]:
@@ -146,8 +146,7 @@ def make_trajectory(recipe: Recipe) -> Callable[[dict[str, Any], Request], Traje
 
         keys = sample_keys(request.seed, request.index)
         x_T = _start(recipe, request, keys)
-        x_0, records = sample_loop(step, recipe.table, keys, x_T, has_aux=True)
-        return Trajectory(*records, images=to_uint8(x_0))
+        return sample_loop(step, recipe.table, keys, x_T, has_aux=True)
 
     return generate
 

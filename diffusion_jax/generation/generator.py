@@ -55,7 +55,7 @@ from diffusion_jax.sharding import batch_sharding, fetch, put_whole
 from diffusion_jax.weights.released import Sampling
 
 OUTPUTS = ('uint8', 'float32', 'trajectory')
-MAX_PARTS = 50  # of a batch: that often progress is reported and an interruption noticed
+MAX_PARTS = 50  # of a batch: progress is reported after each
 
 Labels = int | str | Sequence[int | str] | np.ndarray
 
@@ -123,7 +123,8 @@ class Generator:
             log_prob: (x_t, level) → [B], differentiable by JAX, guides the images in addition to the
                 classifier and at the same scale; `unguided()` has no classifier. x_t is float32
                 [B, H, W, C]; the level has t, signal and noise, [B] each: x_t = signal·x_0 + noise·eps. It
-                is compiled with the sampler: pass the same function again and nothing is compiled again.
+                is compiled with the sampler, and what it refers to is a constant of the program: the same
+                function compiles nothing again, and does not see what changed since.
             low_res: uint8 [num_images, h, w, C], needed by an upsampler; of the size that it was trained to
                 enlarge, which its weights do not say.
             x_T: float32 [num_images, H, W, C], the noise to start from instead of the seed's.
@@ -168,12 +169,15 @@ class Generator:
         request = Request(seed=jnp.uint32(seed), eta=jnp.float32(eta), **self._put(rows))
         recipe = Recipe(self.unet, self.classifier, self.diffusion, sampler, respacing, clip, log_prob)
         if output == 'trajectory':
-            return _first(num_images, _compiled(make_trajectory, recipe)(self.params, request))
-        with _reporting(progress, num_images) as report:
-            x_0 = self._run(recipe, request, report)
+            x_0, steps = _compiled(make_trajectory, recipe)(self.params, request)
+        else:
+            with _reporting(progress, num_images) as report:
+                x_0 = self._run(recipe, request, report)
         images, finite = _finish(x_0)
         guided = self.classifier is not None or log_prob is not None
         check_samples(fetch(finite)[:num_images], first, rows['scale'], eta, guided=guided)
+        if output == 'trajectory':
+            return _first(num_images, Trajectory(*steps, images))
         return fetch(x_0 if output == 'float32' else images)[:num_images]
 
     def trajectory(self, num_images: int, y: Labels | None = None, **arguments: Any) -> Trajectory:

@@ -31,7 +31,9 @@ def write_pngs(images: ImageSet, directory: Path, stop: Callable[[], bool], *, l
     names = _names(images, images.labels if labelled else None)
     others = {path.name for path in directory.glob('*.png')}.difference(names)
     if others:
-        raise UserError(f'{directory}: has {min(others)}, which {images.name} has not; choose another folder')
+        raise UserError(
+            f'{directory}: contains {min(others)}, which is no image of {images.name}; choose another folder'
+        )
     done = 0
     with Progress('PNG files', len(names), at_first='') as progress:
         for part in images.parts:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -30,6 +32,8 @@ from diffusion_jax.stored_networks import (
 from diffusion_jax.weights.files import Weights
 from diffusion_jax.weights.released import RELEASED, Sampling
 from diffusion_jax.workdir import read_stamp
+
+logger = logging.getLogger(__name__)
 
 SAMPLES = 'samples'  # the folder of a run in which its samples are
 
@@ -72,6 +76,12 @@ def load(
         raise UserError(f'{places[DIFFUSION]}: holds a classifier; give it as the second argument')
     if guide is not None:
         check_guide(stored[CLASSIFIER], model, places[CLASSIFIER])
+    elif CLASSIFIER in (_samples_stamp(places[DIFFUSION]) or {}):
+        logger.warning(
+            '%s: its samples were guided by a classifier that is not in the run; give it as the second argument, '
+            'without it sampling is unguided',
+            places[DIFFUSION].parent,
+        )
     params = {
         name: load_stored(path, stored[name].network, mesh, _average(path, name))[0]
         for name, path in places.items()
@@ -122,12 +132,18 @@ def _place(path: Path, name: str) -> Path:
     return path / name
 
 
-def _sampled(place: Path) -> SampleConfig | None:
-    """The settings of the run's samples that were made with the network in a folder of training."""
+def _samples_stamp(place: Path) -> dict[str, Any] | None:
+    """The stamp of the run's samples that were made with the network in a folder of training."""
     stamp = None if is_file(place) else read_stamp(place.parent / SAMPLES)
     if stamp is None or place.name not in stamp:
         return None
-    if place.parent / stamp[place.name].get('folder', '') != place:
+    return stamp if place.parent / stamp[place.name].get('folder', '') == place else None
+
+
+def _sampled(place: Path) -> SampleConfig | None:
+    """The settings of these samples."""
+    stamp = _samples_stamp(place)
+    if stamp is None:
         return None
     known = {field.name for field in dataclasses.fields(SampleConfig)}
     return SampleConfig(**{name: value for name, value in stamp['sample'].items() if name in known})

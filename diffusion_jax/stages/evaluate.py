@@ -110,7 +110,7 @@ def evaluate(run: Run, directory: Path) -> dict[str, Any]:
         result |= {f'unguided_{name}': value for name, value in unguided.items() if name != 'num_samples'}
         if errors:
             result['standard_errors'] |= {f'unguided_{name}': error for name, error in errors.items()}
-        if matched.by and classes_to_sample(run, guided=False) is None:
+        if matched.by and classes_to_sample(run, 1, guided=False) is None:
             found.append('the unguided samples are of any class; the reference is the same as of the guided')
     return result | {
         'remarks': found,
@@ -178,15 +178,17 @@ def reference_features(run: Run, reference: Side, extractor: Extractor) -> Featu
     return features_of(reference, extractor, run.workdir / 'features' / name, run.stop, is_reference=True)
 
 
-def matched_reference(run: Run, split: str = '', *, guided: bool) -> Matched:
+def matched_reference(run: Run, split: str = '', *, guided: bool, num_samples: int | None = None) -> Matched:
     """What samples are compared with, of their classes alone where that can be.
 
-    split: instead of what the config names.
+    Args:
+        split: instead of what the config names.
+        num_samples: instead of the number of the stage `sample`.
 
     Raises:
         UserError: it cannot be used.
     """
-    sampled = classes_to_sample(run, guided=guided)
+    sampled = classes_to_sample(run, num_samples or run.experiment.sample.num_samples, guided=guided)
     if sampled is not None:
         names = sample_classes(run) or _names_of_images(run)
         sampled = sampled._replace(names=names if len(names) == sampled.num_classes else ())

@@ -230,7 +230,12 @@ def _stamp(run: Run, training: Training) -> dict[str, Any]:
 def _check_stamp(run: Run, training: Training) -> None:
     """UserError where the folder holds a training with other settings or on other images."""
     directory, stamp = training.directory, _stamp(run, training)
-    stored = (read_stamp(directory) or {}).get('images', stamp['images'])
+    before = read_stamp(directory) or stamp
+    if 'images' not in before:  # of an older version, which knew images by their place
+        data = dataclasses.asdict(run.experiment.data)
+        stamp['data'] |= {key: data[key] for key in WHERE_IMAGES_LIE if key in before['data']}
+        logger.info('%s: does not say which images it was begun with; the present ones are used', directory)
+    stored = before.get('images', stamp['images'])
     another = (
         f'to train on from its parameters: --workdir=ANOTHER --stage={STAGES[directory.name]} '
         f'--config.pretrained.{directory.name}={directory}'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion_jax.data.config import HOW_IMAGES_ARE_READ, WHERE_IMAGES_LIE
+from diffusion_jax.data.config import HOW_IMAGES_ARE_READ
 from diffusion_jax.data.pipeline import load_batch
 from diffusion_jax.data.sources import describe
 from diffusion_jax.data.sources.skipping import is_readable, remedy_named, skipping
@@ -26,7 +27,7 @@ from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import make_generator
 from diffusion_jax.stages.stamps import check_stamp, results_directory
 from diffusion_jax.stored_networks import DIFFUSION
-from diffusion_jax.workdir import read_json, write_json, write_stamp
+from diffusion_jax.workdir import write_json, write_stamp
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +57,10 @@ def complete(run: Run) -> bool:
     stamp = likelihood_stamp(run)
     path = _directory(run, stamp) / RESULT_FILE
     check_stamp(path.parent, stamp)
-    if not path.exists():
+    try:
+        result = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):  # none, or one that is damaged: it is made again
         return False
-    result = read_json(path, 'remove it to have it computed again')
     return result.get('num_images', 0) + result.get('left_out', 0) == len(_image_order(run))
 
 
@@ -67,13 +69,12 @@ def likelihood_stamp(run: Run) -> dict[str, Any]:
     experiment = run.experiment
     settings = dataclasses.asdict(experiment.likelihood)
     process, data = dataclasses.asdict(experiment.diffusion), dataclasses.asdict(experiment.data)
-    outside = (*HOW_IMAGES_ARE_READ, *WHERE_IMAGES_LIE)
     return {
         'likelihood': {key: value for key, value in settings.items() if key not in _OUTSIDE_THE_RESULT},
         'ema_rate': experiment.sample.ema_rate,
         'diffusion': network_stamp(run, DIFFUSION),
         'process': {key: value for key, value in process.items() if key != 'loss'},
-        'data': {key: value for key, value in data.items() if key not in outside},
+        'data': {key: value for key, value in data.items() if key not in HOW_IMAGES_ARE_READ},
         'images': describe(run.source(experiment.likelihood.split)),
     }
 

@@ -14,6 +14,7 @@ from diffusion_jax.config import Experiment, Pretrained, with_slowest_average
 from diffusion_jax.errors import UserError
 from diffusion_jax.memory import out_of_memory
 from diffusion_jax.models import Params
+from diffusion_jax.settings import file_path
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stored_networks import (
     CHECKPOINTS,
@@ -45,7 +46,8 @@ def find_network(workdir: Path, name: str, given: Pretrained) -> Path:
     """
     own, pretrained = workdir / name, getattr(given, name)
     stamp = read_stamp(own)
-    tuned = stamp is not None and stamp.get('pretrained') == start_stamp(pretrained)
+    # Older stamps hold the path as it was typed, such as runs/digits/diffusion/.
+    tuned = stamp is not None and file_path(stamp.get('pretrained', '')) == start_stamp(pretrained)
     return own if not pretrained or tuned else Path(pretrained)
 
 

@@ -11,13 +11,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from diffusion_jax.data.classes import listed
 from diffusion_jax.data.stored.samples import open_samples
 from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.generator import Generator
 from diffusion_jax.generation.grid import image_grid, save_png
 from diffusion_jax.generation.images import count_pngs, write_pngs
 from diffusion_jax.generation.shards import Draw, draw_samples, join
-from diffusion_jax.hosts import on_any_host
+from diffusion_jax.hosts import all_or_none, on_any_host
 from diffusion_jax.report import Progress
 from diffusion_jax.sharding import this_hosts, whole
 from diffusion_jax.shards import SHARDS, gaps
@@ -43,6 +44,9 @@ def main(run: Run) -> None:
     stamp = sample_stamp(run)
     directory = samples_directory(run.workdir, config.name, stamp)
     check_stamp(directory, stamp)
+    names = sample_classes(run)
+    if config.classes and names:
+        logger.info('classes: %s', listed([f'{names[label]} ({label})' for label in config.classes]))
     params = {name: load_network(run, name) for name in _networks(config)}
     if jax.process_index() == 0:
         write_stamp(directory, stamp)
@@ -164,8 +168,9 @@ def _draw(run: Run, directory: Path, generator: Generator) -> None:
             draw_samples(
                 directory, title, draw, config.num_samples, batch_size, run.stop, progress=progress, **hosts
             )
-    if jax.process_index() == 0:
-        _finish(run, directory, named=guided or run.experiment.unet.num_classes is not None)
+    with all_or_none():
+        if jax.process_index() == 0:
+            _finish(run, directory, named=guided or run.experiment.unet.num_classes is not None)
 
 
 def _finish(run: Run, directory: Path, *, named: bool) -> None:

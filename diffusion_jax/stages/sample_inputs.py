@@ -40,8 +40,8 @@ def sample_inputs(run: Run) -> Inputs:
     return lambda index: (labels[index % len(images)], images[index % len(images)])
 
 
-def classes_to_sample(run: Run, *, guided: bool) -> Sampled | None:
-    """The classes that samples are of, before any is drawn; None where the networks know no classes."""
+def classes_to_sample(run: Run, num_samples: int, *, guided: bool) -> Sampled | None:
+    """The classes of the first samples, before any is drawn; None where the networks know no classes."""
     experiment, config = run.experiment, run.experiment.sample
     if experiment.unet.num_classes is None and not guided:
         return None
@@ -55,7 +55,7 @@ def classes_to_sample(run: Run, *, guided: bool) -> Sampled | None:
     else:
         labels = np.array(config.classes or range(num_classes))
     if config.labels != 'random':  # of what is drawn at random some may be missing by chance
-        labels = labels[: config.num_samples]
+        labels = labels[:num_samples]
     return Sampled(tuple(np.unique(labels).tolist()), num_classes)
 
 

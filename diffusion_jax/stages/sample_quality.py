@@ -37,7 +37,7 @@ def evaluate_samples(run: Run) -> Call:
     The reference is looked at now; its features stay in the workdir, where the stage `evaluate` finds them.
     """
     config, num_samples = run.experiment.sample, run.experiment.train.evaluate_samples
-    side = matched_reference(run, guided=False).side
+    side = matched_reference(run, guided=False, num_samples=num_samples).side
     extractor = make_extractor(run.on(this_hosts(run.mesh)), side)
     reference = reference_features(run, side, extractor)
     inputs = sample_inputs(run)

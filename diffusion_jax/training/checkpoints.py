@@ -79,8 +79,8 @@ def latest_step(directory: Path) -> int | None:
         missing = [name for name in parts if not (directory / str(step) / name).is_dir()]
     except OSError as error:
         raise UserError(
-            f'{error.filename or directory}: cannot be read ({error.strerror}); mend that and give the same '
-            'command again'
+            f'{error.filename or directory}: cannot be read ({error.strerror}); fix the cause and rerun the '
+            'command'
         ) from error
     if missing:
         raise DamagedCheckpoint(directory / str(step), f'{" and ".join(missing)} missing')
@@ -157,8 +157,8 @@ def load_params(
     step = check_checkpoint(directory, config, ema_rate)
     mesh = mesh or make_mesh(devices=all_devices()[:1])
     params = _read_params(directory, step, _item(ema_rate), config, mesh)
-    for name, leaf in traverse_util.flatten_dict(params, sep='/').items():
-        if not _all_finite(leaf):
+    for name, finite in traverse_util.flatten_dict(_finite(params), sep='/').items():
+        if not finite:
             raise UserError(
                 f'{Path(directory).absolute() / str(step)}: {name} of {_item(ema_rate)} is not finite; train '
                 'again from an earlier checkpoint, or in another folder'
@@ -166,9 +166,10 @@ def load_params(
     return params, step
 
 
-@jax.jit  # of several hosts all learn the same
-def _all_finite(leaf: jax.Array) -> jax.Array:
-    return jnp.isfinite(leaf).all()
+@jax.jit
+def _finite(params: Params) -> Any:
+    """Whether each array is finite; the same on all hosts."""
+    return jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), params)
 
 
 def _read_params(directory: Path, step: int, item: str, config: Any, mesh: Mesh) -> Params:
@@ -257,7 +258,7 @@ def what_is_wrong(folder: Path, error: Exception) -> UserError:
     ):
         return UserError(
             f'{folder}: cannot be read ({reason_of(error.__cause__ or error)}), which is no damage of it; '
-            'nothing was moved; mend that and give the same command again'
+            'nothing was moved; fix the cause and rerun the command'
         )
     return DamagedCheckpoint(folder, f'cannot be read: {reason_of(error)}')
 

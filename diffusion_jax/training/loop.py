@@ -66,7 +66,7 @@ def run(
             raise Interrupted(f'{name}: stopped at step {step} of {config.num_steps}, which is saved')
 
     @contextlib.contextmanager
-    def saved_before_errors(step: int, left: list[str]) -> Iterator[None]:
+    def save_on_error(step: int, left: list[str]) -> Iterator[None]:
         try:
             yield
         except UserError as error:
@@ -75,7 +75,8 @@ def run(
             if step > start:
                 save(state, recent.sums(), left)
             saved = f'step {step} of {config.num_steps} is saved' if step else 'no step was done'
-            raise type(error)(f'{error}; {name}: {saved}') from error
+            error.args = (f'{error}; {name}: {saved}',)
+            raise
 
     leave_if(call_hooks([hook for hook in hooks if hook.name in due], start, state, writer, stop), start)
     with (
@@ -83,7 +84,7 @@ def run(
         profiler,
     ):
         for step in range(start + 1, config.num_steps + 1):
-            with saved_before_errors(step - 1, []), timer.waiting():
+            with save_on_error(step - 1, []), timer.waiting():
                 batch = next(batches)
             profiler.before(step)
             state, metrics = train_step(state, batch)
@@ -99,7 +100,7 @@ def run(
             called, left = [hook for hook in hooks if hook.is_due(step, config.num_steps)], []
             if called:
                 names = [hook.name for hook in called]
-                with saved_before_errors(step, names), timer.aside(metrics):
+                with save_on_error(step, names), timer.aside(metrics):
                     left = call_hooks(called, step, state, writer, stop)
             # After the hooks: a run that goes on from here has of this step only to do what is left.
             overdue = overdue or _is_due(step, config.checkpoint_every)

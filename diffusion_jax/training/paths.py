@@ -8,7 +8,8 @@ from diffusion_jax.errors import UserError
 
 # TensorStore takes a backslash for a slash; etils takes 'gs:/' for a bucket and '**' for a recursive pattern.
 UNREADABLE = ('\\', 'gs:/', '**')
-# Orbax finds what hosts wrote by a glob pattern that begins with the path: it would find nothing, or others'.
+# Orbax finds what hosts wrote by a glob pattern that begins with the path: it would match nothing, or other
+# folders.
 UNWRITABLE = ('*', '?', '[')
 
 

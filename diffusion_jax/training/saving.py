@@ -27,7 +27,7 @@ from diffusion_jax.training.digest import digest
 from diffusion_jax.training.paths import check_path
 from diffusion_jax.training.quiet import keep_orbax_quiet
 from diffusion_jax.training.step import TrainState
-from diffusion_jax.training.written import TEMPORARY, check_written, expected, remove, remove_older
+from diffusion_jax.training.written import TEMPORARY, check_written, expected, remove_older
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +37,10 @@ DAMAGED = 'damaged'
 class Checkpoints:
     """The checkpoints of one folder, for the one run that writes there: in the background, the newest few.
 
-    A save that fails, above all because the disk is full, is reported in one line and what it left is
-    removed; the older checkpoints stay, and the next `save` tries again. A checkpoint that cannot be read
-    after it was written is such a failure: older ones are removed only after the new one was checked. Several
-    hosts write together; where one of them fails all do.
+    A failed save, typically because the disk is full, is reported in one line; older checkpoints stay, and
+    the next `save` tries again. A checkpoint that is found damaged after it was written is such a failure and
+    is moved to `damaged/`; older ones are removed only after the new one was checked. Several hosts write
+    together; where one of them fails all do.
 
     Attributes:
         latest_step: of the newest checkpoint, or None; it may still be in the writing.
@@ -157,13 +157,11 @@ class Checkpoints:
         with all_or_none():
             for step, reason in damaged.items() if jax.process_index() == 0 else ():
                 folder = self.directory / str(step)
-                target = _free_name(self.directory / DAMAGED / str(step))
                 try:
-                    target.parent.mkdir(exist_ok=True)
-                    folder.rename(target)
+                    target = self._quarantine(step)
                 except OSError as error:
                     raise UserError(
-                        f'{folder}: damaged ({reason}) and cannot be moved to {target} ({error.strerror})'
+                        f'{folder}: damaged ({reason}) and cannot be moved to {DAMAGED}/ ({error.strerror})'
                     ) from error
                 moved = f'damaged ({reason}); moved to {DAMAGED}/{target.name}'
                 logger.warning('%s: %s, training goes on from step %d', folder, moved, whole)
@@ -209,36 +207,50 @@ class Checkpoints:
         """Waits for the save under way, if any, and checks what it wrote. False: it failed."""
         if not self._writing:
             return True
-        self._writing, wrong = False, None
-        try:
-            self._manager.wait_until_finished()
-            if jax.process_index() == 0:
-                check_written(self.directory, self.latest_step, self._expected)
-        except Exception as error:
-            wrong = error
-        self._failure = ''
-        failed = agree(wrong is not None)
+        self._writing, self._failure = False, ''
+        error, checked = self._outcome()
+        failed = agree(error is not None)
         if failed:
-            self._failure = _failure(self.latest_step, wrong or RuntimeError('another host failed'))
-        self._remove(failed)
+            self._failure = _failure(self.latest_step, error or RuntimeError('another host failed'))
+        if jax.process_index() == 0:
+            self._tidy(failed, checked)
         agree(False)  # all hosts see the same checkpoints from here on
         self.latest_step = _newest(self.directory)
         return not failed
 
-    def _remove(self, failed: bool) -> None:
-        """Removes the newest checkpoint if it failed, else those that it replaces."""
-        if jax.process_index() > 0:
-            return
+    def _outcome(self) -> tuple[Exception | None, bool]:
+        """Why the save under way failed, if it did, and whether what it wrote could be checked."""
         try:
-            if failed:
-                remove(self.directory, self.latest_step)
-            else:
+            self._manager.wait_until_finished()
+            if jax.process_index() == 0:
+                check_written(self.directory, self.latest_step, self._expected)
+        except UserError as error:
+            if isinstance(error, DamagedCheckpoint):
+                return error, True
+            logger.warning('%s; it was not checked, and replaces no older one', error)
+            return None, False
+        except Exception as error:
+            return error, True
+        return None, True
+
+    def _tidy(self, failed: bool, checked: bool) -> None:
+        """Moves the newest checkpoint to `damaged/` if it failed, or removes those that it replaces."""
+        try:
+            if failed and (self.directory / str(self.latest_step)).exists():
+                self._quarantine(self.latest_step)
+            elif not failed and checked:
                 remove_older(self.directory, self._keep)
         except OSError as error:
-            what = 'could not be saved, and' if failed else 'is saved, but'
-            which = 'left' if failed else 'replaces'
-            problem = f'step {self.latest_step} {what} not all was removed that it {which}'
-            logger.warning('%s: %s (%s)', self.directory, problem, reason_of(error))
+            saved = f'step {self.latest_step} {"could not be" if failed else "is"} saved'
+            why = reason_of(error)
+            logger.warning('%s: %s, and not all was moved or removed (%s)', self.directory, saved, why)
+
+    def _quarantine(self, step: int) -> Path:
+        """Moves a checkpoint out of sight of Orbax. OSError where that cannot be done."""
+        target = _free_name(self.directory / DAMAGED / str(step))
+        target.parent.mkdir(exist_ok=True)
+        (self.directory / str(step)).rename(target)
+        return target
 
     def _go_on(self) -> None:
         self._close()

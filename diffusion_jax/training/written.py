@@ -50,7 +50,8 @@ def check_written(directory: Path, step: int, wanted: Expected) -> None:
     To read all arrays would take as long as writing them.
 
     Raises:
-        UserError: the checkpoint, or that part of it, cannot be read or is not what was written.
+        DamagedCheckpoint: that part of the checkpoint is not what was written.
+        UserError: it cannot be read for another reason, such as too little memory.
     """
     folder = Path(directory).absolute() / str(step)
     args = {name: _restore(tree) for name, tree in wanted.largest.items()}
@@ -78,21 +79,16 @@ def _digest(tree: Any) -> dict[str, int]:
     return {jax.tree_util.keystr(path): digest(leaf)['']}
 
 
-def remove(directory: Path, step: int) -> None:
-    """Removes a checkpoint if it exists. It loses its name first, so that no part of it passes for one.
+def remove_older(directory: Path, keep: int | None) -> None:
+    """Removes all checkpoints but the newest `keep`; None keeps all.
+
+    Each is renamed first, so that a partial folder is never taken for a checkpoint.
 
     Raises:
-        OSError: it, or a part of it, cannot be removed.
+        OSError: one of them, or a part of it, cannot be removed.
     """
-    folder = directory / str(step)
-    if folder.exists():
+    for step in sorted(ocp.utils.checkpoint_steps(directory))[:-keep] if keep else ():
         leaving = directory / f'{step}{TEMPORARY}'
         shutil.rmtree(leaving, ignore_errors=True)
-        folder.rename(leaving)
+        (directory / str(step)).rename(leaving)
         shutil.rmtree(leaving)
-
-
-def remove_older(directory: Path, keep: int | None) -> None:
-    """Removes all checkpoints but the newest `keep`; None keeps all. OSError: see `remove`."""
-    for step in sorted(ocp.utils.checkpoint_steps(directory))[:-keep] if keep else ():
-        remove(directory, step)

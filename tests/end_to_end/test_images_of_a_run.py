@@ -10,6 +10,8 @@ from PIL import Image
 
 from diffusion_jax import main
 from diffusion_jax.commands import convert
+from diffusion_jax.config import Pretrained
+from diffusion_jax.stages.networks import find_network
 from diffusion_jax.stored_networks import stored_classes
 from diffusion_jax.weights.files import load_weights
 
@@ -124,12 +126,15 @@ def test_another_batch_size_names_the_way_to_train_on(copy, capfd):
     )
 
 
-def test_a_run_of_a_version_that_kept_no_images_resumes(copy):
+def test_a_run_of_a_version_that_kept_no_images_resumes_from_the_same_folder(copy, capfd):
     path = copy / 'run' / 'diffusion' / 'stamp.json'
     old = stamp(copy, 'diffusion')
     del old['images']
-    old['data'] |= {'path': 'elsewhere', 'train_split': 'train'}
+    old['data'] |= {'path': f'{copy / "images"}/', 'train_split': 'train'}
     path.write_text(json.dumps(old))
+    shutil.copytree(copy / 'images', copy / 'others')
+    assert program(copy, 'run', 'train', train__num_steps=3, data__path=copy / 'others') == 2
+    assert 'data.path: had' in capfd.readouterr().err
     assert program(copy, 'run', 'train', train__num_steps=3) == 0
     assert stamp(copy, 'diffusion')['images']['classes'] == ['ant', 'bee']
 
@@ -163,3 +168,26 @@ def test_tuning_keeps_what_belongs_to_the_same_classes_only(copy, names, capfd):
     }
     assert program(copy, 'new', 'train', **changes) == 0
     assert ('label_embedding/embedding' in capfd.readouterr().err) == (names != ('ant', 'bee'))
+
+
+def test_a_network_that_was_tuned_by_an_older_version_is_found(copy):
+    """Its stamp has the path of the start as it was typed."""
+    start = copy / 'run' / 'diffusion'
+    changes = {'pretrained__diffusion': start, 'train__num_steps': 1}
+    assert program(copy, 'new', 'train', **changes) == 0
+    path = copy / 'new' / 'diffusion' / 'stamp.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | {'pretrained': f'{start}/'}))
+    assert (
+        find_network(copy / 'new', 'diffusion', Pretrained(diffusion=str(start)))
+        == copy / 'new' / 'diffusion'
+    )
+
+
+def test_a_number_that_names_a_class_is_its_name(copy, capfd):
+    make_images(copy / 'numbered', ('1', '2'))
+    changes = {'sample__classes': '1', 'sample__num_samples': 4, 'sample__scale': 0.0}
+    changes |= {'data__path': copy / 'numbered', 'train__num_steps': 1}
+    assert program(copy, 'new', 'train,sample', **changes) == 0
+    assert 'classes: 1 (0)' in capfd.readouterr().err
+    with np.load(next((copy / 'new' / 'samples' / 'shards').iterdir())) as shard:
+        assert shard['arr_1'].tolist() == [0, 0, 0, 0]

@@ -115,6 +115,12 @@ def test_an_own_log_probability_adds_to_the_classifier(model):
     assert closeness(both, model.unguided().sample(4, log_prob=faint, scale=50, **STEPS)) > 1
 
 
+def test_a_trajectory_to_what_is_not_finite_is_an_error(model):
+    broken = dataclasses.replace(model, params=jax.tree.map(lambda leaf: leaf * np.nan, model.params))
+    with pytest.raises(UserError, match='not finite'):
+        broken.trajectory(2, 3, **STEPS)
+
+
 @pytest.mark.parametrize('sampler', ['ddpm', 'ddim'])
 def test_a_trajectory_leads_to_the_images(model, sampler):
     settings = {'sampler': sampler, 'respacing': 'ddim5'}

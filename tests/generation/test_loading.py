@@ -130,3 +130,12 @@ def test_a_classifier_of_other_classes_does_not_guide():
     with pytest.raises(UserError, match="guide: .* class 0 is 'j', not 'a'"):
         check_guide(other, model, 'guide')
     check_guide(other, Weights(UNET, {}, DIFFUSION, classes=names), 'guide')  # it knows no classes itself
+
+
+def test_a_run_that_was_guided_from_elsewhere_says_what_is_missing(run, caplog):
+    caplog.set_level('WARNING')
+    load(run, mesh=mesh())
+    assert not caplog.messages
+    shutil.rmtree(run / 'classifier')
+    assert load(run, mesh=mesh()).classifier is None
+    assert 'guided by a classifier' in caplog.text

@@ -1,5 +1,6 @@
 """The stage as its users run it, with a conditional upsampler of digits: all that a bound can rest on."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from diffusion_jax.generation import Generator
 from diffusion_jax.models import param_shapes
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.stages import likelihood
+from diffusion_jax.stages.run import Run
 from diffusion_jax.weights.files import Weights, load_weights, read_header, save_weights
 from tests.program import arguments
 
@@ -166,3 +168,18 @@ def test_bad_input_is_one_line(run, tmp_path, capfd, setting, value, message):
 def test_without_a_network_there_is_no_bound(run, tmp_path, capfd):
     assert run(tmp_path, pretrained__diffusion='') == 2
     assert 'no checkpoint of the diffusion; set config.pretrained.diffusion' in capfd.readouterr().err
+
+
+def test_other_images_of_the_same_names_are_another_result(experiment, weights):
+    def stamp(path):
+        data = dataclasses.replace(experiment.data, name='folder', path=path)
+        changed = dataclasses.replace(
+            experiment,
+            data=data,
+            pretrained=dataclasses.replace(experiment.pretrained, diffusion=str(weights)),
+        )
+        run = Run(changed, weights.parent, make_mesh(), lambda: False)
+        run.sources['test'] = make_source(experiment.data, 'test')
+        return likelihood.likelihood_stamp(run)
+
+    assert stamp('one') == stamp('one') != stamp('two')

@@ -9,7 +9,13 @@ from diffusion_jax.generation.shards import draw_samples, join
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.stages.inputs import check_inputs
 from diffusion_jax.stages.run import Run
-from diffusion_jax.stages.sample_inputs import content_digest, load_base, load_labels, sample_inputs
+from diffusion_jax.stages.sample_inputs import (
+    classes_to_sample,
+    content_digest,
+    load_base,
+    load_labels,
+    sample_inputs,
+)
 from tests.program import arguments
 
 INDEX = np.arange(25)
@@ -28,6 +34,16 @@ def test_balanced_labels_go_around_and_random_ones_rest_on_the_seed():
     )
     np.testing.assert_array_equal(one, again)
     assert (one != other).any() and set(one) <= set(range(10))
+
+
+def test_the_classes_of_the_first_samples():
+    """Another number than that of the stage is sampled for the evaluation during training."""
+    run = make_run(unet__class_conditional=True)
+    assert classes_to_sample(run, 3, guided=False).labels == (0, 1, 2)
+    assert classes_to_sample(run, 12, guided=False).all
+    random = make_run(unet__class_conditional=True, sample__labels='random')
+    assert classes_to_sample(random, 3, guided=False).all
+    assert classes_to_sample(make_run(), 3, guided=False) is None
 
 
 @pytest.mark.parametrize('kind', ['npy', 'npz'])

@@ -21,9 +21,7 @@ class Source(Protocol):
     """
 
     class_names: tuple[str, ...]  # the name of label i is class_names[i]; empty where images have no labels
-    identity: (
-        str  # another for other images: of files it stands for their names, of a data set for its version
-    )
+    identity: str  # differs for other images: it stands for the names of files, or a data set's version
 
     def __len__(self) -> int: ...
 

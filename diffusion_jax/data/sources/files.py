@@ -76,9 +76,9 @@ def is_image(name: str) -> bool:
 def list_images(root: str) -> Listing:
     """All images in and below a folder; hidden files and folders are skipped.
 
-    Symbolic links are followed after everything else, in the order of their paths. An image or folder that is
-    reached twice, by links of either kind, is listed once, by its real path if that lies in the folder. A
-    link to a folder that contains the link or `root` is skipped.
+    Symbolic links are followed after everything else, in the order of their paths. Skipped are links to an
+    image that is listed by its real path, to a folder that was visited, and to one that contains the link or
+    `root`. Several links to one image elsewhere are several images: classes may share it.
     """
     listing = Listing(root)
     walk = _Walk(listing)
@@ -112,9 +112,10 @@ class _Walk:
             except OSError:
                 self._listing.skip(UNREADABLE, folder)
                 continue
-            if not _is_new(self._folders, (status.st_dev, status.st_ino)):
+            if (status.st_dev, status.st_ino) in self._folders:
                 self._listing.skip(LISTED, folder)
                 continue
+            self._folders.add((status.st_dev, status.st_ino))
             below = []
             for entry in entries:
                 if entry.name.startswith('.'):
@@ -146,7 +147,7 @@ class _Walk:
             self._listing.skip(SPECIAL, path)
         elif not is_image(path):
             self._listing.skip(_suffix_kind(path), path)
-        elif not _is_new(self._images, key):
+        elif key in self._images:
             self._listing.skip(LISTED, path)
         else:
             self._listing.paths.append(path)
@@ -156,18 +157,9 @@ class _Walk:
             self._listing.skip(SPECIAL, entry.path)
         elif not is_image(entry.name):
             self._listing.skip(_suffix_kind(entry.name), entry.path)
-        # Some file systems list all files with one inode number; a hard link is known by its count, too.
-        elif not _is_new(self._images, (device, entry.inode())) and entry.stat().st_nlink > 1:
-            self._listing.skip(LISTED, entry.path)
         else:
+            self._images.add((device, entry.inode()))
             self._listing.paths.append(entry.path)
-
-
-def _is_new(known: set[tuple[int, int]], key: tuple[int, int]) -> bool:
-    """Whether it was not known before; it is now."""
-    before = len(known)
-    known.add(key)
-    return len(known) > before
 
 
 def _leads_up(link: str, root: str) -> bool:

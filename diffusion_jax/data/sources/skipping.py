@@ -1,4 +1,4 @@
-"""What becomes of images that cannot be read: they end the work, or others stand for them."""
+"""Unreadable images: stop at them, or replace them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SkippingSource:
     """
 
     def __init__(self, source: Source, max_skipped: int):
-        self.class_names = source.class_names
+        self.class_names, self.identity = source.class_names, source.identity
         self.unreadable: set[int] = set()
         self._source, self._max_skipped = source, max_skipped
         self._lock = threading.Lock()
