@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffusion_jax.checks import between
-from diffusion_jax.config import MAY_BE_ABSENT, SECTIONS, STAGES, all_settings, no_such_setting
+from diffusion_jax.config import MAY_BE_ABSENT, SECTIONS, all_settings, no_such_setting
 from diffusion_jax.config_files import LIST, find_config, load_config, named_configs
 from diffusion_jax.errors import UserError
+from diffusion_jax.experiment import STAGES
 from diffusion_jax.hosts import Hosts, check_hosts
 from diffusion_jax.settings import FilePath, meanings, nearest, read_text, types_of
 

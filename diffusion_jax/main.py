@@ -21,9 +21,10 @@ from absl import logging as absl_logging
 from diffusion_jax import __version__
 from diffusion_jax.command_line import SHORT_HELP, Options, long_help, parse_flags
 from diffusion_jax.compilation_cache import use_compilation_cache
-from diffusion_jax.config import STAGES, Experiment, Pretrained, check_stages, read_experiment
+from diffusion_jax.config import read_experiment
 from diffusion_jax.errors import UserError, say
 from diffusion_jax.exits import exit_code
+from diffusion_jax.experiment import STAGES, Experiment, Pretrained, check_stages
 from diffusion_jax.hosts import all_or_none, connect, on_any_host, part, wait_for_all_hosts
 from diffusion_jax.interruption import Interrupted, stop_requests
 from diffusion_jax.settings import read_section

@@ -46,10 +46,11 @@ import numpy as np
 from diffusion_jax import main as program
 from diffusion_jax import models
 from diffusion_jax.checks import between, one_of
-from diffusion_jax.config import Experiment, read_without_images
+from diffusion_jax.config import read_without_images
 from diffusion_jax.data.transforms import to_float
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.errors import UserError
+from diffusion_jax.experiment import Experiment
 from diffusion_jax.generation.generate import Request, make_generate
 from diffusion_jax.models.config import DTYPES
 from diffusion_jax.sharding import batch_sharding, make_mesh, param_shardings, replicated

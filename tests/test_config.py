@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_jax.config import check_stages, read_experiment, with_defaults
+from diffusion_jax.config import read_experiment, with_defaults
 from diffusion_jax.errors import UserError
+from diffusion_jax.experiment import check_stages
 
 CONFIGS = Path(__file__).parent.parent / 'configs'
 

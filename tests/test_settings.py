@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_jax.config import SECTIONS, Experiment, all_settings
+from diffusion_jax.config import SECTIONS, all_settings
 from diffusion_jax.errors import UserError
+from diffusion_jax.experiment import Experiment
 from diffusion_jax.settings import FilePath, meanings, nearest, read_text, read_value
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from diffusion_jax.config import Experiment, read_without_images
+from diffusion_jax.config import read_without_images
 from diffusion_jax.config_files import ConfigFile, load_config, named_configs
+from diffusion_jax.experiment import Experiment
 
 DESCRIPTION = """\
 Lists the configs that have a name: image size, data, guidance scale, the published or measured result, and

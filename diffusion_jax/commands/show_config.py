@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from diffusion_jax.command_line import read_config
-from diffusion_jax.config import SECTIONS, Experiment, all_settings, read_without_images, with_defaults
+from diffusion_jax.config import SECTIONS, all_settings, read_without_images, with_defaults
+from diffusion_jax.experiment import Experiment
 from diffusion_jax.settings import meanings, read_value
 
 DESCRIPTION = """\

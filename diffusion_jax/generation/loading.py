@@ -78,8 +78,8 @@ def load(
         check_guide(stored[CLASSIFIER], model, places[CLASSIFIER])
     elif CLASSIFIER in (_samples_stamp(places[DIFFUSION]) or {}):
         logger.warning(
-            '%s: its samples were guided by a classifier that is not in the run; give it as the second argument, '
-            'without it sampling is unguided',
+            '%s: its samples were guided by a classifier that is not in the run; give it as the second '
+            'argument, without it sampling is unguided',
             places[DIFFUSION].parent,
         )
     params = {

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import jax
 
 from diffusion_jax import models
-from diffusion_jax.config import Experiment
 from diffusion_jax.data.classes import check_same_classes, listed
 from diffusion_jax.data.config import HOW_IMAGES_ARE_READ, WHERE_IMAGES_LIE
 from diffusion_jax.data.pipeline import batches
@@ -22,6 +21,7 @@ from diffusion_jax.data.sources.remembered import remembered
 from diffusion_jax.data.sources.skipping import remedy_named, skipping
 from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.errors import UserError
+from diffusion_jax.experiment import Experiment
 from diffusion_jax.hosts import agreed, all_or_none, on_any_host
 from diffusion_jax.models import ClassifierConfig, UNetConfig, describe_network
 from diffusion_jax.report import MetricsWriter, names_at

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from diffusion_jax.config import Experiment
 from diffusion_jax.data.checking import check_images
 from diffusion_jax.data.classes import check_same_classes
 from diffusion_jax.data.sources import Source, class_names
 from diffusion_jax.errors import UserError
+from diffusion_jax.experiment import Experiment
 from diffusion_jax.generation.config import LikelihoodConfig
 from diffusion_jax.sharding import check_batch_size
 from diffusion_jax.stages.evaluate import check_evaluation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
-from diffusion_jax.config import Experiment
+from diffusion_jax.experiment import Experiment
 from diffusion_jax.memory import out_of_memory
 from diffusion_jax.stages.networks import CLASSIFIER, DIFFUSION, STAGES
 

@@ -10,8 +10,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from diffusion_jax.config import Experiment, Pretrained, with_slowest_average
 from diffusion_jax.errors import UserError
+from diffusion_jax.experiment import Experiment, Pretrained, with_slowest_average
 from diffusion_jax.memory import out_of_memory
 from diffusion_jax.models import Params
 from diffusion_jax.settings import file_path

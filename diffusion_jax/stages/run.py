@@ -9,8 +9,8 @@ from pathlib import Path
 
 import jax
 
-from diffusion_jax.config import Experiment
 from diffusion_jax.data.sources import Source, make_source
+from diffusion_jax.experiment import Experiment
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from diffusion_jax import main
 from diffusion_jax.commands import convert
-from diffusion_jax.config import Pretrained
+from diffusion_jax.experiment import Pretrained
 from diffusion_jax.stages.networks import find_network
 from diffusion_jax.stored_networks import stored_classes
 from diffusion_jax.weights.files import load_weights

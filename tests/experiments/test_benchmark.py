@@ -9,8 +9,8 @@ import pytest
 from jax.tree_util import tree_leaves_with_path
 
 from diffusion_jax import models
-from diffusion_jax.config import Experiment
 from diffusion_jax.data.config import DataConfig
+from diffusion_jax.experiment import Experiment
 from diffusion_jax.sharding import make_mesh
 from experiments import benchmark
 from tests import tiny
