@@ -112,6 +112,35 @@ def test_what_one_host_cannot_write_all_go_on_without(fault, host, split, tmp_pa
     assert_same_end(tmp_path, split, step=20)
 
 
+# The program, in which the disk loses what is written at step 6, before it is checked.
+LOSING = """
+import sys
+from diffusion_jax import main
+from diffusion_jax.training import saving
+check = saving.check_written
+def check_lost(directory, step, wanted):
+    if step == 6:
+        for path in (directory / '6' / 'params').rglob('*'):
+            if path.is_file() and path.stat().st_size > 1000:
+                path.write_bytes(bytes(path.stat().st_size))
+    check(directory, step, wanted)
+saving.check_written = check_lost
+sys.exit(main.main())
+"""
+
+
+def test_what_the_disk_lost_all_go_on_without(split, tmp_path):
+    codes, printed = ends(start_hosts(arguments(tmp_path, 'train', **SPLIT), program=('-c', LOSING)))
+    assert codes == [0, 0], '\n'.join(printed)
+    for text in printed:
+        (said,) = [line for line in text.splitlines() if 'could not be saved' in line]
+        assert 'step 6 could' in said and said.endswith('; training goes on, the newest is step 3')
+    checkpoints = tmp_path / 'diffusion' / 'checkpoints'
+    assert sorted(path.name for path in checkpoints.iterdir()) == ['15', '18', '20', 'damaged']
+    assert [path.name for path in (checkpoints / 'damaged').iterdir()] == ['6']
+    assert_same_end(tmp_path, split, step=20)
+
+
 @pytest.fixture
 def copy(split, tmp_path):
     shutil.copytree(split, tmp_path / 'copy')
