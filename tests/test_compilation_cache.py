@@ -1,4 +1,5 @@
 import os
+import platform
 
 import jax
 import pytest
@@ -10,7 +11,7 @@ from diffusion_jax.compilation_cache import VARIABLE, use_compilation_cache
 def cache(monkeypatch, tmp_path):
     """JAX as it is where nobody says anything of a cache, and a folder for the user's caches."""
     before = jax.config.jax_compilation_cache_dir
-    monkeypatch.delenv(VARIABLE)
+    monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     jax.config.update('jax_compilation_cache_dir', None)
     yield tmp_path
@@ -19,7 +20,7 @@ def cache(monkeypatch, tmp_path):
 
 def test_programs_are_kept_in_a_folder_of_the_user(cache):
     use_compilation_cache()
-    assert jax.config.jax_compilation_cache_dir == str(cache / 'diffusion_jax' / 'jax')
+    assert jax.config.jax_compilation_cache_dir == str(cache / 'diffusion_jax' / platform.node())
     assert os.path.isdir(jax.config.jax_compilation_cache_dir)
 
 
