@@ -46,7 +46,7 @@ def run(
         batches: on the devices.
         save: starts a checkpoint of the state, of the metrics since the last line of the log, and of the
             names of the hooks that are left to be called at this step.
-        sums, due: such metrics and names of a run that goes on.
+        sums, due: such metrics and names of a resumed run.
         on_line: called after each line of the log.
         name: of what is trained, for the progress bar.
         stop: asked after every step and within hooks; when it says yes the state is saved.
@@ -102,7 +102,7 @@ def run(
                 names = [hook.name for hook in called]
                 with save_on_error(step, names), timer.aside(metrics):
                     left = call_hooks(called, step, state, writer, stop)
-            # After the hooks: a run that goes on from here has of this step only to do what is left.
+            # Save after the hooks, so that a resumed run only repeats the unfinished ones.
             overdue = overdue or _is_due(step, config.checkpoint_every)
             if last or stopping or left or overdue:
                 sums = recent.sums()
