@@ -216,7 +216,7 @@ class Generator:
         Between two such noises a and b lie those of cos(θ)·a + sin(θ)·b, 0 ≤ θ ≤ π/2 (paper, appendix F).
         """
         if self.unet.low_res:
-            raise UserError('an upsampler is not inverted: its images rest on others')
+            raise UserError('an upsampler is not inverted: its images depend on others')
         check_respacing(self.diffusion, respacing)
         images = self._images('images', images, num_rows('images', images), np.uint8)
         rows = self._put({'images': images, 'y': self._labels(len(images), y)})
