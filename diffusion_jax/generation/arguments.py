@@ -82,9 +82,10 @@ def check_array(name: str, array: Any, shape: Sequence[int | str], dtype: type) 
 
 def num_rows(name: str, rows: Any) -> int:
     """How many images an argument has. UserError where it has none."""
-    if not np.shape(rows) or not len(rows):
+    array = _as_array(rows)
+    if array is None or not array.shape or not len(array):
         raise UserError(f'{name} is {_text(rows)}; it must be an array of at least one image')
-    return len(rows)
+    return len(array)
 
 
 def check_samples(finite: np.ndarray, first: int, scale: np.ndarray, eta: float, *, guided: bool) -> None:

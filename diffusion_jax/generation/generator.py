@@ -22,7 +22,7 @@ import numpy as np
 
 from diffusion_jax.checks import INT32, one_of
 from diffusion_jax.data import imagenet
-from diffusion_jax.data.classes import label_of
+from diffusion_jax.data.classes import label_of, listed
 from diffusion_jax.data.transforms import to_uint8
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.guidance import LogProb
@@ -65,7 +65,7 @@ _one_batch = functools.partial(
 )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Generator:
     """A diffusion model, the classifier that guides it, if any, and their parameters on a mesh of devices.
 
@@ -78,11 +78,17 @@ class Generator:
 
     unet: UNetConfig
     diffusion: DiffusionConfig
-    params: dict[str, Params] = dataclasses.field(repr=False)
+    params: dict[str, Params]
     mesh: jax.sharding.Mesh
     classifier: ClassifierConfig | None = None
     sampling: Sampling = Sampling(scale=1.0, ddim_scale=1.0)
-    classes: tuple[str, ...] = dataclasses.field(default=(), repr=False)
+    classes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        height, width = self.unet.image_size
+        guided = 'unguided' if self.classifier is None else 'guided by a classifier'
+        classes = f', {len(self.classes)} classes: {listed(self.classes)}' if self.classes else ''
+        return f'Generator({height}×{width}×{self.unet.image_channels}, {guided}{classes})'
 
     def unguided(self) -> Generator:
         """The same model without its classifier."""

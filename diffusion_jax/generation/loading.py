@@ -18,6 +18,7 @@ from diffusion_jax.generation.generator import Generator
 from diffusion_jax.memory import out_of_memory
 from diffusion_jax.models import ClassifierConfig, UNetConfig
 from diffusion_jax.models.config import DTYPES
+from diffusion_jax.settings import file_path
 from diffusion_jax.sharding import make_mesh, whole
 from diffusion_jax.stored_networks import (
     CHECKPOINTS,
@@ -66,10 +67,11 @@ def load(
     """
     one_of('dtype', dtype, DTYPES)
     mesh = make_mesh() if mesh is None else mesh
-    places = {DIFFUSION: _place(Path(diffusion), DIFFUSION)}
-    guide = classifier if classifier is not None else diffusion if _is_guided_run(Path(diffusion)) else None
+    run = Path(file_path(diffusion))
+    places = {DIFFUSION: _place(run, DIFFUSION)}
+    guide = classifier if classifier is not None else run if _is_guided_run(run) else None
     if guide is not None:
-        places[CLASSIFIER] = _place(Path(guide), CLASSIFIER)
+        places[CLASSIFIER] = _place(Path(file_path(guide)), CLASSIFIER)
     stored = {name: describe_stored(path) for name, path in places.items()}
     model = stored[DIFFUSION]
     if not isinstance(model.network, UNetConfig):

@@ -95,6 +95,7 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
     """
     directory, network, config = training.directory, training.network, training.config
     num_timesteps = run.experiment.diffusion.num_timesteps
+    limits.check_batch(run.experiment, directory.name)
     with limits.training_step(run.experiment, directory.name):
         data = training_data(run.experiment, directory.name, run.source('train'))
     with Checkpoints(directory / CHECKPOINTS, keep=config.keep_checkpoints) as checkpoints:

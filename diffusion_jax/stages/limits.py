@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import os
 from contextlib import AbstractContextManager
 
+import jax
+
+from diffusion_jax.errors import UserError
 from diffusion_jax.experiment import Experiment
 from diffusion_jax.memory import out_of_memory
 from diffusion_jax.stages.networks import CLASSIFIER, DIFFUSION, STAGES
@@ -20,6 +25,24 @@ def training_step(experiment: Experiment, name: str) -> AbstractContextManager[N
     else:
         remedies += [f'raise config.{stage}.microbatches', f'or set config.{section}.remat=True']
     return out_of_memory(f'a training step of {NAMES[name]}', ', '.join(remedies))
+
+
+def check_batch(experiment: Experiment, name: str) -> None:
+    """UserError where memory cannot hold one host's batch as uint8 and as float32."""
+    stage = STAGES[name]
+    batch_size = getattr(experiment, stage).batch_size
+    needed = (
+        5
+        * math.prod((*experiment.data.image_size, experiment.data.image_channels))
+        * batch_size
+        // jax.process_count()
+    )
+    available = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    if needed > available:
+        raise UserError(
+            f'config.{stage}.batch_size is {batch_size}: the images of one batch need '
+            f'{needed / 1e9:,.0f} GB, and this machine has {available / 1e9:,.0f} GB of memory; lower it'
+        )
 
 
 def initialisation(experiment: Experiment, name: str) -> AbstractContextManager[None]:

@@ -50,3 +50,9 @@ def test_a_result_below_what_is_required_is_a_failure(finished, capfd):
     capfd.readouterr()
     assert run(finished, 'evaluate', evaluate__required_agreement=1.0) == 1
     assert 'check failed' in capfd.readouterr().err
+
+
+def test_a_batch_larger_than_memory_is_refused_before_it_is_read(tmp_path, capfd):
+    assert run(tmp_path, 'train', train__batch_size=2 * 10**9, train__microbatches=1) == 2
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert 'config.train.batch_size is 2000000000: the images of one batch need 640 GB' in said, said

@@ -252,8 +252,10 @@ def test_an_upsampler_needs_what_it_enlarges():
     assert closeness(model.sample(2, low_res=black, **STEPS), model.sample(2, low_res=white, **STEPS)) > 1
 
 
-def test_a_model_in_a_notebook_prints_its_settings_only(model):
-    assert len(repr(model)) < 3000
+def test_a_model_in_a_notebook_is_one_line(model):
+    assert repr(model) == 'Generator(8×8×1, guided by a classifier)'
+    named = dataclasses.replace(model.unguided(), classes=('cat', 'flower'))
+    assert repr(named) == 'Generator(8×8×1, unguided, 2 classes: cat, flower)'
 
 
 @pytest.mark.parametrize(
@@ -262,6 +264,13 @@ def test_a_model_in_a_notebook_prints_its_settings_only(model):
 def test_show_takes_uint8_images_only(images):
     with pytest.raises(UserError, match='images is .*; it must be uint8'):
         show(images)
+
+
+def test_show_says_that_a_trajectory_is_no_array(model):
+    found = model.trajectory(2, 1, **STEPS)
+    assert show(found.images).width > 2 * 8
+    with pytest.raises(UserError, match=r'images is Trajectory.*; it must be an array'):
+        show(found)
 
 
 def test_show_is_a_picture_of_all_images():

@@ -83,6 +83,11 @@ def test_a_folder_of_training_has_the_recipe_of_its_run(sampled):
     assert guided.classifier == CLASSIFIER and guided.sampling.ddim_scale == 2.0
 
 
+def test_a_run_in_the_home_of_the_user(sampled, monkeypatch):
+    monkeypatch.setenv('HOME', str(sampled.parent))
+    assert load('~/run', mesh=mesh()).classifier == CLASSIFIER
+
+
 def test_a_run_without_samples_has_defaults_that_its_process_allows(run):
     shutil.rmtree(run / 'samples')
     model = load(run, mesh=mesh())
