@@ -49,4 +49,5 @@ def test_a_result_below_what_is_required_is_a_failure(finished, capfd):
     assert run(finished, 'sample,evaluate', **change, evaluate__required_agreement=1.0) == 0
     capfd.readouterr()
     assert run(finished, 'evaluate', evaluate__required_agreement=1.0) == 1
-    assert 'check failed' in capfd.readouterr().err
+    err = capfd.readouterr().err
+    assert 'check failed' in err and err.endswith('demands 100.0%; train longer, or lower it\n')
