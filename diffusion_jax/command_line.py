@@ -89,6 +89,8 @@ def parse_flags(argv: Sequence[str]) -> Options:
     """Raises UserError for anything that is wrong with the command line or the config file."""
     given, settings = _read(argv[1:], types_of(Flags))
     flags = Flags(**given)
+    if given.get('workdir') == '':
+        raise UserError("--workdir is ''; name a folder, or leave it out for runs/<name of the config>")
     if not flags.config:
         raise UserError(f'give --config=NAME or --config=FILE, such as --config=digits; {LIST}')
     file = find_config(flags.config)

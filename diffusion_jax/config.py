@@ -184,7 +184,4 @@ def _with_classes(
 def _classes_of_images(data: DataConfig) -> tuple[str, ...]:
     if data.labels == 'none':
         return ()
-    try:
-        return class_names(make_source(data, 'train'))
-    except UserError as error:
-        raise UserError(f'{error} (config.data.num_classes is not set: the images say what it is)') from error
+    return class_names(make_source(data, 'train'))

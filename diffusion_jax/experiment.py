@@ -144,9 +144,11 @@ def _check_guidance(experiment: Experiment) -> None:
     if experiment.classifier is not None:
         in_section('classifier', check_classifier, experiment.classifier)
         if experiment.data.num_classes == 1 and scale > 0:
+            others = [stage for stage in experiment.stages if stage != 'train_classifier']
+            stages = f'--stage={",".join(others)} ' if others != list(experiment.stages) else ''
             raise UserError(
-                f'config.sample.scale is {scale:g}; guidance needs at least two classes and '
-                'config.data.num_classes is 1, set config.sample.scale=0'
+                f'config.sample.scale is {scale:g}; guidance and its classifier need at least two classes '
+                f'and config.data.num_classes is 1; give {stages}--config.sample.scale=0'
             )
     elif scale > 0:
         raise UserError(

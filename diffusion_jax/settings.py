@@ -70,7 +70,7 @@ def read_value(hint: Any, value: Any, where: str) -> Any:
     except ValueError as error:
         text = repr(value)
         shown = text if len(text) <= LONGEST else f'{text[:LONGEST]} …'
-        raise UserError(f'{where} is {shown}; {_allowed(hint)}') from error
+        raise UserError(f'{where} is {shown}; {_allowed(hint, text)}') from error
 
 
 def read_text(hint: Any, text: str | None, where: str) -> Any:
@@ -81,7 +81,7 @@ def read_text(hint: Any, text: str | None, where: str) -> Any:
         return _parse(hint, 'true' if text is None else text)
     except ValueError as error:
         shown = text if typing.get_origin(not_none(hint)) is tuple else repr(text)
-        raise UserError(f'{where} is {shown}; {_allowed(hint)}') from error
+        raise UserError(f'{where} is {shown}; {_allowed(hint, shown)}') from error
 
 
 def file_path(value: str | os.PathLike[str]) -> str:
@@ -194,12 +194,13 @@ def _check_length(inner: tuple[Any, ...], items: Collection[Any]) -> None:
         raise ValueError
 
 
-def _allowed(hint: Any) -> str:
-    """What a value of the type is, in words."""
+def _allowed(hint: Any, given: str) -> str:
+    """What a value of the type is, in words that suit what was given."""
     cls, inner = not_none(hint), typing.get_args(not_none(hint))
     none = '' if cls is hint else ' or None'
     if inner == (int, int):  # every pair of the settings is an image size
-        return f'give height and width: 16,16{none and ", or None"}'
+        side = given if given.isdecimal() else 16
+        return f'give height and width: {side},{side}{none and ", or None"}'
     if typing.get_origin(cls) is tuple:
         return f'it must be {PLURALS[inner[0]]} separated by commas{none}'
     return f'it must be {WORDS[cls]}{none}'

@@ -64,7 +64,7 @@ def test_a_setting_keeps_the_file_as_it_is():
         ('--config.batch_size=2', 'did you mean config.train.batch_size or'),
         ('--config.train=2', 'config.train is a section'),
         ('--config.unet.image_size=8,8', 'follows from the sections data and diffusion'),
-        ('--config.data.image_size=16', 'config.data.image_size is 16; give height and width: 16,16'),
+        ('--config.data.image_size=8', 'config.data.image_size is 8; give height and width: 8,8'),
         ('--work_dir=x', '--work_dir=x: unrecognized; did you mean --workdir=x?'),
         ('--scale=2', 'did you mean --config.sample.scale=2?'),
         ('--stages=train', 'did you mean --stage=train'),
@@ -74,6 +74,7 @@ def test_a_setting_keeps_the_file_as_it_is():
         ('imagenet64', 'did you mean --config=imagenet64?'),
         ('--num_hosts=two', "--num_hosts is 'two'; it must be a whole number"),
         ('--workdir', '--workdir has no value'),
+        ('--workdir=', "--workdir is ''; name a folder"),
         ('--heartbeat_timeout=-1', '--heartbeat_timeout is -1'),
     ],
 )

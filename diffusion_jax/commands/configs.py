@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
+from diffusion_jax.commands.parser import Parser
 from diffusion_jax.config import read_without_images
 from diffusion_jax.config_files import ConfigFile, load_config, named_configs
 from diffusion_jax.experiment import Experiment
@@ -20,9 +20,7 @@ HEADER = ('config', 'size', 'data', 'scale', 'expect', '')
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command with its arguments, its name first; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog=argv[0], description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(argv[0], DESCRIPTION)
     parser.parse_args(argv[1:])
     experiments = {}
     for name, path in named_configs().items():

@@ -12,6 +12,7 @@ import numpy as np
 
 from diffusion_jax.checks import one_of
 from diffusion_jax.command_line import read_config
+from diffusion_jax.commands.parser import Parser
 from diffusion_jax.config import read_experiment
 from diffusion_jax.errors import UserError
 from diffusion_jax.models import UNetConfig
@@ -88,13 +89,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog=argv[0],
-        usage=USAGE,
-        description=DESCRIPTION,
-        epilog=textwrap.fill('released models: ' + ', '.join(RELEASED), 110),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    epilog = textwrap.fill('released models: ' + ', '.join(RELEASED), 110)
+    parser = Parser(argv[0], DESCRIPTION, usage=USAGE, epilog=epilog)
     parser.add_argument('name', nargs='?', metavar='NAME', help='of a released model; see below')
     parser.add_argument('source', type=file_path, metavar='SOURCE', help='a .pt file or a folder of training')
     parser.add_argument(

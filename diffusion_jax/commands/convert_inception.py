@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from diffusion_jax.commands.parser import Parser
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.inception.files import save_inception
 from diffusion_jax.evaluation.inception.sources import read_inception
@@ -38,9 +38,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: the arguments or the source are wrong.
     """
-    parser = argparse.ArgumentParser(
-        prog=argv[0], description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(argv[0], DESCRIPTION)
     parser.add_argument('source', type=file_path, metavar='SOURCE', help='a file with released weights')
     parser.add_argument(
         '--out', type=file_path, required=True, metavar='FILE', help='is replaced if it exists'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from diffusion_jax.commands.image_sets import (
     make_extractor,
     stem,
 )
+from diffusion_jax.commands.parser import Parser
 from diffusion_jax.data.sources.files import shown
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.classes import Matched, about_classes, known_classes, match, sampled_classes
@@ -59,9 +59,7 @@ def main(argv: Sequence[str]) -> int:
         UserError: the arguments, one of the sets or the weights are wrong.
         Interrupted: on a signal; what was computed is kept.
     """
-    parser = argparse.ArgumentParser(
-        prog=argv[0], description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(argv[0], DESCRIPTION)
     parser.add_argument('samples', type=file_path, metavar='SAMPLES')
     parser.add_argument('reference', type=file_path, metavar='REFERENCE')
     add_arguments(parser)

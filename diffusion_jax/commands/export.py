@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
+from diffusion_jax.commands.parser import Parser
 from diffusion_jax.errors import UserError
 from diffusion_jax.settings import file_path
 from diffusion_jax.weights.files import load_weights
@@ -27,9 +27,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: the arguments or the source are wrong.
     """
-    parser = argparse.ArgumentParser(
-        prog=argv[0], description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(argv[0], DESCRIPTION)
     parser.add_argument(
         'source', type=file_path, metavar='SOURCE', help='a file that `diffusion-jax convert` wrote'
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from diffusion_jax.commands.parser import Parser
 from diffusion_jax.data.stored.archive import open_archive
 from diffusion_jax.data.stored.samples import open_samples, shard_folder
 from diffusion_jax.errors import UserError
@@ -32,9 +32,7 @@ def main(argv: Sequence[str]) -> int:
         UserError: there are no samples, or the folder holds other images or cannot be written.
         Interrupted: on a signal; what was written is kept.
     """
-    parser = argparse.ArgumentParser(
-        prog=argv[0], description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(argv[0], DESCRIPTION)
     parser.add_argument('samples', type=file_path, metavar='SAMPLES')
     parser.add_argument(
         '--out', type=file_path, required=True, metavar='DIR', help='is made if it does not exist'

@@ -16,6 +16,7 @@ from diffusion_jax.commands.image_sets import (
     look,
     make_extractor,
 )
+from diffusion_jax.commands.parser import Parser
 from diffusion_jax.config import read_experiment
 from diffusion_jax.data.sources.files import shown
 from diffusion_jax.data.stored import open_images
@@ -51,9 +52,7 @@ def main(argv: Sequence[str]) -> int:
         UserError: the arguments, the images or the weights are wrong.
         Interrupted: on a signal; what was computed is kept.
     """
-    parser = argparse.ArgumentParser(
-        prog=argv[0], description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(argv[0], DESCRIPTION)
     parser.add_argument('images', nargs='?', type=file_path, metavar='IMAGES')
     add_arguments(parser)
     parser.add_argument('--config', metavar='NAME|FILE', help='an experiment whose images are meant')

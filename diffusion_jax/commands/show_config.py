@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from diffusion_jax.command_line import read_config
+from diffusion_jax.commands.parser import Parser
 from diffusion_jax.config import SECTIONS, all_settings, read_without_images, with_defaults
 from diffusion_jax.experiment import Experiment
 from diffusion_jax.settings import meanings, read_value
@@ -26,9 +26,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: the config, or a change of it, cannot work.
     """
-    parser = argparse.ArgumentParser(
-        prog=argv[0], description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(argv[0], DESCRIPTION)
     parser.add_argument('config', metavar='NAME|FILE', help='a name that `configs` lists, or a Python file')
     args, settings = parser.parse_known_args(argv[1:])
     config = read_config(args.config, settings)

@@ -102,9 +102,11 @@ def _strided(num_timesteps: int, count: int) -> list[int]:
         kept = range(0, num_timesteps, stride)
         if len(kept) == count:
             return list(kept)
-    raise ValueError(
-        f'no whole stride keeps exactly {count} of {num_timesteps} timesteps (respacing ddim{count})'
+    possible = 0 < count <= num_timesteps
+    remedy = (
+        f'give {count} for uneven strides' if possible else f'give at least 1 and at most {num_timesteps}'
     )
+    raise ValueError(f'no whole stride keeps exactly {count} of {num_timesteps} timesteps; {remedy}')
 
 
 def _spread(size: int, count: int) -> list[int]:

@@ -135,8 +135,8 @@ def _check_sizes(config: TrunkConfig) -> None:
     divisor = 2 ** (levels - 1)
     if any(side % divisor for side in config.image_size):
         raise UserError(
-            f'image_size is {config.image_size}; with {levels} levels in channel_mult '
-            f'both sides must be divisible by {divisor}'
+            f'channel_mult has {levels} levels; both sides of config.data.image_size, {config.image_size}, '
+            f'must be divisible by {divisor}; set other sides, or give fewer levels'
         )
     for side in config.attention_resolutions:
         one_of('attention_resolutions', side, _sides(config))

@@ -63,7 +63,8 @@ def main(run: Run) -> None:
     if not _good_enough(run, result):
         raise CheckFailed(
             f'{path}: label agreement is {result["label_agreement"]:.1%}; '
-            f'config.evaluate.required_agreement demands {run.experiment.evaluate.required_agreement:.1%}'
+            f'config.evaluate.required_agreement demands {run.experiment.evaluate.required_agreement:.1%}; '
+            'train longer, or lower it'
         )
 
 

@@ -89,7 +89,11 @@ def check_train(config: TrainConfig) -> None:
         between(key, getattr(config, key), 0)
     # Precision and recall need 3 neighbours of each sample.
     between('evaluate_samples', config.evaluate_samples, 4, below=INT32)
-    between('warmup_steps', config.warmup_steps, 0, below=config.num_steps)
+    if not 0 <= config.warmup_steps < config.num_steps:
+        raise UserError(
+            f'warmup_steps is {config.warmup_steps}; it must be at least 0 and below num_steps, '
+            f'{config.num_steps}'
+        )
     for rate in config.ema_rates:
         between('ema_rates', rate, 0, below=1)
     one_of('learning_rate_schedule', config.learning_rate_schedule, ('constant', 'linear', 'cosine'))

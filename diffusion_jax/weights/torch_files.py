@@ -28,10 +28,10 @@ def read_state(path: str | Path) -> dict[str, np.ndarray]:
         UserError: PyTorch is missing, or the file is: no state_dict, not whole, of more than arrays, or of
             arrays that are not finite in float32.
     """
-    torch = _import_torch()
     path = Path(path)
     if not path.is_file():
         raise UserError(f'{path}: no such file; give a .pt file')
+    torch = _import_torch()
     state = _load(torch, path)
     for wrapper in WRAPPERS:
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):

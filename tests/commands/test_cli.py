@@ -28,7 +28,13 @@ def test_an_unknown_command_is_named(call):
 
 
 def test_an_error_is_one_line(call, tmp_path):
-    for arguments in (['export', str(tmp_path / 'a'), '--out', 'b'], ['convert', 'a', 'b', '--out', 'c']):
+    for arguments in (
+        ['export', str(tmp_path / 'a'), '--out', 'b'],
+        ['convert', 'a', 'b', '--out', 'c'],
+        ['convert', 'a'],
+        ['images', 'a'],
+        ['evaluate', 'a', 'b', '--bootstrap=few'],
+    ):
         code, out, err = call(*arguments)
         assert (code, out) == (2, '')
         assert err.startswith('error: ') and err.count('\n') == 1

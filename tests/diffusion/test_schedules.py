@@ -62,7 +62,8 @@ def test_the_network_sees_timesteps_of_the_original_process_scaled_where_it_lear
     ('spec', 'message'),
     [
         ('ddim1', 'no whole stride'),
-        ('ddim600', 'no whole stride'),
+        ('ddim600', 'no whole stride .*; give 600 for uneven strides'),
+        ('ddim5000', 'no whole stride keeps exactly 5000 of 1000 timesteps; .* at most 1000'),
         ('2000', 'wants 2000 timesteps of a section that has 1000'),
         ('10,501', 'wants 501 timesteps of a section that has 500'),
         ('0', 'keeps no timestep'),

@@ -29,7 +29,7 @@ def test_accepts(config):
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        (dict(image_size=(60, 64)), r'image_size is \(60, 64\).*divisible by 8'),
+        (dict(image_size=(60, 64)), r'image_size, \(60, 64\).*divisible by 8'),
         (dict(image_size=(64, 0)), r'image_size is \(64, 0\).*positive'),
         (dict(model_channels=48), r'channel_mult 1 of model_channels 48 gives 48 channels.*multiple of 32'),
         (dict(channel_mult=(0.001, 1), attention_resolutions=()), 'gives 0 channels'),

@@ -33,10 +33,14 @@ def tensors():
 
 def test_pytorch_that_is_missing_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'torch', None)
-    for call in (lambda: read_state(tmp_path / 'a.pt'), lambda: write_state(tmp_path / 'a.pt', STATE)):
+    there = tmp_path / 'a.pt'
+    there.touch()
+    for call in (lambda: read_state(there), lambda: write_state(tmp_path / 'b.pt', STATE)):
         with pytest.raises(UserError, match=r"pip install 'diffusion_jax\[convert\]'"):
             call()
-    assert not list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == [there]
+    with pytest.raises(UserError, match='nothere.pt: no such file'):
+        read_state(tmp_path / 'nothere.pt')
 
 
 @needs_torch
