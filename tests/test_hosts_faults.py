@@ -147,7 +147,7 @@ def copy(split, tmp_path):
     return tmp_path / 'copy'
 
 
-# The program, in which one host cannot read the checkpoint of step 20.
+# The program, in which one host cannot read the checkpoint of step 20 that it finds.
 BLIND = """
 import errno, sys
 import orbax.checkpoint as ocp
@@ -156,10 +156,14 @@ fault, host = sys.argv.pop().split()
 errors = {'damage': ValueError('DATA_LOSS: in its part'), 'disk': OSError(errno.EIO, 'Input/output error')}
 restore = ocp.CheckpointManager.restore
 def restore_in_part(self, step, *args, **kwargs):
-    if step == 20 and f'--host={host}' in sys.argv:
+    if step == 20 and f'--host={host}' in sys.argv and fault in errors:
         raise errors[fault]
     return restore(self, step, *args, **kwargs)
-ocp.CheckpointManager.restore = restore_in_part
+save = ocp.CheckpointManager.save
+def save_another(self, *args, **kwargs):
+    errors.clear()
+    return save(self, *args, **kwargs)
+ocp.CheckpointManager.restore, ocp.CheckpointManager.save = restore_in_part, save_another
 sys.exit(main.main())
 """
 
