@@ -57,19 +57,26 @@ def check_stamp(
 
 
 def results_directory(base: Path, section: str, stamp: Mapping[str, Any]) -> Path:
-    """`base` for the first results of a kind. Other results get a folder in it, named after the settings that
-    differ from the first, such as samples/scale=2.0: those of the config's section, or else all.
+    """`base` for the first results of a kind. Other results get a folder in it, named after what differs from
+    the first, such as samples/scale=2.0 or samples/diffusion.step=4000,scale=2.0.
     """
     first = read_stamp(base)
     if first is None:
         return base
-    difference = stamp_difference(first, stamp)
+    difference = {key: new for key, (_, new) in stamp_difference(first, stamp).items()}
     prefix = f'{section}.'
-    settings = {key: new for key, (_, new) in difference.items() if key.startswith(prefix)}
-    settings = settings or {key: new for key, (_, new) in difference.items()}
+    # Older versions named only the settings of the section: what has this name and stamp is used.
+    older = base / _name({key: new for key, new in difference.items() if key.startswith(prefix)}, prefix)
+    stored = read_stamp(older)
+    if stored is not None and not stamp_difference(stored, stamp):
+        return older
+    return base / _name(difference, prefix)
+
+
+def _name(settings: Mapping[str, Any], prefix: str) -> str:
     text = ','.join(f'{key.removeprefix(prefix)}={value}' for key, value in settings.items())
     text = re.sub(r'[^\w=.,-]+', '-', text.replace('[', '').replace(']', '').replace(', ', '+'))
-    return base / (text if len(text) <= 80 else f'{text[:70]}-{zlib.crc32(text.encode()):08x}')
+    return text if len(text) <= 80 else f'{text[:70]}-{zlib.crc32(text.encode()):08x}'
 
 
 def stamp_difference(stored: Mapping[str, Any], stamp: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

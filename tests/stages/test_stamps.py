@@ -105,3 +105,22 @@ def test_a_path_is_the_same_however_it_was_typed():
     )
     other = {'sample': {'labels': 'of/others.npy'}, 'url': 'gs://a/b/'}
     assert stamps.stamp_difference(stored, other).keys() == {'sample.labels', 'url'}
+
+
+def test_results_are_in_a_folder_named_after_all_that_differs_from_the_first(tmp_path):
+    def folder(step, scale):
+        stamp = {'sample': {'scale': scale}, 'diffusion': {'folder': 'diffusion', 'step': step}}
+        found = stamps.results_directory(tmp_path, 'sample', stamp)
+        stamps.check_stamp(found, stamp)
+        return found, stamp
+
+    write_stamp(*folder(30, 1.0))
+    assert folder(30, 1.0)[0] == tmp_path
+    assert folder(30, 2.0)[0] == tmp_path / 'scale=2.0'
+    assert folder(40, 1.0)[0] == tmp_path / 'diffusion.step=40'
+    # An older version left samples of step 40 under a name without the step: they are found again.
+    write_stamp(tmp_path / 'scale=2.0', folder(40, 2.0)[1])
+    assert folder(40, 2.0)[0] == tmp_path / 'scale=2.0'
+    assert set(folder(50, 2.0)[0].name.split(',')) == {'diffusion.step=50', 'scale=2.0'}
+    write_stamp(*folder(50, 2.0))
+    assert folder(50, 2.0)[0].name.count('=') == 2
