@@ -58,19 +58,22 @@ def check_stamp(
 
 def results_directory(base: Path, section: str, stamp: Mapping[str, Any]) -> Path:
     """`base` for the first results of a kind. Other results get a folder in it, named after what differs from
-    the first, such as samples/scale=2.0 or samples/diffusion.step=4000,scale=2.0.
+    the first: settings of the config's section and steps of checkpoints, such as samples/scale=2.0 or
+    samples/scale=2.0,diffusion.step=4000, or else all.
     """
     first = read_stamp(base)
     if first is None:
         return base
     difference = {key: new for key, (_, new) in stamp_difference(first, stamp).items()}
     prefix = f'{section}.'
+    settings = {key: new for key, new in difference.items() if key.startswith(prefix)}
     # Older versions named only the settings of the section: what has this name and stamp is used.
-    older = base / _name({key: new for key, new in difference.items() if key.startswith(prefix)}, prefix)
+    older = base / _name(settings, prefix)
     stored = read_stamp(older)
     if stored is not None and not stamp_difference(stored, stamp):
         return older
-    return base / _name(difference, prefix)
+    steps = {key: new for key, new in difference.items() if key.endswith('.step')}
+    return base / _name(settings | steps or difference, prefix)
 
 
 def _name(settings: Mapping[str, Any], prefix: str) -> str:

@@ -107,7 +107,7 @@ def test_a_path_is_the_same_however_it_was_typed():
     assert stamps.stamp_difference(stored, other).keys() == {'sample.labels', 'url'}
 
 
-def test_results_are_in_a_folder_named_after_all_that_differs_from_the_first(tmp_path):
+def test_results_are_in_a_folder_named_after_settings_and_checkpoint(tmp_path):
     def folder(step, scale):
         stamp = {'sample': {'scale': scale}, 'diffusion': {'folder': 'diffusion', 'step': step}}
         found = stamps.results_directory(tmp_path, 'sample', stamp)
