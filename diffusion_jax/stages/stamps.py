@@ -93,8 +93,9 @@ def stamp_difference(stored: Mapping[str, Any], stamp: Mapping[str, Any]) -> dic
 def _defaults(stamp: Mapping[str, Any]) -> dict[str, Any]:
     """The default of every setting that has one, by its dotted key in a stamp."""
     sections = dict(SECTIONS)
-    if 'network' in stamp:
-        sections['network'] = NETWORKS[stamp['network']['kind']]
+    kind = stamp.get('network', {}).get('kind')
+    if kind in NETWORKS:  # other versions may have other kinds
+        sections['network'] = NETWORKS[kind]
     return {
         f'{section}.{field.name}': normalise(field.default)
         for section, config in sections.items()

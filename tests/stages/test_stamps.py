@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from diffusion_jax.errors import UserError
 from diffusion_jax.stages import stamps
-from diffusion_jax.workdir import normalise, write_stamp
+from diffusion_jax.training.config import OUTSIDE_THE_RESULT
+from diffusion_jax.workdir import normalise, read_stamp, write_stamp
+from tests.versions import STAMPS
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,63 @@ def test_a_setting_that_an_older_stamp_lacks_had_its_default(section, config, fi
     stamp[section][field.name] = 'another value'
     key = f'{section}.{field.name}'
     assert stamps.stamp_difference(older, stamp) == {key: (normalise(field.default), 'another value')}
+
+
+def config_of(section, settings):
+    """The dataclass of a stamp's section; None where it holds no settings."""
+    if section == 'network':
+        return stamps.NETWORKS[settings['kind']]
+    config = stamps.SECTIONS.get(section)
+    known = {field.name for field in dataclasses.fields(config)} if config else set()
+    return config if isinstance(settings, dict) and known & settings.keys() else None
+
+
+STORED = [
+    pytest.param(path, section, field, id=f'{path.parent.name}-{section}.{field.name}')
+    for path in STAMPS
+    for section, settings in read_stamp(path.parent).items()
+    if (config := config_of(section, settings))
+    for field in dataclasses.fields(config)
+    if field.name in settings
+]
+
+
+@pytest.mark.parametrize(('path', 'section', 'field'), STORED)
+def test_a_stored_stamp_without_a_setting_had_its_default(path, section, field):
+    """A setting without a default cannot be assumed: its absence is always a difference."""
+    stamp = read_stamp(path.parent)
+    older = copy.deepcopy(stamp)
+    del older[section][field.name]
+    key = f'{section}.{field.name}'
+    assert stamps.stamp_difference(stamp, stamp) == {}
+    if field.default is dataclasses.MISSING:
+        assert stamps.stamp_difference(older, stamp) == {key: (stamps.NOT_SET, stamp[section][field.name])}
+        return
+    stamp[section][field.name] = field.default
+    assert stamps.stamp_difference(older, stamp) == {}
+    stamp[section][field.name] = 'another value'
+    assert stamps.stamp_difference(older, stamp) == {key: (normalise(field.default), 'another value')}
+
+
+def test_settings_without_a_default():
+    """All stamps have these two. A new setting needs a default, and no `default_factory`: otherwise every
+    run of an older version is refused."""
+    configs = {*stamps.SECTIONS.values(), *stamps.NETWORKS.values()}
+    without = {
+        f'{config.__name__}.{field.name}'
+        for config in configs
+        for field in dataclasses.fields(config)
+        if field.default is dataclasses.MISSING
+    }
+    # num_steps is in no stamp.
+    assert without == {'DataConfig.name', 'TrainConfig.batch_size', 'TrainConfig.num_steps'}
+    assert 'num_steps' in OUTSIDE_THE_RESULT
+
+
+def test_a_network_of_an_unknown_kind_is_another_one():
+    stored, stamp = {'network': {'kind': 'Unknown'}}, {'network': {'kind': 'UNetConfig', 'dropout': 0.0}}
+    assert stamps.stamp_difference(stored, stamp)['network.kind'] == ('Unknown', 'UNetConfig')
+    assert stamps.stamp_difference({'network': {}}, stamp)['network.kind'][0] == stamps.NOT_SET
 
 
 def test_what_was_not_recorded_is_not_compared():
