@@ -1,6 +1,6 @@
 """Makes the files of the present version, in a folder that holds a `config.py`.
 
-    python -m tests.versions.make tests/versions/2026-11-26
+python -m tests.versions.make tests/versions/2026-11-26
 """
 
 import json
