@@ -3,11 +3,11 @@
     import diffusion_jax
 
     model = diffusion_jax.load('runs/digits')        # a run, a folder of training, or a file of weights
-    images = model.sample(8, 3)                      # uint8 [8, H, W, C]: eight images of class 3
+    samples = model.sample(8, 3)                     # eight images of class 3: .images, uint8 [8, H, W, C]
     more = model.sample(8, 3, scale=10.0)            # guided more; nothing is compiled again
-    steps = model.trajectory(8, 3)                   # x_t and the estimate of x_0 at every step
-    codes = model.unguided().invert(images, 3)       # the noise that leads to these images
-    diffusion_jax.show(images).save('threes.png')    # a picture of all of them
+    other = model.sample(8, 3, sampler='dpmpp_2m', respacing='log_snr:12')
+    codes = model.invert(samples.images, 3)          # the noise that leads to these images
+    diffusion_jax.show(samples).save('threes.png')   # a picture of all of them
 
 `python -m diffusion_jax.main --config=configs/digits.py` trains, samples and evaluates, and
 `diffusion-jax --help` lists the commands. The equations are in `diffusion`, the networks in `models`;
@@ -20,7 +20,9 @@ from typing import Any
 __version__ = '0.1.0'
 
 _MODULES = ('data', 'diffusion', 'evaluation', 'generation', 'models', 'training', 'weights')
-_ORIGIN = dict.fromkeys(('Generator', 'Trajectory', 'load', 'show'), 'generation') | {'UserError': 'errors'}
+_ORIGIN = dict.fromkeys(('Generator', 'Samples', 'load', 'show', 'trajectory'), 'generation') | {
+    'UserError': 'errors'
+}
 
 __all__ = list(_ORIGIN)
 

@@ -28,6 +28,7 @@ from diffusion_jax.generation.config import (
 from diffusion_jax.models import ClassifierConfig, UNetConfig
 from diffusion_jax.models.config import DERIVED
 from diffusion_jax.settings import nearest, not_none, read_section, types_of
+from diffusion_jax.weights.released import published_recipes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,6 +144,7 @@ def read_experiment(config: Mapping[str, Any], stored_classes: Sequence[str] = (
         networks['classifier'] = read_section(
             ClassifierConfig, config['classifier'], 'config.classifier', shared
         )
+    sample = _with_published_recipe(sample, networks['unet'], diffusion)
     experiment = read_section(
         Experiment, {**config, 'data': data, 'diffusion': diffusion, 'sample': sample, **networks}, 'config'
     )
@@ -151,6 +153,18 @@ def read_experiment(config: Mapping[str, Any], stored_classes: Sequence[str] = (
     if experiment.sample.ema_rate is not None or (pretrained and Path(pretrained).is_dir()):
         return experiment
     return with_slowest_average(experiment, experiment.train.ema_rates)
+
+
+def _with_published_recipe(
+    sample: SampleConfig, unet: UNetConfig, diffusion: DiffusionConfig
+) -> SampleConfig:
+    if not sample.recipe:
+        return sample
+    recipes = dict(published_recipes(unet, diffusion))
+    if sample.recipe not in recipes:
+        has = f'has {", ".join(recipes)}' if recipes else 'is none of the released ones, which have recipes'
+        raise UserError(f'config.sample.recipe is {sample.recipe!r}; the model {has}')
+    return sample.with_recipe(recipes[sample.recipe])
 
 
 def read_without_images(config: Mapping[str, Any]) -> Experiment:

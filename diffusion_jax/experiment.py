@@ -15,9 +15,10 @@ from diffusion_jax.generation.config import (
     LikelihoodConfig,
     SampleConfig,
     check_likelihood,
-    check_respacing,
     check_sample,
 )
+from diffusion_jax.generation.options import check_respacing, check_timesteps
+from diffusion_jax.generation.requests import check_null_class
 from diffusion_jax.models import ClassifierConfig, UNetConfig, check_classifier, check_unet
 from diffusion_jax.settings import FilePath
 from diffusion_jax.sharding import MeshConfig
@@ -103,10 +104,12 @@ def check_experiment(experiment: Experiment) -> None:
     in_section('train', check_train, experiment.train)
     _check_guidance(experiment)
     in_section('sample', check_sample, sample, data.num_classes)
-    in_section('sample', check_respacing, experiment.diffusion, sample.respacing)
+    in_section('sample', check_respacing, experiment.diffusion, sample.respacing, sample.timesteps)
+    if 'null' in sample.as_recipe().needs:
+        in_section('sample', check_null_class, experiment.unet)
     in_section('evaluate', check_evaluate, experiment.evaluate)
     in_section('likelihood', check_likelihood, experiment.likelihood)
-    in_section('likelihood', check_respacing, experiment.diffusion, experiment.likelihood.respacing)
+    in_section('likelihood', check_timesteps, experiment.diffusion, experiment.likelihood.respacing)
     _check_average('ema_rate', sample.ema_rate, 'train', experiment, experiment.pretrained.diffusion)
     _check_average(
         'classifier_ema_rate',
@@ -141,16 +144,17 @@ def _check_average(
 def _check_guidance(experiment: Experiment) -> None:
     """What is asked to guide must be there, and must have something to tell."""
     scale, pretrained = experiment.sample.scale, experiment.pretrained.classifier
+    guided = experiment.sample.guided
     if experiment.classifier is not None:
         in_section('classifier', check_classifier, experiment.classifier)
-        if experiment.data.num_classes == 1 and scale > 0:
+        if experiment.data.num_classes == 1 and guided:
             others = [stage for stage in experiment.stages if stage != 'train_classifier']
             stages = f'--stage={",".join(others)} ' if others != list(experiment.stages) else ''
             raise UserError(
                 f'config.sample.scale is {scale:g}; guidance and its classifier need at least two classes '
                 f'and config.data.num_classes is 1; give {stages}--config.sample.scale=0'
             )
-    elif scale > 0:
+    elif guided:
         raise UserError(
             f'config.sample.scale is {scale:g}; the config has no section classifier that could guide, '
             'add one or set config.sample.scale=0'

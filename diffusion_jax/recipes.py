@@ -87,11 +87,11 @@ def classifier_training(num_steps: int, **changes: Any) -> Section:
 
 def sampling(name: str, **changes: Any) -> Section:
     """Table 14: 50,000 images with ancestral sampling, as the paper's numbers are computed from them."""
-    paper = RELEASED[name].sampling
+    paper = dict(RELEASED[name].recipes)['paper']
     return {
         'sampler': 'ddpm',
         'respacing': paper.respacing,
-        'scale': paper.scale,
+        'scale': sum(guidance.scale for guidance in paper.guidance),
         'num_samples': 50_000,
         'batch_size': 32,
         'labels': 'random',

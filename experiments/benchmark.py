@@ -51,7 +51,7 @@ from diffusion_jax.data.transforms import to_float
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.errors import UserError
 from diffusion_jax.experiment import Experiment
-from diffusion_jax.generation.generate import Request, make_generate
+from diffusion_jax.generation.sampling import Request, make_generate
 from diffusion_jax.models.config import DTYPES
 from diffusion_jax.sharding import batch_sharding, make_mesh, param_shardings, replicated
 from diffusion_jax.training.losses import classifier_losses, diffusion_losses

@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from diffusion_jax.diffusion.denoiser import Denoiser
 from diffusion_jax.diffusion.losses import image_mean, normal_kl, vb_term
-from diffusion_jax.diffusion.process import Denoiser, Gaussian, Transition, add_noise, marginal
+from diffusion_jax.diffusion.process import Gaussian, Transition, add_noise, marginal
 from diffusion_jax.diffusion.schedules import row
 
 
@@ -50,7 +51,7 @@ def bits_per_dimension(
         transition = row(transitions, jnp.full(len(x_0), t))
         eps = noise(t)
         x_t = add_noise(x_0, eps, transition.level)
-        prediction = denoise(x_t, transition)
+        prediction, _ = denoise(x_t, transition.level, denoise.init(x_t))
         return None, {
             'vb': vb_term(prediction, x_0, x_t, transition, variance),
             'x_0_mse': image_mean((prediction.x_0 - x_0) ** 2),

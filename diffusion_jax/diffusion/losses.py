@@ -80,7 +80,7 @@ def training_target(x_0: Array, x_t: Array, eps: Array, transition: Transition, 
     return {
         'eps': eps,
         'x_0': x_0,
-        'v': level.signal * eps - level.noise * x_0,
+        'v': level.alpha * eps - level.sigma * x_0,
         'previous_x': true_posterior(x_0, x_t, transition).mean,
     }[kind]
 

@@ -1,6 +1,6 @@
 """The diffusion process: levels, transitions, and the one place where parameterizations are converted.
 
-    x_t = signal·x_0 + noise·eps,  signal = √ᾱ_t,  noise = √(1−ᾱ_t)         DDPM (2006.11239), eq. 4
+    x_t = alpha·x_0 + sigma·eps,  alpha = √ᾱ_t,  sigma = √(1−ᾱ_t)          DDPM (2006.11239), eq. 4
     q(x_{t-1}|x_t, x_0) = N(mean_x0·x_0 + mean_xt·x_t, β̃_t)                DDPM, eq. 6 and 7
     p(x_{t-1}|x_t) = N(mean_x0·x̂_0 + mean_xt·x_t, Σ)                       DDPM, eq. 11
     Σ = exp(f·log β_t + (1−f)·log β̃_t)                                     Improved DDPM (2102.09672), eq. 15
@@ -11,7 +11,7 @@ first line. Images are [B, H, W, C]; a coefficient is [] or [B] and belongs to w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -20,26 +20,49 @@ from jax import Array
 
 
 class Level(NamedTuple):
-    """How noisy x_t is. Arrays of one shape, [] or [B] or [T]; t is what the network's embedding sees."""
+    """How noisy x_t is: x_t = alpha·x_0 + sigma·eps, alpha² + sigma² = 1.
+
+    Arrays of one shape, [] or [B] or [N]. t is what the networks' embeddings see, and may be fractional.
+    """
 
     t: Array
-    signal: Array
-    noise: Array
+    alpha: Array
+    sigma: Array
+
+    @property
+    def log_snr(self) -> Array:
+        """log(alpha²/sigma²); infinite for a clean image."""
+        return 2 * (jnp.log(self.alpha) - jnp.log(self.sigma))
+
+    @property
+    def edm_sigma(self) -> Array:
+        """sigma/alpha: the noise of x_t/alpha = x_0 + edm_sigma·eps, which EDM (2206.00364) calls σ."""
+        return self.sigma / self.alpha
 
 
 class Transition(NamedTuple):
-    """One step of the process and the constants of the posterior over it: one row of a schedule's table.
+    """A step from a level to the next, with the constants of the Gaussian that DDPM has for it.
 
-    Before the first timestep stands the clean image: previous.signal = 1, previous.noise = 0.
+    Arrays of one shape, as in a level. A sampling step leads to a less noisy level; the last one to the clean
+    image, where alpha = 1 and sigma = 0.
+
+    Attributes:
+      mean_x0, mean_xt: coefficients of the posterior mean.
+      log_beta, log_posterior, log_large: see `posterior`.
+      num_steps: the number of transitions in the grid.
+      renoise: None, or whether this transition only adds noise: then the next level is the noisier one, and
+        the constants are those of q(x_next|x_t) = N(mean_xt·x_t, exp(log_beta)).
     """
 
     level: Level
-    previous: Level
-    mean_x0: Array
-    mean_xt: Array
-    log_beta: Array
-    log_posterior: Array
-    log_large: Array
+    next: Level | None = None
+    mean_x0: Array | None = None
+    mean_xt: Array | None = None
+    log_beta: Array | None = None
+    log_posterior: Array | None = None
+    log_large: Array | None = None
+    num_steps: Array | None = None
+    renoise: Array | None = None
 
 
 class Prediction(NamedTuple):
@@ -58,14 +81,22 @@ class Prediction(NamedTuple):
 
 
 class Gaussian(NamedTuple):
-    """A diagonal normal; all three broadcast against x. log_variance is finite where variance is 0."""
+    """A diagonal normal; all three broadcast against x. log_variance may be finite where variance is 0."""
 
     mean: Array
     variance: Array
     log_variance: Array
 
+    def log_prob(self, x: Array) -> Array:
+        """The log-density of images x [B, H, W, C], [B], by the log-variance."""
+        squared = (x - self.mean) ** 2 * jnp.exp(-self.log_variance)
+        return -0.5 * jnp.sum(
+            squared + self.log_variance + math.log(2 * math.pi), axis=tuple(range(1, x.ndim))
+        )
 
-Denoiser = Callable[[Array, Transition], Prediction]
+    def draw(self, noise: Array) -> Array:
+        """mean + √variance·noise, noise ~ N(0, 1) like x; the mean where the variance is 0."""
+        return self.mean + jnp.where(self.variance == 0, 0.0, jnp.exp(0.5 * self.log_variance)) * noise
 
 
 def align(coefficients: Any, x: Array) -> Any:
@@ -75,31 +106,37 @@ def align(coefficients: Any, x: Array) -> Any:
 
 def is_last(transition: Transition) -> Array:
     """Whether the transition ends at the clean image, where nothing is random any more."""
-    return transition.previous.noise == 0
+    return transition.next.sigma == 0
 
 
 def add_noise(x_0: Array, eps: Array, level: Level) -> Array:
     """x_t ~ q(x_t|x_0) (DDPM, eq. 4)."""
     level = align(level, x_0)
-    return level.signal * x_0 + level.noise * eps
+    return level.alpha * x_0 + level.sigma * eps
 
 
 def marginal(x_0: Array, level: Level) -> Gaussian:
     """q(x_t|x_0) (DDPM, eq. 4)."""
     level = align(level, x_0)
-    return Gaussian(level.signal * x_0, level.noise**2, 2 * jnp.log(level.noise))
+    return Gaussian(level.alpha * x_0, level.sigma**2, 2 * jnp.log(level.sigma))
 
 
-def x_0_from_eps(eps: Array, x_t: Array, level: Level) -> Array:
-    """The x_0 that with this eps makes x_t."""
+def from_eps(eps: Array, x_t: Array, level: Level) -> Prediction:
+    """The prediction of this eps: x_0 = (x_t − sigma·eps)/alpha."""
     level = align(level, x_t)
-    return (x_t - level.noise * eps) / level.signal
+    return Prediction((x_t - level.sigma * eps) / level.alpha, eps)
 
 
-def eps_from_x_0(x_0: Array, x_t: Array, level: Level) -> Array:
-    """The eps that with this x_0 makes x_t."""
+def from_x_0(x_0: Array, x_t: Array, level: Level) -> Prediction:
+    """The prediction of this x_0: eps = (x_t − alpha·x_0)/sigma."""
     level = align(level, x_t)
-    return (x_t - level.signal * x_0) / level.noise
+    return Prediction(x_0, (x_t - level.alpha * x_0) / level.sigma)
+
+
+def from_v(v: Array, x_t: Array, level: Level) -> Prediction:
+    """The prediction of v = alpha·eps − sigma·x_0 (Salimans & Ho, 2202.00512, appendix D)."""
+    level = align(level, x_t)
+    return Prediction(level.alpha * x_t - level.sigma * v, level.sigma * x_t + level.alpha * v)
 
 
 def split(output: Array, x_t: Array) -> tuple[Array, Array | None]:
@@ -113,32 +150,16 @@ def predict(output: Array, x_t: Array, transition: Transition, kind: str) -> Pre
 
     Args:
       output: [B, H, W, C], or [B, H, W, 2C] with the raw variance in the second half.
-      kind: what the network predicts: 'eps' (DDPM, eq. 15), 'x_0', 'v' = signal·eps − noise·x_0 (Salimans &
-        Ho, 2202.00512, appendix D) or 'previous_x', the mean of the posterior.
+      transition: only the level is read, unless the network predicts 'previous_x'.
+      kind: what the network predicts: 'eps' (DDPM, eq. 15), 'x_0', 'v' or 'previous_x', the posterior mean.
     """
     value, variance = split(output, x_t)
-    return _PREDICTIONS[kind](value, x_t, transition)._replace(variance=variance)
-
-
-def _from_eps(eps: Array, x_t: Array, transition: Transition) -> Prediction:
-    return Prediction(x_0_from_eps(eps, x_t, transition.level), eps)
-
-
-def _from_x_0(x_0: Array, x_t: Array, transition: Transition) -> Prediction:
-    return Prediction(x_0, eps_from_x_0(x_0, x_t, transition.level))
-
-
-def _from_v(v: Array, x_t: Array, transition: Transition) -> Prediction:
-    level = align(transition.level, x_t)
-    return Prediction(level.signal * x_t - level.noise * v, level.noise * x_t + level.signal * v)
-
-
-def _from_previous_x(mean: Array, x_t: Array, transition: Transition) -> Prediction:
-    mean_x0, mean_xt = align((transition.mean_x0, transition.mean_xt), x_t)
-    return _from_x_0((mean - mean_xt * x_t) / mean_x0, x_t, transition)._replace(mean=mean)
-
-
-_PREDICTIONS = {'eps': _from_eps, 'x_0': _from_x_0, 'v': _from_v, 'previous_x': _from_previous_x}
+    if kind == 'previous_x':
+        mean_x0, mean_xt = align((transition.mean_x0, transition.mean_xt), x_t)
+        x_0 = (value - mean_xt * x_t) / mean_x0
+        return from_x_0(x_0, x_t, transition.level)._replace(variance=variance, mean=value)
+    convert = {'eps': from_eps, 'x_0': from_x_0, 'v': from_v}[kind]
+    return convert(value, x_t, transition.level)._replace(variance=variance)
 
 
 def posterior(prediction: Prediction, x_t: Array, transition: Transition, variance: str) -> Gaussian:
@@ -148,14 +169,14 @@ def posterior(prediction: Prediction, x_t: Array, transition: Transition, varian
       transition β̃ of the one before it; 'learned' is the network's log-variance; 'learned_range' lies between
       β̃ (v = −1) and β (v = 1) in the logarithm (Improved DDPM, eq. 15), v not being clamped.
     """
-    transition = align(transition, x_t)
+    mean_x0, mean_xt = align((transition.mean_x0, transition.mean_xt), x_t)
     mean = prediction.mean
     if mean is None:
-        mean = transition.mean_x0 * prediction.x_0 + transition.mean_xt * x_t
-    log_variance = _LOG_VARIANCES[variance](transition, prediction.variance)
+        mean = mean_x0 * prediction.x_0 + mean_xt * x_t
+    log_variance = _LOG_VARIANCES[variance](align(transition, x_t), prediction.variance)
     value = jnp.exp(log_variance)
     if variance == 'fixed_small':
-        value = jnp.where(is_last(transition), 0.0, value)
+        value = jnp.where(align(is_last(transition), x_t), 0.0, value)
     return Gaussian(mean, value, log_variance)
 
 
@@ -174,5 +195,4 @@ _LOG_VARIANCES = {
 
 def true_posterior(x_0: Array, x_t: Array, transition: Transition) -> Gaussian:
     """q(x_{t-1}|x_t, x_0) (DDPM, eq. 6 and 7)."""
-    exact = _from_x_0(x_0, x_t, transition)
-    return posterior(exact, x_t, transition, 'fixed_small')
+    return posterior(from_x_0(x_0, x_t, transition.level), x_t, transition, 'fixed_small')

@@ -44,6 +44,11 @@ class Schedule:
     timesteps: np.ndarray
     t: np.ndarray
 
+    @property
+    def log_snr(self) -> np.ndarray:
+        """float64, log(ᾱ_t/(1−ᾱ_t)), falling."""
+        return np.log(self.alpha_bar) - np.log1p(-self.alpha_bar)
+
 
 def betas(name: str, num_timesteps: int) -> np.ndarray:
     """β_t of a named schedule, float64 [T].
@@ -93,7 +98,7 @@ def respaced_timesteps(num_timesteps: int, spec: str) -> list[int]:
 
 def _counts(spec: str, *numbers: str) -> list[int]:
     if not all(number.strip().isdecimal() for number in numbers):
-        raise ValueError(f"respacing {spec!r} is none of '', '250', '10,15,20', 'ddim25'")
+        raise ValueError(f"{spec!r} is none of '', '250', '10,15,20', 'ddim25', 'karras:18'")
     return [int(number) for number in numbers]
 
 
@@ -183,7 +188,7 @@ def respace(schedule: Schedule, spec: str) -> Schedule:
 
 
 def float64_transitions(schedule: Schedule) -> Transition:
-    """All transitions of a process as numpy float64 [T]: row t leads from level t to the level before.
+    """All transitions of a process as numpy float64 [T]: row t leads from level t to level t−1.
 
     β̃ is 0 at the first timestep, where no logarithm exists: its log-variances are those of the second one, or
     β itself in a process of one timestep.
@@ -192,17 +197,16 @@ def float64_transitions(schedule: Schedule) -> Transition:
     before = _before(alpha_bar, 1.0)
     posterior_variance = beta * (1 - before) / (1 - alpha_bar)
     first = posterior_variance[1] if len(beta) > 1 else beta[0]
-    level = Level(t=schedule.t, signal=np.sqrt(alpha_bar), noise=np.sqrt(1 - alpha_bar))
+    level = Level(t=schedule.t, alpha=np.sqrt(alpha_bar), sigma=np.sqrt(1 - alpha_bar))
     return Transition(
         level=level,
-        previous=Level(
-            t=_before(level.t, 0.0), signal=_before(level.signal, 1.0), noise=_before(level.noise, 0.0)
-        ),
+        next=Level(t=_before(level.t, 0.0), alpha=_before(level.alpha, 1.0), sigma=_before(level.sigma, 0.0)),
         mean_x0=np.sqrt(before) * beta / (1 - alpha_bar),
         mean_xt=np.sqrt(1 - beta) * (1 - before) / (1 - alpha_bar),
         log_beta=np.log(beta),
         log_posterior=np.log(np.append(first, posterior_variance[1:])),
         log_large=np.log(np.append(first, beta[1:])),
+        num_steps=np.full(len(beta), len(beta), np.float64),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from diffusion_jax.diffusion.config import DiffusionConfig
-from diffusion_jax.diffusion.schedules import schedule_of
+from diffusion_jax.diffusion.grids import make_grid
 from diffusion_jax.evaluation.comparison import Side
 from diffusion_jax.evaluation.extractors import PIXELS
 from diffusion_jax.evaluation.feature_sets import FeatureSet
@@ -52,7 +52,7 @@ def sampling_protocol(stamp: Mapping[str, Any]) -> dict[str, Any]:
         others['class_names'] = stamp['classes']
     return {
         **stamp['sample'],
-        'steps': len(schedule_of(process, stamp['sample']['respacing']).t),
+        'steps': len(make_grid(process, stamp['sample']['respacing']).level.t),
         'checkpoint_step': stamp['diffusion'].get('step'),
         **others,
     }

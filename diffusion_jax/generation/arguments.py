@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.checks import INT32, LARGEST, between, not_finite
+from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.errors import UserError
+from diffusion_jax.generation import options
 
 
 class NotFinite(UserError):
@@ -88,21 +90,21 @@ def num_rows(name: str, rows: Any) -> int:
     return len(array)
 
 
-def check_samples(finite: np.ndarray, first: int, scale: np.ndarray, eta: float, *, guided: bool) -> None:
+def check_samples(finite: np.ndarray, first: int, recipe: Recipe) -> None:
     """NotFinite, which names the images and what to lower, unless all are finite.
 
-    Args:
-        finite: bool [B], whether each of the images first, first + 1, … is.
-        scale: [B].
+    finite: bool [B], whether each of the images first, first + 1, … is.
     """
     wrong = np.flatnonzero(~finite)
     if not len(wrong):
         return
-    if guided:
-        how = f'scale {scale[wrong[0]]:g}, eta {eta:g}; lower scale, at which float32 overflows'
-    else:
-        how = f'without guidance, eta {eta:g}; the network itself gives such values, use other weights'
-    raise NotFinite(f'{_listed(first + wrong, len(finite))} are not finite ({how})')
+    how = f'{options.describe(recipe.sampler)}, without guidance'
+    remedy = 'the network itself gives such values, use other weights'
+    if recipe.guidance:
+        guided = ' + '.join(options.describe(guidance, wrong[0]) for guidance in recipe.guidance)
+        how = f'{options.describe(recipe.sampler)}, {guided}'
+        remedy = 'lower scale, at which float32 overflows'
+    raise NotFinite(f'{_listed(first + wrong, len(finite))} are not finite ({how}); {remedy}')
 
 
 def check_finite_rows(what: str, rows: np.ndarray, index: np.ndarray) -> None:

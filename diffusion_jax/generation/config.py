@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from diffusion_jax.checks import INT32, between, one_of
-from diffusion_jax.diffusion.config import DiffusionConfig
-from diffusion_jax.diffusion.schedules import schedule_of
+from diffusion_jax.diffusion.recipe import Recipe, has_gradient, innermost
+from diffusion_jax.diffusion.samplers import DDIM, SAMPLERS
 from diffusion_jax.errors import UserError
+from diffusion_jax.generation import options
 from diffusion_jax.settings import FilePath
 
-SAMPLERS = ('ddpm', 'ddim')
 RESERVED = ('unguided', 'shards', 'features', 'png')  # folders in a folder of samples
 
 
@@ -21,12 +22,20 @@ class SampleConfig:
     Attributes:
         name: samples are written to samples/<name>; '' is samples/, or, if it holds other samples, a folder
             named after what differs.
-        sampler: 'ddpm' or 'ddim'.
-        respacing: the steps that are kept of the process: '250', 'ddim25', '90,60,60,20,20'; '' is all.
+        recipe: a published recipe by name, 'paper' or 'paper-ddim', which gives sampler, respacing and scale;
+            '' leaves them as they are.
+        sampler: 'ddpm', 'ddim', 'heun' or 'dpmpp_2m', with options after a colon: 'heun:s_churn=40'.
+        respacing: the noise levels: '250', 'ddim25' or '90,60,60,20,20' of the process's timesteps, '' for
+            all of them; or 'karras:18', 'log_snr:20', 'uniform:20', 'quadratic:20', 't:900,500,0' or
+            'sigma:9,1,0.1'.
+        timesteps: how the network is asked between its timesteps: 'fractional', or at the 'nearest'.
         eta: noise of DDIM, from 0, deterministic, to 1, as random as DDPM. Larger values would add more noise
             than the level has.
         scale: s ≥ 0 of classifier guidance; 0 does without the classifier.
-        clip: x_0 is clamped to [−1, 1] in every step, before guidance.
+        guidance: 'classifier', 'classifier_free:scale=2', 'reconstruction', or several joined by +, the
+            innermost first; '/interval:low=0.2,high=5' and '/reuse:every=2' act on the one before them.
+            `scale` is that of 'classifier' and 'reconstruction' where they give none.
+        clip: x_0 is clamped to [−1, 1] in every step, before guidance by gradients.
         num_samples: the number of images.
         batch_size: images sampled at a time, over all devices of a host.
         seed: of the noise and of random labels.
@@ -46,10 +55,13 @@ class SampleConfig:
     """
 
     name: str = ''
+    recipe: str = ''
     sampler: str = 'ddpm'
     respacing: str = '250'
+    timesteps: str = 'fractional'
     eta: float = 0.0
     scale: float = 1.0
+    guidance: str = 'classifier'
     clip: bool = True
     num_samples: int = 64
     batch_size: int = 64
@@ -68,9 +80,28 @@ class SampleConfig:
     def labels_from_file(self) -> bool:
         return self.labels.endswith(('.npy', '.npz'))
 
+    def as_recipe(self) -> Recipe:
+        """The settings as a recipe. UserError where the sampler or a guidance is written wrongly."""
+        sampler = options.read_sampler(self.sampler)
+        if isinstance(sampler, DDIM) and 'eta' not in self.sampler:
+            sampler = DDIM(self.eta)
+        guidance = options.read_guidance(self.guidance, self.scale)
+        guidance = tuple(each for each in guidance if not has_gradient(each) or innermost(each).scale > 0)
+        return Recipe(sampler, guidance, self.respacing, self.clip, self.timesteps)
+
+    def with_recipe(self, recipe: Recipe) -> SampleConfig:
+        """The settings of a published recipe, and otherwise these."""
+        return dataclasses.replace(
+            self,
+            sampler=next(name for name, sampler in SAMPLERS.items() if sampler is type(recipe.sampler)),
+            respacing=recipe.respacing,
+            scale=sum(guidance.scale for guidance in recipe.guidance),
+        )
+
     @property
     def guided(self) -> bool:
-        return self.scale > 0
+        """Whether a classifier guides."""
+        return 'log_prob' in self.as_recipe().needs
 
     @property
     def with_unguided(self) -> bool:
@@ -101,7 +132,9 @@ class LikelihoodConfig:
 
 def check_sample(config: SampleConfig, num_classes: int) -> None:
     """Raises UserError for a setting that cannot work."""
-    one_of('sampler', config.sampler, SAMPLERS)
+    between('eta', config.eta, 0, most=1)
+    between('scale', config.scale, 0)
+    config.as_recipe()
     if not config.labels_from_file:
         one_of('labels', config.labels, ('balanced', 'random', '<a .npy or .npz file>'))
     elif config.classes:
@@ -110,8 +143,6 @@ def check_sample(config: SampleConfig, num_classes: int) -> None:
         )
     for key in ('num_samples', 'batch_size', 'grid_columns'):
         between(key, getattr(config, key), 1, below=INT32)
-    between('eta', config.eta, 0, most=1)
-    between('scale', config.scale, 0)
     between('seed', config.seed, 0, below=2**32)
     for label in config.classes:
         between('classes', label, 0, below=num_classes)
@@ -127,13 +158,3 @@ def check_likelihood(config: LikelihoodConfig) -> None:
         raise UserError('num_images is 1; the standard error of the mean needs two')
     between('batch_size', config.batch_size, 1, below=INT32)
     between('seed', config.seed, 0, below=2**32)
-
-
-def check_respacing(diffusion: DiffusionConfig, respacing: str) -> None:
-    """Raises UserError unless the process has such steps."""
-    if not isinstance(respacing, str):
-        raise UserError(f"respacing is {respacing!r}; give a text such as '250' or 'ddim25'")
-    try:
-        schedule_of(diffusion, respacing)
-    except ValueError as error:
-        raise UserError(f'respacing is {respacing!r}: {error}') from error

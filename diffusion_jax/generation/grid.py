@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from diffusion_jax import workdir
 from diffusion_jax.generation.arguments import check_array, num_rows
+from diffusion_jax.generation.sampling import Samples
 
 MIN_TILE = 48
 PADDING = 4
@@ -51,8 +52,11 @@ def image_grid(
     return np.concatenate([_label_column(row_labels, shape[0], cell_height, channels), grid], axis=1)
 
 
-def show(images: np.ndarray, columns: int = 8, row_labels: Sequence[str] | None = None) -> Image.Image:
+def show(
+    images: np.ndarray | Samples, columns: int = 8, row_labels: Sequence[str] | None = None
+) -> Image.Image:
     """A grid that notebooks display; arguments are those of `image_grid`."""
+    images = images.images if isinstance(images, Samples) else images
     columns = min(columns, num_rows('images', images))
     return _picture(image_grid(images, columns, row_labels=row_labels))
 

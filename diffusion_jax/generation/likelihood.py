@@ -1,25 +1,23 @@
 """From images to the variational bound on their likelihood: one compiled scan over the steps of the process.
 
-The bound of image i rests on (seed, i) alone: the noise of every step comes from the key
+The bound of image i depends on (seed, i) alone: the noise of every step comes from the key
 `fold_in(key(seed), i)`, whatever batch and device it is in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 
 from diffusion_jax.data.transforms import to_float
-from diffusion_jax.diffusion.config import DiffusionConfig
-from diffusion_jax.diffusion.guidance import clip
+from diffusion_jax.diffusion.denoiser import clip
 from diffusion_jax.diffusion.likelihood import bits_per_dimension
 from diffusion_jax.diffusion.samplers.loop import per_sample_noise
 from diffusion_jax.diffusion.schedules import schedule_of, transitions
-from diffusion_jax.generation.denoiser import make_denoiser
-from diffusion_jax.generation.generate import sample_keys
-from diffusion_jax.models import Params, UNetConfig
+from diffusion_jax.generation.networks import Networks, make_denoiser
+from diffusion_jax.generation.sampling import sample_keys
+from diffusion_jax.models import Params
 
 
 class Judged(NamedTuple):
@@ -40,25 +38,21 @@ class Judged(NamedTuple):
     low_res: jax.Array | None = None
 
 
-def make_bound(
-    unet: UNetConfig, diffusion: DiffusionConfig, respacing: str, clip_x_0: bool
-) -> Callable[[Params, Judged], dict[str, jax.Array]]:
-    """(parameters of the diffusion model, images) → the terms of their bound, as of `bits_per_dimension`.
+def bound(
+    networks: Networks, params: Params, judged: Judged, respacing: str, clip_x_0: bool
+) -> dict[str, jax.Array]:
+    """The terms of the images' bound, as of `bits_per_dimension`.
 
-    To be jitted by the caller.
+    params: of the diffusion model. Networks, respacing and clip_x_0 are static.
     """
-    table = transitions(schedule_of(diffusion, respacing))
-
-    def bound(params: Params, judged: Judged) -> dict[str, jax.Array]:
-        low_res = None if judged.low_res is None else to_float(judged.low_res)
-        denoise = make_denoiser(unet, params, diffusion.prediction, judged.y, low_res)
-        x_0, keys = to_float(judged.images), sample_keys(judged.seed, judged.index)
-        return bits_per_dimension(
-            clip(denoise) if clip_x_0 else denoise,
-            x_0,
-            table,
-            lambda t: per_sample_noise(keys, t, x_0.shape[1:]),
-            diffusion.variance,
-        )
-
-    return bound
+    diffusion = networks.diffusion
+    low_res = None if judged.low_res is None else to_float(judged.low_res)
+    denoise = make_denoiser(networks, params, judged.y, low_res, respacing)
+    x_0, keys = to_float(judged.images), sample_keys(judged.seed, judged.index)
+    return bits_per_dimension(
+        clip(denoise) if clip_x_0 else denoise,
+        x_0,
+        transitions(schedule_of(diffusion, respacing)),
+        lambda t: per_sample_noise(keys, t, x_0.shape[1:]),
+        diffusion.variance,
+    )

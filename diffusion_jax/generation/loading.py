@@ -12,9 +12,13 @@ import jax
 from diffusion_jax.checks import one_of
 from diffusion_jax.data.classes import check_same_classes
 from diffusion_jax.diffusion.config import DiffusionConfig
+from diffusion_jax.diffusion.guidance import ClassifierGuidance
+from diffusion_jax.diffusion.recipe import Recipe
+from diffusion_jax.diffusion.samplers import DDIM, DDPM
 from diffusion_jax.errors import UserError
-from diffusion_jax.generation.config import SampleConfig, check_respacing
+from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.generator import Generator
+from diffusion_jax.generation.options import check_respacing
 from diffusion_jax.memory import out_of_memory
 from diffusion_jax.models import ClassifierConfig, UNetConfig
 from diffusion_jax.models.config import DTYPES
@@ -31,7 +35,7 @@ from diffusion_jax.stored_networks import (
     load_stored,
 )
 from diffusion_jax.weights.files import Weights
-from diffusion_jax.weights.released import RELEASED, Sampling
+from diffusion_jax.weights.released import RELEASED, Recipes
 from diffusion_jax.workdir import read_stamp
 
 logger = logging.getLogger(__name__)
@@ -58,9 +62,9 @@ def load(
         mesh: by default over all devices.
 
     Returns:
-        A Generator. By default a released model is sampled with the paper's settings, and a model of a run
-        with those of the run's samples, from the average of its parameters that these were made with.
-        Otherwise it is the default sampler, and the average of the highest rate kept.
+        A Generator. By default a released model is sampled by the paper's recipe, and a model of a run by
+        that of the run's samples ('run'), from the average of its parameters that these were made with.
+        Otherwise it is DDPM in 250 steps ('default'), and the average of the highest rate kept.
 
     Raises:
         UserError: nothing of that kind is stored there, or the two networks do not fit together.
@@ -96,7 +100,7 @@ def load(
         mesh=mesh,
         classifier=configs.get(CLASSIFIER),
         classes=next((weights.classes for weights in stored.values() if weights.classes), ()),
-        sampling=_sampling(places[DIFFUSION], model, guided=classifier is not None),
+        recipes=_recipes(places[DIFFUSION], model, guided=guide is not None),
     )
 
 
@@ -159,19 +163,23 @@ def _average(place: Path, name: str) -> float:
     return {DIFFUSION: config.ema_rate, CLASSIFIER: config.classifier_ema_rate}[name]
 
 
-def _sampling(place: Path, model: Weights, *, guided: bool) -> Sampling:
-    """The settings of a call that names none. `guided`: a classifier was asked for by name."""
-    if model.name in RELEASED:
-        return RELEASED[model.name].sampling
-    steps = {'respacing': _steps(model.diffusion, '250'), 'ddim_respacing': _steps(model.diffusion, 'ddim25')}
+def _recipes(place: Path, model: Weights, *, guided: bool) -> Recipes:
+    """The recipes of a model, the default first; without a classifier they are not guided by one."""
     config = _sampled(place)
-    if config is None:
-        return Sampling(scale=1.0, ddim_scale=1.0, **steps)
-    steps['ddim_respacing' if config.sampler == 'ddim' else 'respacing'] = config.respacing
-    scale = config.scale or float(guided)
-    return Sampling(
-        scale=scale, ddim_scale=scale, sampler=config.sampler, eta=config.eta, clip=config.clip, **steps
-    )
+    if model.name in RELEASED:
+        recipes = RELEASED[model.name].recipes
+    elif config is not None:
+        recipe = config.as_recipe()
+        if guided and 'log_prob' not in recipe.needs:  # the samples are unguided, the caller asks for a guide
+            recipe = recipe.with_scale(1.0)
+        recipes = (('run', recipe),)
+    else:
+        guidance = (ClassifierGuidance(),)
+        recipes = (
+            ('default', Recipe(DDPM(), guidance, _steps(model.diffusion, '250'))),
+            ('ddim', Recipe(DDIM(), guidance, _steps(model.diffusion, 'ddim25'))),
+        )
+    return recipes if guided else tuple((name, recipe.unguided()) for name, recipe in recipes)
 
 
 def _steps(process: DiffusionConfig, respacing: str) -> str:

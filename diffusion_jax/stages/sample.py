@@ -35,7 +35,16 @@ logger = logging.getLogger(__name__)
 SAMPLES_FILE, GRID_FILE, PNG_FOLDER = 'samples.npz', 'grid.png', 'png'
 UNGUIDED = 'unguided'
 MAX_ROWS = 20  # of a picture
-_OUTSIDE_THE_RESULT = ('name', 'batch_size', 'base_samples', 'npz', 'png', 'unguided', 'grid_columns')
+_OUTSIDE_THE_RESULT = (
+    'name',
+    'recipe',
+    'batch_size',
+    'base_samples',
+    'npz',
+    'png',
+    'unguided',
+    'grid_columns',
+)
 
 
 def main(run: Run) -> None:
@@ -115,13 +124,15 @@ def samples_directory(workdir: Path, name: str, stamp: dict[str, Any]) -> Path:
 
 def make_generator(run: Run, params: dict[str, Any]) -> Generator:
     """The networks of the experiment; guided where the classifier's parameters are given."""
-    experiment = run.experiment
+    experiment, recipe = run.experiment, run.experiment.sample.as_recipe()
+    guided = CLASSIFIER in params
     return Generator(
         unet=experiment.unet,
         diffusion=experiment.diffusion,
         params=whole(run.mesh, params),
         mesh=run.mesh,
-        classifier=experiment.classifier if CLASSIFIER in params else None,
+        classifier=experiment.classifier if guided else None,
+        recipes=(('run', recipe if guided else recipe.unguided()),),
     )
 
 
@@ -136,20 +147,10 @@ def make_draw(run: Run, generator: Generator, inputs: Inputs, progress: Progress
         y, low_res = inputs(index)
         within = progress is not None and (lambda step, steps: progress.within(step, steps, len(index)))
         with limits.sampling(run.experiment):
-            images = generator.sample(
-                len(index),
-                y,
-                first=int(index[0]),
-                seed=config.seed,
-                sampler=config.sampler,
-                respacing=config.respacing,
-                scale=config.scale if generator.classifier else None,
-                eta=config.eta,
-                clip=config.clip,
-                low_res=low_res,
-                progress=within,
+            samples = generator.sample(
+                len(index), y, first=int(index[0]), seed=config.seed, low_res=low_res, progress=within
             )
-        return images, y
+        return samples.images, y
 
     return draw
 

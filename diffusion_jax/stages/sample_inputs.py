@@ -16,7 +16,7 @@ from diffusion_jax.data.stored.image_set import file_identity
 from diffusion_jax.data.stored.samples import shard_folder
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.classes import Sampled
-from diffusion_jax.generation.generate import make_labels
+from diffusion_jax.generation.sampling import make_labels
 from diffusion_jax.shards import found
 from diffusion_jax.stages.run import Run
 

@@ -12,30 +12,15 @@ from typing import Any, NamedTuple
 
 from diffusion_jax.data import imagenet
 from diffusion_jax.diffusion.config import DiffusionConfig
+from diffusion_jax.diffusion.guidance import ClassifierGuidance
+from diffusion_jax.diffusion.recipe import Recipe
+from diffusion_jax.diffusion.samplers import DDIM, DDPM
 from diffusion_jax.models import ClassifierConfig, UNetConfig
 from diffusion_jax.models.config import DERIVED
 from diffusion_jax.weights.reference import reference_shapes
 
-
-class Sampling(NamedTuple):
-    """How a model is sampled by default. The authors' default sampler is DDPM with learned variances.
-
-    Attributes:
-        respacing: of the DDPM steps; '' are all of them.
-        scale: of the classifier guidance (paper, table 14); 0 is unguided.
-        ddim_respacing, ddim_scale: the same for DDIM.
-        sampler: 'ddpm' or 'ddim'.
-        eta: of DDIM.
-        clip: x_0 is clamped to [−1, 1] in every step.
-    """
-
-    respacing: str = '250'
-    scale: float = 0.0
-    ddim_respacing: str = 'ddim25'
-    ddim_scale: float = 0.0
-    sampler: str = 'ddpm'
-    eta: float = 0.0
-    clip: bool = True
+# Recipes by name, the first being the default.
+Recipes = tuple[tuple[str, Recipe], ...]
 
 
 class Released(NamedTuple):
@@ -46,7 +31,7 @@ class Released(NamedTuple):
 
     network: UNetConfig | ClassifierConfig
     diffusion: DiffusionConfig
-    sampling: Sampling | None = None
+    recipes: Recipes = ()
     classifier: str = ''
 
 
@@ -69,7 +54,23 @@ def _classifier(size: int, **changes: Any) -> ClassifierConfig:
 
 
 def _lsun(dropout: float) -> Released:
-    return Released(_unet(256, num_classes=None, dropout=dropout), LINEAR, Sampling(respacing=''))
+    return Released(_unet(256, num_classes=None, dropout=dropout), LINEAR, _recipes(respacing=''))
+
+
+def _recipes(respacing: str = '250', scale: float = 0.0, ddim_scale: float | None = None) -> Recipes:
+    """The paper's: ancestral sampling with learned variances (table 14), and DDIM in 25 steps.
+
+    Scales are of classifier guidance, 0 is none; that of DDIM is by default the same.
+    """
+
+    def guidance(scale: float) -> tuple[ClassifierGuidance, ...]:
+        return (ClassifierGuidance(scale),) if scale else ()
+
+    ddim_scale = scale if ddim_scale is None else ddim_scale
+    return (
+        ('paper', Recipe(DDPM(), guidance(scale), respacing)),
+        ('paper-ddim', Recipe(DDIM(), guidance(ddim_scale), 'ddim25')),
+    )
 
 
 RELEASED: dict[str, Released] = {
@@ -77,27 +78,27 @@ RELEASED: dict[str, Released] = {
     '64x64_diffusion': Released(
         _unet(64, model_channels=192, num_res_blocks=3, qkv_order='new', dropout=0.1),
         COSINE,
-        Sampling(scale=1.0, ddim_scale=1.0),  # the published FID, 2.07, is that without guidance
+        _recipes(scale=1.0),  # the published FID, 2.07, is that without guidance
         '64x64_classifier',
     ),
     '128x128_diffusion': Released(
         _unet(128, num_heads=4, num_head_channels=None),
         LINEAR,
-        Sampling(scale=0.5, ddim_scale=1.25),
+        _recipes(scale=0.5, ddim_scale=1.25),
         '128x128_classifier',
     ),
     '256x256_diffusion': Released(
-        _unet(256), LINEAR, Sampling(scale=1.0, ddim_scale=2.5), '256x256_classifier'
+        _unet(256), LINEAR, _recipes(scale=1.0, ddim_scale=2.5), '256x256_classifier'
     ),
     '256x256_diffusion_uncond': Released(
-        _unet(256, num_classes=None), LINEAR, Sampling(scale=10.0, ddim_scale=10.0), '256x256_classifier'
+        _unet(256, num_classes=None), LINEAR, _recipes(scale=10.0), '256x256_classifier'
     ),
     '512x512_diffusion': Released(
-        _unet(512), LINEAR, Sampling(scale=4.0, ddim_scale=9.0), '512x512_classifier'
+        _unet(512), LINEAR, _recipes(scale=4.0, ddim_scale=9.0), '512x512_classifier'
     ),
-    '64_256_upsampler': Released(_upsampler(256, num_heads=4, num_head_channels=None), LINEAR, Sampling()),
+    '64_256_upsampler': Released(_upsampler(256, num_heads=4, num_head_channels=None), LINEAR, _recipes()),
     # The paper says attention at 8 too; with six levels of 512 the smallest side is 16.
-    '128_512_upsampler': Released(_upsampler(512, attention_resolutions=(32, 16)), LINEAR, Sampling()),
+    '128_512_upsampler': Released(_upsampler(512, attention_resolutions=(32, 16)), LINEAR, _recipes()),
     'lsun_bedroom': _lsun(dropout=0.1),
     'lsun_cat': _lsun(dropout=0.1),
     'lsun_horse': _lsun(dropout=0.1),
@@ -116,6 +117,15 @@ def section(name: str) -> dict[str, Any]:
     if isinstance(network, UNetConfig):
         settings['class_conditional'] = network.num_classes is not None
     return settings
+
+
+def published_recipes(network: UNetConfig, diffusion: DiffusionConfig) -> Recipes:
+    """The paper's recipes for a model of a released architecture and process; () for any other."""
+    for released in RELEASED.values():
+        same = dataclasses.replace(released.network, dtype=network.dtype, remat=network.remat)
+        if same == network and released.diffusion == diffusion:
+            return released.recipes
+    return ()
 
 
 class Resemblance(NamedTuple):

@@ -8,7 +8,7 @@ import pytest
 
 from diffusion_jax import models
 from diffusion_jax.diffusion.samplers.loop import initial_noise, per_sample_noise
-from diffusion_jax.generation.generate import Request, make_generate, make_labels, sample_keys
+from diffusion_jax.generation.sampling import Request, make_generate, make_labels, sample_keys
 from diffusion_jax.sharding import batch_sharding, make_mesh, replicated
 from tests.tiny import CLASSIFIER, DIFFUSION, SAMPLE, UNET
 

@@ -11,7 +11,7 @@ from diffusion_jax.diffusion.schedules import schedule_of, transitions
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import Generator
 from diffusion_jax.generation.denoiser import make_denoiser
-from diffusion_jax.generation.generate import sample_keys
+from diffusion_jax.generation.sampling import sample_keys
 from diffusion_jax.sharding import make_mesh
 from tests.generation.test_generate import params
 from tests.tiny import CLASSIFIER, DIFFUSION, UNET

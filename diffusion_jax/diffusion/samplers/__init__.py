@@ -1,1 +1,29 @@
-"""Samplers: one pure step a family, one loop for all."""
+"""Samplers: one file a family, one loop for all. A new sampler is one file here and one line in SAMPLERS."""
+
+from diffusion_jax.diffusion.samplers.ddim import DDIM, ddim_kernel
+from diffusion_jax.diffusion.samplers.ddpm import DDPM, ancestral_kernel
+from diffusion_jax.diffusion.samplers.dpm_solver import DPMSolverPP2M
+from diffusion_jax.diffusion.samplers.heun import Heun
+from diffusion_jax.diffusion.samplers.loop import sample
+from diffusion_jax.diffusion.samplers.sampler import Image, Noise, Sampler
+
+SAMPLERS: dict[str, type[Sampler]] = {
+    'ddpm': DDPM,
+    'ddim': DDIM,
+    'heun': Heun,
+    'dpmpp_2m': DPMSolverPP2M,
+}
+
+__all__ = [
+    'DDIM',
+    'DDPM',
+    'SAMPLERS',
+    'DPMSolverPP2M',
+    'Heun',
+    'Image',
+    'Noise',
+    'Sampler',
+    'ancestral_kernel',
+    'ddim_kernel',
+    'sample',
+]

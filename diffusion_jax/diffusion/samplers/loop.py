@@ -10,10 +10,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-from diffusion_jax.diffusion.process import Transition
+from diffusion_jax.diffusion.denoiser import Denoiser, score_shift
+from diffusion_jax.diffusion.process import Gaussian, Level, Prediction, Transition, align
+from diffusion_jax.diffusion.samplers.sampler import Noise, Sampler
 from diffusion_jax.diffusion.schedules import row
+
+# (position, i) → the i-th draw of the step at this position, 1 … N.
+NoiseAt = Callable[[Array, int], Array]
+# (state before a step, the first prediction in it before its gradient is applied, transition) → any pytree.
+Record = Callable[[Any, Prediction, Transition], Any]
+# The state of the sampler and the memory of the denoiser.
+Carry = tuple[Any, Any]
 
 
 def per_sample_noise(keys: Array, position: Array | int, shape: tuple[int, ...]) -> Array:
@@ -28,59 +38,145 @@ def per_sample_noise(keys: Array, position: Array | int, shape: tuple[int, ...])
     return jax.vmap(draw)(keys)
 
 
+def noise_of(keys: Array, shape: tuple[int, ...]) -> NoiseAt:
+    """The noise of a sampler's steps from one typed key for each image."""
+
+    def noise_at(position: Array, i: int) -> Array:
+        if i == 0:
+            return per_sample_noise(keys, position, shape)
+        return per_sample_noise(jax.vmap(lambda key: jax.random.fold_in(key, position))(keys), i, shape)
+
+    return noise_at
+
+
 def initial_noise(keys: Array, shape: tuple[int, ...]) -> Array:
-    """x_T for images of `shape` [H, W, C]: position 0 of the per-sample noise; the steps take 1, 2, …, T."""
+    """x_T for images of `shape` [H, W, C]: position 0 of the per-sample noise; the steps take 1, 2, …, N."""
     return per_sample_noise(keys, 0, shape)
 
 
-def sample_loop(
-    step: Callable[[Array, Transition, Array], Any],
-    transitions: Transition,
-    keys: Array,
+def sample(
+    sampler: Sampler,
+    denoise: Denoiser,
+    grid: Transition,
+    noise_at: NoiseAt,
     x_T: Array,
     *,
-    has_aux: bool = False,
-) -> Any:
-    """x_0 from x_T: the rows of a table [T] of transitions, the last row (the most noise) first.
+    record: Record | None = None,
+    remat: bool = False,
+) -> tuple[Any, Any]:
+    """From x_T at the first level of a grid to the end of its last transition, one after the other.
+
+    Where `grid.renoise` says so, noise is added up to the next level, and the sampler starts again from there
+    (RePaint, 2201.09865; Restart, 2306.14878).
 
     Args:
-      step: (x_t, transition of shape [B], noise) → x_{t-1}; with `has_aux` → (x_{t-1}, what to record).
-      keys: typed, [B]; see `per_sample_noise`.
+      grid: arrays [N], the first transition first.
+      noise_at: see `noise_of`.
+      record: what to keep of every step.
+      remat: recomputes each step in a backward pass, which then keeps one state a step.
 
     Returns:
-      x_0; with `has_aux` also the records of all steps, stacked: [T, …], the noisiest step first.
+      The last state, whose x is x_0; and the records of all steps, stacked, [N, …], or None.
     """
-    at = _at(step, transitions, keys)
+    step = _stepper(sampler, denoise, grid, noise_at, record)
 
-    def body(x_t: Array, position: Array) -> tuple[Array, Any]:
-        return at(x_t, position) if has_aux else (at(x_t, position), None)
+    def body(carry: Carry, position: Array) -> tuple[Carry, Any]:
+        return step(carry, position)
 
-    x_0, records = jax.lax.scan(body, x_T, jnp.arange(1, len(transitions.level.t) + 1))
-    return (x_0, records) if has_aux else x_0
+    body = jax.checkpoint(body) if remat else body
+    positions = jnp.arange(1, len(grid.level.t) + 1)
+    (state, _), records = jax.lax.scan(body, start(sampler, denoise, x_T), positions)
+    return state, records
 
 
-def sample_steps(
-    step: Callable[[Array, Transition, Array], Array],
-    transitions: Transition,
-    keys: Array,
-    x_t: Array,
+def start(sampler: Sampler, denoise: Denoiser, x_T: Array) -> Carry:
+    """What `advance` starts from."""
+    return sampler.init(x_T), denoise.init(x_T)
+
+
+def advance(
+    sampler: Sampler,
+    denoise: Denoiser,
+    grid: Transition,
+    noise_at: NoiseAt,
+    carry: Carry,
     done: Array,
     until: Array,
-) -> Array:
-    """A part of `sample_loop`: x after `until` steps from x after `done`, both int32 [] and traced."""
-    at = _at(step, transitions, keys)
-    return jax.lax.fori_loop(done + 1, until + 1, lambda position, x: at(x, position), x_t)
+) -> Carry:
+    """A part of `sample`: from after `done` steps to after `until`, both int32 [] and traced."""
+    step = _stepper(sampler, denoise, grid, noise_at, None)
+    return jax.lax.fori_loop(done + 1, until + 1, lambda position, carry: step(carry, position)[0], carry)
 
 
-def _at(
-    step: Callable[[Array, Transition, Array], Any], transitions: Transition, keys: Array
-) -> Callable[[Array, Array], Any]:
-    """(x_t, position 1 … T) → what the step of this position returns."""
-    num_steps = len(transitions.level.t)
+def evaluations(sampler: Sampler, grid: Transition, done: int = 0) -> int:
+    """How often the denoiser is asked for each image after `done` steps; arrays are those of the host."""
+    asked = np.where(np.asarray(grid.next.sigma) == 0, 1, sampler.evaluations)
+    if grid.renoise is not None:
+        asked = np.where(np.asarray(grid.renoise), 0, asked)
+    return int(asked[done:].sum())
 
-    def at(x_t: Array, position: Array) -> Any:
-        batch, *shape = x_t.shape
-        transition = row(transitions, jnp.full(batch, num_steps - position))
-        return step(x_t, transition, per_sample_noise(keys, position, tuple(shape)))
 
-    return at
+def _stepper(
+    sampler: Sampler, denoise: Denoiser, grid: Transition, noise_at: NoiseAt, record: Record | None
+) -> Callable[[Carry, Array], tuple[Carry, Any]]:
+    """(carry, position 1 … N) → the carry after the step of this position, and its record."""
+    grid = jax.tree.map(jnp.asarray, grid)
+
+    def step(carry: Carry, position: Array) -> tuple[Carry, Any]:
+        transition = row(grid, position - 1)
+
+        def noise(i: int) -> Array:
+            return noise_at(position, i)
+
+        def down(carry: Carry) -> tuple[Carry, Any]:
+            return _step(sampler, denoise, carry, transition, noise, record)
+
+        if grid.renoise is None:
+            return down(carry)
+
+        def up(carry: Carry) -> tuple[Carry, Any]:
+            x = _renoised(carry[0].x, transition).draw(noise(0))
+            empty = jax.eval_shape(down, carry)[1]
+            return (sampler.init(x), carry[1]), jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), empty)
+
+        return jax.lax.cond(transition.renoise, up, down, carry)
+
+    return step
+
+
+def _step(
+    sampler: Sampler,
+    denoise: Denoiser,
+    carry: Carry,
+    transition: Transition,
+    noise: Noise,
+    record: Record | None,
+) -> tuple[Carry, Any]:
+    state, memory = carry
+    if record is None:
+        denoise = denoise if sampler.shifts_mean else score_shift(denoise)
+        return sampler.step(denoise, state, memory, transition, noise), None
+    watched, empty = _watched(denoise, state.x, transition.level, memory)
+    shifted = watched if sampler.shifts_mean else score_shift(watched)
+    following, (memory, first, _) = sampler.step(shifted, state, empty, transition, noise)
+    return (following, memory), record(state, first, transition)
+
+
+def _watched(denoise: Denoiser, x_t: Array, level: Level, memory: Any) -> tuple[Denoiser, Any]:
+    """The denoiser that keeps its first prediction in its memory, and this memory before it is asked."""
+
+    def call(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
+        inner, kept, asked = memory
+        prediction, inner = denoise(x_t, level, inner)
+        kept = jax.tree.map(lambda old, new: jnp.where(asked, old, new), kept, prediction)
+        return prediction, (inner, kept, jnp.ones_like(asked))
+
+    shape = jax.eval_shape(denoise.call, x_t, level, memory)[0]
+    empty = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shape)
+    return denoise._replace(call=call), (memory, empty, jnp.zeros((), bool))
+
+
+def _renoised(x_t: Array, transition: Transition) -> Gaussian:
+    """q(x_next|x_t) of a transition to a noisier level."""
+    mean_xt, log_beta = align((transition.mean_xt, transition.log_beta), x_t)
+    return Gaussian(mean_xt * x_t, jnp.exp(log_beta), log_beta)

@@ -1,0 +1,84 @@
+"""Denoisers: what samplers ask, and what guidance wraps.
+
+A denoiser is asked for x_0 and eps at a noise level. It may carry a memory from one question to the next, as
+guidance with momentum or reused gradients does; most have none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from diffusion_jax.diffusion.process import Level, Prediction, align, from_eps, from_x_0
+
+# (x [B, H, W, C], level) → [B], up to a constant: of x_t, or of an estimate of x_0; the guidance says which.
+LogProb = Callable[[Array, Level], Array]
+
+
+def continuous_level(log_snr: Array) -> Level:
+    """The level of a log-SNR, for denoisers that read no timestep: t is the log-SNR itself."""
+    return Level(log_snr, jnp.sqrt(jax.nn.sigmoid(log_snr)), jnp.sqrt(jax.nn.sigmoid(-log_snr)))
+
+
+class Denoiser(NamedTuple):
+    """An estimate of the clean image.
+
+    A guidance changes `call` (and `init`, if it has memory) by `denoise._replace(call=…)` and keeps the rest.
+
+    Attributes:
+      call: (x_t, level, memory) → (prediction, memory).
+      init: x_T → the memory before the first question.
+      level_at: log-SNR → level, for samplers that ask between the levels of their grid.
+      variance: what `Prediction.variance` means; see `posterior`.
+    """
+
+    call: Callable[[Array, Level, Any], tuple[Prediction, Any]]
+    init: Callable[[Array], Any] = lambda x_T: ()
+    level_at: Callable[[Array], Level] = continuous_level
+    variance: str = 'fixed_small'
+
+    def __call__(self, x_t: Array, level: Level, memory: Any = ()) -> tuple[Prediction, Any]:
+        return self.call(x_t, level, memory)
+
+
+def plain(function: Callable[[Array, Level], Prediction], **fields: Any) -> Denoiser:
+    """The denoiser (x_t, level) → prediction, which has no memory; `fields` are those of a Denoiser."""
+    return Denoiser(lambda x_t, level, memory: (function(x_t, level), memory), **fields)
+
+
+def clip(denoise: Denoiser) -> Denoiser:
+    """Clamps the predicted x_0 to [−1, 1], the range of images, and derives eps from it again."""
+
+    def clipped(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
+        prediction, memory = denoise(x_t, level, memory)
+        x_0, eps, *_ = from_x_0(jnp.clip(prediction.x_0, -1, 1), x_t, level)
+        return prediction._replace(x_0=x_0, eps=eps), memory
+
+    return denoise._replace(call=clipped)
+
+
+def add_gradient(prediction: Prediction, gradient: Array) -> Prediction:
+    """The prediction with one more gradient; gradients of several guidances add."""
+    if prediction.gradient is not None:
+        gradient = gradient + prediction.gradient
+    return prediction._replace(gradient=gradient)
+
+
+def score_shift(denoise: Denoiser) -> Denoiser:
+    """Applies the collected gradient to the score: ε̂ = eps − √(1−ᾱ)·gradient, and the x_0 that follows.
+
+    (Algorithm 2 of 2105.05233.) Without a gradient the prediction stays as it is.
+    """
+
+    def shifted(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
+        prediction, memory = denoise(x_t, level, memory)
+        if prediction.gradient is None:
+            return prediction, memory
+        eps = prediction.eps - align(level.sigma, x_t) * prediction.gradient
+        return from_eps(eps, x_t, level)._replace(variance=prediction.variance), memory
+
+    return denoise._replace(call=shifted)

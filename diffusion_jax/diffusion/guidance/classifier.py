@@ -1,0 +1,57 @@
+"""Classifier guidance (2105.05233, section 4): tilts p(x) towards p(x)·p(y|x)^s by the classifier's gradient.
+
+Guided, the gradient g = s·∇ log p(y|x_t) stands beside the prediction, and the sampler applies it in one of
+two ways:
+
+    x_{t-1} ~ N(μ + Σ·g, Σ)                    Algorithm 1: DDPM
+    ε̂ = eps − √(1−ᾱ_t)·g                       Algorithm 2 (eq. 14): `score_shift`, for every other sampler
+
+The gradient is taken at x_t, as in the authors' release, where Algorithm 1 has μ. x_0 is clipped before, and
+the x_0 that `score_shift` moved is not clamped again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from diffusion_jax.diffusion.denoiser import Denoiser, LogProb, add_gradient
+from diffusion_jax.diffusion.guidance.guidance import Guidance, Models
+from diffusion_jax.diffusion.parts import Number, option, static
+from diffusion_jax.diffusion.process import Level, Prediction, align
+
+
+def classifier_guidance(denoise: Denoiser, log_prob: LogProb, scale: Number) -> Denoiser:
+    """Adds scale·∇ log_prob(x_t, level) to the prediction's gradient and changes nothing else.
+
+    scale: s, [] or [B].
+    """
+
+    def guided(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
+        prediction, memory = denoise(x_t, level, memory)
+        gradient = jax.grad(lambda x: jnp.sum(log_prob(x, level)))(x_t)
+        return add_gradient(prediction, align(scale, x_t) * gradient), memory
+
+    return denoise._replace(call=guided)
+
+
+class ClassifierGuidance(Guidance):
+    """Guidance by the gradient of log p(y|x_t), of the noise-aware classifier or of a function of one's own.
+
+    Attributes:
+      scale: s of the gradient.
+      log_prob: (x_t, level) → [B], differentiable; instead of the classifier's.
+    """
+
+    scale: Number = option(1.0, per_image=True)
+    log_prob: LogProb | None = static(default=None)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return () if self.log_prob else ('log_prob',)
+
+    def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
+        return classifier_guidance(denoise, self.log_prob or models.log_prob, self.scale)

@@ -1,0 +1,53 @@
+"""Classifier-free guidance (2207.12598): away from what the model predicts when it is told no class.
+
+    ε̂ = ε_null + w·(ε_y − ε_null)
+
+w = 1 is the conditional model; w is 1 plus the w of that paper's eq. 6. Its model is trained with label
+dropout (`config.unet.label_dropout`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jax import Array
+
+from diffusion_jax.diffusion.denoiser import Denoiser
+from diffusion_jax.diffusion.guidance.guidance import Guidance, Models
+from diffusion_jax.diffusion.parts import Number, option
+from diffusion_jax.diffusion.process import Level, Prediction, align, from_eps
+
+
+def extrapolate(strong: Denoiser, weak: Denoiser, scale: Number) -> Denoiser:
+    """weak + scale·(strong − weak), in eps; all else is that of `strong`.
+
+    scale: [] or [B].
+    """
+
+    def guided(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
+        (ours, one), (theirs, two) = strong(x_t, level, memory[0]), weak(x_t, level, memory[1])
+        x_0, eps, *_ = from_eps(theirs.eps + align(scale, x_t) * (ours.eps - theirs.eps), x_t, level)
+        return ours._replace(x_0=x_0, eps=eps, mean=None), (one, two)
+
+    return strong._replace(call=guided, init=lambda x_T: (strong.init(x_T), weak.init(x_T)))
+
+
+class ClassifierFreeGuidance(Guidance):
+    """Extrapolation from the model without a class to the model with it.
+
+    Attributes:
+      scale: w; 1 is the conditional model, 0 the unconditional one.
+    """
+
+    scale: Number = option(1.0, per_image=True)
+
+    @property
+    def before_clip(self) -> bool:
+        return True
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ('null',)
+
+    def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
+        return extrapolate(denoise, models.null, self.scale)

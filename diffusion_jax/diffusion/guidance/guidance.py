@@ -1,0 +1,50 @@
+"""What a guidance is: a function from denoiser to denoiser, and the part of a recipe that makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from diffusion_jax.diffusion.denoiser import Denoiser, LogProb
+from diffusion_jax.diffusion.parts import Part, static
+
+
+class Models(NamedTuple):
+    """What a guidance may ask for beside the denoiser that it wraps.
+
+    Attributes:
+      log_prob: log p(y|x_t) of the noise-aware classifier, for the classes that are sampled.
+      null: the diffusion model that is told no class, without clipping.
+    """
+
+    log_prob: LogProb | None = None
+    null: Denoiser | None = None
+
+
+class Guidance(Part):
+    """A part of a recipe. `wrap` is called while a program is traced.
+
+    Attributes:
+      before_clip: the guidance makes a prediction of its own, and x_0 is clipped after it; otherwise before.
+      needs: the fields of Models that must be there.
+    """
+
+    @property
+    def before_clip(self) -> bool:
+        return False
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ()
+
+    def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
+        raise NotImplementedError
+
+
+class Function(Guidance):
+    """A guidance of one's own: a function from denoiser to denoiser."""
+
+    function: Callable[[Denoiser], Denoiser] = static()
+
+    def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
+        return self.function(denoise)

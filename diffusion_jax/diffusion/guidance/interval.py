@@ -1,0 +1,63 @@
+"""Guidance in an interval of noise levels (Kynkäänniemi et al., 2404.07724); outside it costs nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from diffusion_jax.diffusion.denoiser import Denoiser
+from diffusion_jax.diffusion.guidance.guidance import Guidance, Models
+from diffusion_jax.diffusion.parts import LARGEST, Number, option
+from diffusion_jax.diffusion.process import Level, Prediction
+
+
+def within(guided: Denoiser, denoise: Denoiser, low: Number, high: Number) -> Denoiser:
+    """`guided` where low ≤ edm_sigma < high, elsewhere `denoise`, which it wraps; levels are []."""
+
+    def choose(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
+        def inside(memory: Any) -> tuple[Prediction, Any]:
+            prediction, one = guided(x_t, level, memory[0])
+            return _with_gradient(prediction), (one, memory[1])
+
+        def outside(memory: Any) -> tuple[Prediction, Any]:
+            prediction, two = denoise(x_t, level, memory[1])
+            return _with_gradient(prediction), (memory[0], two)
+
+        sigma = level.edm_sigma
+        return jax.lax.cond((low <= sigma) & (sigma < high), inside, outside, memory)
+
+    return guided._replace(call=choose, init=lambda x_T: (guided.init(x_T), denoise.init(x_T)))
+
+
+def _with_gradient(prediction: Prediction) -> Prediction:
+    """Both sides of a `cond` have one structure."""
+    if prediction.gradient is None:
+        return prediction._replace(gradient=jnp.zeros_like(prediction.x_0))
+    return prediction
+
+
+class Interval(Guidance):
+    """A guidance in an interval of noise levels.
+
+    Attributes:
+      guidance: what acts inside.
+      low, high: it acts where low ≤ σ < high, in the units of EDM: the noise in images of range [−1, 1].
+    """
+
+    guidance: Guidance
+    low: Number = option(0.0)
+    high: Number = option(LARGEST)
+
+    @property
+    def before_clip(self) -> bool:
+        return self.guidance.before_clip
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return self.guidance.needs
+
+    def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
+        return within(self.guidance.wrap(denoise, models), denoise, self.low, self.high)

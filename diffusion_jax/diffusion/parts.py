@@ -1,0 +1,52 @@
+"""Samplers, guidances and recipes as data: their structure selects a program, their numbers are traced.
+
+A part is a frozen dataclass and a pytree. Its numbers are leaves: a jitted function takes a part as an
+argument, and other numbers compile nothing. Fields that are `static` are structure.
+
+    class Euler(Sampler):
+        strength: Number = option(1.0, most=2.0)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, dataclass_transform
+
+import jax
+
+LARGEST = 3.4028234663852886e38  # of float32
+
+# A number that is traced: [], or [B] where the option says so.
+Number = jax.Array | float
+
+
+def option(
+    default: float, least: float = 0.0, most: float = LARGEST, *, whole: bool = False, per_image: bool = False
+) -> Any:
+    """A field that is a number, traced.
+
+    Args:
+      least, most: the range in which it makes sense; who reads it from a user checks it.
+      whole: it is a whole number.
+      per_image: it may be one number for each image, [B].
+    """
+    limits = {'least': least, 'most': most, 'whole': whole, 'per_image': per_image}
+    return dataclasses.field(default=default, metadata=limits)
+
+
+def static(**kwargs: Any) -> Any:
+    """A field that is structure: hashable, and another value is another program."""
+    return dataclasses.field(metadata={'static': True}, **kwargs)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(option, static))
+class Part:
+    """Makes each class that inherits from it a frozen dataclass and a pytree."""
+
+    def __init_subclass__(cls) -> None:
+        jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))
+
+
+def options(part: type[Part] | Part) -> dict[str, dataclasses.Field]:
+    """The fields of a part that are numbers, by name."""
+    return {field.name: field for field in dataclasses.fields(part) if 'least' in field.metadata}

@@ -1,0 +1,62 @@
+"""A recipe: how images are sampled, as data."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from diffusion_jax.diffusion.guidance import ClassifierGuidance, Guidance
+from diffusion_jax.diffusion.parts import Number, Part, static
+from diffusion_jax.diffusion.samplers import DDPM, Sampler
+
+
+class Recipe(Part):
+    """How images are sampled. Its numbers are traced; all else selects a compiled program.
+
+    Attributes:
+      sampler: a sampler with its options.
+      guidance: in order, the innermost first.
+      respacing: the grid of noise levels; see `diffusion.grids`.
+      clip: x_0 is clamped to [−1, 1] in every step, before guidance by gradients.
+      timesteps: how the network is asked between trained timesteps: 'fractional' or 'nearest'.
+    """
+
+    sampler: Sampler = DDPM()
+    guidance: tuple[Guidance, ...] = ()
+    respacing: str = static(default='250')
+    clip: bool = static(default=True)
+    timesteps: str = static(default='fractional')
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What its guidances ask for; see `Models`."""
+        return frozenset(need for guidance in self.guidance for need in guidance.needs)
+
+    def with_scale(self, scale: Number) -> Recipe:
+        """The recipe whose guidances by a gradient have this scale; without any, with classifier guidance."""
+        guidance = tuple(_scaled(each, scale) for each in self.guidance)
+        if not any(map(has_gradient, guidance)):
+            guidance = (*guidance, ClassifierGuidance(scale))
+        return dataclasses.replace(self, guidance=guidance)
+
+    def unguided(self) -> Recipe:
+        """The recipe without the guidances that need a classifier."""
+        guidance = tuple(each for each in self.guidance if 'log_prob' not in each.needs)
+        return dataclasses.replace(self, guidance=guidance)
+
+
+def innermost(guidance: Guidance) -> Guidance:
+    """The guidance inside of interval, reuse and their like."""
+    while isinstance(inner := getattr(guidance, 'guidance', None), Guidance):
+        guidance = inner
+    return guidance
+
+
+def has_gradient(guidance: Guidance) -> bool:
+    """Whether it is guidance by the gradient of a log-probability, at a scale."""
+    return hasattr(innermost(guidance), 'log_prob')
+
+
+def _scaled(guidance: Guidance, scale: Number) -> Guidance:
+    if innermost(guidance) is not guidance:
+        return dataclasses.replace(guidance, guidance=_scaled(guidance.guidance, scale))
+    return dataclasses.replace(guidance, scale=scale) if has_gradient(guidance) else guidance

@@ -1,0 +1,44 @@
+"""What a sampler is: a pair of pure functions over a state, as in optax."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+from jax import Array
+
+from diffusion_jax.diffusion.denoiser import Denoiser
+from diffusion_jax.diffusion.parts import Part
+from diffusion_jax.diffusion.process import Transition
+
+# i → the i-th draw of N(0, 1) of this step, like x; nothing is drawn before it is asked for.
+Noise = Callable[[int], Array]
+
+
+class Image(NamedTuple):
+    """The state of a sampler that remembers nothing but x."""
+
+    x: Array
+
+
+class Sampler(Part):
+    """A way from noise to images. A subclass is a frozen dataclass and a pytree; see `Part`.
+
+    Attributes:
+      evaluations: of the denoiser in one step; in the last one, to the clean image, every sampler has one.
+      shifts_mean: the sampler applies the gradient of guidance itself (Algorithm 1 of 2105.05233), and gets
+        the denoiser as it is. Every other one gets `score_shift(denoise)`, which has applied it.
+    """
+
+    evaluations: ClassVar[int] = 1
+    shifts_mean: ClassVar[bool] = False
+
+    def init(self, x_T: Array) -> Any:
+        """The state before the first step: any pytree that has x."""
+        return Image(x_T)
+
+    def step(
+        self, denoise: Denoiser, state: Any, memory: Any, transition: Transition, noise: Noise
+    ) -> tuple[Any, Any]:
+        """The state and the denoiser's memory after a transition; levels are [] in the loop."""
+        raise NotImplementedError

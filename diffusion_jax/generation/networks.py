@@ -1,0 +1,83 @@
+"""Networks with their parameters and conditioning closed over: what samplers and guidance work with."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from diffusion_jax import models
+from diffusion_jax.diffusion.config import DiffusionConfig
+from diffusion_jax.diffusion.denoiser import Denoiser, LogProb, plain
+from diffusion_jax.diffusion.grids import level_at, nearest_level
+from diffusion_jax.diffusion.process import Level, Prediction, Transition, predict
+from diffusion_jax.diffusion.schedules import Schedule, row, schedule_of, transitions
+from diffusion_jax.models import ClassifierConfig, Params, UNetConfig
+
+NO_CLASS = -1  # the label with which the network adds no class embedding
+
+
+class Networks(NamedTuple):
+    """The static part of a model: what its programs are compiled for."""
+
+    unet: UNetConfig
+    diffusion: DiffusionConfig
+    classifier: ClassifierConfig | None = None
+
+
+def make_denoiser(
+    networks: Networks,
+    params: Params,
+    y: jax.Array | None,
+    low_res: jax.Array | None = None,
+    respacing: str = '',
+    timesteps: str = 'fractional',
+) -> Denoiser:
+    """The diffusion model as a denoiser, not clipped.
+
+    Args:
+      params: of the diffusion model.
+      y: [B], used where the model is class-conditional; −1 is no class.
+      low_res: float32 [B, h, w, C] in [−1, 1], the images that an upsampler enlarges.
+      respacing: whose transitions a network that predicts 'previous_x' means.
+      timesteps: 'fractional' or 'nearest', for levels between those of the grid.
+    """
+    unet, diffusion = networks.unet, networks.diffusion
+    y = y if unet.num_classes else None
+    at = _transitions_of(diffusion, respacing) if diffusion.prediction == 'previous_x' else Transition
+
+    def denoise(x_t: jax.Array, level: Level) -> Prediction:
+        t = jnp.broadcast_to(level.t, x_t.shape[:1])
+        output = models.apply(unet, params, x_t, t, y, low_res=low_res)
+        return predict(output, x_t, at(level), diffusion.prediction)
+
+    levels = nearest_level if timesteps == 'nearest' else level_at
+    return plain(
+        denoise,
+        level_at=functools.partial(levels, _schedule(diffusion)),
+        variance=diffusion.variance,
+    )
+
+
+def make_log_prob(config: ClassifierConfig, params: Params, y: jax.Array) -> LogProb:
+    """log p(y|x_t) of the noise-aware classifier, [B]."""
+
+    def log_prob(x_t: jax.Array, level: Level) -> jax.Array:
+        logits = models.apply(config, params, x_t, jnp.broadcast_to(level.t, x_t.shape[:1]))
+        return jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], axis=1)[:, 0]
+
+    return log_prob
+
+
+@functools.cache
+def _schedule(diffusion: DiffusionConfig) -> Schedule:
+    return schedule_of(diffusion)
+
+
+def _transitions_of(diffusion: DiffusionConfig, respacing: str) -> Callable[[Level], Any]:
+    """level → the transition that starts there."""
+    table = transitions(schedule_of(diffusion, respacing))
+    return lambda level: row(table, jnp.searchsorted(table.level.t, level.t))

@@ -1,0 +1,168 @@
+"""From the arguments of a caller to a Request: checked, cast only where no value changes, on the devices."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion_jax.checks import INT32, one_of
+from diffusion_jax.diffusion.recipe import Recipe, has_gradient, innermost
+from diffusion_jax.diffusion.samplers import Sampler
+from diffusion_jax.errors import UserError
+from diffusion_jax.generation import arguments, options
+from diffusion_jax.generation.labels import Labels, read_labels
+from diffusion_jax.generation.sampling import Request
+from diffusion_jax.models import UNetConfig
+from diffusion_jax.sharding import put_whole
+
+if TYPE_CHECKING:
+    from diffusion_jax.generation.generator import Generator
+
+
+def make_request(
+    model: Generator,
+    num_images: int,
+    y: Labels | None = None,
+    *,
+    first: int = 0,
+    seed: int = 0,
+    recipe: str | Recipe | None = None,
+    sampler: str | Sampler | None = None,
+    respacing: str | None = None,
+    guidance: options.Guidances | None = None,
+    scale: Any = None,
+    clip: bool | None = None,
+    timesteps: str | None = None,
+    low_res: np.ndarray | None = None,
+    x_T: np.ndarray | None = None,
+) -> Request:
+    """A request for images of a model, with rows repeated until their number fills the devices.
+
+    Args:
+        y: one class for all images or one for each, by number or by name; needed by a model that is
+            conditional, and by guidance with a classifier.
+        first: the images are those with the indices first, first + 1, … of the seed, from 0 to 2³¹ − 1.
+        seed: from 0 to 2³² − 1.
+        recipe: a name in `model.recipes`, or a Recipe; what follows changes it.
+        sampler: a text such as 'ddim' or 'heun:s_churn=40', or a Sampler.
+        respacing: the noise levels, such as '250', 'ddim25' or 'karras:18'; see `diffusion.grids`.
+        guidance: a text such as 'classifier:scale=2', a Guidance, a function from denoiser to denoiser, or
+            several of them, the innermost first; '' is none.
+        scale: of guidances by a gradient, at least 0, one for all images or one for each. Where the recipe
+            has none, the classifier guides.
+        clip: clamps x_0 to [−1, 1] in every step, before guidance by gradients.
+        timesteps: 'fractional' or 'nearest', for levels that are not those of trained timesteps.
+        low_res: uint8 [num_images, h, w, C], needed by an upsampler; of the size that it was trained to
+            enlarge, which its weights do not say.
+        x_T: float32 [num_images, H, W, C], what to start from instead of the seed's noise.
+
+    Raises:
+        UserError: an argument is missing, has another shape or type, is out of range or not finite, or has
+            nothing to act on.
+    """
+    num_images = arguments.whole_number('num_images', num_images, 1)
+    first = arguments.whole_number('first', first, below=INT32 - num_images + 1)
+    seed = arguments.whole_number('seed', seed, below=2**32)
+    recipe = _recipe(
+        model,
+        recipe,
+        scale,
+        sampler=None if sampler is None else options.read_sampler(sampler),
+        guidance=None if guidance is None else options.read_guidance(guidance),
+        respacing=respacing,
+        clip=clip,
+        timesteps=timesteps,
+    )
+    recipe = options.traced(recipe, num_images)
+    _check_recipe(model, recipe, num_images)
+    rows = {
+        'index': np.arange(first, first + num_images, dtype=np.int32),
+        'y': labels(model, num_images, y, recipe),
+        'low_res': low_res_images(model, num_images, low_res),
+        'x_T': None if x_T is None else full_images(model, 'x_T', x_T, num_images, np.float32),
+    }
+    recipe = jax.tree.map(lambda a: put(model, a) if a.ndim else jnp.asarray(a), recipe)
+    return Request(seed=jnp.uint32(seed), recipe=recipe, **put(model, rows))
+
+
+def labels(model: Generator, num_images: int, y: Labels | None, recipe: Recipe | None = None) -> np.ndarray:
+    """int32 [num_images]; of what knows no classes zeros."""
+    num_classes = model.unet.num_classes
+    if num_classes is None and recipe is not None and 'log_prob' in recipe.needs:
+        num_classes = model.classifier.num_classes
+    return read_labels(y, num_images, num_classes, model.classes)
+
+
+def full_images(model: Generator, name: str, images: Any, num_images: int, dtype: type) -> np.ndarray:
+    """Images of the model's size."""
+    shape = (num_images, *model.unet.image_size, model.unet.image_channels)
+    return arguments.check_array(name, images, shape, dtype)
+
+
+def low_res_images(model: Generator, num_images: int, low_res: np.ndarray | None) -> np.ndarray | None:
+    """The images that an upsampler enlarges, None for any other model."""
+    if model.unet.low_res != (low_res is not None):
+        problem = 'is missing; this model enlarges images' if model.unet.low_res else 'is of no use here'
+        raise UserError(f'low_res {problem}')
+    if low_res is None:
+        return None
+    size = np.shape(low_res)[1:3] if np.ndim(low_res) == 4 else ('h', 'w')
+    return arguments.check_array('low_res', low_res, (num_images, *size, model.unet.image_channels), np.uint8)
+
+
+def put(model: Generator, rows: Any) -> Any:
+    """Rows on the devices, repeated until their number is a multiple of the devices'."""
+
+    def fill(row: np.ndarray) -> np.ndarray:
+        padding = -len(row) % model.mesh.size
+        return np.concatenate([row, np.repeat(row[-1:], padding, axis=0)])
+
+    return put_whole(model.mesh, jax.tree.map(fill, rows))
+
+
+def _recipe(model: Generator, recipe: str | Recipe | None, scale: Any, **changes: Any) -> Recipe:
+    """A recipe of the model, changed by what is not None."""
+    recipes = dict(model.recipes)
+    if recipe is None or isinstance(recipe, str):
+        name = model.recipes[0][0] if recipe is None else recipe
+        one_of('recipe', name, recipes)
+        recipe = recipes[name]
+    if not isinstance(recipe, Recipe):
+        raise UserError(f'recipe is {recipe!r}; give a Recipe, or one of {", ".join(recipes)}')
+    recipe = dataclasses.replace(
+        recipe, **{key: value for key, value in changes.items() if value is not None}
+    )
+    if scale is None or not (np.any(scale) or any(map(has_gradient, recipe.guidance)) or model.classifier):
+        return recipe
+    return recipe.with_scale(scale)
+
+
+def _check_recipe(model: Generator, recipe: Recipe, num_images: int) -> None:
+    """UserError unless the model has what the recipe needs."""
+    options.check_respacing(model.diffusion, recipe.respacing, recipe.timesteps)
+    if 'log_prob' in recipe.needs and model.classifier is None:
+        raise UserError(
+            'the recipe is guided by a classifier, and there is none; give one to load, leave out scale, or '
+            "give a guidance of your own or guidance=''"
+        )
+    if 'null' in recipe.needs:
+        check_null_class(model.unet)
+    image = (num_images, *model.unet.image_size, model.unet.image_channels)
+    for guidance in map(innermost, recipe.guidance):
+        if getattr(guidance, 'log_prob', None) is not None:
+            options.check_log_prob(guidance.log_prob, image)
+
+
+def check_null_class(unet: UNetConfig) -> None:
+    """UserError unless the model was trained to be told no class."""
+    if unet.num_classes is None:
+        raise UserError('guidance is classifier_free; it needs a class-conditional diffusion model')
+    if not unet.label_dropout:
+        raise UserError(
+            'guidance is classifier_free; it needs a diffusion model that was trained with '
+            'config.unet.label_dropout, such as 0.1'
+        )

@@ -1,0 +1,213 @@
+"""From a request to images: pure functions, to be jitted with static networks.
+
+Image i depends on (seed, i) alone: its start x_T and the noise of every step come from the key
+`fold_in(key(seed), i)`, whatever batch and device it is sampled in.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from diffusion_jax.data.transforms import to_float, to_uint8
+from diffusion_jax.diffusion.denoiser import Denoiser, clip
+from diffusion_jax.diffusion.grids import inversion, make_grid
+from diffusion_jax.diffusion.guidance import Models
+from diffusion_jax.diffusion.parts import Part, static
+from diffusion_jax.diffusion.process import Prediction, Transition
+from diffusion_jax.diffusion.recipe import Recipe
+from diffusion_jax.diffusion.samplers.ddim import DDIM
+from diffusion_jax.diffusion.samplers.loop import (
+    Carry,
+    NoiseAt,
+    Record,
+    advance,
+    evaluations,
+    initial_noise,
+    noise_of,
+    sample,
+    start,
+)
+from diffusion_jax.generation.config import SampleConfig
+from diffusion_jax.generation.networks import NO_CLASS, Networks, make_denoiser, make_log_prob
+from diffusion_jax.models import Params
+
+
+class Request(NamedTuple):
+    """What is sampled. A pytree: only another structure compiles again; see `Recipe`.
+
+    Attributes:
+        seed: uint32 [].
+        index: int32 [B], which samples of that seed.
+        y: int32 [B], their classes.
+        recipe: how they are sampled.
+        low_res: uint8 [B, h, w, C], the images that an upsampler enlarges.
+        x_T: float32 [B, H, W, C], what to start from; by default it is drawn from the seed.
+    """
+
+    seed: jax.Array
+    index: jax.Array
+    y: jax.Array
+    recipe: Recipe
+    low_res: jax.Array | None = None
+    x_T: jax.Array | None = None
+
+
+class Samples(Part):
+    """The result of sampling.
+
+    Attributes:
+        images: uint8 [B, H, W, C].
+        x_0: float32 [B, H, W, C], the same images before they are clamped and truncated; None if not asked
+            for.
+        records: what was recorded of every step, such as a Trajectory; None if nothing was.
+        log_weight: float32 [B], of samplers whose images have weights; None of others.
+        evaluations: how often the guided denoiser was asked for each image; with classifier-free guidance one
+            evaluation is two of the network.
+    """
+
+    images: jax.Array
+    x_0: jax.Array | None = None
+    records: Any = None
+    log_weight: jax.Array | None = None
+    evaluations: int = static(default=0)
+
+
+class Trajectory(NamedTuple):
+    """Every step of a batch of images; N is the number of steps, and the noisiest is the first.
+
+    Attributes:
+        t: float32 [N], the timesteps, as the networks see them.
+        x_t: float32 [N, B, H, W, C], what each step starts from; x_t[0] is x_T.
+        x_0: float32 [N, B, H, W, C], the estimate of the image at each step, before a guidance by gradients
+            moves it.
+    """
+
+    t: jax.Array
+    x_t: jax.Array
+    x_0: jax.Array
+
+
+def trajectory(state: Any, prediction: Prediction, transition: Transition) -> Trajectory:
+    """What `record=trajectory` keeps of a step."""
+    return Trajectory(transition.level.t, state.x, prediction.x_0)
+
+
+class Parts(NamedTuple):
+    """The arguments of `samplers.sample`, for a request."""
+
+    sampler: Any
+    denoise: Denoiser
+    grid: Transition
+    noise_at: NoiseAt
+    x_T: jax.Array
+
+
+def generate(
+    networks: Networks,
+    params: dict[str, Params],
+    request: Request,
+    *,
+    record: Record | None = None,
+    remat: bool = False,
+) -> Samples:
+    """The whole sampler as one function of arrays, differentiable in each.
+
+    Args:
+        networks: static.
+        params: 'diffusion', and 'classifier' where a guidance needs it.
+        record: (state, prediction, transition) → what to keep of every step.
+        remat: for gradients through the sampler: recomputes each step in the backward pass.
+    """
+    parts = make_parts(networks, params, request)
+    state, records = sample(*parts, record=record, remat=remat)
+    number = evaluations(parts.sampler, parts.grid)
+    return Samples(to_uint8(state.x), state.x, records, getattr(state, 'log_weight', None), number)
+
+
+def begin(networks: Networks, params: dict[str, Params], request: Request) -> Carry:
+    """What `continue_from` begins with."""
+    parts = make_parts(networks, params, request)
+    return start(parts.sampler, parts.denoise, parts.x_T)
+
+
+def continue_from(
+    networks: Networks,
+    params: dict[str, Params],
+    request: Request,
+    carry: Carry,
+    done: jax.Array,
+    until: jax.Array,
+) -> Carry:
+    """The part of the sampler after `done` steps, up to `until`, both traced.
+
+    One program computes all parts. A host that calls it several times for a batch can report progress and be
+    interrupted, and the program can be kept in the compilation cache, which programs that call back to the
+    host cannot.
+    """
+    parts = make_parts(networks, params, request)
+    return advance(*parts[:4], carry, done, until)
+
+
+def invert(
+    networks: Networks, params: dict[str, Params], images: jax.Array, y: jax.Array, recipe: Recipe
+) -> jax.Array:
+    """uint8 images [B, H, W, C] → x_T, from which DDIM with η = 0 makes them again (2105.05233, appendix F).
+
+    The more steps the better: each takes the prediction at its start for the one at its end.
+    """
+    request = Request(jnp.uint32(0), jnp.arange(len(images)), y, recipe, x_T=to_float(images))
+    _, denoise, grid, noise_at, x = make_parts(networks, params, request)
+    return sample(DDIM(), denoise, inversion(grid), noise_at, x)[0].x
+
+
+def make_parts(networks: Networks, params: dict[str, Params], request: Request) -> Parts:
+    """Sampler, guided denoiser, grid, noise and start of a request."""
+    recipe = request.recipe
+    shape = (*networks.unet.image_size, networks.unet.image_channels)
+    keys = sample_keys(request.seed, request.index)
+    return Parts(
+        recipe.sampler,
+        guided_denoiser(networks, params, request),
+        make_grid(networks.diffusion, recipe.respacing, recipe.timesteps),
+        noise_of(keys, shape),
+        initial_noise(keys, shape) if request.x_T is None else request.x_T,
+    )
+
+
+def guided_denoiser(networks: Networks, params: dict[str, Params], request: Request) -> Denoiser:
+    """The diffusion model, clipped, with all guidance of the recipe."""
+    recipe, y = request.recipe, request.y
+    low_res = None if request.low_res is None else to_float(request.low_res)
+
+    def model(y: jax.Array) -> Denoiser:
+        grid = recipe.respacing, recipe.timesteps
+        return make_denoiser(networks, params['diffusion'], y, low_res, *grid)
+
+    models = Models(
+        log_prob=make_log_prob(networks.classifier, params['classifier'], y) if networks.classifier else None,
+        null=model(jnp.full_like(y, NO_CLASS)),
+    )
+    denoise = model(y)
+    for guidance in (each for each in recipe.guidance if each.before_clip):
+        denoise = guidance.wrap(denoise, models)
+    denoise = clip(denoise) if recipe.clip else denoise
+    for guidance in (each for each in recipe.guidance if not each.before_clip):
+        denoise = guidance.wrap(denoise, models)
+    return denoise
+
+
+def sample_keys(seed: jax.Array, index: jax.Array) -> jax.Array:
+    """One key for each sample index [B]."""
+    return jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed, impl='threefry2x32'), i))(index)
+
+
+def make_labels(config: SampleConfig, num_classes: int, index: jax.Array) -> jax.Array:
+    """The class of each sample [B]; like the image, it depends on the seed and the index alone."""
+    classes = jnp.asarray(config.classes or range(num_classes), jnp.int32)
+    if config.labels == 'balanced':
+        return classes[index % len(classes)]
+    keys = sample_keys(config.seed, index)
+    return classes[jax.vmap(lambda key: jax.random.randint(key, (), 0, len(classes)))(keys)]
