@@ -48,14 +48,14 @@ from diffusion_jax import models
 from diffusion_jax.checks import between, one_of
 from diffusion_jax.config import read_without_images
 from diffusion_jax.data.transforms import to_float
-from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.errors import UserError
 from diffusion_jax.experiment import Experiment
 from diffusion_jax.generation.sampling import Request, make_generate
 from diffusion_jax.models.config import DTYPES
-from diffusion_jax.sharding import batch_sharding, make_mesh, param_shardings, replicated
-from diffusion_jax.training.losses import classifier_losses, diffusion_losses
-from diffusion_jax.training.step import init_state, jit_train_step, make_train_step
+from diffusion_jax.sharding import batch_sharding, make_mesh, replicated
+from diffusion_jax.training.objectives import classifier_objective, diffusion_objective
+from diffusion_jax.training.program import first_state, train_program
+from diffusion_jax.training.step import make_train_step
 from diffusion_jax.workdir import write_json
 
 Batch = dict[str, jax.Array | None]
@@ -141,22 +141,19 @@ def forward_case(setup: Setup) -> Case:
 
 def train_case(setup: Setup, *, classifier: bool = False) -> Case:
     experiment, process = setup.experiment, setup.experiment.diffusion
-    schedule = schedule_of(process)
     if classifier:
         network, config = experiment.classifier, experiment.train_classifier
-        losses = classifier_losses(network, schedule)
+        objective = classifier_objective(network, process)
     else:
         network, config = experiment.unet, experiment.train
-        losses = diffusion_losses(network, process, schedule, experiment.data.low_res_size)
+        objective = diffusion_objective(network, process, experiment.data.low_res_size)
     config = dataclasses.replace(config, batch_size=setup.batch_size, microbatches=1)
     key = jax.random.key(experiment.seed)
-    start = functools.partial(init_state, config=config, num_timesteps=process.num_timesteps, key=key)
-    params = draw_params(setup, network)
-    shardings = param_shardings(setup.mesh, jax.eval_shape(start, params))
-    state = jax.jit(start, out_shardings=shardings)(params)
-    step = losses, config, process.num_timesteps
-    jitted = jit_train_step(*step, setup.mesh, shardings)
-    return Case(make_train_step(*step), (state, draw_batch(setup)), jitted)
+    jitted, (state, batch) = train_program(objective, network, config, setup.mesh)
+    state = first_state(objective, network, config, state, key, draw_params(setup, network))
+    drawn = draw_batch(setup)
+    batch = {name: drawn[name] for name in batch}
+    return Case(make_train_step(objective, config), (state, batch), jitted)
 
 
 def sample_case(setup: Setup, *, guided: bool = False) -> Case:

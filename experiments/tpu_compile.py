@@ -26,22 +26,20 @@ os.environ |= {
 }
 
 import jax
-import jax.numpy as jnp
 from collectives import exchanged, num_bytes
 from jax.experimental import topologies
-from jax.sharding import Mesh
 
 from diffusion_jax import main as program
 from diffusion_jax import models
 from diffusion_jax.config import read_without_images
+from diffusion_jax.data.transforms import Size
 from diffusion_jax.diffusion.config import DiffusionConfig
-from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.errors import UserError
 from diffusion_jax.models import UNetConfig
-from diffusion_jax.sharding import abstract_on, batch_sharding, make_mesh, param_shardings
+from diffusion_jax.sharding import make_mesh
 from diffusion_jax.training.config import TrainConfig
-from diffusion_jax.training.losses import diffusion_losses
-from diffusion_jax.training.step import init_state, jit_train_step
+from diffusion_jax.training.objectives import diffusion_objective
+from diffusion_jax.training.program import train_program
 
 TOPOLOGY = 'v5e:2x4'
 
@@ -50,6 +48,7 @@ class Training(NamedTuple):
     network: UNetConfig
     diffusion: DiffusionConfig
     config: TrainConfig
+    low_res_size: Size | None = None
 
 
 SMALL = Training(
@@ -75,34 +74,18 @@ def training_of(argv: list[str]) -> Training:
     if len(argv) == 1:
         return SMALL
     experiment = read_without_images(program.parse_flags(argv).config)
-    return Training(experiment.unet, experiment.diffusion, experiment.train)
-
-
-def compile_step(training: Training, mesh: Mesh) -> jax.stages.Compiled:
-    """The step of `jit_train_step` on a mesh of devices that need not exist."""
-    network, diffusion, config = training
-    steps, size = diffusion.num_timesteps, config.batch_size
-
-    def init(key: jax.Array):
-        return init_state(models.init(network, key), config, steps, key)
-
-    state = jax.eval_shape(init, jax.random.key(0))
-    shardings = param_shardings(mesh, state)
-    batch = {
-        'image': jax.ShapeDtypeStruct((size, *network.image_size, network.image_channels), jnp.uint8),
-        'label': jax.ShapeDtypeStruct((size,), jnp.int32),
-    }
-    losses = diffusion_losses(network, diffusion, schedule_of(diffusion))
-    step = jit_train_step(losses, config, steps, mesh, shardings)
-    return step.lower(abstract_on(shardings, state), abstract_on(batch_sharding(mesh), batch)).compile()
+    low_res_size = experiment.data.low_res_size
+    return Training(experiment.unet, experiment.diffusion, experiment.train, low_res_size)
 
 
 def report(training: Training, data: int, fsdp: int) -> None:
     print(f'\n## data={data}, fsdp={fsdp}\n', flush=True)
+    network, diffusion, config, low_res_size = training
+    objective = diffusion_objective(network, diffusion, low_res_size)
     mesh = make_mesh(data, fsdp, devices=topologies.get_topology_desc(TOPOLOGY, platform='tpu').devices)
     start = time.perf_counter()
     try:
-        compiled = compile_step(training, mesh)
+        compiled = train_program(objective, network, config, mesh).lower().compile()
     except jax.errors.JaxRuntimeError as error:
         print(f'Not compiled: {str(error).splitlines()[0]}')
         return
@@ -126,7 +109,7 @@ def main() -> None:
         training = training_of(sys.argv)
     except UserError as error:
         sys.exit(f'error: {error}')
-    network, _, config = training
+    network, config = training.network, training.config
     size = sum(leaf.size for leaf in jax.tree.leaves(models.param_shapes(network)))
     print(f'{TOPOLOGY}, jax {jax.__version__}; a UNet of {4 * size / 1e6:.2f} MB of parameters (float32,')
     print(f'beside them averages and two moments), {network.dtype}, batch {config.batch_size}.')

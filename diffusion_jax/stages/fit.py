@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import jax
 
-from diffusion_jax import models
 from diffusion_jax.data.classes import check_same_classes, listed
 from diffusion_jax.data.config import HOW_IMAGES_ARE_READ, WHERE_IMAGES_LIE
 from diffusion_jax.data.pipeline import batches
@@ -25,7 +24,7 @@ from diffusion_jax.experiment import Experiment
 from diffusion_jax.hosts import agreed, all_or_none, on_any_host
 from diffusion_jax.models import ClassifierConfig, UNetConfig, describe_network
 from diffusion_jax.report import MetricsWriter, names_at
-from diffusion_jax.sharding import abstract_on, param_shardings, put_batch
+from diffusion_jax.sharding import put_batch
 from diffusion_jax.stages import limits
 from diffusion_jax.stages.networks import STAGES, start_stamp
 from diffusion_jax.stages.run import Run
@@ -36,11 +35,12 @@ from diffusion_jax.training import loop
 from diffusion_jax.training.checkpoints import read_end
 from diffusion_jax.training.config import OUTSIDE_THE_RESULT, TrainConfig
 from diffusion_jax.training.hooks import Call, Hook, mark
-from diffusion_jax.training.losses import Losses
 from diffusion_jax.training.metrics import Sums, TooManySkipped
+from diffusion_jax.training.objectives import Objective
 from diffusion_jax.training.profiling import Profiler
+from diffusion_jax.training.program import first_state, train_program
 from diffusion_jax.training.saving import Checkpoints
-from diffusion_jax.training.step import TrainState, init_state, jit_train_step
+from diffusion_jax.training.step import TrainState
 from diffusion_jax.workdir import read_stamp, write_stamp
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Training(NamedTuple):
     """What is trained, and where.
 
     Attributes:
-        losses: of the network; see `training.losses`.
+        objective: what the network is trained to do.
         process: the settings of the diffusion process that the result rests on.
         intervals: after how many steps each hook is called, by name; 0 is never.
         pretrained: a folder of training or a file of weights to start from; '' to start anew.
@@ -58,7 +58,7 @@ class Training(NamedTuple):
 
     directory: Path
     network: UNetConfig | ClassifierConfig
-    losses: Losses
+    objective: Objective
     config: TrainConfig
     process: dict[str, Any]
     pretrained: str
@@ -94,13 +94,13 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
         make_calls: what the hooks do, by name.
     """
     directory, network, config = training.directory, training.network, training.config
-    num_timesteps = run.experiment.diffusion.num_timesteps
     limits.check_batch(run.experiment, directory.name)
     with limits.training_step(run.experiment, directory.name):
         data = training_data(run.experiment, directory.name, run.source('train'))
     with Checkpoints(directory / CHECKPOINTS, keep=config.keep_checkpoints) as checkpoints:
         with limits.initialisation(run.experiment, directory.name):
-            state, shardings, progress = _start(run, checkpoints, training)
+            program = train_program(training.objective, network, config, run.mesh)
+            state, progress = _start(run, checkpoints, training, program.arguments[0])
         if progress:
             data.set_state(progress['data'])
         due = hooks_left(training, int(state.step), progress)
@@ -122,7 +122,7 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
             calls = make_calls(writer).items()
             loop.run(
                 state,
-                jit_train_step(training.losses, config, num_timesteps, run.mesh, shardings),
+                program.jitted,
                 map(functools.partial(put_batch, run.mesh), data),
                 config,
                 save=save,
@@ -185,30 +185,19 @@ def training_data(experiment: Experiment, name: str, source: Source) -> Any:
 
 
 def _start(
-    run: Run, checkpoints: Checkpoints, training: Training
-) -> tuple[TrainState, TrainState, dict[str, Any]]:
-    """The state to go on from, its shardings, and the progress of the run that it is from, if any."""
-    network, config, pretrained = training.network, training.config, training.pretrained
-    num_timesteps = run.experiment.diffusion.num_timesteps
-    key = jax.random.key(run.experiment.seed)
-
-    def fresh(key: jax.Array) -> TrainState:
-        init_key, state_key = jax.random.split(key)
-        return init_state(models.init(network, init_key), config, num_timesteps, state_key)
-
-    abstract = jax.eval_shape(fresh, key)
-    shardings = param_shardings(run.mesh, abstract)
+    run: Run, checkpoints: Checkpoints, training: Training, abstract: TrainState
+) -> tuple[TrainState, dict[str, Any]]:
+    """The state to go on from, and the progress of the run that it is from, if any."""
     if checkpoints.latest_step is not None:
-        state, progress = checkpoints.restore(abstract_on(shardings, abstract))
+        state, progress = checkpoints.restore(abstract)
         logger.info('%s: goes on from step %d', checkpoints.directory.parent.name, int(state.step))
-        return state, shardings, progress
-    if pretrained:
-        init_key, state_key = jax.random.split(key)
+        return state, progress
+    key, params = jax.random.key(run.experiment.seed), None
+    if training.pretrained:
         classes = class_names(run.source('train'))
-        params = load_start(Path(pretrained), network, classes, init_key, run.mesh)
-        start = functools.partial(init_state, config=config, num_timesteps=num_timesteps, key=state_key)
-        return jax.jit(start, out_shardings=shardings)(params), shardings, {}
-    return jax.jit(fresh, out_shardings=shardings)(key), shardings, {}
+        init_key, _ = jax.random.split(key)
+        params = load_start(Path(training.pretrained), training.network, classes, init_key, run.mesh)
+    return first_state(training.objective, training.network, training.config, abstract, key, params), {}
 
 
 def _stamp(run: Run, training: Training) -> dict[str, Any]:

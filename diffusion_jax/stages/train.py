@@ -13,7 +13,6 @@ from diffusion_jax.data.pipeline import batches
 from diffusion_jax.data.sources import class_names
 from diffusion_jax.data.sources.skipping import skipping
 from diffusion_jax.data.transforms import make_transform, reduce_images
-from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.generation.arguments import NotFinite
 from diffusion_jax.generation.grid import save_png
 from diffusion_jax.interruption import attentive
@@ -25,7 +24,7 @@ from diffusion_jax.stages.sample_inputs import Inputs, sample_inputs
 from diffusion_jax.stages.sample_quality import evaluate_samples
 from diffusion_jax.stored_networks import DIFFUSION
 from diffusion_jax.training.hooks import Call, Stop
-from diffusion_jax.training.losses import diffusion_losses
+from diffusion_jax.training.objectives import diffusion_objective
 from diffusion_jax.training.step import TrainState
 
 logger = logging.getLogger(__name__)
@@ -47,13 +46,10 @@ def complete(run: Run) -> bool:
 
 def _training(run: Run) -> Training:
     experiment = run.experiment
-    schedule = schedule_of(experiment.diffusion)
     return Training(
         directory=run.workdir / DIFFUSION,
         network=experiment.unet,
-        losses=diffusion_losses(
-            experiment.unet, experiment.diffusion, schedule, experiment.data.low_res_size
-        ),
+        objective=diffusion_objective(experiment.unet, experiment.diffusion, experiment.data.low_res_size),
         config=experiment.train,
         process=dataclasses.asdict(experiment.diffusion),
         pretrained=experiment.pretrained.diffusion,

@@ -9,21 +9,20 @@ import numpy as np
 from diffusion_jax.data.pipeline import epoch
 from diffusion_jax.data.sources.skipping import is_readable, skipping
 from diffusion_jax.data.transforms import make_transform
-from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.sharding import put_whole, whole
 from diffusion_jax.stages.fit import Training, fit, is_complete
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stored_networks import CLASSIFIER
 from diffusion_jax.training.hooks import Call, Stop, leave_if
-from diffusion_jax.training.losses import Losses, classifier_losses, draw_inputs
 from diffusion_jax.training.metrics import add_up, means
+from diffusion_jax.training.objectives import Objective, classifier_objective
 from diffusion_jax.training.step import TrainState, batch_metrics
 
 
 def main(run: Run) -> None:
     training = _training(run)
     validates = training.config.validate_every > 0
-    calls = {'validation': _validate(run, training.losses)} if validates else {}
+    calls = {'validation': _validate(run, training.objective)} if validates else {}
     fit(run, training, lambda writer: calls)
 
 
@@ -36,7 +35,7 @@ def _training(run: Run) -> Training:
     return Training(
         directory=run.workdir / CLASSIFIER,
         network=experiment.classifier,
-        losses=classifier_losses(experiment.classifier, schedule_of(process)),
+        objective=classifier_objective(experiment.classifier, process),
         config=experiment.train_classifier,
         process=process.levels,
         pretrained=experiment.pretrained.classifier,
@@ -44,21 +43,20 @@ def _training(run: Run) -> Training:
     )
 
 
-def _validate(run: Run, losses: Losses) -> Call:
+def _validate(run: Run, objective: Objective) -> Call:
     """Loss and accuracy on the test images, each noised at a random level: the same levels every time.
 
     With data.on_error='skip' unreadable images are left out, and `left_out` is their number.
     """
-    data, num_timesteps = run.experiment.data, run.experiment.diffusion.num_timesteps
-    batch_size = run.experiment.train_classifier.batch_size
+    data, batch_size = run.experiment.data, run.experiment.train_classifier.batch_size
     transform = make_transform(data)
 
     @jax.jit
     def evaluate(params, batch, key):
         t_key, noise_key = jax.random.split(key)
-        t = jax.random.randint(t_key, batch['label'].shape, 0, num_timesteps)
-        inputs = draw_inputs(noise_key, batch, t) | {'weight': jnp.ones(t.shape)}
-        return batch_metrics(losses(params, inputs, None), inputs, num_timesteps)
+        t = jax.random.randint(t_key, batch['label'].shape, 0, objective.num_timesteps)
+        inputs = objective.draw(noise_key, batch, t) | {'weight': jnp.ones(t.shape)}
+        return batch_metrics(objective.losses(params, inputs, None), inputs, objective.num_timesteps)
 
     source = skipping(run.source('test'), data)
 

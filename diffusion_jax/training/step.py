@@ -13,14 +13,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 
 from diffusion_jax.diffusion import timestep_samplers
 from diffusion_jax.models import Params
-from diffusion_jax.sharding import batch_sharding, on_whole_params, replicated
 from diffusion_jax.training.config import TrainConfig
-from diffusion_jax.training.losses import Inputs, Losses, draw_inputs
 from diffusion_jax.training.metrics import Metrics
+from diffusion_jax.training.objectives import Inputs, Losses, Objective
 from diffusion_jax.training.optimizer import learning_rate, make_optimizer, num_updates, update_ema
 
 
@@ -93,7 +91,7 @@ def batch_metrics(values: dict[str, jax.Array], inputs: Inputs, num_timesteps: i
 
 
 def make_train_step(
-    losses: Losses, config: TrainConfig, num_timesteps: int
+    objective: Objective, config: TrainConfig
 ) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]:
     """(state, uint8 batch) → (state, metrics). Every draw of step n comes from `fold_in(key, n)`.
 
@@ -106,8 +104,10 @@ def make_train_step(
     def train_step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
         t_key, noise_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
         t, weight = timestep_samplers.draw(state.timestep_sampler, t_key, batch['image'].shape[0])
-        inputs = draw_inputs(noise_key, batch, t) | {'weight': weight}
-        grads, values = mean_gradients(losses, state.params, inputs, dropout_key, config.microbatches)
+        inputs = objective.draw(noise_key, batch, t) | {'weight': weight}
+        grads, values = mean_gradients(
+            objective.losses, state.params, inputs, dropout_key, config.microbatches
+        )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         number = num_updates(opt_state)
@@ -122,7 +122,7 @@ def make_train_step(
             'param_norm': optax.tree.norm(params),
             'learning_rate': jnp.asarray(rate(number - 1)),
         }
-        metrics = batch_metrics(values, inputs, num_timesteps)
+        metrics = batch_metrics(values, inputs, objective.num_timesteps)
         metrics |= {name: (value, jnp.asarray(1)) for name, value in numbers.items()}
         # Both are sums over all that they stand for, and one summand that is not finite makes them so.
         finite = jnp.isfinite(metrics['loss'][0]) & jnp.isfinite(metrics['grad_norm'][0])
@@ -132,18 +132,6 @@ def make_train_step(
         return state._replace(step=state.step + 1), metrics
 
     return train_step
-
-
-def jit_train_step(
-    losses: Losses, config: TrainConfig, num_timesteps: int, mesh: Mesh, shardings: TrainState
-) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]:
-    """`make_train_step` for what lies on a mesh. The state given to a step is used up by it."""
-    return jax.jit(
-        make_train_step(on_whole_params(mesh, losses), config, num_timesteps),
-        in_shardings=(shardings, batch_sharding(mesh)),
-        out_shardings=(shardings, replicated(mesh)),
-        donate_argnums=0,
-    )
 
 
 def skipped_steps(state: TrainState) -> int:

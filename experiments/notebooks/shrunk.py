@@ -20,20 +20,19 @@ import numpy as np
 from skimage import data as photographs
 from sklearn.datasets import load_sample_image
 
-from diffusion_jax import models
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.imagenet import class_names, label_of
 from diffusion_jax.data.pipeline import batches
 from diffusion_jax.data.sources.array import ArraySource
 from diffusion_jax.data.transforms import cover, make_transform
 from diffusion_jax.diffusion.config import DiffusionConfig
-from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig
 from diffusion_jax.report import Progress
+from diffusion_jax.sharding import make_mesh, put_batch
 from diffusion_jax.training.config import TrainConfig
-from diffusion_jax.training.losses import Losses, classifier_losses, diffusion_losses
 from diffusion_jax.training.metrics import means
-from diffusion_jax.training.step import init_state, make_train_step
+from diffusion_jax.training.objectives import Objective, classifier_objective, diffusion_objective
+from diffusion_jax.training.program import first_state, train_program
 from diffusion_jax.weights.files import Weights, save_weights
 
 SIZE = (24, 24)
@@ -73,19 +72,19 @@ def source() -> ArraySource:
     return ArraySource(np.stack(shrunk), np.array([label_of(name) for name in images]), class_names())
 
 
-def train(network: UNetConfig | ClassifierConfig, losses: Losses, num_steps: int) -> Params:
+def train(objective: Objective, network: UNetConfig | ClassifierConfig, num_steps: int) -> Params:
     """The averaged parameters after so many steps."""
     config = TrainConfig(num_steps=num_steps, **TRAIN)
     transform = make_transform(
         DataConfig(name='folder', image_size=SIZE), crop_randomly=config.random_crop, flip=config.flip
     )
     data = batches(source(), config.batch_size, seed=0, transform=transform)
-    init_key, key = jax.random.split(jax.random.key(0))
-    state = init_state(models.init(network, init_key), config, DIFFUSION.num_timesteps, key)
-    step = jax.jit(make_train_step(losses, config, DIFFUSION.num_timesteps), donate_argnums=0)
+    mesh = make_mesh(devices=jax.devices()[:1])
+    step, (state, _) = train_program(objective, network, config, mesh)
+    state = first_state(objective, network, config, state, jax.random.key(0))
     with Progress(type(network).__name__, num_steps, images_per_step=config.batch_size) as progress:
         for number in range(1, num_steps + 1):
-            state, metrics = step(state, next(data))
+            state, metrics = step(state, put_batch(mesh, next(data)))
             if number % 50 == 0:
                 progress.update(number, loss=means(metrics)['loss'])
     return jax.tree.map(np.asarray, state.ema[str(EMA_RATE)])
@@ -95,10 +94,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('folder', type=Path, help='gets the two files of weights')
     folder = parser.parse_args().folder
-    schedule = schedule_of(DIFFUSION)
-    classifier = train(CLASSIFIER, classifier_losses(CLASSIFIER, schedule), num_steps=300)
+    classifier = train(classifier_objective(CLASSIFIER, DIFFUSION), CLASSIFIER, num_steps=300)
     save_weights(folder / '256x256_classifier.safetensors', Weights(CLASSIFIER, classifier, DIFFUSION))
-    unet = train(UNET, diffusion_losses(UNET, DIFFUSION, schedule), num_steps=1000)
+    unet = train(diffusion_objective(UNET, DIFFUSION), UNET, num_steps=1000)
     save_weights(folder / '256x256_diffusion.safetensors', Weights(UNET, unet, DIFFUSION))
 
 

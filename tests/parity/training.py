@@ -14,10 +14,9 @@ import optax
 
 from diffusion_jax.diffusion import losses
 from diffusion_jax.diffusion.config import DiffusionConfig
-from diffusion_jax.diffusion.schedules import make_schedule
 from diffusion_jax.training.config import TrainConfig
-from diffusion_jax.training.losses import diffusion_losses
 from diffusion_jax.training.metrics import add_up, means
+from diffusion_jax.training.objectives import diffusion_objective
 from diffusion_jax.training.optimizer import learning_rate, make_optimizer, update_ema
 from diffusion_jax.training.step import batch_metrics, mean_gradients
 from diffusion_jax.weights.reference import from_reference, to_reference
@@ -91,8 +90,7 @@ class _TrainingRun:
             variance='learned_range' if settings['learn_sigma'] else 'fixed_large',
             loss='rescaled_mse' if settings['rescale_learned_sigmas'] else 'mse',
         )
-        schedule = make_schedule(diffusion.schedule, diffusion.num_timesteps)
-        self.losses = diffusion_losses(self.network, diffusion, schedule)
+        self.losses = diffusion_objective(self.network, diffusion).losses
 
     def inputs(self, step: int) -> dict[str, jax.Array]:
         arrays = self.case.arrays

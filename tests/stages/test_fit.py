@@ -10,6 +10,7 @@ from diffusion_jax.report import MetricsWriter
 from diffusion_jax.stages import train
 from diffusion_jax.stages.fit import Training, hooks_left, training_data, way_out_named
 from diffusion_jax.training.metrics import TooManySkipped
+from diffusion_jax.training.objectives import Objective, draw_noise
 from tests.program import arguments
 
 
@@ -22,7 +23,8 @@ def test_training_that_does_not_get_ahead_names_the_way_out(tmp_path, monkeypatc
         loss = jnp.where(jnp.abs(moved) > 1.5 * 1e-3, jnp.nan, moved)
         return {'loss': jnp.broadcast_to(loss, inputs['t'].shape)}
 
-    monkeypatch.setattr(train, 'diffusion_losses', lambda *_: losses)
+    objective = Objective(draw_noise, losses, num_timesteps=50)
+    monkeypatch.setattr(train, 'diffusion_objective', lambda *_: objective)
     settings = {'max_skipped': 3, 'log_every': 1, 'checkpoint_every': 2, 'sample_every': 0, 'profile': '3,3'}
     changes = {f'train__{name}': value for name, value in settings.items()}
     assert main.main(arguments(tmp_path, 'train', **changes)) == 2

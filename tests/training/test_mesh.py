@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -10,24 +11,19 @@ import numpy as np
 import optax
 import pytest
 
-from diffusion_jax.sharding import MIN_SHARDED_SIZE, make_mesh, param_shardings, put_batch
-from diffusion_jax.training.step import init_state, jit_train_step
+from diffusion_jax import models
+from diffusion_jax.sharding import MIN_SHARDED_SIZE, make_mesh, put_batch
+from diffusion_jax.training.objectives import Objective, draw_noise
+from diffusion_jax.training.program import first_state, train_program
 from experiments.collectives import exchanged
-from tests.tiny import CLASSIFIER, CONDITIONAL_UNET, TRAIN, UPSAMPLER
-from tests.training.test_step import NUM_TIMESTEPS, batch_of, losses_of, params_of
+from tests.tiny import CLASSIFIER, CONDITIONAL_UNET, TRAIN, UNET, UPSAMPLER
+from tests.training.test_step import NUM_TIMESTEPS, batch_of, objective_of, params_of
 
 MESHES = [(8, 1), (2, 4), (1, 8)]
 
 
 def mesh_of(sizes):
     return make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)])
-
-
-def start(params, mesh, config=TRAIN):
-    """A first state on a mesh, and its shardings."""
-    init = functools.partial(init_state, config=config, num_timesteps=NUM_TIMESTEPS)
-    shardings = param_shardings(mesh, jax.eval_shape(init, params, key=jax.random.key(0)))
-    return jax.jit(init, out_shardings=shardings)(params, key=jax.random.key(0)), shardings
 
 
 def gradient(state):
@@ -48,10 +44,13 @@ def train(step, state, mesh, num_steps):
 @functools.cache
 def training(network, sizes, config=TRAIN):
     """The compiled step of a network on a mesh, and what comes of 20 steps."""
-    mesh = mesh_of(sizes)
-    state, shardings = start(params_of(network), mesh, config)
-    step = jit_train_step(losses_of(network), config, NUM_TIMESTEPS, mesh, shardings)
-    compiled = step.lower(state, put_batch(mesh, batch_of(0))).compile()
+    return start_and_train(objective_of(network), network, config, params_of(network), mesh_of(sizes))
+
+
+def start_and_train(objective, network, config, params, mesh):
+    program = train_program(objective, network, config, mesh)
+    state = first_state(objective, network, config, program.arguments[0], jax.random.key(0), params)
+    compiled = program.lower().compile()
     return compiled, *train(compiled, state, mesh, 20)
 
 
@@ -146,10 +145,9 @@ def float64_training(sizes):
             name: 0.1 * jax.random.normal(key, shape, jnp.float64)
             for key, (name, shape) in zip(keys, shapes.items(), strict=True)
         }
-        mesh = mesh_of(sizes)
-        state, shardings = start(params, mesh)
-        step = jit_train_step(float64_losses, TRAIN, NUM_TIMESTEPS, mesh, shardings)
-        _, _, state = train(step, state, mesh, 20)
+        objective = Objective(draw_noise, float64_losses, NUM_TIMESTEPS)
+        with mock.patch.object(models, 'init', lambda network, key: params):  # the shapes of a state
+            *_, state = start_and_train(objective, UNET, TRAIN, params, mesh_of(sizes))
         return jax.device_get((params, (state.params, state.ema, state.opt_state)))
 
 

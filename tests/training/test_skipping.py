@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffusion_jax.training.objectives import Objective, draw_noise
 from diffusion_jax.training.step import init_state, make_train_step, skipped_steps
 from tests.tiny import TRAIN
 
@@ -40,7 +41,7 @@ def batch_of(step, label=GOOD):
 
 @functools.cache
 def compiled_step():
-    return jax.jit(make_train_step(losses, CONFIG, NUM_TIMESTEPS), donate_argnums=0)
+    return jax.jit(make_train_step(Objective(draw_noise, losses, NUM_TIMESTEPS), CONFIG), donate_argnums=0)
 
 
 def start():

@@ -9,13 +9,11 @@ import pytest
 
 from diffusion_jax import models
 from diffusion_jax.data.sources.digits import digits_source
-from diffusion_jax.diffusion.schedules import make_schedule
-from diffusion_jax.training.losses import classifier_losses, diffusion_losses, draw_inputs
+from diffusion_jax.training.objectives import classifier_objective, diffusion_objective, draw_noise
 from diffusion_jax.training.step import batch_metrics, init_state, make_train_step, mean_gradients
 from tests.tiny import CLASSIFIER, DIFFUSION, TRAIN, UNET, UPSAMPLER
 
 NUM_TIMESTEPS = DIFFUSION.num_timesteps
-SCHEDULE = make_schedule(DIFFUSION.schedule, NUM_TIMESTEPS)
 
 
 @functools.cache
@@ -35,23 +33,23 @@ def params_of(config):
     )
 
 
-def losses_of(config):
+def objective_of(config):
     if config is CLASSIFIER:
-        return classifier_losses(config, SCHEDULE)
-    return diffusion_losses(config, DIFFUSION, SCHEDULE, (4, 4) if config.low_res else None)
+        return classifier_objective(config, DIFFUSION)
+    return diffusion_objective(config, DIFFUSION, (4, 4) if config.low_res else None)
 
 
 def inputs_of(size):
     batch = jax.tree.map(jnp.asarray, batch_of(0, size))
     t = jax.random.randint(jax.random.key(2), (size,), 0, NUM_TIMESTEPS)
     weight = jax.random.uniform(jax.random.key(3), (size,), minval=0.5, maxval=2.0)
-    return draw_inputs(jax.random.key(4), batch, t) | {'weight': weight}
+    return draw_noise(jax.random.key(4), batch, t) | {'weight': weight}
 
 
 @pytest.mark.parametrize('config', [UPSAMPLER, CLASSIFIER], ids=['upsampler', 'classifier'])
 def test_accumulated_gradients_are_those_of_the_whole_batch(config):
     inputs = inputs_of(8)
-    gradients = jax.jit(functools.partial(mean_gradients, losses_of(config)), static_argnums=3)
+    gradients = jax.jit(functools.partial(mean_gradients, objective_of(config).losses), static_argnums=3)
     whole, whole_values = gradients(params_of(config), inputs, None, 1)
     parts, part_values = gradients(params_of(config), inputs, None, 4)
     scale = optax.tree.norm(whole)
@@ -70,7 +68,7 @@ def test_metrics_by_quartile():
 def test_importance_sampling_fills_its_history():
     config = dataclasses.replace(TRAIN, timestep_sampler='loss_second_moment')
     state = init_state(params_of(UNET), config, NUM_TIMESTEPS, jax.random.key(0))
-    step = jax.jit(make_train_step(losses_of(UNET), config, NUM_TIMESTEPS))
+    step = jax.jit(make_train_step(objective_of(UNET), config))
     for i in range(3):
         state, metrics = step(state, jax.tree.map(jnp.asarray, batch_of(i)))
         assert np.isfinite(metrics['loss'][0])
@@ -80,7 +78,7 @@ def test_importance_sampling_fills_its_history():
 def test_a_step_draws_by_its_number_alone():
     """States that differ in nothing but the step number draw different noise; of one number, the same."""
     init = init_state(params_of(UNET), TRAIN, NUM_TIMESTEPS, jax.random.key(0))
-    step = jax.jit(make_train_step(losses_of(UNET), TRAIN, NUM_TIMESTEPS))
+    step = jax.jit(make_train_step(objective_of(UNET), TRAIN))
     batch = jax.tree.map(jnp.asarray, batch_of(0))
     first, again, other = (step(init._replace(step=jnp.asarray(i)), batch)[1]['loss'][0] for i in (5, 5, 6))
     assert first == again != other

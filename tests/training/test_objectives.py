@@ -7,11 +7,10 @@ import pytest
 
 from diffusion_jax import models
 from diffusion_jax.diffusion.process import add_noise
-from diffusion_jax.diffusion.schedules import make_schedule, row, transitions
-from diffusion_jax.training.losses import diffusion_losses
+from diffusion_jax.diffusion.schedules import row, schedule_of, transitions
+from diffusion_jax.training.objectives import diffusion_objective
 from tests.tiny import CONDITIONAL_UNET, DIFFUSION, UPSAMPLER
 
-SCHEDULE = make_schedule(DIFFUSION.schedule, DIFFUSION.num_timesteps)
 SIZE = 4
 
 
@@ -38,8 +37,8 @@ def boxes(x):
 def test_the_network_sees_its_conditioning(config, low_res_size):
     """The mean squared error of eps is that of a call of the network by hand."""
     drawn, params = inputs(), random_params(config)
-    values = jax.jit(diffusion_losses(config, DIFFUSION, SCHEDULE, low_res_size))(params, drawn, None)
-    transition = row(transitions(SCHEDULE), drawn['t'])
+    values = jax.jit(diffusion_objective(config, DIFFUSION, low_res_size).losses)(params, drawn, None)
+    transition = row(transitions(schedule_of(DIFFUSION)), drawn['t'])
     x_t = add_noise(drawn['x_0'], drawn['eps'], transition.level)
     y, low_res = (None, boxes(drawn['x_0'])) if config.low_res else (drawn['y'], None)
     output = models.apply(config, params, x_t, transition.level.t, y, low_res=low_res)
@@ -48,7 +47,7 @@ def test_the_network_sees_its_conditioning(config, low_res_size):
 
 
 def test_the_small_image_carries_a_gradient():
-    losses, drawn = diffusion_losses(UPSAMPLER, DIFFUSION, SCHEDULE, (4, 4)), inputs()
+    losses, drawn = diffusion_objective(UPSAMPLER, DIFFUSION, (4, 4)).losses, inputs()
     gradient = jax.jit(jax.grad(lambda params: jnp.mean(losses(params, drawn, None)['loss'])))
     kernel = gradient(random_params(UPSAMPLER))['encoder']['block_0']['conv']['kernel']
     noisy, small = np.abs(kernel).max(axis=(0, 1, 3))

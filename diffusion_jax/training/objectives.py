@@ -1,12 +1,9 @@
-"""What each kind of network is trained to do: the loss of every example of a batch.
-
-A `Losses` is all that a training step knows of a network. Its inputs are dicts of [B, …] arrays:
-`x_0`, `eps`, `t` (row of the schedule) and `y`, drawn by `draw_inputs` for both kinds alike.
-"""
+"""What each kind of network is trained to do: the loss of every example of a batch, and its random inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,35 +14,51 @@ from diffusion_jax.data.transforms import Size, area_downsample, to_float
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.losses import diffusion_loss
 from diffusion_jax.diffusion.process import add_noise
-from diffusion_jax.diffusion.schedules import Schedule, row, transitions
+from diffusion_jax.diffusion.schedules import row, schedule_of, transitions
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig
 
 Inputs = dict[str, jax.Array]
 Losses = Callable[[Params, Inputs, jax.Array | None], dict[str, jax.Array]]
 
 
-def draw_inputs(key: jax.Array, batch: dict[str, jax.Array], t: jax.Array) -> Inputs:
-    """The noise for a batch of uint8 images at the given timesteps [B]."""
+class Objective(NamedTuple):
+    """All that a training step knows of a network.
+
+    Attributes:
+        draw: (key, batch of uint8 images and labels, timesteps [B]) → inputs, a dict of [B, …] arrays. Makes
+            all that is random in the inputs, for the whole batch, before it is split into microbatches.
+        losses: (params, inputs, key) → a dict of [B] arrays with 'loss', which is minimized. The key is for
+            dropout; None is without.
+        num_timesteps: t is from 0 to num_timesteps − 1, a row of the schedule.
+    """
+
+    draw: Callable[[jax.Array, dict[str, jax.Array], jax.Array], Inputs]
+    losses: Losses
+    num_timesteps: int
+
+
+def draw_noise(key: jax.Array, batch: dict[str, jax.Array], t: jax.Array) -> Inputs:
+    """x_0 in [−1, 1], eps ~ N(0, 1), t and y."""
     x_0 = to_float(batch['image'])
     return {'x_0': x_0, 'eps': jax.random.normal(key, x_0.shape, jnp.float32), 't': t, 'y': batch['label']}
 
 
-def diffusion_losses(
-    config: UNetConfig, diffusion: DiffusionConfig, schedule: Schedule, low_res_size: Size | None = None
-) -> Losses:
-    """The denoising loss of DDPM and Improved DDPM; the network's key, if any, is for dropout.
+def diffusion_objective(
+    unet: UNetConfig, diffusion: DiffusionConfig, low_res_size: Size | None = None
+) -> Objective:
+    """The denoising loss of DDPM and Improved DDPM.
 
     An upsampler also sees x_0 reduced to `low_res_size`, without noise.
     """
-    table = transitions(schedule)
+    table = transitions(schedule_of(diffusion))
 
     def losses(params: Params, inputs: Inputs, key: jax.Array | None) -> dict[str, jax.Array]:
         transition = row(table, inputs['t'])
         x_t = add_noise(inputs['x_0'], inputs['eps'], transition.level)
-        y = inputs['y'] if config.num_classes else None
+        y = inputs['y'] if unet.num_classes else None
         # Made here and not drawn with the inputs: it follows from x_0, and only this loss needs it.
         low_res = area_downsample(inputs['x_0'], low_res_size) if low_res_size else None
-        output = models.apply(config, params, x_t, transition.level.t, y, low_res=low_res, key=key)
+        output = models.apply(unet, params, x_t, transition.level.t, y, low_res=low_res, key=key)
         return diffusion_loss(
             output,
             inputs['x_0'],
@@ -58,17 +71,17 @@ def diffusion_losses(
             num_timesteps=diffusion.num_timesteps,
         )
 
-    return losses
+    return Objective(draw_noise, losses, diffusion.num_timesteps)
 
 
-def classifier_losses(config: ClassifierConfig, schedule: Schedule) -> Losses:
+def classifier_objective(classifier: ClassifierConfig, diffusion: DiffusionConfig) -> Objective:
     """Cross entropy of p(y|x_t) at noisy images, and how often y is the first, or among the first five."""
-    table = transitions(schedule)
+    table = transitions(schedule_of(diffusion))
 
     def losses(params: Params, inputs: Inputs, key: jax.Array | None) -> dict[str, jax.Array]:
         level = row(table, inputs['t']).level
         x_t = add_noise(inputs['x_0'], inputs['eps'], level)
-        logits = models.apply(config, params, x_t, level.t, key=key)
+        logits = models.apply(classifier, params, x_t, level.t, key=key)
         y = inputs['y']
         rank = jnp.sum(logits > jnp.take_along_axis(logits, y[:, None], axis=1), axis=1)
         return {
@@ -77,4 +90,4 @@ def classifier_losses(config: ClassifierConfig, schedule: Schedule) -> Losses:
             'accuracy_top5': (rank < 5).astype(jnp.float32),
         }
 
-    return losses
+    return Objective(draw_noise, losses, diffusion.num_timesteps)
