@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from diffusion_jax.diffusion.guidance import ClassifierGuidance, Guidance
-from diffusion_jax.diffusion.parts import Number, Part, static
+from diffusion_jax.diffusion.parts import Number, Part, options, static
 from diffusion_jax.diffusion.samplers import DDPM, Sampler
 
 
@@ -32,10 +32,8 @@ class Recipe(Part):
         return frozenset(need for guidance in self.guidance for need in guidance.needs)
 
     def with_scale(self, scale: Number) -> Recipe:
-        """The recipe whose guidances by a gradient have this scale; without any, with classifier guidance."""
-        guidance = tuple(_scaled(each, scale) for each in self.guidance)
-        if not any(map(has_gradient, guidance)):
-            guidance = (*guidance, ClassifierGuidance(scale))
+        """The recipe whose guidances have this scale; a recipe without any gets classifier guidance."""
+        guidance = tuple(_scaled(each, scale) for each in self.guidance) or (ClassifierGuidance(scale),)
         return dataclasses.replace(self, guidance=guidance)
 
     def unguided(self) -> Recipe:
@@ -59,4 +57,4 @@ def has_gradient(guidance: Guidance) -> bool:
 def _scaled(guidance: Guidance, scale: Number) -> Guidance:
     if innermost(guidance) is not guidance:
         return dataclasses.replace(guidance, guidance=_scaled(guidance.guidance, scale))
-    return dataclasses.replace(guidance, scale=scale) if has_gradient(guidance) else guidance
+    return dataclasses.replace(guidance, scale=scale) if 'scale' in options(guidance) else guidance

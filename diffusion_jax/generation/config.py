@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from diffusion_jax.checks import INT32, between, one_of
 from diffusion_jax.diffusion.recipe import Recipe, has_gradient, innermost
-from diffusion_jax.diffusion.samplers import DDIM, SAMPLERS
+from diffusion_jax.diffusion.samplers import SAMPLERS
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import options
 from diffusion_jax.settings import FilePath
@@ -30,11 +30,11 @@ class SampleConfig:
             'sigma:9,1,0.1'.
         timesteps: how the network is asked between its timesteps: 'fractional', or at the 'nearest'.
         eta: noise of DDIM, from 0, deterministic, to 1, as random as DDPM. Larger values would add more noise
-            than the level has.
-        scale: s ≥ 0 of classifier guidance; 0 does without the classifier.
+            than the level has. `ddim:eta=0.5` takes precedence.
+        scale: of the guidance: s ≥ 0 of classifier guidance, 0 does without the classifier.
         guidance: 'classifier', 'classifier_free:scale=2', 'reconstruction', or several joined by +, the
             innermost first; '/interval:low=0.2,high=5' and '/reuse:every=2' act on the one before them.
-            `scale` is that of 'classifier' and 'reconstruction' where they give none.
+            `scale` is that of guidances that give none.
         clip: x_0 is clamped to [−1, 1] in every step, before guidance by gradients.
         num_samples: the number of images.
         batch_size: images sampled at a time, over all devices of a host.
@@ -82,9 +82,7 @@ class SampleConfig:
 
     def as_recipe(self) -> Recipe:
         """The settings as a recipe. UserError where the sampler or a guidance is written wrongly."""
-        sampler = options.read_sampler(self.sampler)
-        if isinstance(sampler, DDIM) and 'eta' not in self.sampler:
-            sampler = DDIM(self.eta)
+        sampler = options.read_sampler(self.sampler, self.eta)
         guidance = options.read_guidance(self.guidance, self.scale)
         guidance = tuple(each for each in guidance if not has_gradient(each) or innermost(each).scale > 0)
         return Recipe(sampler, guidance, self.respacing, self.clip, self.timesteps)

@@ -24,15 +24,17 @@ from diffusion_jax.diffusion.grids import TIMESTEPS, make_grid
 from diffusion_jax.diffusion.guidance import GUIDANCES, MODIFIERS, Function, Guidance
 from diffusion_jax.diffusion.parts import Part, options
 from diffusion_jax.diffusion.process import Level, Transition
-from diffusion_jax.diffusion.recipe import has_gradient
 from diffusion_jax.diffusion.samplers import SAMPLERS, Sampler
 from diffusion_jax.errors import UserError
 
 
-def read_sampler(sampler: str | Sampler) -> Sampler:
-    """A sampler, or the one that a text names. UserError where the name or an option is wrong."""
+def read_sampler(sampler: str | Sampler, eta: float = 0.0) -> Sampler:
+    """A sampler, or the one that a text names. UserError where the name or an option is wrong.
+
+    eta: of a text that gives none, for a sampler that has this option.
+    """
     if isinstance(sampler, str):
-        return _read_part('sampler', sampler, SAMPLERS)
+        return _read_part('sampler', sampler, SAMPLERS, eta=eta)
     if not isinstance(sampler, Sampler):
         raise UserError(f'sampler is {sampler!r}; give {_listed(SAMPLERS)}, or a Sampler of your own')
     return sampler
@@ -45,7 +47,7 @@ Guidances = str | Guidance | Callable[[Denoiser], Denoiser] | Sequence[Any]
 def read_guidance(guidance: Guidances, scale: float = 1.0) -> tuple[Guidance, ...]:
     """Guidances, the innermost first. UserError where a name or an option is wrong.
 
-    scale: of guidance by a gradient in a text that gives none.
+    scale: of guidances in a text that gives none.
     """
     if isinstance(guidance, str):
         return tuple(_read_modified(text, scale) for text in guidance.split('+') if text.strip())
@@ -126,18 +128,18 @@ def describe(part: Part, image: int = 0) -> str:
 
 def _read_modified(text: str, scale: float) -> Guidance:
     name, *modifiers = text.split('/')
-    guidance = _read_part('guidance', name, GUIDANCES)
-    if has_gradient(guidance) and 'scale' not in name:
-        guidance = dataclasses.replace(guidance, scale=scale)
+    guidance = _read_part('guidance', name, GUIDANCES, scale=scale)
     for modifier in modifiers:
         guidance = _read_part('modifier of a guidance', modifier, MODIFIERS, guidance=guidance)
     return guidance
 
 
-def _read_part(kind: str, text: str, known: Mapping[str, type[Part]], **fields: Any) -> Any:
+def _read_part(kind: str, text: str, known: Mapping[str, type[Part]], **defaults: Any) -> Any:
+    """The part that a text names. defaults: of fields that the text does not give, where it has them."""
     name, _, arguments = (piece.strip() for piece in text.partition(':'))
     one_of(kind, name, known)
-    numbers = options(known[name])
+    numbers, names = options(known[name]), [field.name for field in dataclasses.fields(known[name])]
+    fields = {key: value for key, value in defaults.items() if key in names}
     for argument in filter(None, (piece.strip() for piece in arguments.split(','))):
         key, _, value = (piece.strip() for piece in argument.partition('='))
         if key not in numbers:
@@ -146,7 +148,8 @@ def _read_part(kind: str, text: str, known: Mapping[str, type[Part]], **fields: 
         try:
             fields[key] = (int if numbers[key].metadata['whole'] else float)(value)
         except ValueError as error:
-            raise UserError(f'{kind} is {text.strip()!r}; {key} must be a number, not {value!r}') from error
+            number = 'a whole number' if numbers[key].metadata['whole'] else 'a number'
+            raise UserError(f'{kind} is {text.strip()!r}; {key} must be {number}, not {value!r}') from error
     part = known[name](**fields)
     traced(part, 1, f'{kind} ')  # in range
     return part

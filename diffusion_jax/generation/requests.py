@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.checks import INT32, one_of
-from diffusion_jax.diffusion.recipe import Recipe, has_gradient, innermost
+from diffusion_jax.diffusion.recipe import Recipe, innermost
 from diffusion_jax.diffusion.samplers import Sampler
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import arguments, options
@@ -52,8 +52,8 @@ def make_request(
         respacing: the noise levels, such as '250', 'ddim25' or 'karras:18'; see `diffusion.grids`.
         guidance: a text such as 'classifier:scale=2', a Guidance, a function from denoiser to denoiser, or
             several of them, the innermost first; '' is none.
-        scale: of guidances by a gradient, at least 0, one for all images or one for each. Where the recipe
-            has none, the classifier guides.
+        scale: of the recipe's guidances, at least 0, one for all images or one for each. A recipe without
+            guidance gets that of the classifier.
         clip: clamps x_0 to [−1, 1] in every step, before guidance by gradients.
         timesteps: 'fractional' or 'nearest', for levels that are not those of trained timesteps.
         low_res: uint8 [num_images, h, w, C], needed by an upsampler; of the size that it was trained to
@@ -136,7 +136,7 @@ def _recipe(model: Generator, recipe: str | Recipe | None, scale: Any, **changes
     recipe = dataclasses.replace(
         recipe, **{key: value for key, value in changes.items() if value is not None}
     )
-    if scale is None or not (np.any(scale) or any(map(has_gradient, recipe.guidance)) or model.classifier):
+    if scale is None or not (np.any(scale) or recipe.guidance or model.classifier):
         return recipe
     return recipe.with_scale(scale)
 

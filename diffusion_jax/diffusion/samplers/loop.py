@@ -79,13 +79,10 @@ def sample(
       The last state, whose x is x_0; and the records of all steps, stacked, [N, …], or None.
     """
     step = _stepper(sampler, denoise, grid, noise_at, record)
-
-    def body(carry: Carry, position: Array) -> tuple[Carry, Any]:
-        return step(carry, position)
-
-    body = jax.checkpoint(body) if remat else body
     positions = jnp.arange(1, len(grid.level.t) + 1)
-    (state, _), records = jax.lax.scan(body, start(sampler, denoise, x_T), positions)
+    (state, _), records = jax.lax.scan(
+        jax.checkpoint(step) if remat else step, start(sampler, denoise, x_T), positions
+    )
     return state, records
 
 
