@@ -9,9 +9,7 @@ from diffusion_jax.diffusion.process import Transition
 from diffusion_jax.diffusion.samplers import Sampler
 
 
-def take_step(
-    sampler: Sampler, denoise: Denoiser, x_t: Array, transition: Transition, noise: Array
-) -> Array:
+def take_step(sampler: Sampler, denoise: Denoiser, x_t: Array, transition: Transition, noise: Array) -> Array:
     """x_{t-1}, as the loop computes it for a first step; `noise` is every draw.
 
     transition: [], or [B] where the sampler allows it.
