@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.diffusion.denoiser import Denoiser, plain
 from diffusion_jax.diffusion.process import align, from_eps
+from diffusion_jax.diffusion.samplers import sample
 
 
 class Data(NamedTuple):
@@ -46,6 +48,21 @@ class Data(NamedTuple):
         """Mean and variance of x_0 given y."""
         gain = self.variance / (self.variance + self.likelihood_variance)
         return self.mean + gain * (self.y - self.mean), (1 - gain) * self.variance
+
+
+def loop_moments(sampler, denoise, grid):
+    """Mean and variance of what `sample` makes of x_T ~ N(0, 1) on any grid: x_0 is affine in all draws.
+
+    Every step draws at most once.
+    """
+    num_draws = len(grid.level.t) + 1
+
+    def x_0(tape):
+        state, _ = sample(sampler, denoise, grid, lambda position, i: tape[position], tape[0])
+        return jnp.sum(state.x)
+
+    value, slopes = jax.jit(jax.value_and_grad(x_0))(jnp.zeros((num_draws, 1, 1, 1, 1)))
+    return float(value), float(np.sum(np.square(slopes, dtype=np.float64)))
 
 
 def sampled_moments(step, grid):
