@@ -26,9 +26,9 @@ from diffusion_jax.diffusion.process import Level, align
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers.loop import Record, evaluations
 from diffusion_jax.errors import UserError
-from diffusion_jax.generation import arguments, options, requests, running, sampling
+from diffusion_jax.generation import arguments, options, program, requests, running, sampling
 from diffusion_jax.generation.labels import Labels
-from diffusion_jax.generation.likelihood import Judged, bound
+from diffusion_jax.generation.likelihood import Judged
 from diffusion_jax.generation.networks import Networks
 from diffusion_jax.generation.sampling import Parts, Request, Samples
 from diffusion_jax.memory import OutOfMemory, out_of_memory
@@ -40,7 +40,6 @@ _one_batch = functools.partial(
 )
 _recorded = jax.jit(sampling.generate, static_argnums=0, static_argnames='record')
 _invert = jax.jit(sampling.invert, static_argnums=0)
-_bound = jax.jit(bound, static_argnums=(0, 3, 4))
 
 
 @functools.partial(
@@ -55,7 +54,8 @@ class Generator:
     It is a pytree whose leaves are the parameters, so that a jitted function may take it as an argument.
 
     Attributes:
-        params: 'diffusion', and 'classifier' where there is one.
+        params: 'diffusion', and 'classifier' where there is one; on the mesh as `param_shardings` says. Where
+            it has fsdp, every step gathers them and frees them again.
         recipes: by name, the first being that of a call that names none: those of the paper for a released
             model, that of the run's samples for a model of a run.
         classes: the names of the classes in label order; () where they are not known.
@@ -80,7 +80,7 @@ class Generator:
 
     @property
     def networks(self) -> Networks:
-        return Networks(self.unet, self.diffusion, self.classifier)
+        return Networks(self.unet, self.diffusion, self.classifier, self.mesh)
 
     def unguided(self) -> Generator:
         """The same model without its classifier."""
@@ -258,7 +258,8 @@ class Generator:
             'low_res': requests.low_res_images(self, num_images, low_res),
         }
         judged = Judged(seed=jnp.uint32(seed), **requests.put(self, rows))
-        terms = _bound(self.networks, self.params['diffusion'], judged, respacing, clip)
+        bound = program.bound(self.networks, respacing, clip)
+        terms = bound(self.params['diffusion'], judged)
         terms = {name: fetch(term)[: len(images)] for name, term in terms.items()}
         for name, term in terms.items():
             arguments.check_finite_rows(f"the bound's term '{name}'", term, index)

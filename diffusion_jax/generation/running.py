@@ -12,7 +12,7 @@ import numpy as np
 from diffusion_jax.data.transforms import to_float, to_uint8
 from diffusion_jax.diffusion.process import Level, add_noise
 from diffusion_jax.diffusion.samplers.loop import initial_noise
-from diffusion_jax.generation import sampling
+from diffusion_jax.generation import program, sampling
 from diffusion_jax.generation.networks import Networks
 from diffusion_jax.generation.sampling import Request
 from diffusion_jax.models import Params
@@ -20,9 +20,6 @@ from diffusion_jax.report import Progress
 
 MAX_PARTS = 50  # of a batch: progress is reported after each
 Report = Callable[[int, int], None]  # (steps done, all steps)
-
-_begin = jax.jit(sampling.begin, static_argnums=0)
-_continue = jax.jit(sampling.continue_from, static_argnums=0)
 
 
 def run(
@@ -34,12 +31,12 @@ def run(
     report: Report | None,
 ) -> Any:
     """The last state of the sampler, from after `done` of its steps."""
-    carry = _begin(networks, params, request)
-    request = request._replace(x_T=None)
+    carry = program.begin(networks)(params, request)
+    steps, request = program.steps(networks), request._replace(x_T=None)
     stride = -(-num_steps // MAX_PARTS)
     for first in range(done, num_steps, stride):
         until = min(first + stride, num_steps)
-        following = _continue(networks, params, request, carry, np.int32(first), np.int32(until))
+        following = steps(params, request, carry, np.int32(first), np.int32(until))
         jax.block_until_ready(carry)  # of the part before: the device has its next work already
         if report:
             report(first - done, num_steps - done)

@@ -187,7 +187,7 @@ def guided_denoiser(networks: Networks, params: dict[str, Params], request: Requ
         return make_denoiser(networks, params['diffusion'], y, low_res, *grid)
 
     models = Models(
-        log_prob=make_log_prob(networks.classifier, params['classifier'], y) if networks.classifier else None,
+        log_prob=make_log_prob(networks, params['classifier'], y) if networks.classifier else None,
         null=model(jnp.full_like(y, NO_CLASS)),
     )
     denoise = model(y)

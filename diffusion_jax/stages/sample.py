@@ -20,7 +20,7 @@ from diffusion_jax.generation.images import count_pngs, write_pngs
 from diffusion_jax.generation.shards import Draw, draw_samples, join
 from diffusion_jax.hosts import all_or_none, on_any_host
 from diffusion_jax.report import Progress
-from diffusion_jax.sharding import this_hosts, whole
+from diffusion_jax.sharding import this_hosts
 from diffusion_jax.shards import SHARDS, gaps
 from diffusion_jax.stages import limits
 from diffusion_jax.stages.networks import load_network, network_path, network_stamp
@@ -123,13 +123,16 @@ def samples_directory(workdir: Path, name: str, stamp: dict[str, Any]) -> Path:
 
 
 def make_generator(run: Run, params: dict[str, Any]) -> Generator:
-    """The networks of the experiment; guided where the classifier's parameters are given."""
+    """The networks of the experiment; guided where the classifier's parameters are given.
+
+    params: as training and `load_network` have them on the run's mesh.
+    """
     experiment, recipe = run.experiment, run.experiment.sample.as_recipe()
     guided = CLASSIFIER in params
     return Generator(
         unet=experiment.unet,
         diffusion=experiment.diffusion,
-        params=whole(run.mesh, params),
+        params=params,
         mesh=run.mesh,
         classifier=experiment.classifier if guided else None,
         recipes=(('run', recipe if guided else recipe.unguided()),),
