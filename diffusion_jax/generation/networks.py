@@ -19,14 +19,12 @@ from diffusion_jax.diffusion.schedules import Schedule, row, schedule_of, transi
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig
 from diffusion_jax.sharding import gathered
 
-NO_CLASS = -1  # the label with which the network adds no class embedding
-
 
 class Networks(NamedTuple):
     """The static part of a model: what its programs are compiled for.
 
     Attributes:
-        mesh: over whose axis 'fsdp' the parameters are split; None is not at all.
+        mesh: the parameters are split over its axis 'fsdp'; without a mesh they are not split.
     """
 
     unet: UNetConfig
