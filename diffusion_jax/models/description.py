@@ -22,7 +22,9 @@ NOT_COMPARED = ('label_dropout',)
 def describe_network(config: UNetConfig | ClassifierConfig) -> dict[str, Any]:
     """What parameters mean, as JSON: the architecture, and whether the null class was trained."""
     fields = dataclasses.asdict(config)
-    described = {name: value for name, value in fields.items() if name not in NOT_DESCRIBED}
+    # Without label dropout it is not named: digests of files stay those of versions that did not know it.
+    omitted = NOT_DESCRIBED if fields.get('label_dropout') else (*NOT_DESCRIBED, 'label_dropout')
+    described = {name: value for name, value in fields.items() if name not in omitted}
     return {'kind': type(config).__name__} | {
         name: list(value) if isinstance(value, tuple) else value for name, value in described.items()
     }
