@@ -8,7 +8,7 @@ With guidance x̂_0 and ε̂ are those of the shifted score (2105.05233, Algorit
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jax import Array
@@ -49,6 +49,7 @@ class DDIM(Sampler):
     """
 
     eta: Number = option(0.0, most=1.0)
+    order: ClassVar[int | None] = 1
 
     def step(
         self, denoise: Denoiser, state: Image, memory: Any, transition: Transition, noise: Noise
