@@ -22,7 +22,7 @@ import numpy as np
 from diffusion_jax.data.classes import listed
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.denoiser import score_shift
-from diffusion_jax.diffusion.process import Level, align
+from diffusion_jax.diffusion.process import align
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers.loop import Record, evaluations
 from diffusion_jax.errors import UserError
@@ -127,7 +127,9 @@ class Generator:
         recipe, done = request.recipe, 0
         grid = options.check_respacing(self.diffusion, recipe.respacing, recipe.timesteps)
         if images is not None or start is not None:
-            request, done = self._from_images(request, grid.level, num_images, images, start)
+            request, done = running.from_images(self, request, grid.level, num_images, images, start)
+        if record is not None:
+            arguments.check_function('record', record, '(state, prediction, transition)')
         if record is not None and done:
             raise UserError('record keeps the steps of a whole sampling; leave out images and start')
         records = None
@@ -141,32 +143,19 @@ class Generator:
             x_0, records, log_weight = found.x_0, found.records, found.log_weight
         result, finite = running.finish(x_0)
         arguments.check_samples(fetch(finite)[:num_images], how.get('first', 0), recipe)
-        first = functools.partial(_first, num_images, len(finite))
         return Samples(
-            first(result),
-            first(x_0) if floats else None,
-            first(records),
-            first(log_weight),
+            running.first_rows(num_images, result),
+            running.first_rows(num_images, x_0) if floats else None,
+            running.first_records(num_images, len(finite), records),
+            running.first_rows(num_images, log_weight),
             evaluations(recipe.sampler, grid, done),
         )
 
-    def _from_images(
-        self, request: Request, levels: Level, num_images: int, images: Any, start: Any
-    ) -> tuple[Request, int]:
-        """The request that begins with noised images, and the number of steps that it leaves out."""
-        if images is None or start is None:
-            raise UserError('images and start are given together: from which images, and from which σ')
-        start = arguments.real_number('start', start, 0)
-        sigma = np.asarray(levels.edm_sigma)
-        if start < sigma[-1]:
-            raise UserError(f'start is {start:g}; the lowest σ of these steps is {sigma[-1]:.3g}')
-        done = int(np.argmax(sigma <= start))
-        images = requests.full_images(self, 'images', images, num_images, np.uint8)
-        level = Level(*(np.float32(values[done]) for values in levels))
-        return request._replace(x_T=running.noised(requests.put(self, images), request, level)), done
-
     def request(self, num_images: int, y: Labels | None = None, **how: Any) -> Request:
         """The arguments of `generate`, checked, on the devices: see `requests.make_request` for `how`."""
+        for name in how:
+            if name not in requests.ARGUMENTS:
+                raise UserError(f'no argument {name!r}; there are {", ".join(requests.ARGUMENTS)}')
         return requests.make_request(self, num_images, y, **how)
 
     def parts(self, request: Request) -> Parts:
@@ -175,7 +164,9 @@ class Generator:
         shifts_mean = parts.sampler.shifts_mean
         return parts._replace(denoise=parts.denoise if shifts_mean else score_shift(parts.denoise))
 
-    def at(self, sigma: Any, y: Any = None, *, recipe: Recipe | None = None) -> Callable[[Any], jax.Array]:
+    def at(
+        self, sigma: Any, y: Any = None, *, recipe: str | Recipe | None = None
+    ) -> Callable[[Any], jax.Array]:
         """D(x; σ) of EDM (2206.00364): x → the estimate of x_0, x = x_0 + σ·eps, [B, H, W, C] in float32.
 
         For loops of one's own: it may be jitted, and sigma, y and x traced.
@@ -183,9 +174,13 @@ class Generator:
         Args:
             sigma: [] or [B], above 0. The network is asked at the fractional t that lies there.
             y: [B] or [], labels; −1 is no class.
-            recipe: by default unguided and not clipped.
+            recipe: a name in `recipes`, or a Recipe; by default unguided and not clipped.
         """
-        recipe = Recipe(clip=False) if recipe is None else recipe
+        recipe = requests.read_recipe(self, Recipe(respacing='', clip=False) if recipe is None else recipe)
+        if y is None and (self.unet.num_classes or 'log_prob' in recipe.needs):
+            raise UserError('y is None; give the class of every image')
+        if not isinstance(sigma, jax.core.Tracer):
+            arguments.check_positive('sigma', sigma)
 
         def denoised(x: Any) -> jax.Array:
             labels = jnp.broadcast_to(jnp.asarray(0 if y is None else y, jnp.int32), x.shape[:1])
@@ -264,15 +259,3 @@ class Generator:
         for name, term in terms.items():
             arguments.check_finite_rows(f"the bound's term '{name}'", term, index)
         return terms
-
-
-def _first(num_images: int, batch: int, found: Any) -> Any:
-    """Arrays [B, …] or [N, B, …] on the host, without the images that only fill the devices."""
-
-    def cut(array: jax.Array) -> np.ndarray:
-        rows = fetch(array)
-        if rows.ndim > 1 and rows.shape[1] == batch:
-            return rows[:, :num_images]
-        return rows[:num_images] if rows.shape[:1] == (batch,) else rows
-
-    return jax.tree.map(cut, found)

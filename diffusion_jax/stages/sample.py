@@ -163,7 +163,7 @@ def _draw(run: Run, directory: Path, generator: Generator) -> None:
     guided = generator.classifier is not None
     # Agreed before any of them changes what the others look at.
     if on_any_host(not is_complete(directory, config.num_samples)):
-        title = f'samples, scale {config.scale:g}' if guided else 'samples, unguided'
+        title = f'samples, {_guidance(config) if generator.recipes[0][1].guidance else UNGUIDED}'
         batch_size = min(config.batch_size, -(-config.num_samples // run.mesh.size) * run.mesh.size)
         hosts = {'host': jax.process_index(), 'num_hosts': jax.process_count()}
         progress = Progress(title, config.num_samples)
@@ -175,6 +175,10 @@ def _draw(run: Run, directory: Path, generator: Generator) -> None:
     with all_or_none():
         if jax.process_index() == 0:
             _finish(run, directory, named=guided or run.experiment.unet.num_classes is not None)
+
+
+def _guidance(config: SampleConfig) -> str:
+    return f'scale {config.scale:g}' if config.guidance == 'classifier' else config.guidance
 
 
 def _finish(run: Run, directory: Path, *, named: bool) -> None:

@@ -72,8 +72,8 @@ def test_the_program_draws_what_a_notebook_draws(files, tmp_path):
     model = generation.load(files['diffusion'], files['classifier'])
     with np.load(tmp_path / 'samples' / 'samples.npz') as samples:
         np.testing.assert_array_equal(samples['arr_1'], [3, 5] * 8)
-        images = model.sample(16, samples['arr_1'], scale=5.0, **STEPS)
-        np.testing.assert_array_equal(samples['arr_0'], images)
+        found = model.sample(16, samples['arr_1'], scale=5.0, **STEPS)
+        np.testing.assert_array_equal(samples['arr_0'], found.images)
 
 
 def test_another_file_makes_other_samples(files, tmp_path):
