@@ -53,9 +53,7 @@ def read_guidance(guidance: Guidances, scale: float = 1.0) -> tuple[Guidance, ..
     scale: of guidances in a text that gives none.
     """
     if isinstance(guidance, str):
-        # The + of 1e+3 joins nothing.
-        parts = re.split(r'\+(?!\s*\d)', guidance)
-        return tuple(_read_modified(text.strip(), scale) for text in parts if text.strip())
+        return tuple(_read_modified(text, scale) for text in _texts(guidance))
     if isinstance(guidance, (tuple, list)):
         return tuple(part for each in guidance for part in read_guidance(each, scale))
     if isinstance(guidance, Guidance):
@@ -67,6 +65,13 @@ def read_guidance(guidance: Guidances, scale: float = 1.0) -> tuple[Guidance, ..
         )
     arguments.check_function('guidance', guidance, 'a denoiser')
     return (Function(guidance),)
+
+
+def without_classifier(guidance: str) -> str:
+    """The text of guidances without those that need a classifier."""
+    return ' + '.join(
+        text for text in _texts(guidance) if not any('log_prob' in each.needs for each in read_guidance(text))
+    )
 
 
 def traced(part: Any, num_images: int) -> Any:
@@ -120,6 +125,11 @@ def check_log_prob(log_prob: LogProb, shape: tuple[int, ...]) -> None:
         raise UserError(f'log_prob fails for x {shape}: {reason(error)}') from error
     if getattr(result, 'shape', None) != shape[:1] or not jnp.issubdtype(result.dtype, jnp.floating):
         raise UserError(f'log_prob returns {result}; it must return floats ({shape[0]},)')
+
+
+def _texts(guidance: str) -> list[str]:
+    """Those that + joins; the one in 1e+3 does not."""
+    return [text.strip() for text in re.split(r'\+(?!\s*\d)', guidance) if text.strip()]
 
 
 def _read_modified(text: str, scale: float) -> Guidance:

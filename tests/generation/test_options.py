@@ -20,7 +20,7 @@ from diffusion_jax.diffusion.samplers import DDIM, DDPM, SAMPLERS, Heun
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import options
 from diffusion_jax.generation.config import SampleConfig
-from diffusion_jax.generation.options import read_guidance, read_sampler
+from diffusion_jax.generation.options import read_guidance, read_sampler, without_classifier
 
 CLASSIFIER = ClassifierGuidance()
 
@@ -62,6 +62,12 @@ def test_several_guidances_in_python():
 
     found = read_guidance(['classifier', own, Interval(CLASSIFIER, 1.0)])
     assert found == (CLASSIFIER, Function(own), Interval(CLASSIFIER, 1.0))
+
+
+def test_what_is_left_without_a_classifier():
+    assert without_classifier('classifier:scale=1e+1') == without_classifier('reconstruction/reuse') == ''
+    text = 'classifier_free:scale=2/interval:low=1 + classifier:scale=3'
+    assert without_classifier(text) == 'classifier_free:scale=2/interval:low=1'
 
 
 def test_scale_and_eta_of_the_settings_are_those_of_what_gives_none():
