@@ -124,7 +124,7 @@ def published_recipes(network: UNetConfig, diffusion: DiffusionConfig, *, guided
 
     guided: there is a classifier, which tells ImageNet's unconditional model from those of LSUN.
     """
-    settings = {name: getattr(network, name) for name in ('dtype', 'remat', 'dropout')}
+    settings = {name: getattr(network, name) for name in ('dtype', 'remat', 'dropout', 'label_dropout')}
     found = [
         released
         for released in RELEASED.values()

@@ -129,6 +129,8 @@ def test_recipes_are_found_by_network_and_process():
         network, process, recipes, classifier = RELEASED[name]
         other = dataclasses.replace(network, dtype='bfloat16', remat=True, dropout=0.3)
         assert published_recipes(other, process, guided=bool(classifier)) == recipes
+        dropped = dataclasses.replace(network, label_dropout=0.1)
+        assert published_recipes(dropped, process, guided=bool(classifier)) == recipes
         longer = dataclasses.replace(process, num_timesteps=4000)
         assert published_recipes(network, longer, guided=bool(classifier)) == ()
 
