@@ -66,6 +66,27 @@ def test_another_scale_goes_to_a_folder_of_its_own(finished):
     assert (finished / 'samples' / 'samples.npz').read_bytes() == original
 
 
+def test_another_sampler_and_guidance(finished, capfd):
+    change = {
+        'sample__sampler': 'heun:s_churn=5',
+        'sample__respacing': 'karras:3',
+        'sample__guidance': 'classifier:scale=2/interval:low=0.5/reuse:every=2',
+        'sample__name': 'heun',
+        'sample__unguided': False,
+    }
+    assert run(finished, 'sample,evaluate', **change) == 0
+    assert run(finished, 'sample', **change) == 0
+    assert 'sample: complete already' in capfd.readouterr().err
+    folder = finished / 'samples' / 'heun'
+    protocol = json.loads((folder / 'evaluation.json').read_text())['protocol']
+    assert protocol['steps'] == 3 and protocol['timesteps'] == 'fractional'
+    assert {name: protocol[name] for name in ('sampler', 'respacing', 'guidance')} == {
+        name: change[f'sample__{name}'] for name in ('sampler', 'respacing', 'guidance')
+    }
+    assert run(finished, 'sample', **change | {'sample__guidance': 'reconstruction'}) == 2
+    assert 'sample.guidance: had classifier:scale=2' in capfd.readouterr().err
+
+
 def test_a_name_is_a_folder(finished):
     assert run(finished, 'sample', sample__name='mine', sample__seed=3, sample__scale=0) == 0
     assert (finished / 'samples' / 'mine' / 'samples.npz').exists()

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffusion_jax import models
 from diffusion_jax.data.transforms import to_uint8
 from diffusion_jax.diffusion.denoiser import add_gradient
 from diffusion_jax.diffusion.guidance import Guidance, Interval
@@ -19,7 +20,9 @@ from diffusion_jax.diffusion.schedules import make_schedule
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import generate
 from diffusion_jax.generation.networks import make_denoiser
+from diffusion_jax.sharding import make_mesh
 from tests.generation.test_generator import closeness, make_model
+from tests.generation.test_sampling import randomize
 from tests.tiny import CONDITIONAL_UNET
 
 STEPS = {'sampler': 'ddim', 'respacing': 'ddim5'}
@@ -99,8 +102,6 @@ def test_an_own_sampler_with_weights(model, compilations):
 
 
 def test_weights_of_images_that_only_fill_the_devices_are_left_out(model):
-    from diffusion_jax.sharding import make_mesh
-
     spread = dataclasses.replace(model, mesh=make_mesh(8, 1))
     assert spread.sample(3, 3, sampler=Euler(), respacing='ddim5').log_weight.shape == (3,)
 
@@ -150,7 +151,9 @@ def test_a_model_is_an_argument_of_a_jitted_function(model):
 
 
 def test_at_a_trained_level_it_is_the_prediction_there():
-    model = make_model(CONDITIONAL_UNET, {'diffusion': conditional()}, None).unguided()
+    tree = jax.jit(models.init, static_argnums=0)(CONDITIONAL_UNET, jax.random.key(0))
+    tree = {'diffusion': randomize(tree, jax.random.key(1))}
+    model = make_model(CONDITIONAL_UNET, tree, None).unguided()
     schedule, index, y = make_schedule('cosine', 100), 40, jnp.array([3, 4])
     alpha, sigma = np.sqrt(schedule.alpha_bar[index]), np.sqrt(1 - schedule.alpha_bar[index])
     level = Level(jnp.float32(index), jnp.float32(alpha), jnp.float32(sigma))
@@ -165,16 +168,6 @@ def test_at_a_trained_level_it_is_the_prediction_there():
     for wrong in (0, -1.0, np.nan, 'x', [1.0, 0.0]):
         with pytest.raises(UserError, match='sigma is .*; every number must be above 0'):
             model.at(wrong, 3)
-
-
-def conditional():
-    from diffusion_jax import models
-
-    tree = jax.jit(models.init, static_argnums=0)(CONDITIONAL_UNET, jax.random.key(0))
-    leaves, structure = jax.tree.flatten(tree)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noise = [0.1 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(structure, [a + b for a, b in zip(leaves, noise, strict=True)])
 
 
 def test_eulers_method_of_edm_in_ten_lines_is_ddim(model):

@@ -12,13 +12,13 @@ from tests.generation.test_generator import make_model
 
 CLASSIFIER = ClassifierGuidance()
 RECIPES = (
-    {name: Recipe(sampler(), (CLASSIFIER,), '5') for name, sampler in SAMPLERS.items()}
+    {name: Recipe(sampler(), (CLASSIFIER,), 'uniform:5') for name, sampler in SAMPLERS.items()}
     | {
-        name: Recipe(DDIM(), (guidance(),), '4')
+        name: Recipe(DDIM(), (guidance(),), 'uniform:4')
         for name, guidance in GUIDANCES.items()
-        if guidance is not ClassifierFreeGuidance  # needs a model that was trained with label dropout
+        if guidance is not ClassifierFreeGuidance  # test_classifier_free.py
     }
-    | {name: Recipe(DDIM(), (modifier(CLASSIFIER),), '5') for name, modifier in MODIFIERS.items()}
+    | {name: Recipe(DDIM(), (modifier(CLASSIFIER),), 'uniform:5') for name, modifier in MODIFIERS.items()}
 )
 
 

@@ -20,16 +20,17 @@ from tests.tiny import CLASSIFIER, DIFFUSION, SAMPLE, UNET
 NETWORKS = Networks(UNET, DIFFUSION, CLASSIFIER)
 
 
+def randomize(tree, key):
+    """Parameters in which nothing is zero."""
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(key, len(leaves))
+    noisy = [a + 0.1 * jax.random.normal(k, a.shape) for a, k in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(structure, noisy)
+
+
 @functools.cache
 def params():
-    """Random parameters in which nothing is zero, so that the classifier has a gradient."""
-
-    def randomize(tree, key):
-        leaves, structure = jax.tree.flatten(tree)
-        keys = jax.random.split(key, len(leaves))
-        noisy = [a + 0.1 * jax.random.normal(k, a.shape) for a, k in zip(leaves, keys, strict=True)]
-        return jax.tree.unflatten(structure, noisy)
-
+    """Random parameters, so that the classifier has a gradient."""
     init = jax.jit(models.init, static_argnums=0)
     return {
         'diffusion': randomize(init(UNET, jax.random.key(0)), jax.random.key(1)),
