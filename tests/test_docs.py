@@ -6,7 +6,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import pytest
 
 from diffusion_jax.data.imagenet import class_names
 from diffusion_jax.diffusion import denoiser, grids, guidance, samplers
@@ -34,7 +33,6 @@ def test_blocks_are_short():
         assert len(lines) <= MOST_LINES, block
 
 
-@pytest.mark.slow
 def test_sampling(tmp_path, monkeypatch):
     """With a stored run in the place of runs/digits, and its weights."""
     version = VERSIONS[-1]
@@ -84,7 +82,6 @@ def test_settings_of_the_table_exist():
     assert checked >= 12
 
 
-@pytest.mark.slow
 def test_readme(tmp_path, monkeypatch):
     """With networks of one level in the place of the released ones."""
     shape = TRUNK | {'image_channels': 3}
