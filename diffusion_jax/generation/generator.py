@@ -141,12 +141,11 @@ class Generator:
             x_0, records, log_weight = found.x_0, found.records, found.log_weight
         result, finite = running.finish(x_0)
         arguments.check_samples(fetch(finite)[:num_images], how.get('first', 0), recipe)
-        first = functools.partial(_first, num_images, len(finite))
         return Samples(
-            first(result),
-            first(x_0) if floats else None,
-            first(records),
-            first(log_weight),
+            fetch(result)[:num_images],
+            fetch(x_0)[:num_images] if floats else None,
+            _first(num_images, len(finite), records),
+            None if log_weight is None else fetch(log_weight)[:num_images],
             evaluations(recipe.sampler, grid, done),
         )
 
@@ -265,13 +264,11 @@ class Generator:
         return terms
 
 
-def _first(num_images: int, batch: int, found: Any) -> Any:
-    """Arrays [B, …] or [N, B, …] on the host, without the images that only fill the devices."""
+def _first(num_images: int, batch: int, records: Any) -> Any:
+    """Records on the host, without the images that only fill the devices in arrays [N, B, …]."""
 
-    def cut(array: jax.Array) -> np.ndarray:
-        rows = fetch(array)
-        if rows.ndim > 1 and rows.shape[1] == batch:
-            return rows[:, :num_images]
-        return rows[:num_images] if rows.shape[:1] == (batch,) else rows
+    def cut(record: jax.Array) -> np.ndarray:
+        rows = fetch(record)
+        return rows[:, :num_images] if rows.shape[1:2] == (batch,) else rows
 
-    return jax.tree.map(cut, found)
+    return jax.tree.map(cut, records)
