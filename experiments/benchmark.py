@@ -50,7 +50,9 @@ from diffusion_jax.config import read_without_images
 from diffusion_jax.data.transforms import to_float
 from diffusion_jax.errors import UserError
 from diffusion_jax.experiment import Experiment
-from diffusion_jax.generation.sampling import Request, make_generate
+from diffusion_jax.generation import options
+from diffusion_jax.generation.networks import Networks
+from diffusion_jax.generation.sampling import Request, generate
 from diffusion_jax.models.config import DTYPES
 from diffusion_jax.sharding import batch_sharding, make_mesh, replicated
 from diffusion_jax.training.objectives import classifier_objective, diffusion_objective
@@ -159,20 +161,25 @@ def train_case(setup: Setup, *, classifier: bool = False) -> Case:
 def sample_case(setup: Setup, *, guided: bool = False) -> Case:
     experiment, sample, batch = setup.experiment, setup.experiment.sample, draw_batch(setup)
     unet, classifier = experiment.unet, experiment.classifier if guided else None
-    # Respacing '1' keeps one step: the program is the sampler's loop, gone through once.
-    generate = make_generate(unet, classifier, experiment.diffusion, sample.sampler, '1', sample.clip)
+    networks = Networks(unet, experiment.diffusion, classifier)
     params = {'diffusion': draw_params(setup, unet)}
     if guided:
         params['classifier'] = draw_params(setup, classifier)
+    # Respacing '1' keeps one step: the program is the sampler's loop, gone through once.
+    recipe = dataclasses.replace(sample.as_recipe(), respacing='1')
+    recipe = recipe.with_scale(sample.scale) if guided else recipe.unguided()
     request = Request(
         seed=jnp.uint32(sample.seed),
         index=batch['index'],
         y=batch['label'],
-        scale=jnp.float32(sample.scale),
-        eta=jnp.float32(sample.eta),
+        recipe=options.traced(recipe, setup.batch_size),
         low_res=batch['low_res'],
     )
-    return Case(generate, (params, request))
+
+    def images(params: models.Params, request: Request) -> jax.Array:
+        return generate(networks, params, request).images
+
+    return Case(images, (params, request))
 
 
 def cases(experiment: Experiment) -> dict[str, Callable[[Setup], Case]]:
