@@ -6,15 +6,18 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
 from diffusion_jax.data.imagenet import class_names
 from diffusion_jax.diffusion import denoiser, grids, guidance, samplers
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.grids import make_grid
 from diffusion_jax.diffusion.samplers import loop
-from diffusion_jax.generation import options, sampling
+from diffusion_jax.generation import loading, options, sampling
 from diffusion_jax.models import ClassifierConfig, UNetConfig, param_shapes
+from diffusion_jax.sharding import make_mesh
 from diffusion_jax.weights.files import Weights, save_weights
+from diffusion_jax.weights.released import RELEASED
 from tests.tiny import TRUNK
 from tests.versions import VERSIONS
 
@@ -33,6 +36,13 @@ def test_blocks_are_short():
         assert len(lines) <= MOST_LINES, block
 
 
+@pytest.fixture
+def _one_device(monkeypatch):
+    """Programs for one device compile faster than those for eight."""
+    monkeypatch.setattr(loading, 'make_mesh', lambda: make_mesh(devices=jax.devices()[:1]))
+
+
+@pytest.mark.usefixtures('_one_device')
 def test_sampling(tmp_path, monkeypatch):
     """With a stored run in the place of runs/digits, and its weights."""
     version = VERSIONS[-1]
@@ -82,6 +92,16 @@ def test_settings_of_the_table_exist():
     assert checked >= 12
 
 
+def test_recipes_of_the_table_are_those_of_the_models():
+    rows = re.findall(r'^\| (\w+) \| ([\d.]+) \| .* \| ([\d.]+) \| ', SAMPLING.read_text(), re.MULTILINE)
+    assert len(rows) == 5
+    for name, *scales in rows:
+        (_, paper), (_, ddim) = RELEASED[name].recipes
+        assert [paper.respacing, ddim.respacing] == ['250', 'ddim25']
+        assert [recipe.guidance[0].scale for recipe in (paper, ddim)] == [float(scale) for scale in scales]
+
+
+@pytest.mark.usefixtures('_one_device')
 def test_readme(tmp_path, monkeypatch):
     """With networks of one level in the place of the released ones."""
     shape = TRUNK | {'image_channels': 3}
