@@ -22,9 +22,7 @@ from diffusion_jax.data.sources import class_names, make_source
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.errors import UserError
 from diffusion_jax.experiment import Experiment, check_experiment, with_slowest_average
-from diffusion_jax.generation.config import (
-    SampleConfig,
-)
+from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.models import ClassifierConfig, UNetConfig
 from diffusion_jax.models.config import DERIVED
 from diffusion_jax.settings import nearest, not_none, read_section, types_of
@@ -144,7 +142,9 @@ def read_experiment(config: Mapping[str, Any], stored_classes: Sequence[str] = (
         networks['classifier'] = read_section(
             ClassifierConfig, config['classifier'], 'config.classifier', shared
         )
-    sample = _with_published_recipe(sample, networks['unet'], diffusion)
+    sample = _with_published_recipe(
+        sample, networks['unet'], diffusion, guided=networks.get('classifier') is not None
+    )
     experiment = read_section(
         Experiment, {**config, 'data': data, 'diffusion': diffusion, 'sample': sample, **networks}, 'config'
     )
@@ -156,11 +156,11 @@ def read_experiment(config: Mapping[str, Any], stored_classes: Sequence[str] = (
 
 
 def _with_published_recipe(
-    sample: SampleConfig, unet: UNetConfig, diffusion: DiffusionConfig
+    sample: SampleConfig, unet: UNetConfig, diffusion: DiffusionConfig, *, guided: bool
 ) -> SampleConfig:
     if not sample.recipe:
         return sample
-    recipes = dict(published_recipes(unet, diffusion))
+    recipes = dict(published_recipes(unet, diffusion, guided=guided))
     if sample.recipe not in recipes:
         has = f'has {", ".join(recipes)}' if recipes else 'is none of the released ones, which have recipes'
         raise UserError(f'config.sample.recipe is {sample.recipe!r}; the model {has}')

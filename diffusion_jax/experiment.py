@@ -102,8 +102,8 @@ def check_experiment(experiment: Experiment) -> None:
     in_section('diffusion', _check_diffusion, experiment.diffusion)
     in_section('unet', check_unet, experiment.unet)
     in_section('train', check_train, experiment.train)
-    _check_guidance(experiment)
     in_section('sample', check_sample, sample, data.num_classes)
+    _check_guidance(experiment)
     in_section('sample', check_respacing, experiment.diffusion, sample.respacing, sample.timesteps)
     if 'null' in sample.as_recipe().needs:
         in_section('sample', check_null_class, experiment.unet)
@@ -144,20 +144,22 @@ def _check_average(
 def _check_guidance(experiment: Experiment) -> None:
     """What is asked to guide must be there, and must have something to tell."""
     scale, pretrained = experiment.sample.scale, experiment.pretrained.classifier
-    guided = experiment.sample.guided
+    guided, how, off = experiment.sample.guided, f'scale is {scale:g}', 'scale=0'
+    if experiment.sample.guidance != 'classifier':
+        how, off = f'guidance is {experiment.sample.guidance!r}', "guidance=''"
     if experiment.classifier is not None:
         in_section('classifier', check_classifier, experiment.classifier)
         if experiment.data.num_classes == 1 and guided:
             others = [stage for stage in experiment.stages if stage != 'train_classifier']
             stages = f'--stage={",".join(others)} ' if others != list(experiment.stages) else ''
             raise UserError(
-                f'config.sample.scale is {scale:g}; guidance and its classifier need at least two classes '
-                f'and config.data.num_classes is 1; give {stages}--config.sample.scale=0'
+                f'config.sample.{how}; guidance and its classifier need at least two classes '
+                f'and config.data.num_classes is 1; give {stages}--config.sample.{off}'
             )
     elif guided:
         raise UserError(
-            f'config.sample.scale is {scale:g}; the config has no section classifier that could guide, '
-            'add one or set config.sample.scale=0'
+            f'config.sample.{how}; the config has no section classifier that could guide, add one or set '
+            f'config.sample.{off}'
         )
     elif pretrained:
         raise UserError(

@@ -6,7 +6,6 @@ The mesh has two axes: a batch is split over both, large parameters (with their 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,8 +53,17 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | Non
 
 
 def this_hosts(mesh: Mesh) -> Mesh:
-    """A mesh over this host's devices alone, for work that needs no other host's."""
-    return mesh if jax.process_count() == 1 else make_mesh(devices=jax.local_devices())
+    """A mesh over this host's devices alone, for work that needs no other host's.
+
+    It keeps the size of 'fsdp' where that divides the number of devices of the host. Otherwise 'fsdp' spans
+    hosts, and all devices of this one take its place: each then holds a larger part of the parameters than in
+    training, but no averages and no moments. A model whose parameters do not fit on the devices of one host
+    together cannot be sampled.
+    """
+    if jax.process_count() == 1:
+        return mesh
+    devices, fsdp = jax.local_devices(), mesh.shape['fsdp']
+    return make_mesh(fsdp=len(devices) if len(devices) % fsdp else fsdp, devices=devices)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -119,14 +127,22 @@ def on_whole_params(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., A
     return lambda params, *arguments: function(gather(params), *arguments)
 
 
-def whole(mesh: Mesh, params: Any) -> Any:
-    """Parameters or averages of a training on every device, for what is computed beside it."""
-    return params if mesh.shape['fsdp'] == 1 else _gather(mesh)(params)
+def gathered(mesh: Mesh | None, params: Any, x: jax.Array) -> Any:
+    """Parameters gathered over 'fsdp' for one evaluation of a network on x; without fsdp as they are.
 
+    A barrier ties each array to x. In a loop that changes x the compiler then cannot gather before the loop,
+    which would keep all parameters on every device until its end; within an evaluation it may gather each
+    array just before its layer, and free it after. See `on_whole_params` for why they are gathered at all.
+    """
+    if mesh is None or mesh.shape['fsdp'] == 1:
+        return params
+    x = jax.lax.stop_gradient(x)
 
-@functools.cache
-def _gather(mesh: Mesh) -> Callable[[Any], Any]:
-    return jax.jit(lambda params: params, out_shardings=replicated(mesh))
+    def gather(param: jax.Array) -> jax.Array:
+        param, _ = jax.lax.optimization_barrier((param, x))
+        return jax.lax.with_sharding_constraint(param, replicated(mesh))
+
+    return jax.tree.map(gather, params)
 
 
 def put_batch(mesh: Mesh, batch: Any) -> Any:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.errors import UserError
-from diffusion_jax.models import ClassifierConfig, Params, UNetConfig, describe_network, differences
+from diffusion_jax.models import ClassifierConfig, Params, UNetConfig, differences, network_differences
 from diffusion_jax.settings import read_section
 from diffusion_jax.sharding import param_shardings
 from diffusion_jax.training.checkpoints import check_checkpoint, latest_step, load_params, read_network
@@ -59,7 +59,7 @@ def check_stored(path: Path, network: Network, process: DiffusionConfig, ema_rat
     if type(stored.network) is not type(network):
         kinds = f'{KINDS[type(stored.network)]}, not {KINDS[type(network)]}'
         raise UserError(f'{path}: holds {kinds}; give another file or folder')
-    wrong = differences(describe_network(stored.network), describe_network(network))
+    wrong = network_differences(stored.network, network)
     wrong += differences(stored.process, wanted.process)
     if wrong:
         hint = ''

@@ -8,7 +8,7 @@ Each part is one program, compiled ahead of time and called once before the cloc
 
     forward           the diffusion model, without dropout
     train             a training step of the diffusion model: losses, gradients, optimizer, averages
-    sample_step       the config's sampler, unguided, with a single step: noise, network, update
+    sample_step       a step of the config's sampler, unguided: noise, network, update
     guided_step       the same with classifier guidance
     train_classifier  a training step of the classifier
 
@@ -40,7 +40,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax import main as program
@@ -52,7 +51,8 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.experiment import Experiment
 from diffusion_jax.generation import options
 from diffusion_jax.generation.networks import Networks
-from diffusion_jax.generation.sampling import Request, generate
+from diffusion_jax.generation.program import sample_program
+from diffusion_jax.generation.sampling import Request, begin, continue_from
 from diffusion_jax.models.config import DTYPES
 from diffusion_jax.sharding import batch_sharding, make_mesh, replicated
 from diffusion_jax.training.objectives import classifier_objective, diffusion_objective
@@ -87,20 +87,22 @@ class Case(NamedTuple):
     """A program and its arguments.
 
     Attributes:
-        jitted: given, what is called: `function` as it is jitted where it is used. Its first argument is a
-            state that it uses up, and its first result the next one.
+        function: for a single device; its FLOPs are counted.
+        jitted: what is called; by default `function`.
+        consumes: the first argument is a state that is used up, and the first result the next one.
     """
 
     function: Callable
     arguments: tuple
     jitted: Callable | None = None
+    consumes: bool = False
 
 
-def draw_params(setup: Setup, network: models.UNetConfig | models.ClassifierConfig) -> models.Params:
-    """Parameters on every device: kernels from N(0, 1/fan-in), scales 1, biases 0.
+def drawn_params(network: models.UNetConfig | models.ClassifierConfig) -> models.Params:
+    """NumPy parameters: kernels from N(0, 1/fan-in), scales 1, biases 0.
 
-    They are drawn on the host, since `models.init` takes long to compile for a large network. No kernel is 0,
-    as some are after `init`: nothing shall be cheaper than in a trained network.
+    They are sampled on the host, since `models.init` takes long to compile for a large network. No kernel is
+    0, as some are after `init`: nothing shall be cheaper than in a trained network.
     """
     rng = np.random.default_rng(0)
 
@@ -109,8 +111,7 @@ def draw_params(setup: Setup, network: models.UNetConfig | models.ClassifierConf
             return rng.standard_normal(leaf.shape, np.float32) / np.float32(math.prod(leaf.shape[:-1]) ** 0.5)
         return np.full(leaf.shape, path[-1].key == 'scale', np.float32)
 
-    drawn = jax.tree_util.tree_map_with_path(draw, models.param_shapes(network))
-    return jax.device_put(drawn, replicated(setup.mesh))
+    return jax.tree_util.tree_map_with_path(draw, models.param_shapes(network))
 
 
 def draw_batch(setup: Setup) -> Batch:
@@ -138,7 +139,8 @@ def forward_case(setup: Setup) -> Case:
         t = batch['index']  # any will do
         return models.apply(unet, params, to_float(batch['image']), t, batch['label'], low_res=low_res)
 
-    return Case(forward, (draw_params(setup, unet), draw_batch(setup)))
+    params = jax.device_put(drawn_params(unet), replicated(setup.mesh))
+    return Case(forward, (params, draw_batch(setup)))
 
 
 def train_case(setup: Setup, *, classifier: bool = False) -> Case:
@@ -152,34 +154,30 @@ def train_case(setup: Setup, *, classifier: bool = False) -> Case:
     config = dataclasses.replace(config, batch_size=setup.batch_size, microbatches=1)
     key = jax.random.key(experiment.seed)
     jitted, (state, batch) = train_program(objective, network, config, setup.mesh)
-    state = first_state(objective, network, config, state, key, draw_params(setup, network))
+    state = first_state(objective, network, config, state, key, drawn_params(network))
     drawn = draw_batch(setup)
     batch = {name: drawn[name] for name in batch}
-    return Case(make_train_step(objective, config), (state, batch), jitted)
+    return Case(make_train_step(objective, config), (state, batch), jitted, consumes=True)
 
 
 def sample_case(setup: Setup, *, guided: bool = False) -> Case:
-    experiment, sample, batch = setup.experiment, setup.experiment.sample, draw_batch(setup)
-    unet, classifier = experiment.unet, experiment.classifier if guided else None
-    networks = Networks(unet, experiment.diffusion, classifier)
-    params = {'diffusion': draw_params(setup, unet)}
+    experiment, batch = setup.experiment, draw_batch(setup)
+    networks = Networks(experiment.unet, experiment.diffusion, experiment.classifier if guided else None)
+    recipe = experiment.sample.as_recipe()
+    recipe = recipe if guided else recipe.unguided()
+    low_res_size = experiment.data.low_res_size
+    program = sample_program(networks, recipe, setup.mesh, setup.batch_size, low_res_size)
+    params = {'diffusion': drawn_params(networks.unet)}
     if guided:
-        params['classifier'] = draw_params(setup, classifier)
-    # Respacing '1' keeps one step: the program is the sampler's loop, gone through once.
-    recipe = dataclasses.replace(sample.as_recipe(), respacing='1')
-    recipe = recipe.with_scale(sample.scale) if guided else recipe.unguided()
-    request = Request(
-        seed=jnp.uint32(sample.seed),
-        index=batch['index'],
-        y=batch['label'],
-        recipe=options.traced(recipe, setup.batch_size),
-        low_res=batch['low_res'],
-    )
-
-    def images(params: models.Params, request: Request) -> jax.Array:
-        return generate(networks, params, request).images
-
-    return Case(images, (params, request))
+        params['classifier'] = drawn_params(networks.classifier)
+    recipe = options.traced(recipe, setup.batch_size)
+    seed = np.uint32(experiment.sample.seed)
+    request = Request(seed, batch['index'], batch['label'], recipe, batch['low_res'])
+    carry = jax.jit(functools.partial(begin, networks))(params, request)
+    arguments = params, request, carry, np.int32(0), np.int32(1)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, program.arguments)
+    step = functools.partial(continue_from, networks)
+    return Case(step, jax.device_put(arguments, shardings), program.jitted)
 
 
 def cases(experiment: Experiment) -> dict[str, Callable[[Setup], Case]]:
@@ -227,7 +225,7 @@ def measure(case: Case, batch_size: int, repeats: int) -> dict[str, float | None
         called = time.perf_counter()
         result = jax.block_until_ready(compiled(*arguments))
         seconds.append(time.perf_counter() - called)
-        if case.jitted:
+        if case.consumes:
             arguments = (result[0], *arguments[1:])
     seconds = seconds[1:]  # the first call warms up
     median = statistics.median(seconds)

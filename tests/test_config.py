@@ -113,7 +113,7 @@ def test_whole_numbers_serve_as_floats_and_lists_as_tuples():
             {'sample__respacing': 'ddim333'},
             r"config\.sample\.respacing is 'ddim333': .* 333 of 1000 .*; give 333",
         ),
-        ({'sample__sampler': 'heun'}, r"config\.sample\.sampler is 'heun'; it must be one of 'ddpm', 'ddim'"),
+        ({'sample__sampler': 'hein'}, r"config\.sample\.sampler is 'hein'; it must be one of 'ddpm', 'ddim'"),
         ({'sample__classes': (3, 10)}, r'config\.sample\.classes is 10; .* below 10'),
         ({'sample__name': '../x'}, r'config\.sample\.name .* plain folder name'),
         ({'stages': ('train', 'dance')}, r"config\.stages is 'dance'; it must be one of 'train'"),
@@ -125,6 +125,10 @@ def test_whole_numbers_serve_as_floats_and_lists_as_tuples():
         ),
         ({'unet__low_res': True}, r'config\.unet\.low_res: .* follows from other sections'),
         ({'classifier': None, 'stages': ()}, r'config\.sample\.scale is 5; .* no section classifier'),
+        (
+            {'classifier': None, 'stages': (), 'sample__guidance': 'classifier:scale=2'},
+            r"guidance is 'classifier:scale=2'; .* no section classifier .* set config\.sample\.guidance=''",
+        ),
         (
             {'classifier': None, 'sample__scale': 0},
             r'config\.stages has train_classifier; .* no section classifier, add',
@@ -153,6 +157,31 @@ def test_bad_settings_are_named(changes, message):
     with pytest.raises(UserError, match=message) as error:
         read_experiment(changed(**changes))
     assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('name', 'recipe', 'sampling'),
+    [
+        ('imagenet256', 'paper-ddim', ('ddim', 'ddim25', 2.5)),
+        ('imagenet256', 'paper', ('ddpm', '250', 1.0)),
+        ('imagenet256_uncond', 'paper-ddim', ('ddim', 'ddim25', 10.0)),
+        ('imagenet64', 'paper-ddim', ('ddim', 'ddim25', 1.0)),
+        ('lsun_horse', 'paper', ('ddpm', '', 0.0)),
+        ('upsample_64_256', 'paper-ddim', ('ddim', 'ddim25', 0.0)),
+    ],
+)
+def test_a_recipe_of_the_paper_by_name(name, recipe, sampling):
+    sample = read_experiment(load(name) | {'sample': load(name)['sample'] | {'recipe': recipe}}).sample
+    assert (sample.sampler, sample.respacing, sample.scale) == sampling
+
+
+def test_a_recipe_that_the_model_does_not_have():
+    config = load('imagenet256')
+    config['sample']['recipe'] = 'paper-dim'
+    with pytest.raises(UserError, match=r"sample\.recipe is 'paper-dim'; the model has paper, paper-ddim"):
+        read_experiment(config)
+    with pytest.raises(UserError, match=r"recipe is 'paper'; the model is none of the released ones"):
+        read_experiment(changed(sample__recipe='paper'))
 
 
 def floats(config, prefix=''):

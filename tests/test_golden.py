@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.parity import data, diffusion, evaluation, inception, models, training
+from tests.parity import data, diffusion, evaluation, inception, models, samplers, training
 from tests.parity.case import Case
 
 GOLDEN_DIR = Path(os.environ.get('GOLDEN_DIR', Path(__file__).parent / 'golden'))
 CHECKS = diffusion.CHECKS + models.CHECKS + training.CHECKS + data.CHECKS + evaluation.CHECKS
-CHECKS += inception.CHECKS
+CHECKS += inception.CHECKS + samplers.CHECKS
 
 
 def parameters():

@@ -35,6 +35,26 @@ from tests.program import ROOT, arguments, run
         (['--stage=train', '--config.sample.batch_size=12'], 'config.sample.batch_size is 12'),
         (['--stage=train', '--config.data.low_res_size=(4,4)'], 'evaluate_every is set; an upsampler'),
         (['--config.sample.num_samples=3'], 'config.sample.num_samples is below 4'),
+        (
+            ['--config.sample.sampler=hein'],
+            "config.sample.sampler is 'hein'; it must be one of 'ddpm',",
+        ),
+        (['--config.sample.sampler=ddim:eta=2'], 'eta is 2.0; it must be at least 0 and at most 1'),
+        (
+            ['--config.sample.guidance=classifier:scal=2'],
+            "config.sample.guidance is 'classifier:scal=2'; classifier has no option 'scal', its options are",
+        ),
+        (['--config.sample.guidance=classifier/x'], "what follows / is 'x'; it must be one of 'interval'"),
+        (
+            ['--config.sample.guidance=classifier_free'],
+            'config.sample.guidance is classifier_free; it needs a class-conditional diffusion model',
+        ),
+        (
+            ['--config.sample.respacing=karras:x'],
+            "config.sample.respacing is 'karras:x': 'x' must be the number of levels, at least 1",
+        ),
+        (['--config.sample.timesteps=x'], "config.sample.timesteps is 'x'; it must be one of 'fractional'"),
+        (['--config.sample.recipe=paper-ddim'], "config.sample.recipe is 'paper-ddim'; the model is none of"),
         (['--config.seed=-1'], 'config.seed is -1'),
         (['--config.sample.seed=4294967296'], 'config.sample.seed is 4294967296'),
         (['stray'], 'stray: unrecognized'),

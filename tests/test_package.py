@@ -16,7 +16,7 @@ def test_importing_imports_nothing_else():
         [sys.executable, '-c', code], capture_output=True, text=True, check=True
     ).stdout.split()
     assert heavy == 'False'
-    assert {'load', 'show', 'Generator', 'Trajectory', 'UserError', 'generation'} <= set(names)
+    assert {'load', 'show', 'Generator', 'Samples', 'trajectory', 'UserError', 'generation'} <= set(names)
 
 
 def test_every_name_is_there():
@@ -36,5 +36,7 @@ def test_the_tour(tmp_path, monkeypatch):
         monkeypatch.setattr(generator, name, functools.partialmethod(getattr(generator, name), **given))
     scope = {}
     exec(textwrap.dedent('\n'.join(lines)), scope)
-    assert scope['images'].shape == (8, 8, 8, 1) and scope['steps'].x_t.shape == (2, 8, 8, 8, 1)
+    for name in ('samples', 'more', 'other'):
+        assert scope[name].images.shape == (8, 8, 8, 1)
+    assert scope['codes'].shape == (8, 8, 8, 1)
     assert (tmp_path / 'threes.png').stat().st_size

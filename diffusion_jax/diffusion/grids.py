@@ -62,8 +62,8 @@ def between(levels: Level) -> Transition:
     renoise = there.sigma > here.sigma
     low, high = np.where(renoise, there.alpha, here.alpha), np.where(renoise, here.alpha, there.alpha)
     beta = -np.expm1(2 * (np.log(low) - np.log(high)))
-    ratio = (there.sigma / here.sigma) ** 2
     with np.errstate(divide='ignore'):
+        ratio, mean_x0 = (there.sigma / here.sigma) ** 2, there.alpha * beta / here.sigma**2
         log_beta = np.log(np.maximum(beta, NO_VARIANCE))
         log_posterior = log_beta + np.log(ratio)
     first = log_posterior[-2] if len(beta) > 1 else log_beta[-1]
@@ -71,7 +71,7 @@ def between(levels: Level) -> Transition:
     return Transition(
         level=here,
         next=there,
-        mean_x0=np.where(renoise, 0.0, there.alpha * beta / here.sigma**2),
+        mean_x0=np.where(renoise, 0.0, mean_x0),
         mean_xt=np.where(renoise, low / high, here.alpha / there.alpha * ratio),
         log_beta=log_beta,
         log_posterior=np.where(renoise, log_beta, np.where(last, first, log_posterior)),

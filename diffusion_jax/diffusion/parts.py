@@ -21,7 +21,7 @@ Number = jax.Array | float
 
 
 def option(
-    default: float, least: float = 0.0, most: float = LARGEST, *, whole: bool = False, per_image: bool = False
+    default: float, least: float = 0, most: float = LARGEST, *, whole: bool = False, per_image: bool = False
 ) -> Any:
     """A field that is a number, traced.
 

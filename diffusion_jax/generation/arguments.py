@@ -5,16 +5,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.checks import INT32, LARGEST, between, not_finite
-from diffusion_jax.diffusion.recipe import Recipe
+from diffusion_jax.diffusion.parts import Part, options
+from diffusion_jax.diffusion.recipe import Recipe, innermost
 from diffusion_jax.errors import UserError
-from diffusion_jax.generation import options
 
 
 class NotFinite(UserError):
@@ -37,6 +37,13 @@ def real_number(name: str, value: Any, least: float, most: float = LARGEST) -> f
         raise UserError(f'{name} is {_text(value)}; it must be a number')
     between(name, float(array), least, most=most)
     return float(array)
+
+
+def check_positive(name: str, value: Any) -> None:
+    """UserError unless it is a number, or an array of them, above 0 and finite."""
+    array = _as_array(value)
+    if array is None or not _holds(array, np.float32) or not (array > 0).all():
+        raise UserError(f'{name} is {_text(value)}; every number must be above 0')
 
 
 def one_for_each(name: str, value: Any, num_images: int, dtype: type) -> np.ndarray:
@@ -82,6 +89,12 @@ def check_array(name: str, array: Any, shape: Sequence[int | str], dtype: type) 
     return found.astype(dtype, copy=False)
 
 
+def check_function(name: str, function: Any, of: str) -> None:
+    """UserError unless it is a function that can be a static argument of a compiled program."""
+    if not callable(function) or isinstance(function, type) or not isinstance(function, Hashable):
+        raise UserError(f'{name} is {_text(function)}; give a function of {of} that is hashable')
+
+
 def num_rows(name: str, rows: Any) -> int:
     """How many images an argument has. UserError where it has none."""
     array = _as_array(rows)
@@ -98,13 +111,20 @@ def check_samples(finite: np.ndarray, first: int, recipe: Recipe) -> None:
     wrong = np.flatnonzero(~finite)
     if not len(wrong):
         return
-    how = f'{options.describe(recipe.sampler)}, without guidance'
+    how = f'{describe(recipe.sampler)}, without guidance'
     remedy = 'the network itself gives such values, use other weights'
     if recipe.guidance:
-        guided = ' + '.join(options.describe(guidance, wrong[0]) for guidance in recipe.guidance)
-        how = f'{options.describe(recipe.sampler)}, {guided}'
+        guided = ' + '.join(describe(innermost(guidance), wrong[0]) for guidance in recipe.guidance)
+        how = f'{describe(recipe.sampler)}, {guided}'
         remedy = 'lower scale, at which float32 overflows'
     raise NotFinite(f'{_listed(first + wrong, len(finite))} are not finite ({how}); {remedy}')
+
+
+def describe(part: Part, image: int = 0) -> str:
+    """A part as text, with the numbers of one image: 'DDIM(eta 0.5)'."""
+    numbers = {name: np.ravel(getattr(part, name)) for name in options(part)}
+    shown = ', '.join(f'{name} {values[min(image, len(values) - 1)]:g}' for name, values in numbers.items())
+    return f'{type(part).__name__}({shown})' if shown else type(part).__name__
 
 
 def check_finite_rows(what: str, rows: np.ndarray, index: np.ndarray) -> None:

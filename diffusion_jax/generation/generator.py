@@ -22,13 +22,13 @@ import numpy as np
 from diffusion_jax.data.classes import listed
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.denoiser import score_shift
-from diffusion_jax.diffusion.process import Level, align
+from diffusion_jax.diffusion.process import align
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers.loop import Record, evaluations
 from diffusion_jax.errors import UserError
-from diffusion_jax.generation import arguments, options, requests, running, sampling
+from diffusion_jax.generation import arguments, options, program, requests, running, sampling
 from diffusion_jax.generation.labels import Labels
-from diffusion_jax.generation.likelihood import Judged, bound
+from diffusion_jax.generation.likelihood import Judged
 from diffusion_jax.generation.networks import Networks
 from diffusion_jax.generation.sampling import Parts, Request, Samples
 from diffusion_jax.memory import OutOfMemory, out_of_memory
@@ -40,7 +40,6 @@ _one_batch = functools.partial(
 )
 _recorded = jax.jit(sampling.generate, static_argnums=0, static_argnames='record')
 _invert = jax.jit(sampling.invert, static_argnums=0)
-_bound = jax.jit(bound, static_argnums=(0, 3, 4))
 
 
 @functools.partial(
@@ -55,7 +54,8 @@ class Generator:
     It is a pytree whose leaves are the parameters, so that a jitted function may take it as an argument.
 
     Attributes:
-        params: 'diffusion', and 'classifier' where there is one.
+        params: 'diffusion', and 'classifier' where there is one; on the mesh as `param_shardings` says. Where
+            it has fsdp, every step gathers them and frees them again.
         recipes: by name, the first being that of a call that names none: those of the paper for a released
             model, that of the run's samples for a model of a run.
         classes: the names of the classes in label order; () where they are not known.
@@ -80,7 +80,7 @@ class Generator:
 
     @property
     def networks(self) -> Networks:
-        return Networks(self.unet, self.diffusion, self.classifier)
+        return Networks(self.unet, self.diffusion, self.classifier, self.mesh)
 
     def unguided(self) -> Generator:
         """The same model without its classifier."""
@@ -127,7 +127,9 @@ class Generator:
         recipe, done = request.recipe, 0
         grid = options.check_respacing(self.diffusion, recipe.respacing, recipe.timesteps)
         if images is not None or start is not None:
-            request, done = self._from_images(request, grid.level, num_images, images, start)
+            request, done = running.from_images(self, request, grid.level, num_images, images, start)
+        if record is not None:
+            arguments.check_function('record', record, '(state, prediction, transition)')
         if record is not None and done:
             raise UserError('record keeps the steps of a whole sampling; leave out images and start')
         records = None
@@ -142,30 +144,18 @@ class Generator:
         result, finite = running.finish(x_0)
         arguments.check_samples(fetch(finite)[:num_images], how.get('first', 0), recipe)
         return Samples(
-            fetch(result)[:num_images],
-            fetch(x_0)[:num_images] if floats else None,
-            _first(num_images, len(finite), records),
-            None if log_weight is None else fetch(log_weight)[:num_images],
+            running.first_rows(num_images, result),
+            running.first_rows(num_images, x_0) if floats else None,
+            running.first_records(num_images, len(finite), records),
+            running.first_rows(num_images, log_weight),
             evaluations(recipe.sampler, grid, done),
         )
 
-    def _from_images(
-        self, request: Request, levels: Level, num_images: int, images: Any, start: Any
-    ) -> tuple[Request, int]:
-        """The request that begins with noised images, and the number of steps that it leaves out."""
-        if images is None or start is None:
-            raise UserError('images and start are given together: from which images, and from which σ')
-        start = arguments.real_number('start', start, 0)
-        sigma = np.asarray(levels.edm_sigma)
-        if start < sigma[-1]:
-            raise UserError(f'start is {start:g}; the lowest σ of these steps is {sigma[-1]:.3g}')
-        done = int(np.argmax(sigma <= start))
-        images = requests.full_images(self, 'images', images, num_images, np.uint8)
-        level = Level(*(np.float32(values[done]) for values in levels))
-        return request._replace(x_T=running.noised(requests.put(self, images), request, level)), done
-
     def request(self, num_images: int, y: Labels | None = None, **how: Any) -> Request:
         """The arguments of `generate`, checked, on the devices: see `requests.make_request` for `how`."""
+        for name in how:
+            if name not in requests.ARGUMENTS:
+                raise UserError(f'no argument {name!r}; there are {", ".join(requests.ARGUMENTS)}')
         return requests.make_request(self, num_images, y, **how)
 
     def parts(self, request: Request) -> Parts:
@@ -174,7 +164,9 @@ class Generator:
         shifts_mean = parts.sampler.shifts_mean
         return parts._replace(denoise=parts.denoise if shifts_mean else score_shift(parts.denoise))
 
-    def at(self, sigma: Any, y: Any = None, *, recipe: Recipe | None = None) -> Callable[[Any], jax.Array]:
+    def at(
+        self, sigma: Any, y: Any = None, *, recipe: str | Recipe | None = None
+    ) -> Callable[[Any], jax.Array]:
         """D(x; σ) of EDM (2206.00364): x → the estimate of x_0, x = x_0 + σ·eps, [B, H, W, C] in float32.
 
         For loops of one's own: it may be jitted, and sigma, y and x traced.
@@ -182,9 +174,13 @@ class Generator:
         Args:
             sigma: [] or [B], above 0. The network is asked at the fractional t that lies there.
             y: [B] or [], labels; −1 is no class.
-            recipe: by default unguided and not clipped.
+            recipe: a name in `recipes`, or a Recipe; by default unguided and not clipped.
         """
-        recipe = Recipe(clip=False) if recipe is None else recipe
+        recipe = requests.read_recipe(self, Recipe(respacing='', clip=False) if recipe is None else recipe)
+        if y is None and (self.unet.num_classes or 'log_prob' in recipe.needs):
+            raise UserError('y is None; give the class of every image')
+        if not isinstance(sigma, jax.core.Tracer):
+            arguments.check_positive('sigma', sigma)
 
         def denoised(x: Any) -> jax.Array:
             labels = jnp.broadcast_to(jnp.asarray(0 if y is None else y, jnp.int32), x.shape[:1])
@@ -257,18 +253,9 @@ class Generator:
             'low_res': requests.low_res_images(self, num_images, low_res),
         }
         judged = Judged(seed=jnp.uint32(seed), **requests.put(self, rows))
-        terms = _bound(self.networks, self.params['diffusion'], judged, respacing, clip)
+        bound = program.bound(self.networks, respacing, clip)
+        terms = bound(self.params['diffusion'], judged)
         terms = {name: fetch(term)[: len(images)] for name, term in terms.items()}
         for name, term in terms.items():
             arguments.check_finite_rows(f"the bound's term '{name}'", term, index)
         return terms
-
-
-def _first(num_images: int, batch: int, records: Any) -> Any:
-    """Records on the host, without the images that only fill the devices in arrays [N, B, …]."""
-
-    def cut(record: jax.Array) -> np.ndarray:
-        rows = fetch(record)
-        return rows[:, :num_images] if rows.shape[1:2] == (batch,) else rows
-
-    return jax.tree.map(cut, records)

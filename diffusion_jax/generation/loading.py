@@ -23,7 +23,7 @@ from diffusion_jax.memory import out_of_memory
 from diffusion_jax.models import ClassifierConfig, UNetConfig
 from diffusion_jax.models.config import DTYPES
 from diffusion_jax.settings import file_path
-from diffusion_jax.sharding import make_mesh, whole
+from diffusion_jax.sharding import make_mesh
 from diffusion_jax.stored_networks import (
     CHECKPOINTS,
     CLASSIFIER,
@@ -59,7 +59,7 @@ def load(
             its classifier.
         classifier: likewise; instead of the run's.
         dtype: of the computation; 'bfloat16' is meant for TPUs and GPUs.
-        mesh: by default over all devices.
+        mesh: by default over all devices, each with all parameters; `make_mesh(fsdp=8)` splits them over 8.
 
     Returns:
         A Generator. By default a released model is sampled by the paper's recipe, and a model of a run by
@@ -96,7 +96,7 @@ def load(
     return Generator(
         unet=configs[DIFFUSION],
         diffusion=model.diffusion,
-        params=whole(mesh, params),
+        params=params,
         mesh=mesh,
         classifier=configs.get(CLASSIFIER),
         classes=next((weights.classes for weights in stored.values() if weights.classes), ()),

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from diffusion_jax import models
 from diffusion_jax.diffusion.config import DiffusionConfig
@@ -16,16 +17,20 @@ from diffusion_jax.diffusion.grids import level_at, nearest_level
 from diffusion_jax.diffusion.process import Level, Prediction, Transition, predict
 from diffusion_jax.diffusion.schedules import Schedule, row, schedule_of, transitions
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig
-
-NO_CLASS = -1  # the label with which the network adds no class embedding
+from diffusion_jax.sharding import gathered
 
 
 class Networks(NamedTuple):
-    """The static part of a model: what its programs are compiled for."""
+    """The static part of a model: what its programs are compiled for.
+
+    Attributes:
+        mesh: the parameters are split over its axis 'fsdp'; without a mesh they are not split.
+    """
 
     unet: UNetConfig
     diffusion: DiffusionConfig
     classifier: ClassifierConfig | None = None
+    mesh: Mesh | None = None
 
 
 def make_denoiser(
@@ -51,7 +56,8 @@ def make_denoiser(
 
     def denoise(x_t: jax.Array, level: Level) -> Prediction:
         t = jnp.broadcast_to(level.t, x_t.shape[:1])
-        output = models.apply(unet, params, x_t, t, y, low_res=low_res)
+        whole = gathered(networks.mesh, params, x_t)
+        output = models.apply(unet, whole, x_t, t, y, low_res=low_res)
         return predict(output, x_t, at(level), diffusion.prediction)
 
     levels = nearest_level if timesteps == 'nearest' else level_at
@@ -62,11 +68,12 @@ def make_denoiser(
     )
 
 
-def make_log_prob(config: ClassifierConfig, params: Params, y: jax.Array) -> LogProb:
+def make_log_prob(networks: Networks, params: Params, y: jax.Array) -> LogProb:
     """log p(y|x_t) of the noise-aware classifier, [B]."""
 
     def log_prob(x_t: jax.Array, level: Level) -> jax.Array:
-        logits = models.apply(config, params, x_t, jnp.broadcast_to(level.t, x_t.shape[:1]))
+        whole = gathered(networks.mesh, params, x_t)
+        logits = models.apply(networks.classifier, whole, x_t, jnp.broadcast_to(level.t, x_t.shape[:1]))
         return jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], axis=1)[:, 0]
 
     return log_prob

@@ -10,22 +10,25 @@ Several guidances are joined by +, the innermost first; interval and reuse act o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Hashable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.checks import between, one_of
+from diffusion_jax.checks import INT32, between, one_of
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.denoiser import Denoiser, LogProb
 from diffusion_jax.diffusion.grids import TIMESTEPS, make_grid
-from diffusion_jax.diffusion.guidance import GUIDANCES, MODIFIERS, Function, Guidance
+from diffusion_jax.diffusion.guidance import GUIDANCES, MODIFIERS, Function, Guidance, Reuse
 from diffusion_jax.diffusion.parts import Part, options
 from diffusion_jax.diffusion.process import Level, Transition
+from diffusion_jax.diffusion.recipe import innermost
 from diffusion_jax.diffusion.samplers import SAMPLERS, Sampler
-from diffusion_jax.errors import UserError
+from diffusion_jax.errors import UserError, reason
+from diffusion_jax.generation import arguments
 
 
 def read_sampler(sampler: str | Sampler, eta: float = 0.0) -> Sampler:
@@ -50,20 +53,23 @@ def read_guidance(guidance: Guidances, scale: float = 1.0) -> tuple[Guidance, ..
     scale: of guidances in a text that gives none.
     """
     if isinstance(guidance, str):
-        return tuple(_read_modified(text, scale) for text in guidance.split('+') if text.strip())
+        # The + of 1e+3 joins nothing.
+        parts = re.split(r'\+(?!\s*\d)', guidance)
+        return tuple(_read_modified(text.strip(), scale) for text in parts if text.strip())
     if isinstance(guidance, (tuple, list)):
         return tuple(part for each in guidance for part in read_guidance(each, scale))
     if isinstance(guidance, Guidance):
         return (guidance,)
-    if not callable(guidance):
+    if not callable(guidance) or isinstance(guidance, type):
         raise UserError(
             f'guidance is {guidance!r}; give {_listed(GUIDANCES)}, a Guidance, or a function from denoiser '
             'to denoiser'
         )
+    arguments.check_function('guidance', guidance, 'a denoiser')
     return (Function(guidance),)
 
 
-def traced(part: Any, num_images: int, where: str = '') -> Any:
+def traced(part: Any, num_images: int) -> Any:
     """A part whose numbers are arrays of one dtype and shape, so that other numbers compile nothing.
 
     float32 or int32; [], or [num_images] where an option may differ between images.
@@ -72,21 +78,18 @@ def traced(part: Any, num_images: int, where: str = '') -> Any:
         UserError: a number is out of the range of its option, or of another shape.
     """
     if isinstance(part, tuple):
-        return tuple(traced(each, num_images, where) for each in part)
+        return tuple(traced(each, num_images) for each in part)
     if not isinstance(part, Part):
         return part
-    name = f'{where}{type(part).__name__}.'
-    values = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
     known = options(part)
-    return dataclasses.replace(
-        part,
-        **{
-            key: _number(f'{name}{key}', value, num_images, known[key].metadata)
-            if key in known
-            else traced(value, num_images)
-            for key, value in values.items()
-        },
-    )
+
+    def read(name: str) -> Any:
+        value = getattr(part, name)
+        if name not in known:
+            return traced(value, num_images)
+        return _number(f'{type(part).__name__}.{name}', value, num_images, known[name].metadata)
+
+    return dataclasses.replace(part, **{field.name: read(field.name) for field in dataclasses.fields(part)})
 
 
 def check_respacing(diffusion: DiffusionConfig, respacing: str, timesteps: str = 'fractional') -> Transition:
@@ -109,67 +112,75 @@ def check_timesteps(diffusion: DiffusionConfig, respacing: str) -> None:
 
 def check_log_prob(log_prob: LogProb, shape: tuple[int, ...]) -> None:
     """UserError unless a function of images of this shape and their level returns a number for each."""
-    if not callable(log_prob) or not isinstance(log_prob, Hashable):
-        raise UserError(f'log_prob is {log_prob!r}; give a function of (x, level) that is hashable')
+    arguments.check_function('log_prob', log_prob, '(x, level)')
     x, number = jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
-    result = jax.eval_shape(log_prob, x, Level(number, number, number))
+    try:
+        result = jax.eval_shape(log_prob, x, Level(number, number, number))
+    except Exception as error:  # whatever the function raises
+        raise UserError(f'log_prob fails for x {shape}: {reason(error)}') from error
     if getattr(result, 'shape', None) != shape[:1] or not jnp.issubdtype(result.dtype, jnp.floating):
         raise UserError(f'log_prob returns {result}; it must return floats ({shape[0]},)')
 
 
-def describe(part: Part, image: int = 0) -> str:
-    """A part as text, with the numbers of one image: 'DDIM(eta=0.5)'."""
-    if isinstance(inner := getattr(part, 'guidance', None), Part):
-        return describe(inner, image)
-    numbers = {name: np.ravel(getattr(part, name)) for name in options(part)}
-    shown = ', '.join(f'{name} {values[min(image, len(values) - 1)]:g}' for name, values in numbers.items())
-    return f'{type(part).__name__}({shown})' if shown else type(part).__name__
-
-
 def _read_modified(text: str, scale: float) -> Guidance:
     name, *modifiers = text.split('/')
+    if name.partition(':')[0].strip() in MODIFIERS:
+        raise UserError(f'guidance is {text!r}; it acts on another, such as classifier/{name.strip()}')
     guidance = _read_part('guidance', name, GUIDANCES, scale=scale)
     for modifier in modifiers:
-        guidance = _read_part('modifier of a guidance', modifier, MODIFIERS, guidance=guidance)
+        guidance = _read_part(f'guidance is {text!r}: what follows /', modifier, MODIFIERS, guidance=guidance)
+    check_reuse(guidance)
     return guidance
+
+
+def check_reuse(guidance: Guidance) -> None:
+    """UserError where a guidance without a gradient is to be reused."""
+    if isinstance(guidance, Reuse) and innermost(guidance).before_clip:
+        name = type(innermost(guidance)).__name__
+        raise UserError(f'guidance is {name} with reuse, which acts on guidance by a gradient only')
+    if innermost(guidance) is not guidance:
+        check_reuse(guidance.guidance)
 
 
 def _read_part(kind: str, text: str, known: Mapping[str, type[Part]], **defaults: Any) -> Any:
     """The part that a text names. defaults: of fields that the text does not give, where it has them."""
-    name, _, arguments = (piece.strip() for piece in text.partition(':'))
+    text = text.strip()
+    name, _, given = (piece.strip() for piece in text.partition(':'))
     one_of(kind, name, known)
     numbers, names = options(known[name]), [field.name for field in dataclasses.fields(known[name])]
     fields = {key: value for key, value in defaults.items() if key in names}
-    for argument in filter(None, (piece.strip() for piece in arguments.split(','))):
+    for argument in filter(None, (piece.strip() for piece in given.split(','))):
         key, _, value = (piece.strip() for piece in argument.partition('='))
         if key not in numbers:
             has = f'its options are {", ".join(numbers)}' if numbers else 'it has no options'
-            raise UserError(f'{kind} is {text.strip()!r}; {name} has no option {key!r}, {has}')
+            raise UserError(f'{kind} is {text!r}; {name} has no option {key!r}, {has}')
+        limits = numbers[key].metadata
         try:
-            fields[key] = (int if numbers[key].metadata['whole'] else float)(value)
+            fields[key] = (int if limits['whole'] else float)(value)
         except ValueError as error:
-            number = 'a whole number' if numbers[key].metadata['whole'] else 'a number'
-            raise UserError(f'{kind} is {text.strip()!r}; {key} must be {number}, not {value!r}') from error
-    part = known[name](**fields)
-    traced(part, 1, f'{kind} ')  # in range
-    return part
+            number = 'a whole number' if limits['whole'] else 'a number'
+            raise UserError(f'{kind} is {text!r}; {key} must be {number}, not {value!r}') from error
+        try:
+            _one_number(key, fields[key], limits)
+        except UserError as error:
+            raise UserError(f'{kind} is {text!r}: {error}') from error
+    return known[name](**fields)
 
 
-def _number(name: str, value: Any, num_images: int, option: Mapping[str, Any]) -> np.ndarray:
-    dtype = np.int32 if option['whole'] else np.float32
-    array = np.asarray(value)
-    shapes = ((), (num_images,)) if option['per_image'] else ((),)
-    if (
-        array.dtype.kind not in 'iuf'
-        or array.shape not in shapes
-        or (option['whole'] and array.dtype.kind == 'f')
-    ):
-        kind = 'a whole number' if option['whole'] else 'a number'
-        each = f', or one for each of the {num_images} images' if option['per_image'] else ''
-        raise UserError(f'{name} is {value!r}; give {kind}{each}')
-    for number in np.ravel(array):
-        between(name, number.item(), option['least'], most=option['most'])
-    return np.broadcast_to(array.astype(dtype), shapes[-1])
+def _number(name: str, value: Any, num_images: int, limits: Mapping[str, Any]) -> np.ndarray:
+    if not limits['per_image']:
+        return _one_number(name, value, limits)
+    array = arguments.one_for_each(name, value, num_images, np.int32 if limits['whole'] else np.float32)
+    for number in (array.min(), array.max()):
+        between(name, number.item(), limits['least'], most=limits['most'])
+    return array
+
+
+def _one_number(name: str, value: Any, limits: Mapping[str, Any]) -> np.ndarray:
+    least, most = limits['least'], limits['most']
+    if limits['whole']:
+        return np.int32(arguments.whole_number(name, value, int(least), int(min(most + 1, INT32))))
+    return np.float32(arguments.real_number(name, value, least, most))
 
 
 def _listed(known: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -67,26 +68,36 @@ def make_request(
     num_images = arguments.whole_number('num_images', num_images, 1)
     first = arguments.whole_number('first', first, below=INT32 - num_images + 1)
     seed = arguments.whole_number('seed', seed, below=2**32)
-    recipe = _recipe(
+    if scale is not None:
+        scale = arguments.one_for_each('scale', scale, num_images, np.float32)
+    recipe = read_recipe(
         model,
         recipe,
         scale,
-        sampler=None if sampler is None else options.read_sampler(sampler),
-        guidance=None if guidance is None else options.read_guidance(guidance),
+        sampler=sampler,
+        guidance=guidance,
         respacing=respacing,
         clip=clip,
         timesteps=timesteps,
     )
     recipe = options.traced(recipe, num_images)
-    _check_recipe(model, recipe, num_images)
+    image = (num_images, *model.unet.image_size, model.unet.image_channels)
+    for each in map(innermost, recipe.guidance):
+        if getattr(each, 'log_prob', None) is not None:
+            options.check_log_prob(each.log_prob, image)
     rows = {
         'index': np.arange(first, first + num_images, dtype=np.int32),
         'y': labels(model, num_images, y, recipe),
         'low_res': low_res_images(model, num_images, low_res),
         'x_T': None if x_T is None else full_images(model, 'x_T', x_T, num_images, np.float32),
     }
-    recipe = jax.tree.map(lambda a: put(model, a) if a.ndim else jnp.asarray(a), recipe)
+    recipe = jax.tree.map(
+        lambda a: put(model, np.asarray(a)) if np.shape(a)[:1] == (num_images,) else jnp.asarray(a), recipe
+    )
     return Request(seed=jnp.uint32(seed), recipe=recipe, **put(model, rows))
+
+
+ARGUMENTS = tuple(inspect.signature(make_request).parameters)[3:]  # by keyword
 
 
 def labels(model: Generator, num_images: int, y: Labels | None, recipe: Recipe | None = None) -> np.ndarray:
@@ -124,8 +135,10 @@ def put(model: Generator, rows: Any) -> Any:
     return put_whole(model.mesh, jax.tree.map(fill, rows))
 
 
-def _recipe(model: Generator, recipe: str | Recipe | None, scale: Any, **changes: Any) -> Recipe:
-    """A recipe of the model, changed by what is not None."""
+def read_recipe(
+    model: Generator, recipe: str | Recipe | None, scale: np.ndarray | None = None, **changes: Any
+) -> Recipe:
+    """A recipe of the model, changed by what is not None. UserError unless the model can follow it."""
     recipes = dict(model.recipes)
     if recipe is None or isinstance(recipe, str):
         name = model.recipes[0][0] if recipe is None else recipe
@@ -136,14 +149,23 @@ def _recipe(model: Generator, recipe: str | Recipe | None, scale: Any, **changes
     recipe = dataclasses.replace(
         recipe, **{key: value for key, value in changes.items() if value is not None}
     )
-    if scale is None or not (np.any(scale) or recipe.guidance or model.classifier):
-        return recipe
-    return recipe.with_scale(scale)
+    recipe = dataclasses.replace(
+        recipe,
+        sampler=options.read_sampler(recipe.sampler),
+        guidance=options.read_guidance(recipe.guidance),
+    )
+    if scale is not None and (scale.any() or recipe.guidance or model.classifier):
+        recipe = recipe.with_scale(scale)
+    _check_recipe(model, recipe)
+    return recipe
 
 
-def _check_recipe(model: Generator, recipe: Recipe, num_images: int) -> None:
-    """UserError unless the model has what the recipe needs."""
+def _check_recipe(model: Generator, recipe: Recipe) -> None:
     options.check_respacing(model.diffusion, recipe.respacing, recipe.timesteps)
+    if not isinstance(recipe.clip, (bool, np.bool_)):
+        raise UserError(f'clip is {recipe.clip!r}; it must be True or False')
+    for guidance in recipe.guidance:
+        options.check_reuse(guidance)
     if 'log_prob' in recipe.needs and model.classifier is None:
         raise UserError(
             'the recipe is guided by a classifier, and there is none; give one to load, leave out scale, or '
@@ -151,10 +173,6 @@ def _check_recipe(model: Generator, recipe: Recipe, num_images: int) -> None:
         )
     if 'null' in recipe.needs:
         check_null_class(model.unet)
-    image = (num_images, *model.unet.image_size, model.unet.image_channels)
-    for guidance in map(innermost, recipe.guidance):
-        if getattr(guidance, 'log_prob', None) is not None:
-            options.check_log_prob(guidance.log_prob, image)
 
 
 def check_null_class(unet: UNetConfig) -> None:

@@ -31,8 +31,8 @@ from diffusion_jax.diffusion.samplers.loop import (
     start,
 )
 from diffusion_jax.generation.config import SampleConfig
-from diffusion_jax.generation.networks import NO_CLASS, Networks, make_denoiser, make_log_prob
-from diffusion_jax.models import Params
+from diffusion_jax.generation.networks import Networks, make_denoiser, make_log_prob
+from diffusion_jax.models import NULL_CLASS, Params
 
 
 class Request(NamedTuple):
@@ -187,8 +187,8 @@ def guided_denoiser(networks: Networks, params: dict[str, Params], request: Requ
         return make_denoiser(networks, params['diffusion'], y, low_res, *grid)
 
     models = Models(
-        log_prob=make_log_prob(networks.classifier, params['classifier'], y) if networks.classifier else None,
-        null=model(jnp.full_like(y, NO_CLASS)),
+        log_prob=make_log_prob(networks, params['classifier'], y) if networks.classifier else None,
+        null=model(jnp.full_like(y, NULL_CLASS)),
     )
     denoise = model(y)
     for guidance in (each for each in recipe.guidance if each.before_clip):

@@ -26,16 +26,18 @@ from flax import nnx
 
 from diffusion_jax.models.classifier import Classifier
 from diffusion_jax.models.config import (
+    NULL_CLASS,
     ClassifierConfig,
     TrunkConfig,
     UNetConfig,
     check_classifier,
     check_unet,
 )
-from diffusion_jax.models.description import describe_network, differences, network_of
+from diffusion_jax.models.description import describe_network, differences, network_differences, network_of
 from diffusion_jax.models.unet import UNet
 
 __all__ = [
+    'NULL_CLASS',
     'ClassifierConfig',
     'Params',
     'TrunkConfig',
@@ -46,6 +48,7 @@ __all__ = [
     'describe_network',
     'differences',
     'init',
+    'network_differences',
     'network_of',
     'param_shapes',
 ]
@@ -76,7 +79,8 @@ def apply(
 
     Args:
       t: what the time embedding sees, int or float, from 0 for clean images to 1000 for noise.
-      y: labels [B], int. Needed by a UNet with classes, ignored by every other network.
+      y: labels [B], int, from 0 to num_classes − 1, or NULL_CLASS (−1): no class embedding is added. Needed
+        by a UNet with classes, ignored by every other network.
       low_res: [B, h, w, C], enlarged bilinearly to the size of x. Needed by upsamplers, ignored by others.
       key: turns dropout on.
 

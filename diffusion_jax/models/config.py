@@ -12,6 +12,9 @@ QKV_ORDERS = ('legacy', 'new')
 POOLS = ('adaptive', 'attention', 'spatial', 'spatial_v2')
 DTYPES = ('float32', 'bfloat16')
 
+# The label of images whose class a UNet is not told (classifier-free guidance, Ho & Salimans, 2207.12598).
+NULL_CLASS = -1
+
 # What the images and the process decide: an experiment's config does not say it of a network again.
 DERIVED = ('image_size', 'image_channels', 'num_classes', 'out_channels', 'low_res')
 
@@ -68,12 +71,15 @@ class UNetConfig(TrunkConfig):
       num_classes: the number of classes that the model knows; None for an unconditional model.
       num_heads_upsample: heads in the decoder, where `num_head_channels` is None; None for `num_heads`.
       low_res: the network also sees a smaller image, enlarged to the size of x.
+      label_dropout: in training the label of an image becomes −1, the null class, with this probability
+        (2207.12598, algorithm 1). Without it the output for the null class means nothing.
     """
 
     out_channels: int = 6
     num_classes: int | None = None
     num_heads_upsample: int | None = None
     low_res: bool = False
+    label_dropout: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +103,12 @@ def check_unet(config: UNetConfig) -> None:
     _check_positive(config, 'out_channels', 'num_classes', 'num_heads_upsample')
     if config.num_head_channels is None and config.num_heads_upsample is not None:
         _check_heads(config, 'num_heads_upsample', _attention_levels(config))
+    between('label_dropout', config.label_dropout, 0, below=1)
+    if config.label_dropout and config.num_classes is None:
+        raise UserError(
+            f'label_dropout is {config.label_dropout}; only a class-conditional network has labels to drop, '
+            'set class_conditional=True or label_dropout=0'
+        )
 
 
 def check_classifier(config: ClassifierConfig) -> None:

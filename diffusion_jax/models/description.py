@@ -14,13 +14,17 @@ from diffusion_jax.settings import read_section
 KINDS = {'UNetConfig': (UNetConfig, check_unet), 'ClassifierConfig': (ClassifierConfig, check_classifier)}
 
 # What changes how a network is computed, not what its parameters mean.
-NOT_ARCHITECTURE = ('dtype', 'remat', 'dropout')
+NOT_DESCRIBED = ('dtype', 'remat', 'dropout')
+# What says how parameters were trained: networks that differ in it alone can use each other's.
+NOT_COMPARED = ('label_dropout',)
 
 
 def describe_network(config: UNetConfig | ClassifierConfig) -> dict[str, Any]:
-    """The architecture as JSON; two networks that may share parameters have equal descriptions."""
+    """What parameters mean, as JSON: the architecture, and whether the null class was trained."""
     fields = dataclasses.asdict(config)
-    described = {name: value for name, value in fields.items() if name not in NOT_ARCHITECTURE}
+    # Without label dropout it is not named: digests of files stay those of versions that did not know it.
+    omitted = NOT_DESCRIBED if fields.get('label_dropout') else (*NOT_DESCRIBED, 'label_dropout')
+    described = {name: value for name, value in fields.items() if name not in omitted}
     return {'kind': type(config).__name__} | {
         name: list(value) if isinstance(value, tuple) else value for name, value in described.items()
     }
@@ -44,8 +48,19 @@ def network_of(description: Any) -> UNetConfig | ClassifierConfig:
     return config
 
 
+def network_differences(
+    found: UNetConfig | ClassifierConfig, wanted: UNetConfig | ClassifierConfig
+) -> list[str]:
+    """Why the config's network cannot use the parameters of a stored one; [] where it can."""
+    compared = (
+        {name: value for name, value in describe_network(network).items() if name not in NOT_COMPARED}
+        for network in (found, wanted)
+    )
+    return differences(*compared)
+
+
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """What differs between the description of stored parameters and that of the config's network."""
+    """What differs between two descriptions: of what is stored, and of what the config says."""
     return [
         f'{name} is {found.get(name)} there and {wanted.get(name)} in the config'
         for name in sorted(found.keys() | wanted.keys())

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from diffusion_jax.models.config import UNetConfig
+from diffusion_jax.models.config import NULL_CLASS, UNetConfig
 from diffusion_jax.models.layers import GroupNorm, conv3x3
 from diffusion_jax.models.plan import level_channels, plan
 from diffusion_jax.models.trunk import Trunk, sequences
@@ -50,7 +50,7 @@ class UNet(Trunk):
             x = jnp.concatenate([x, low_res], axis=-1)
         embedding = self.time_embedding(t)
         if self.num_classes is not None:
-            embedding += self.label_embedding(y)
+            embedding += jnp.where((y == NULL_CLASS)[:, None], 0, self.label_embedding(y))
         h, skips = self.encode(x, embedding, key)
         for i, skip in enumerate(reversed(skips)):
             h = self.decoder[f'block_{i}'](jnp.concatenate([h, skip], axis=-1), embedding, key)

@@ -11,6 +11,7 @@ from diffusion_jax.data.sources import Source, class_names
 from diffusion_jax.errors import UserError
 from diffusion_jax.experiment import Experiment
 from diffusion_jax.generation.config import LikelihoodConfig
+from diffusion_jax.generation.requests import check_null_class
 from diffusion_jax.sharding import check_batch_size
 from diffusion_jax.stages.evaluate import check_evaluation
 from diffusion_jax.stages.networks import STAGES, check_network, network_path
@@ -18,7 +19,7 @@ from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample_inputs import load_base, load_labels
 from diffusion_jax.stages.sample_quality import check_quality
 from diffusion_jax.stages.tuning import check_start
-from diffusion_jax.stored_networks import CLASSIFIER, DIFFUSION, stored_classes
+from diffusion_jax.stored_networks import CLASSIFIER, DIFFUSION, describe_stored, stored_classes
 
 
 def check_inputs(run: Run, stages: Collection[str]) -> None:
@@ -30,6 +31,8 @@ def check_inputs(run: Run, stages: Collection[str]) -> None:
         )
     _check_batches(run, stages)
     _check_networks(run, stages)
+    if 'sample' in stages and STAGES[DIFFUSION] not in stages:
+        _check_null_class(run)
     if {'sample', *STAGES.values()} & set(stages):
         _check_classes(run, stages)
     if 'sample' in stages and run.experiment.unet.low_res:
@@ -70,6 +73,16 @@ def _check_networks(run: Run, stages: Collection[str]) -> None:
             check_start(Path(pretrained), network, experiment.diffusion)
         elif STAGES[name] not in stages and needed[name]:
             check_network(run, name)
+
+
+def _check_null_class(run: Run) -> None:
+    """UserError where guidance asks for a null class that the stored diffusion model was not trained with."""
+    path = network_path(run, DIFFUSION)
+    if 'null' in run.experiment.sample.as_recipe().needs:
+        try:
+            check_null_class(describe_stored(path).network)
+        except UserError as error:
+            raise UserError(f'{path}: {error}') from error
 
 
 def _check_classes(run: Run, stages: Collection[str]) -> None:

@@ -20,7 +20,7 @@ from diffusion_jax.generation.images import count_pngs, write_pngs
 from diffusion_jax.generation.shards import Draw, draw_samples, join
 from diffusion_jax.hosts import all_or_none, on_any_host
 from diffusion_jax.report import Progress
-from diffusion_jax.sharding import this_hosts, whole
+from diffusion_jax.sharding import this_hosts
 from diffusion_jax.shards import SHARDS, gaps
 from diffusion_jax.stages import limits
 from diffusion_jax.stages.networks import load_network, network_path, network_stamp
@@ -123,13 +123,16 @@ def samples_directory(workdir: Path, name: str, stamp: dict[str, Any]) -> Path:
 
 
 def make_generator(run: Run, params: dict[str, Any]) -> Generator:
-    """The networks of the experiment; guided where the classifier's parameters are given."""
+    """The networks of the experiment; guided where the classifier's parameters are given.
+
+    params: as training and `load_network` have them on the run's mesh.
+    """
     experiment, recipe = run.experiment, run.experiment.sample.as_recipe()
     guided = CLASSIFIER in params
     return Generator(
         unet=experiment.unet,
         diffusion=experiment.diffusion,
-        params=whole(run.mesh, params),
+        params=params,
         mesh=run.mesh,
         classifier=experiment.classifier if guided else None,
         recipes=(('run', recipe if guided else recipe.unguided()),),
@@ -160,7 +163,7 @@ def _draw(run: Run, directory: Path, generator: Generator) -> None:
     guided = generator.classifier is not None
     # Agreed before any of them changes what the others look at.
     if on_any_host(not is_complete(directory, config.num_samples)):
-        title = f'samples, scale {config.scale:g}' if guided else 'samples, unguided'
+        title = f'samples, {_guidance(config) if generator.recipes[0][1].guidance else UNGUIDED}'
         batch_size = min(config.batch_size, -(-config.num_samples // run.mesh.size) * run.mesh.size)
         hosts = {'host': jax.process_index(), 'num_hosts': jax.process_count()}
         progress = Progress(title, config.num_samples)
@@ -172,6 +175,10 @@ def _draw(run: Run, directory: Path, generator: Generator) -> None:
     with all_or_none():
         if jax.process_index() == 0:
             _finish(run, directory, named=guided or run.experiment.unet.num_classes is not None)
+
+
+def _guidance(config: SampleConfig) -> str:
+    return f'scale {config.scale:g}' if config.guidance == 'classifier' else config.guidance
 
 
 def _finish(run: Run, directory: Path, *, named: bool) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from diffusion_jax.data.pipeline import epoch
 from diffusion_jax.data.sources.skipping import is_readable, skipping
 from diffusion_jax.data.transforms import make_transform
-from diffusion_jax.sharding import put_whole, whole
+from diffusion_jax.sharding import on_whole_params, put_whole
 from diffusion_jax.stages.fit import Training, fit, is_complete
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stored_networks import CLASSIFIER
@@ -49,24 +49,23 @@ def _validate(run: Run, objective: Objective) -> Call:
     With data.on_error='skip' unreadable images are left out, and `left_out` is their number.
     """
     data, batch_size = run.experiment.data, run.experiment.train_classifier.batch_size
-    transform = make_transform(data)
+    transform, losses = make_transform(data), on_whole_params(run.mesh, objective.losses)
 
     @jax.jit
     def evaluate(params, batch, key):
         t_key, noise_key = jax.random.split(key)
         t = jax.random.randint(t_key, batch['label'].shape, 0, objective.num_timesteps)
         inputs = objective.draw(noise_key, batch, t) | {'weight': jnp.ones(t.shape)}
-        return batch_metrics(objective.losses(params, inputs, None), inputs, objective.num_timesteps)
+        return batch_metrics(losses(params, inputs, None), inputs, objective.num_timesteps)
 
     source = skipping(run.source('test'), data)
 
     def validate(step: int, state: TrainState, stop: Stop) -> dict[str, float]:
         keys = (jax.random.fold_in(jax.random.key(0), i) for i in range(len(source)))
         batches = epoch(source, batch_size, transform=transform, num_workers=data.num_workers)
-        params = whole(run.mesh, state.params)
         metrics = []
         for batch, key in zip(batches, keys, strict=False):
-            metrics.append(evaluate(params, put_whole(run.mesh, batch), key))
+            metrics.append(evaluate(state.params, put_whole(run.mesh, batch), key))
             leave_if(stop)
         left_out = int((~is_readable(source, np.arange(len(source)))).sum())
         values = means(add_up(metrics)) | ({'left_out': left_out} if left_out else {})

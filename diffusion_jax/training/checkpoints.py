@@ -35,8 +35,7 @@ from diffusion_jax.models import (
     ClassifierConfig,
     Params,
     UNetConfig,
-    describe_network,
-    differences,
+    network_differences,
     network_of,
 )
 from diffusion_jax.sharding import abstract_on, make_mesh, param_shardings
@@ -131,7 +130,7 @@ def check_checkpoint(directory: Path, config: UNetConfig | ClassifierConfig, ema
     network = read_network(directory)
     step = latest_step(directory)
     folder = Path(directory).absolute() / str(step)
-    wrong = differences(describe_network(network), describe_network(config))
+    wrong = network_differences(network, config)
     if wrong:
         raise UserError(f'{folder}: a checkpoint of another network: {"; ".join(wrong)}')
     kept = sorted(path.name for path in folder.iterdir() if path.name.startswith(('ema_', 'params')))

@@ -48,9 +48,18 @@ def diffusion_objective(
 ) -> Objective:
     """The denoising loss of DDPM and Improved DDPM.
 
-    An upsampler also sees x_0 reduced to `low_res_size`, without noise.
+    An upsampler also sees x_0 reduced to `low_res_size`, without noise. With the probability
+    `unet.label_dropout` a label becomes the null class (classifier-free guidance, 2207.12598, algorithm 1).
     """
     table = transitions(schedule_of(diffusion))
+
+    def draw(key: jax.Array, batch: dict[str, jax.Array], t: jax.Array) -> Inputs:
+        inputs = draw_noise(key, batch, t)
+        if not unet.label_dropout:
+            return inputs
+        # A key of its own: the noise is that of a training without label dropout.
+        dropped = jax.random.bernoulli(jax.random.fold_in(key, 0), unet.label_dropout, t.shape)
+        return inputs | {'y': jnp.where(dropped, models.NULL_CLASS, inputs['y'])}
 
     def losses(params: Params, inputs: Inputs, key: jax.Array | None) -> dict[str, jax.Array]:
         transition = row(table, inputs['t'])
@@ -71,7 +80,7 @@ def diffusion_objective(
             num_timesteps=diffusion.num_timesteps,
         )
 
-    return Objective(draw_noise, losses, diffusion.num_timesteps)
+    return Objective(draw, losses, diffusion.num_timesteps)
 
 
 def classifier_objective(classifier: ClassifierConfig, diffusion: DiffusionConfig) -> Objective:

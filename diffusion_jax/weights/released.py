@@ -119,13 +119,21 @@ def section(name: str) -> dict[str, Any]:
     return settings
 
 
-def published_recipes(network: UNetConfig, diffusion: DiffusionConfig) -> Recipes:
-    """The paper's recipes for a model of a released architecture and process; () for any other."""
-    for released in RELEASED.values():
-        same = dataclasses.replace(released.network, dtype=network.dtype, remat=network.remat)
-        if same == network and released.diffusion == diffusion:
-            return released.recipes
-    return ()
+def published_recipes(network: UNetConfig, diffusion: DiffusionConfig, *, guided: bool) -> Recipes:
+    """The paper's recipes for a model of a released architecture and process; () for any other.
+
+    guided: there is a classifier, which tells ImageNet's unconditional model from those of LSUN.
+    """
+    settings = {name: getattr(network, name) for name in ('dtype', 'remat', 'dropout')}
+    found = [
+        released
+        for released in RELEASED.values()
+        if isinstance(released.network, UNetConfig)
+        and dataclasses.replace(released.network, **settings) == network
+        and released.diffusion == diffusion
+    ]
+    same = [released for released in found if bool(released.classifier) == guided]
+    return (same or found)[0].recipes if found else ()
 
 
 class Resemblance(NamedTuple):

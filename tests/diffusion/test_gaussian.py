@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 
+from diffusion_jax.diffusion.config import DiffusionConfig
+from diffusion_jax.diffusion.grids import make_grid
 from diffusion_jax.diffusion.guidance import classifier_guidance
-from diffusion_jax.diffusion.samplers.ddim import ddim_step
-from diffusion_jax.diffusion.samplers.ddpm import ddpm_step
-from diffusion_jax.diffusion.samplers.loop import initial_noise, sample_loop
-from diffusion_jax.diffusion.schedules import float64_transitions, make_schedule, transitions
+from diffusion_jax.diffusion.samplers import DDIM, DDPM
+from diffusion_jax.diffusion.samplers.loop import initial_noise, noise_of, sample
+from diffusion_jax.diffusion.schedules import make_schedule
 from tests.diffusion.gaussian import Data, sampled_moments
+from tests.diffusion.steps import take_step
 
-FULL = transitions(make_schedule('linear', 1000))
+LINEAR = DiffusionConfig('linear', 1000)
+FULL = make_grid(LINEAR)
 DATA = Data(mean=0.3, variance=0.25, y=-0.5, likelihood_variance=0.4)
 
 
-def make_step(data, sampler, scale, eta=0.0):
-    denoise = classifier_guidance(data.denoise, data.log_prob(FULL.level), scale)
-    if sampler == 'ddim':
-        return lambda x_t, transition, noise: ddim_step(denoise, x_t, transition, noise, eta)
-    return lambda x_t, transition, noise: ddpm_step(denoise, x_t, transition, noise, sampler)
+def parts(data, sampler, scale, eta=0.0):
+    variance = 'fixed_small' if sampler == 'ddim' else sampler
+    denoise = classifier_guidance(data.denoiser(variance=variance), data.log_prob, scale)
+    return DDIM(eta) if sampler == 'ddim' else DDPM(), denoise
+
+
+def make_step(*args):
+    """(x_t, transition, noise) → x_{t-1}."""
+    return functools.partial(take_step, *parts(*args))
 
 
 def exact_moments(data, schedule, sampler, scale, eta=0.0):
@@ -63,7 +72,7 @@ def exact_moments(data, schedule, sampler, scale, eta=0.0):
 )
 def test_moments_are_those_of_the_equations(sampler, eta, respacing, scale):
     schedule = make_schedule('linear', 1000, respacing)
-    ours = sampled_moments(make_step(DATA, sampler, scale, eta), transitions(schedule))
+    ours = sampled_moments(make_step(DATA, sampler, scale, eta), make_grid(LINEAR, respacing))
     np.testing.assert_allclose(ours, exact_moments(DATA, schedule, sampler, scale, eta), rtol=2e-4, atol=1e-5)
 
 
@@ -86,21 +95,21 @@ def test_guidance_at_other_scales_does_not_sample_the_tilted_distribution():
 def test_ddim_is_of_first_order_in_the_stride():
     errors = []
     for steps in (25, 50, 100, 200):
-        schedule = make_schedule('linear', 1000, f'ddim{steps}')
-        table = float64_transitions(schedule)
-        _, total = DATA.marginal(table.level.signal[-1], table.level.noise[-1])
+        alpha_bar = make_schedule('linear', 1000, f'ddim{steps}').alpha_bar[-1]
+        _, total = DATA.marginal(np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar))
         exact = DATA.variance / total  # the ODE scales x_T − mean by the ratio of the standard deviations
-        errors.append(abs(sampled_moments(make_step(DATA, 'ddim', 0.0), transitions(schedule))[1] - exact))
+        grid = make_grid(LINEAR, f'ddim{steps}')
+        errors.append(abs(sampled_moments(make_step(DATA, 'ddim', 0.0), grid)[1] - exact))
     orders = np.log2(np.divide(errors[:-1], errors[1:]))
     np.testing.assert_allclose(orders, 1.0, atol=0.15)
 
 
 def test_the_loop_samples_what_the_steps_say():
-    table = transitions(make_schedule('linear', 1000, '25'))
-    step = make_step(DATA, 'fixed_small', 2.0)
-    keys = jax.random.split(jax.random.key(0), 4)
-    x_0 = jax.jit(lambda keys: sample_loop(step, table, keys, initial_noise(keys, (64, 64, 1))))(keys)
-    mean, variance = sampled_moments(step, table)
+    grid, (sampler, denoise) = make_grid(LINEAR, '25'), parts(DATA, 'fixed_small', 2.0)
+    keys, shape = jax.random.split(jax.random.key(0), 4), (64, 64, 1)
+    run = functools.partial(sample, sampler, denoise, grid)
+    x_0 = jax.jit(lambda keys: run(noise_of(keys, shape), initial_noise(keys, shape))[0].x)(keys)
+    mean, variance = sampled_moments(make_step(DATA, 'fixed_small', 2.0), grid)
     standard_error = np.sqrt(variance / x_0.size)
     assert abs(x_0.mean() - mean) < 4 * standard_error
     assert abs(x_0.var() / variance - 1) < 4 * np.sqrt(2 / x_0.size)

@@ -2,8 +2,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.diffusion.denoiser import plain
 from diffusion_jax.diffusion.likelihood import bits_per_dimension, prior_term
-from diffusion_jax.diffusion.process import predict
+from diffusion_jax.diffusion.process import from_x_0
 from diffusion_jax.diffusion.samplers.loop import per_sample_noise
 from diffusion_jax.diffusion.schedules import make_schedule, transitions
 from tests.diffusion.gaussian import Data
@@ -14,9 +15,7 @@ X_0 = jnp.round(jax.random.uniform(jax.random.key(0), SHAPE) * 255) / 127.5 - 1
 
 
 def test_one_who_knows_the_image_pays_for_the_prior_and_the_pixels_alone():
-    def denoise(x_t, transition):
-        return predict(X_0, x_t, transition, 'x_0')
-
+    denoise = plain(lambda x_t, level: from_x_0(X_0, x_t, level))
     tape = jax.random.normal(jax.random.key(1), (20, *SHAPE))
     bits = bits_per_dimension(denoise, X_0, TABLE, tape.__getitem__, 'fixed_small')
     np.testing.assert_allclose(bits['vb'][:, 1:], 0, atol=1e-5)
@@ -46,7 +45,7 @@ def test_the_bound_is_near_the_truth_for_the_exact_denoiser():
     table = transitions(make_schedule('linear', 1000))
     bits = jax.jit(
         lambda x_0: bits_per_dimension(
-            data.denoise, x_0, table, lambda t: per_sample_noise(keys, t, x_0.shape[1:]), 'fixed_large'
+            data.denoiser(), x_0, table, lambda t: per_sample_noise(keys, t, x_0.shape[1:]), 'fixed_large'
         )
     )(x_0)
     density = -0.5 * (x_0**2 / 0.04 + np.log(2 * np.pi * 0.04))

@@ -33,10 +33,10 @@ def test_the_right_output_predicts_the_image_and_the_noise(kind, table, place, s
     x_0, eps, x_t, transition = make_example(table, place, seed)
     prediction = predict(training_target(x_0, x_t, eps, transition, kind), x_t, transition, kind)
     # What a division by a small coefficient leaves of float32's seven digits:
-    signal, noise, mean_x0 = align((transition.level.signal, transition.level.noise, transition.mean_x0), x_t)
+    alpha, sigma, mean_x0 = align((transition.level.alpha, transition.level.sigma, transition.mean_x0), x_t)
     scale = mean_x0 if kind == 'previous_x' else 1
-    assert np.all(np.abs(prediction.x_0 - x_0) < 3e-6 / np.minimum(signal, scale))
-    assert np.all(np.abs(prediction.eps - eps) < 3e-6 / (noise * scale))
+    assert np.all(np.abs(prediction.x_0 - x_0) < 3e-6 / np.minimum(alpha, scale))
+    assert np.all(np.abs(prediction.eps - eps) < 3e-6 / (sigma * scale))
 
 
 @settings(deadline=None, max_examples=30)
@@ -61,7 +61,7 @@ def test_the_marginal_is_that_of_add_noise():
     mean, variance, log_variance = marginal(x_0, transition.level)
     np.testing.assert_array_equal(mean, add_noise(x_0, np.zeros_like(x_0), transition.level))
     np.testing.assert_allclose(np.exp(log_variance), variance, rtol=1e-5)
-    np.testing.assert_allclose(np.ravel(variance), 1 - np.ravel(transition.level.signal) ** 2, atol=1e-6)
+    np.testing.assert_allclose(np.ravel(variance), 1 - np.ravel(transition.level.alpha) ** 2, atol=1e-6)
 
 
 def test_the_second_half_of_the_channels_is_the_variance():

@@ -106,7 +106,7 @@ def test_what_is_not_refused_has_finite_constants(name):
             usable += 1
             table = transitions(schedule)
             assert all(np.isfinite(values).all() for values in jax.tree.leaves(table))
-            assert (table.level.signal > 0).all() and (table.level.noise > 0).all()
+            assert (table.level.alpha > 0).all() and (table.level.sigma > 0).all()
     assert usable > 100
 
 
@@ -125,25 +125,25 @@ def test_transitions_are_finite_and_chained(name, num_timesteps, respacing):
     table = transitions(make_schedule(name, num_timesteps, respacing))
     for values in jax.tree.leaves(table):
         assert values.dtype == np.float32 and np.all(np.isfinite(values))
-    assert table.previous.signal[0] == 1 and table.previous.noise[0] == 0
-    for before, level in zip(table.previous, table.level, strict=True):
+    assert table.next.alpha[0] == 1 and table.next.sigma[0] == 0
+    for before, level in zip(table.next, table.level, strict=True):
         np.testing.assert_array_equal(before[1:], level[:-1])
 
 
 def test_small_levels_of_noise_keep_their_digits():
     """√(1−ᾱ) of the first timestep is √β = 0.01; ᾱ in float32 would spoil its fourth digit."""
     table = transitions(make_schedule('linear', 1000))
-    np.testing.assert_allclose(table.level.noise[0], 0.01, rtol=1e-6)
+    np.testing.assert_allclose(table.level.sigma[0], 0.01, rtol=1e-6)
 
 
 def test_the_posterior_is_that_of_two_gaussians():
     """q(x_{t-1}|x_t, x_0) from the precisions of q(x_{t-1}|x_0) and q(x_t|x_{t-1})."""
     schedule = make_schedule('cosine', 100, '10,5')
     table = float64_transitions(schedule)
-    beta, signal, noise = (v[1:] for v in (schedule.betas, table.previous.signal, table.previous.noise))
-    precision = 1 / noise**2 + (1 - beta) / beta
+    beta, alpha, sigma = (v[1:] for v in (schedule.betas, table.next.alpha, table.next.sigma))
+    precision = 1 / sigma**2 + (1 - beta) / beta
     np.testing.assert_allclose(np.exp(table.log_posterior[1:]), 1 / precision)
-    np.testing.assert_allclose(table.mean_x0[1:], signal / noise**2 / precision)
+    np.testing.assert_allclose(table.mean_x0[1:], alpha / sigma**2 / precision)
     np.testing.assert_allclose(table.mean_xt[1:], np.sqrt(1 - beta) / beta / precision)
 
 
@@ -151,5 +151,5 @@ def test_row_takes_one_or_a_batch():
     table = transitions(make_schedule('linear', 100))
     assert row(table, 3).level.t.shape == ()
     batch = row(table, np.array([3, 0]))
-    np.testing.assert_array_equal(batch.previous.t, [2, 0])
+    np.testing.assert_array_equal(batch.next.t, [2, 0])
     np.testing.assert_array_equal(batch.log_beta, table.log_beta[np.array([3, 0])])

@@ -2,6 +2,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffusion_jax.diffusion.guidance import ClassifierGuidance, Interval
+from diffusion_jax.diffusion.recipe import Recipe
+from diffusion_jax.diffusion.samplers import DDIM
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation.arguments import (
     NotFinite,
@@ -97,11 +100,13 @@ def test_one_serves_for_all():
 
 def test_samples_that_are_not_finite_are_named_with_the_scale_to_lower():
     finite, scale = np.array([True, False, True, False]), np.float32([1, 1e30, 1, 1])
-    with pytest.raises(NotFinite, match=r'2 of 4 images \(index 11, 13\) .*scale 1e\+30, eta 0\.5; lower'):
-        check_samples(finite, 10, scale, 0.5, guided=True)
-    with pytest.raises(NotFinite, match='without guidance'):
-        check_samples(finite, 10, scale, 0.5, guided=False)
-    check_samples(np.ones(4, bool), 10, scale, 0.5, guided=True)
+    recipe = Recipe(DDIM(0.5), (Interval(ClassifierGuidance(scale)),))
+    how = r'\(DDIM\(eta 0\.5\), ClassifierGuidance\(scale 1e\+30\)\); lower scale'
+    with pytest.raises(NotFinite, match=rf'2 of 4 images \(index 11, 13\) are not finite {how}'):
+        check_samples(finite, 10, recipe)
+    with pytest.raises(NotFinite, match=r'DDIM\(eta 0\.5\), without guidance'):
+        check_samples(finite, 10, recipe.unguided())
+    check_samples(np.ones(4, bool), 10, recipe)
 
 
 def test_rows_that_are_not_finite_are_named():

@@ -10,10 +10,10 @@ from diffusion_jax.diffusion.samplers.loop import per_sample_noise
 from diffusion_jax.diffusion.schedules import schedule_of, transitions
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import Generator
-from diffusion_jax.generation.denoiser import make_denoiser
+from diffusion_jax.generation.networks import Networks, make_denoiser
 from diffusion_jax.generation.sampling import sample_keys
 from diffusion_jax.sharding import make_mesh
-from tests.generation.test_generate import params
+from tests.generation.test_sampling import params
 from tests.tiny import CLASSIFIER, DIFFUSION, UNET
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1)).astype(np.uint8)
@@ -32,7 +32,7 @@ def assert_same(terms, expected):
 
 def test_the_terms_are_those_of_the_loop_with_each_images_own_noise(model):
     keys = sample_keys(np.uint32(7), np.array([5, 0, 2, 9]))
-    denoise = make_denoiser(UNET, params()['diffusion'], DIFFUSION.prediction, None)
+    denoise = make_denoiser(Networks(UNET, DIFFUSION), params()['diffusion'], None)
     table = transitions(schedule_of(DIFFUSION, '3'))
 
     @jax.jit

@@ -7,6 +7,9 @@ import jax
 import numpy as np
 import pytest
 
+from diffusion_jax.diffusion.guidance import ClassifierGuidance
+from diffusion_jax.diffusion.recipe import Recipe
+from diffusion_jax.diffusion.samplers import DDIM, DDPM
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import Generator, load
 from diffusion_jax.generation.loading import check_guide
@@ -16,7 +19,7 @@ from diffusion_jax.training.saving import Checkpoints
 from diffusion_jax.training.step import init_state
 from diffusion_jax.weights.files import Weights, save_weights
 from diffusion_jax.workdir import write_stamp
-from tests.generation.test_generate import params
+from tests.generation.test_sampling import params
 from tests.tiny import CLASSIFIER, CONDITIONAL_UNET, DIFFUSION, SAMPLE, TRAIN, TRUNK, UNET
 
 AVERAGES = {'0.9': 0.5, '0.99': 2.0}  # of the parameters: what they are multiplied by
@@ -66,21 +69,22 @@ def factor(model, name='diffusion'):
 
 def test_a_run_is_sampled_as_it_was_by_the_program(sampled):
     model = load(sampled, mesh=mesh())
-    assert model.sampling[2:] == ('ddim5', 2.0, 'ddim', 0.5, False)
+    recipe = Recipe(DDIM(0.5), (ClassifierGuidance(2.0),), 'ddim5', clip=False)
+    assert model.recipes == (('run', recipe),)
     assert factor(model) == pytest.approx(0.5) and factor(model, 'classifier') == pytest.approx(1.0)
     averaged = {**params(), 'diffusion': jax.tree.map(lambda leaf: 0.5 * leaf, params()['diffusion'])}
     same = Generator(UNET, DIFFUSION, averaged, mesh(), CLASSIFIER)
-    settings = {'sampler': 'ddim', 'respacing': 'ddim5', 'scale': 2.0, 'eta': 0.5, 'clip': False}
-    np.testing.assert_array_equal(model.sample(2, 3), same.sample(2, 3, **settings))
+    settings = {'sampler': 'ddim:eta=0.5', 'respacing': 'ddim5', 'scale': 2.0, 'clip': False}
+    np.testing.assert_array_equal(model.sample(2, 3).images, same.sample(2, 3, **settings).images)
 
 
 def test_a_folder_of_training_has_the_recipe_of_its_run(sampled):
     model = load(sampled / 'diffusion', mesh=mesh())
-    assert (
-        model.classifier is None and model.sampling.sampler == 'ddim' and factor(model) == pytest.approx(0.5)
-    )
+    assert model.classifier is None and factor(model) == pytest.approx(0.5)
+    assert model.recipes == (('run', Recipe(DDIM(0.5), (), 'ddim5', clip=False)),)
     guided = load(sampled / 'diffusion', sampled, mesh=mesh())  # the run's classifier
-    assert guided.classifier == CLASSIFIER and guided.sampling.ddim_scale == 2.0
+    assert guided.classifier == CLASSIFIER
+    assert dict(guided.recipes)['run'].guidance == (ClassifierGuidance(2.0),)
 
 
 def test_a_run_in_the_home_of_the_user(sampled, monkeypatch):
@@ -91,7 +95,10 @@ def test_a_run_in_the_home_of_the_user(sampled, monkeypatch):
 def test_a_run_without_samples_has_defaults_that_its_process_allows(run):
     shutil.rmtree(run / 'samples')
     model = load(run, mesh=mesh())
-    assert model.sampling.sampler == 'ddpm' and model.sampling.respacing == ''  # of 100 steps not 250
+    assert model.recipes == (
+        ('default', Recipe(DDPM(), (ClassifierGuidance(),), '')),  # of 100 steps not 250
+        ('ddim', Recipe(DDIM(), (ClassifierGuidance(),), 'ddim25')),
+    )
     assert factor(model) == pytest.approx(2.0)  # the average of the highest rate
 
 

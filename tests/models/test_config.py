@@ -17,6 +17,7 @@ GOOD = [
     UNetConfig(model_channels=160, num_heads=1, num_head_channels=None, attention_resolutions=(16,)),
     # Heads of the decoder matter only where it attends, and only without a number of channels for each head.
     UNetConfig(num_heads_upsample=3),
+    UNetConfig(num_classes=10, label_dropout=0.1),
     UNetConfig(attention_resolutions=(), num_head_channels=None, num_heads_upsample=3),
 ]
 
@@ -61,5 +62,9 @@ def test_refuses_what_only_one_of_them_has():
         check_unet(UNetConfig(num_head_channels=None, num_heads_upsample=5))
     with pytest.raises(UserError, match='num_classes is -1'):
         check_unet(UNetConfig(num_classes=-1))
+    with pytest.raises(UserError, match='label_dropout is 1.0; it must be at least 0 and below 1'):
+        check_unet(UNetConfig(num_classes=10, label_dropout=1.0))
+    with pytest.raises(UserError, match='label_dropout is 0.1; only a class-conditional network'):
+        check_unet(UNetConfig(label_dropout=0.1))
     with pytest.raises(UserError, match="pool is 'mean'; it must be one of 'adaptive', 'attention'"):
         check_classifier(ClassifierConfig(pool='mean'))

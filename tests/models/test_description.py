@@ -4,11 +4,12 @@ import json
 import pytest
 
 from diffusion_jax.errors import UserError
-from diffusion_jax.models import UNetConfig, describe_network, differences, network_of
+from diffusion_jax.models import UNetConfig, describe_network, differences, network_differences, network_of
 from tests.tiny import CLASSIFIER, CONDITIONAL_UNET, UNET
 
 HALVES = UNetConfig(num_head_channels=None, channel_mult=(0.5, 1, 1), attention_resolutions=(16,))
-CONFIGS = [UNET, CONDITIONAL_UNET, CLASSIFIER, HALVES]
+DROPPED = dataclasses.replace(CONDITIONAL_UNET, label_dropout=0.1)
+CONFIGS = [UNET, CONDITIONAL_UNET, DROPPED, CLASSIFIER, HALVES]
 
 
 @pytest.mark.parametrize('config', CONFIGS)
@@ -59,3 +60,8 @@ def test_differences_name_both_sides():
     assert differences(found, found) == []
     assert differences(found, wanted) == ['num_classes is None there and 10 in the config']
     assert differences({}, {'seed': 1}) == ['seed is None there and 1 in the config']
+
+
+def test_networks_that_differ_in_label_dropout_share_parameters():
+    assert network_differences(CONDITIONAL_UNET, DROPPED) == []
+    assert network_differences(DROPPED, UNET) == ['num_classes is 10 there and None in the config']

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.extend import core
 
-from diffusion_jax.models import ClassifierConfig, UNetConfig, apply, init, param_shapes
+from diffusion_jax.models import NULL_CLASS, ClassifierConfig, UNetConfig, apply, init, param_shapes
 from diffusion_jax.models.plan import plan
 
 TINY = dict(
@@ -85,6 +85,16 @@ def test_sizes_channels_and_classes(params, output):
     assert (output.shape, output.dtype) == ((2, 8, 12, 5), jnp.float32)
     assert not np.allclose(output, run(UNET, params, images(), T, np.array([1, 1]))), 'labels have no effect'
     assert not np.allclose(output, run(UNET, params, images(), T + 100, Y)), 'time has no effect'
+
+
+def test_the_null_class_adds_no_embedding(params, output):
+    """The same numbers as with an embedding of zeros, also beside an example that has a class."""
+    zeros = {'embedding': np.zeros_like(params['label_embedding']['embedding'])}
+    without = run(UNET, params | {'label_embedding': zeros}, images(), T, Y)
+    assert not np.allclose(without, output)
+    np.testing.assert_array_equal(run(UNET, params, images(), T, np.array([NULL_CLASS, NULL_CLASS])), without)
+    mixed = run(UNET, params, images(), T, np.array([Y[0], NULL_CLASS]))
+    np.testing.assert_array_equal(mixed, np.stack([output[0], without[1]]))
 
 
 def test_image_size_is_not_fixed(params):

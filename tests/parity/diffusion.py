@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.diffusion import losses, timestep_samplers
-from diffusion_jax.diffusion.guidance import clip, score_shift
+from diffusion_jax.diffusion.denoiser import clip, plain, score_shift
 from diffusion_jax.diffusion.likelihood import prior_term
 from diffusion_jax.diffusion.process import (
     Gaussian,
@@ -25,19 +25,19 @@ from diffusion_jax.diffusion.process import (
     predict,
     true_posterior,
 )
-from diffusion_jax.diffusion.samplers.ddim import ddim_reverse_step, ddim_step
-from diffusion_jax.diffusion.samplers.ddpm import ddpm_step
+from diffusion_jax.diffusion.samplers import DDIM, DDPM
 from diffusion_jax.diffusion.schedules import (
     make_schedule,
     row,
     transitions,
 )
+from tests.diffusion.steps import take_step
 from tests.parity import schedules, trajectories
 from tests.parity.case import Case, Check
 from tests.parity.compare import compare
 from tests.parity.exact import Exact
 from tests.parity.likelihood import release_log_likelihood
-from tests.parity.trajectories import following_level, nchw, nhwc
+from tests.parity.trajectories import following_level, nchw, nhwc, reverse_step, with_gradient
 
 KINDS = {'eps': 'eps', 'x0': 'x_0', 'prev': 'previous_x'}
 VARIANCES = {'small': 'fixed_small', 'large': 'fixed_large', 'learned': 'learned', 'range': 'learned_range'}
@@ -89,13 +89,19 @@ class Math:
         return output if variance == 'range' else output[..., : output.shape[-1] // 2]
 
     def denoiser(self, kind='eps', variance='range', clipped=True, guided=False):
-        def denoise(x_t, transition):
-            return predict(self.output(variance), x_t, transition, KINDS[kind])
+        def predicted(x_t, level):
+            return predict(self.output(variance), x_t, self.transition, KINDS[kind])
 
+        denoise = plain(predicted, variance=VARIANCES[variance])
         denoise = clip(denoise) if clipped else denoise
-        if not guided:
-            return denoise
-        return lambda x_t, transition: denoise(x_t, transition)._replace(gradient=self.gradient)
+        return with_gradient(denoise, self.gradient) if guided else denoise
+
+    def prediction(self, denoise):
+        return denoise(self.x_t, self.transition.level)[0]
+
+    def step(self, sampler, guided=False, noise=None):
+        noise = self.noise if noise is None else noise
+        return take_step(sampler, self.denoiser(guided=guided), self.x_t, self.transition, noise)
 
     def answer(self, key: str):
         name, *parts = key.split('/')
@@ -114,13 +120,13 @@ class Math:
         return prior_term(self.x_0, self.table)
 
     def pmv(self, kind, variance, *parts):
-        prediction = self.denoiser(kind, variance, 'clip0' not in parts)(self.x_t, self.transition)
+        prediction = self.prediction(self.denoiser(kind, variance, 'clip0' not in parts))
         if parts[-1] == 'pred_xstart':
             return prediction.x_0
         return getattr(posterior(prediction, self.x_t, self.transition, VARIANCES[variance]), parts[-1])
 
     def vb(self, kind, variance, clipped, _):
-        prediction = self.denoiser(kind, variance, clipped == 'clip1')(self.x_t, self.transition)
+        prediction = self.prediction(self.denoiser(kind, variance, clipped == 'clip1'))
         return losses.vb_term(prediction, self.x_0, self.x_t, self.transition, VARIANCES[variance])
 
     def loss(self, kind, variance, loss, part):
@@ -152,40 +158,36 @@ class Math:
         return self.p_sample_step_guided(noise=0.0)
 
     def condition_score(self, part):
-        prediction = score_shift(self.denoiser(guided=True))(self.x_t, self.transition)
+        prediction = self.prediction(score_shift(self.denoiser(guided=True)))
         if part == 'pred_xstart':
             return prediction.x_0
         return posterior(prediction, self.x_t, self.transition, 'learned_range').mean
 
     def ddim_step(self, eta):
-        eta = float(eta.removeprefix('eta'))
-        return ddim_step(self.denoiser(), self.x_t, self.transition, self.noise, eta)
+        return self.step(DDIM(float(eta.removeprefix('eta'))))
 
     def ddim_reverse_step(self):
         following = following_level(self.table, self.t)
-        return ddim_reverse_step(self.denoiser(), self.x_t, self.transition, following)
+        return reverse_step(self.denoiser(), self.x_t, self.transition.level, following)
 
     def p_sample_step(self):
-        return ddpm_step(self.denoiser(), self.x_t, self.transition, self.noise, 'learned_range')
+        return self.step(DDPM())
 
     def p_sample_step_guided(self, noise=None):
-        noise = self.noise if noise is None else noise
-        return ddpm_step(self.denoiser(guided=True), self.x_t, self.transition, noise, 'learned_range')
+        return self.step(DDPM(), guided=True, noise=noise)
 
     def denoised_fn(self, _):
         """The recorded denoised_fn is 0.5·x + 0.1, before the clamp."""
 
-        def changed(x_t, transition):
-            prediction = self.denoiser(clipped=False)(x_t, transition)
-            return prediction._replace(x_0=0.5 * prediction.x_0 + 0.1)
-
-        return clip(changed)(self.x_t, self.transition).x_0
+        prediction = self.prediction(self.denoiser(clipped=False))
+        changed = prediction._replace(x_0=0.5 * prediction.x_0 + 0.1)
+        return self.prediction(clip(plain(lambda *_: changed))).x_0
 
 
 def release_ddim_step(ours: Math) -> jax.Array:
     """Its DDIM step of η = 0, both coefficients of which come from a float32 value of ᾱ."""
     before = align(ours.alpha_bar_before, ours.x_t)
-    prediction = ours.denoiser()(ours.x_t, ours.transition)
+    prediction = ours.prediction(ours.denoiser())
     return prediction.x_0 * jnp.sqrt(before) + jnp.sqrt(1 - before) * prediction.eps
 
 

@@ -19,12 +19,13 @@ import numpy as np
 
 from diffusion_jax import models
 from diffusion_jax.data.transforms import to_uint8
-from diffusion_jax.diffusion.guidance import classifier_guidance, clip, score_shift
+from diffusion_jax.diffusion.denoiser import Denoiser, add_gradient, clip, plain, score_shift
+from diffusion_jax.diffusion.guidance import classifier_guidance
 from diffusion_jax.diffusion.likelihood import bits_per_dimension
-from diffusion_jax.diffusion.process import Denoiser, predict
-from diffusion_jax.diffusion.samplers.ddim import ddim_reverse_step, ddim_step
-from diffusion_jax.diffusion.samplers.ddpm import ddpm_step
+from diffusion_jax.diffusion.process import Transition, predict
+from diffusion_jax.diffusion.samplers import DDIM, DDPM
 from diffusion_jax.diffusion.schedules import make_schedule, row, transitions
+from tests.diffusion.steps import take_step
 from tests.parity.case import Case, Check
 from tests.parity.compare import compare
 from tests.parity.exact import UNITS
@@ -44,9 +45,20 @@ def nchw(x):
 
 def following_level(table, t):
     """Level t+1; after the last one the release has pure noise."""
-    pure = table.level._replace(t=jnp.inf, signal=0.0, noise=1.0)
+    pure = table.level._replace(t=jnp.inf, alpha=0.0, sigma=1.0)
     levels = jax.tree.map(lambda values, last: jnp.append(values, last), table.level, pure)
     return jax.tree.map(lambda values: values[t + 1], levels)
+
+
+def reverse_step(denoise, x_t, level, following):
+    """DDIM of η = 0 to a noisier level."""
+    transition = Transition(level, following, log_beta=jnp.full_like(level.t, -jnp.inf))
+    return take_step(DDIM(), denoise, x_t, transition, jnp.zeros_like(x_t))
+
+
+def with_gradient(denoise, gradient):
+    """The denoiser guided by a gradient that is given."""
+    return plain(lambda x_t, level: add_gradient(denoise(x_t, level)[0], gradient), variance=denoise.variance)
 
 
 class Networks:
@@ -69,30 +81,32 @@ class Networks:
     def output(self, x_t, t):
         return self.unet(x_t, t, self.labels(x_t) if self.config.num_classes else None)
 
-    def log_prob(self, x_t, t):
-        log_probs = jax.nn.log_softmax(self.classifier(x_t, t))
+    def log_prob(self, x_t, level):
+        log_probs = jax.nn.log_softmax(self.classifier(x_t, level.t))
         return jnp.take_along_axis(log_probs, self.labels(x_t)[:, None], axis=1)[:, 0]
 
-    def denoiser(self, kind='eps', clipped=True, scale=None):
-        def denoise(x_t, transition):
-            return predict(self.output(x_t, transition.level.t), x_t, transition, kind)
+    def denoiser(self, kind='eps', variance='fixed_small', clipped=True, scale=None):
+        def predicted(x_t, level):
+            return predict(self.output(x_t, level.t), x_t, Transition(level), kind)
 
+        denoise = plain(predicted, variance=variance)
         denoise = clip(denoise) if clipped else denoise
         return denoise if scale is None else classifier_guidance(denoise, self.log_prob, scale)
 
-    def frozen(self, x_t, transition, kind='eps', clipped=True, scale=None):
+    def frozen(self, x_t, level, kind='eps', variance='fixed_small', clipped=True, scale=None):
         """The same denoiser as a function of what the networks put out here: the output and the gradient."""
-        output = self.output(x_t, transition.level.t)
+        output = self.output(x_t, level.t)
         gradient = None
         if scale is not None:
-            gradient = scale * jax.grad(lambda x: self.log_prob(x, transition.level.t).sum())(x_t)
+            gradient = scale * jax.grad(lambda x: self.log_prob(x, level).sum())(x_t)
 
         def denoiser(shift):
-            def denoise(x_t, transition):
-                return predict(output + shift, x_t, transition, kind)
+            def predicted(x_t, level):
+                return predict(output + shift, x_t, Transition(level), kind)
 
+            denoise = plain(predicted, variance=variance)
             denoise = clip(denoise) if clipped else denoise
-            return lambda x_t, transition: denoise(x_t, transition)._replace(gradient=gradient)
+            return denoise if gradient is None else with_gradient(denoise, gradient)
 
         return denoiser
 
@@ -132,7 +146,7 @@ def check_steps(step, denoiser, table, order, start, noise, recorded, name):
     """Every step from the recorded x before it. `denoiser`: the arguments of `Networks.denoiser`."""
     networks, options = denoiser
     x_t, transition, noise = before_each_step(start, recorded), rows(table, order, len(start)), flat(noise)
-    rounding = Rounding(networks.frozen(x_t, transition, **options), x_t)
+    rounding = Rounding(networks.frozen(x_t, transition.level, **options), x_t)
     compare(
         'sampling steps',
         step(networks.denoiser(**options), x_t, transition, noise),
@@ -157,11 +171,9 @@ def check_free_run(step, table, order, start, noise, recorded, sensitivity, name
         compare('sampling runs on their own', x, nhwc(recorded[k]), atol=tolerance, detail=f'{name} step {k}')
 
 
-def make_step(run, variance):
+def make_step(run):
     """(denoise, x_t, transition, noise) → x_{t-1}."""
-    if run['kind'] == 'ddim':
-        return functools.partial(ddim_step, eta=run['eta'])
-    return functools.partial(ddpm_step, variance=variance)
+    return functools.partial(take_step, DDIM(run['eta']) if run['kind'] == 'ddim' else DDPM())
 
 
 def check_run(case: Case, networks: Networks, name: str) -> None:
@@ -176,22 +188,22 @@ def check_run(case: Case, networks: Networks, name: str) -> None:
     table, order = transitions(schedule), range(len(schedule.betas))[::-1]
     start, tape, recorded = arrays['x_T'], arrays['noise_tape'][: len(order)], arrays[f'{name}/x']
     variance = 'learned_range' if config['learn_sigma'] else 'fixed_large'
-    options = {'clipped': run['clip_denoised'], 'scale': run['classifier_scale']}
-    step, guided = make_step(run, variance), networks.denoiser(**options)
+    options = {'variance': variance, 'clipped': run['clip_denoised'], 'scale': run['classifier_scale']}
+    step, guided = make_step(run), networks.denoiser(**options)
     check_steps(step, (networks, options), table, order, start, tape, recorded, name)
     sensitivity = case.meta['sensitivity_max_abs_diff_for_1e6_perturbation_of_x_T'][name]
     free = functools.partial(step, guided)
     check_free_run(free, table, order, start, tape, recorded, sensitivity, name)
 
     x_t, transition = before_each_step(start, recorded), rows(table, order, len(start))
-    rounding = Rounding(networks.frozen(x_t, transition, **options), x_t)
+    rounding = Rounding(networks.frozen(x_t, transition.level, **options), x_t)
 
     def x_0_at(k):
         """Step k's x_0: guided, for the release returns it so, only by DDIM."""
 
         def x_0(denoise, x_t):
             shown = score_shift(denoise) if run['kind'] == 'ddim' else denoise
-            return nchw(shown(x_t, transition).x_0).reshape(recorded.shape)[k]
+            return nchw(shown(x_t, transition.level)[0].x_0).reshape(recorded.shape)[k]
 
         return x_0
 
@@ -215,15 +227,15 @@ def check_run(case: Case, networks: Networks, name: str) -> None:
 def check_reverse(networks: Networks, table, arrays, clipped: bool) -> None:
     start, recorded = arrays['x0_for_reverse'], arrays[f'ddim_reverse_clip{clipped:d}/x']
     order = jnp.repeat(jnp.arange(len(recorded)), len(start))
-    x_t, transition = before_each_step(start, recorded), row(table, order)
+    x_t, level = before_each_step(start, recorded), row(table, order).level
     following = following_level(table, order)
-    rounding = Rounding(networks.frozen(x_t, transition, clipped=clipped), x_t)
+    rounding = Rounding(networks.frozen(x_t, level, clipped=clipped), x_t)
     compare(
         'DDIM steps back',
-        ddim_reverse_step(networks.denoiser(clipped=clipped), x_t, transition, following),
+        reverse_step(networks.denoiser(clipped=clipped), x_t, level, following),
         flat(recorded),
         atol=STEP_TOLERANCE,
-        rounding=lambda: rounding.of(lambda denoise, x: ddim_reverse_step(denoise, x, transition, following)),
+        rounding=lambda: rounding.of(lambda denoise, x: reverse_step(denoise, x, level, following)),
     )
 
 
@@ -234,12 +246,12 @@ def check_bits_per_dimension(networks: Networks, table, arrays, variance: str) -
 
     @jax.jit
     def bound(clipped):
-        def denoise(x_t, transition):
-            free = networks.denoiser(clipped=False)(x_t, transition)
-            clamped = clip(lambda *_: free)(x_t, transition)
+        def predicted(x_t, level):
+            free, _ = networks.denoiser(clipped=False)(x_t, level)
+            clamped, _ = clip(plain(lambda *_: free))(x_t, level)
             return jax.tree.map(functools.partial(jnp.where, clipped), clamped, free)
 
-        return bits_per_dimension(denoise, x_0, table, tape.__getitem__, variance)
+        return bits_per_dimension(plain(predicted), x_0, table, tape.__getitem__, variance)
 
     for clipped in (True, False):
         bits = bound(clipped)
@@ -265,10 +277,11 @@ def check_unconditional(case: Case) -> None:
         schedule = make_schedule(
             config['noise_schedule'], num_timesteps, config['timestep_respacing'], name.endswith('rescale')
         )
-        options = {'kind': {'x0pred': 'x_0', 'eps': 'eps'}[kind]}
-        step = make_step(
-            {'kind': 'ddpm'}, {'fixedlarge': 'fixed_large', 'fixedsmall': 'fixed_small'}[variance]
-        )
+        options = {
+            'kind': {'x0pred': 'x_0', 'eps': 'eps'}[kind],
+            'variance': {'fixedlarge': 'fixed_large', 'fixedsmall': 'fixed_small'}[variance],
+        }
+        step = make_step({'kind': 'ddpm'})
         recorded = arrays[f'uncond_{name}/x']
         order = range(len(recorded))[::-1]
         tape, table = arrays['noise_tape'][: len(order)], transitions(schedule)

@@ -9,8 +9,11 @@ import orbax.checkpoint as ocp
 import pytest
 
 from diffusion_jax import generation, main, models
+from diffusion_jax.sharding import make_mesh
 from diffusion_jax.stages.networks import with_average
 from diffusion_jax.stages.run import Run
+from diffusion_jax.stages.tuning import check_start, load_start
+from diffusion_jax.stored_networks import describe_stored
 from diffusion_jax.training.saving import Checkpoints
 from diffusion_jax.training.step import init_state
 from diffusion_jax.weights.files import Weights, load_weights, save_weights
@@ -38,12 +41,14 @@ def files(experiment, tmp_path_factory):
     other_process = dataclasses.replace(experiment.diffusion, schedule='linear')
     guide = experiment.classifier
     seven = dataclasses.replace(guide, num_classes=7)
+    conditional = dataclasses.replace(experiment.unet, num_classes=10)
     networks = {
         'diffusion': Weights(experiment.unet, random_params(experiment.unet, 0), experiment.diffusion),
         'classifier': Weights(
             experiment.classifier, random_params(experiment.classifier, 1), experiment.diffusion
         ),
         'linear': Weights(experiment.unet, random_params(experiment.unet, 0), other_process),
+        'conditional': Weights(conditional, random_params(conditional, 0), experiment.diffusion),
         'seven': Weights(seven, random_params(seven, 2), experiment.diffusion),
         'classifier_linear': Weights(
             experiment.classifier, random_params(experiment.classifier, 1), other_process
@@ -67,8 +72,8 @@ def test_the_program_draws_what_a_notebook_draws(files, tmp_path):
     model = generation.load(files['diffusion'], files['classifier'])
     with np.load(tmp_path / 'samples' / 'samples.npz') as samples:
         np.testing.assert_array_equal(samples['arr_1'], [3, 5] * 8)
-        images = model.sample(16, samples['arr_1'], scale=5.0, **STEPS)
-        np.testing.assert_array_equal(samples['arr_0'], images)
+        found = model.sample(16, samples['arr_1'], scale=5.0, **STEPS)
+        np.testing.assert_array_equal(samples['arr_0'], found.images)
 
 
 def test_another_file_makes_other_samples(files, tmp_path):
@@ -157,6 +162,31 @@ def test_tuning_with_classes_of_a_model_that_had_none(files, tmp_path, capfd):
     change = {'unet__class_conditional': True, 'train__sample_every': 0, 'train__num_steps': 1}
     assert run(tmp_path, 'train', **pretrained(files, diffusion='diffusion'), **change) == 0
     assert '7 and 2 more): label_embedding/embedding' in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_tuning_with_label_dropout(files, tmp_path, capfd):
+    """From a file that never had it; the folder remembers, and is sampled by configs that do not say it."""
+    conditional = {'unet__class_conditional': True, 'train__num_steps': 1, 'train__sample_every': 0}
+    dropping = conditional | pretrained(files, diffusion='conditional') | {'unet__label_dropout': 0.5}
+    assert run(tmp_path, 'train', **dropping) == 0
+    assert 'initialised for other classes' not in capfd.readouterr().err
+    folder = tmp_path / 'diffusion'
+    assert describe_stored(files['conditional']).network.label_dropout == 0
+    assert describe_stored(folder).network.label_dropout == 0.5
+    assert generation.load(folder).unet.label_dropout == 0.5
+    sample = {'sample__scale': 0, 'sample__num_samples': 8, 'pretrained__diffusion': folder}
+    assert run(tmp_path / 'other', 'sample', **conditional, **sample, evaluate__judge='') == 0
+    assert run(tmp_path, 'train', **dropping | {'unet__label_dropout': 0}) == 2
+    assert 'network.label_dropout: had 0.5, now 0.0' in capfd.readouterr().err
+
+
+def test_label_dropout_is_no_part_of_the_architecture(files, experiment):
+    stored = describe_stored(files['conditional']).network
+    network, mesh = dataclasses.replace(stored, label_dropout=0.1), make_mesh()
+    check_start(files['conditional'], network, experiment.diffusion)
+    params = load_start(files['conditional'], network, (), jax.random.key(0), mesh)
+    jax.tree.map(np.testing.assert_array_equal, params, load_weights(files['conditional']).params)
 
 
 def test_png_files_belong_to_what_is_complete(files, tmp_path, capfd):

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffusion_jax.errors import UserError
+from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.stages import stamps
 from diffusion_jax.training.config import OUTSIDE_THE_RESULT
 from diffusion_jax.workdir import normalise, read_stamp, write_stamp
@@ -164,6 +165,26 @@ def test_a_path_is_the_same_however_it_was_typed():
     )
     other = {'sample': {'labels': 'of/others.npy'}, 'url': 'gs://a/b/'}
     assert stamps.stamp_difference(stored, other).keys() == {'sample.labels', 'url'}
+
+
+def test_samples_of_an_older_version_are_those_of_the_defaults():
+    """Without the settings that the language of samplers and guidances brought."""
+    older = {'sampler': 'ddim', 'respacing': 'ddim5', 'eta': 0.5, 'scale': 2.0, 'clip': True}
+    sample = dataclasses.asdict(SampleConfig(**older))
+    assert {'timesteps', 'guidance', 'recipe'} <= sample.keys() - older.keys()
+    assert stamps.stamp_difference({'sample': older}, {'sample': sample}) == {}
+    sample |= {'guidance': 'classifier/reuse:every=2', 'timesteps': 'nearest'}
+    assert stamps.stamp_difference({'sample': older}, {'sample': sample}) == {
+        'sample.guidance': ('classifier', 'classifier/reuse:every=2'),
+        'sample.timesteps': ('fractional', 'nearest'),
+    }
+
+
+def test_a_folder_of_another_guidance(tmp_path):
+    write_stamp(tmp_path, {'sample': {'guidance': 'classifier', 'sampler': 'ddim'}})
+    stamp = {'sample': {'guidance': 'classifier:scale=2/reuse:every=2', 'sampler': 'ddim:eta=0.5'}}
+    folder = stamps.results_directory(tmp_path, 'sample', stamp)
+    assert folder == tmp_path / 'guidance=classifier-scale=2-reuse-every=2,sampler=ddim-eta=0.5'
 
 
 def test_results_are_in_a_folder_named_after_settings_and_checkpoint(tmp_path):

@@ -1,5 +1,7 @@
 """What a diffusion model and an upsampler are trained to do, against the formula by hand."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,10 +10,12 @@ import pytest
 from diffusion_jax import models
 from diffusion_jax.diffusion.process import add_noise
 from diffusion_jax.diffusion.schedules import row, schedule_of, transitions
-from diffusion_jax.training.objectives import diffusion_objective
-from tests.tiny import CONDITIONAL_UNET, DIFFUSION, UPSAMPLER
+from diffusion_jax.training.objectives import Objective, diffusion_objective, draw_noise
+from diffusion_jax.training.step import init_state, make_train_step
+from tests.tiny import CONDITIONAL_UNET, DIFFUSION, TRAIN, UPSAMPLER
 
 SIZE = 4
+DROPPING = diffusion_objective(dataclasses.replace(CONDITIONAL_UNET, label_dropout=0.25), DIFFUSION)
 
 
 def inputs():
@@ -52,3 +56,52 @@ def test_the_small_image_carries_a_gradient():
     kernel = gradient(random_params(UPSAMPLER))['encoder']['block_0']['conv']['kernel']
     noisy, small = np.abs(kernel).max(axis=(0, 1, 3))
     assert noisy > 1e-4 and small > 1e-4
+
+
+def batch_of(size):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (size, 8, 8, 1), dtype=np.uint8)
+    return {'image': images, 'label': (np.arange(size) % 10).astype(np.int32)}
+
+
+def test_label_dropout_changes_labels_alone():
+    """Each becomes the null class with the given probability; all else is what it is without."""
+    key, batch, t = jax.random.key(1), batch_of(10_000), jnp.zeros(10_000, jnp.int32)
+    drawn, plain = DROPPING.draw(key, batch, t), draw_noise(key, batch, t)
+    dropped = np.asarray(drawn['y'] == models.NULL_CLASS)
+    assert abs(dropped.mean() - 0.25) < 4 * (0.25 * 0.75 / 10_000) ** 0.5
+    assert drawn['y'].dtype == jnp.int32
+    np.testing.assert_array_equal(drawn['y'][~dropped], batch['label'][~dropped])
+    for name in ('x_0', 'eps', 't'):
+        np.testing.assert_array_equal(drawn[name], plain[name])
+    np.testing.assert_array_equal(DROPPING.draw(key, batch, t)['y'], drawn['y'])
+    assert np.any(DROPPING.draw(jax.random.key(2), batch, t)['y'] != drawn['y'])
+
+
+def test_without_label_dropout_nothing_more_is_drawn():
+    arguments = jax.random.key(0), batch_of(SIZE), jnp.zeros(SIZE, jnp.int32)
+    draw = diffusion_objective(CONDITIONAL_UNET, DIFFUSION).draw
+    assert str(jax.make_jaxpr(draw)(*arguments)) == str(jax.make_jaxpr(draw_noise)(*arguments))
+
+
+def test_every_microbatch_has_the_labels_of_the_whole_batch():
+    """A loss that is the mean of the images whose labels were dropped."""
+
+    def losses(params, inputs, key):
+        dropped = inputs['y'] == models.NULL_CLASS
+        return {'loss': params['w'] * dropped * inputs['x_0'].mean(axis=(1, 2, 3))}
+
+    objective, sums = Objective(DROPPING.draw, losses, DIFFUSION.num_timesteps), []
+    for microbatches in (1, 2, 4):
+        config = dataclasses.replace(TRAIN, microbatches=microbatches)
+        state = init_state({'w': jnp.ones(())}, config, objective.num_timesteps, jax.random.key(0))
+        _, metrics = jax.jit(make_train_step(objective, config))(state, batch_of(16))
+        sums.append(float(metrics['loss'][0]))
+    assert sums == pytest.approx([sums[0]] * 3, rel=1e-5) and sums[0]
+
+
+def test_dropped_labels_train_no_embedding():
+    params, inputs_ = random_params(CONDITIONAL_UNET), inputs() | {'y': jnp.asarray([3, -1, -1, -1])}
+    gradient = jax.jit(jax.grad(lambda params: jnp.mean(DROPPING.losses(params, inputs_, None)['loss'])))
+    rows = np.abs(gradient(params)['label_embedding']['embedding']).max(axis=1)
+    assert np.flatnonzero(rows).tolist() == [3]

@@ -13,7 +13,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.models import describe_network, param_shapes
 from diffusion_jax.weights import arrays, files
 from diffusion_jax.weights.files import Weights, load_weights, read_header, save_weights
-from tests.tiny import CLASSIFIER, DIFFUSION, UNET
+from tests.tiny import CLASSIFIER, CONDITIONAL_UNET, DIFFUSION, UNET
 
 
 @functools.cache
@@ -44,6 +44,12 @@ def test_everything_comes_back(saved, tmp_path):
     weights = load_weights(tmp_path / 'classifier')
     assert_same(params_of(CLASSIFIER), weights.params)
     assert weights[:1] + weights[2:4] == (CLASSIFIER, DIFFUSION, '')
+
+
+def test_a_file_says_whether_the_null_class_was_trained(tmp_path):
+    network = dataclasses.replace(CONDITIONAL_UNET, label_dropout=0.1)
+    save_weights(tmp_path / 'file', Weights(network, params_of(CONDITIONAL_UNET), DIFFUSION))
+    assert read_header(tmp_path / 'file').network == network
 
 
 def test_a_header_is_the_same_without_parameters(saved):

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from diffusion_jax.diffusion.config import DiffusionConfig
+from diffusion_jax.diffusion.guidance import ClassifierGuidance
+from diffusion_jax.diffusion.recipe import Recipe
+from diffusion_jax.diffusion.samplers import DDIM, DDPM
 from diffusion_jax.models import (
     ClassifierConfig,
     UNetConfig,
@@ -17,7 +20,7 @@ from diffusion_jax.models import (
     describe_network,
     network_of,
 )
-from diffusion_jax.weights.released import RELEASED, released_shapes, resembling, section
+from diffusion_jax.weights.released import RELEASED, published_recipes, released_shapes, resembling, section
 from tests.parity.models import config_from_release
 
 with gzip.open(Path(__file__).parent.parent / 'golden' / 'released_shapes.json.gz', 'rt') as file:
@@ -87,13 +90,47 @@ def test_processes_are_those_of_the_recorded_flags(name):
 
 def test_what_is_guided_has_a_classifier_of_its_size():
     for name in DIFFUSION_MODELS:
-        network, process, sampling, classifier = RELEASED[name]
-        assert bool(classifier) == (sampling.scale > 0) == (sampling.ddim_scale > 0)
+        network, process, recipes, classifier = RELEASED[name]
+        assert [name for name, _ in recipes] == ['paper', 'paper-ddim']
+        assert all(bool(classifier) == ('log_prob' in recipe.needs) for _, recipe in recipes)
         if classifier:
             assert isinstance(RELEASED[classifier].network, ClassifierConfig)
             assert RELEASED[classifier].network.image_size == network.image_size
             assert RELEASED[classifier].diffusion.levels == process.levels
-    assert all(RELEASED[name][2:] == (None, '') for name in CLASSIFIERS)
+    assert all(RELEASED[name][2:] == ((), '') for name in CLASSIFIERS)
+
+
+@pytest.mark.parametrize(
+    ('name', 'respacing', 'scale', 'ddim_scale'),
+    [
+        ('64x64_diffusion', '250', 1.0, 1.0),
+        ('128x128_diffusion', '250', 0.5, 1.25),
+        ('256x256_diffusion', '250', 1.0, 2.5),
+        ('256x256_diffusion_uncond', '250', 10.0, 10.0),
+        ('512x512_diffusion', '250', 4.0, 9.0),
+        ('64_256_upsampler', '250', 0.0, 0.0),
+        ('lsun_cat', '', 0.0, 0.0),
+    ],
+)
+def test_recipes_of_the_paper(name, respacing, scale, ddim_scale):
+    """Table 14, and the flags of the authors' README."""
+
+    def guidance(scale):
+        return (ClassifierGuidance(scale),) if scale else ()
+
+    assert dict(RELEASED[name].recipes) == {
+        'paper': Recipe(DDPM(), guidance(scale), respacing),
+        'paper-ddim': Recipe(DDIM(), guidance(ddim_scale), 'ddim25'),
+    }
+
+
+def test_recipes_are_found_by_network_and_process():
+    for name in DIFFUSION_MODELS:
+        network, process, recipes, classifier = RELEASED[name]
+        other = dataclasses.replace(network, dtype='bfloat16', remat=True, dropout=0.3)
+        assert published_recipes(other, process, guided=bool(classifier)) == recipes
+        longer = dataclasses.replace(process, num_timesteps=4000)
+        assert published_recipes(network, longer, guided=bool(classifier)) == ()
 
 
 def test_a_section_of_a_config_has_what_no_other_section_decides():

@@ -8,7 +8,7 @@ With guidance x̂_0 and ε̂ are those of the shifted score (2105.05233, Algorit
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jax import Array
@@ -24,12 +24,20 @@ def ddim_kernel(prediction: Prediction, x_t: Array, transition: Transition, eta:
 
     eta: [] or [B], in [0, 1].
     """
+    mean, sigma = _mean_and_sigma(prediction, x_t, transition, eta)
+    return Gaussian(mean, sigma**2, 2 * jnp.log(sigma))
+
+
+def _mean_and_sigma(
+    prediction: Prediction, x_t: Array, transition: Transition, eta: Number
+) -> tuple[Array, Array]:
     eta, here, there, log_beta = align((eta, transition.level, transition.next, transition.log_beta), x_t)
     sigma = eta * there.sigma / here.sigma * jnp.exp(0.5 * log_beta)
     # Rounding can leave a negative remainder where one step spans nearly all of the noise.
-    direction = jnp.sqrt(jnp.maximum(there.sigma**2 - sigma**2, 0.0))
-    mean = there.alpha * prediction.x_0 + direction * prediction.eps
-    return Gaussian(mean, sigma**2, 2 * jnp.log(sigma))
+    remainder = there.sigma**2 - sigma**2
+    positive = remainder > 0
+    direction = jnp.where(positive, jnp.sqrt(jnp.where(positive, remainder, 1.0)), 0.0)
+    return there.alpha * prediction.x_0 + direction * prediction.eps, sigma
 
 
 class DDIM(Sampler):
@@ -41,10 +49,12 @@ class DDIM(Sampler):
     """
 
     eta: Number = option(0.0, most=1.0)
+    order: ClassVar[int | None] = 1
 
     def step(
         self, denoise: Denoiser, state: Image, memory: Any, transition: Transition, noise: Noise
     ) -> tuple[Image, Any]:
         prediction, memory = denoise(state.x, transition.level, memory)
-        kernel = ddim_kernel(prediction, state.x, transition, self.eta)
-        return Image(kernel.draw(noise(0))), memory
+        # Not `ddim_kernel(…).draw`, whose gradient with respect to η is lost in the logarithm at η = 0.
+        mean, sigma = _mean_and_sigma(prediction, state.x, transition, self.eta)
+        return Image(mean + sigma * noise(0)), memory

@@ -8,7 +8,7 @@ The first step and the last one, to the clean image, are of first order: D = x̂
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -28,6 +28,8 @@ class History(NamedTuple):
 
 class DPMSolverPP2M(Sampler):
     """DPM-Solver++ 2M: one evaluation a step; deterministic."""
+
+    order: ClassVar[int | None] = 2
 
     def init(self, x_T: Array) -> History:
         return History(x_T, x_T, jnp.zeros((), x_T.dtype))

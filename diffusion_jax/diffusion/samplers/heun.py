@@ -33,6 +33,7 @@ class Heun(Sampler):
     s_max: Number = option(LARGEST)
     s_noise: Number = option(1.0)
     evaluations: ClassVar[int] = 2
+    order: ClassVar[int | None] = 2
 
     def step(
         self, denoise: Denoiser, state: Image, memory: Any, transition: Transition, noise: Noise

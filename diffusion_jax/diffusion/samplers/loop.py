@@ -72,7 +72,7 @@ def sample(
     Args:
       grid: arrays [N], the first transition first.
       noise_at: see `noise_of`.
-      record: what to keep of every step.
+      record: what to keep of every step; where only noise is added, the prediction is 0.
       remat: recomputes each step in a backward pass, which then keeps one state a step.
 
     Returns:
@@ -133,8 +133,11 @@ def _stepper(
 
         def up(carry: Carry) -> tuple[Carry, Any]:
             x = _renoised(carry[0].x, transition).draw(noise(0))
-            empty = jax.eval_shape(down, carry)[1]
-            return (sampler.init(x), carry[1]), jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), empty)
+            records = None
+            if record is not None:
+                nothing = _no_prediction(denoise, carry[0].x, transition.level, carry[1])
+                records = record(carry[0], nothing, transition)
+            return (sampler.init(x), carry[1]), records
 
         return jax.lax.cond(transition.renoise, up, down, carry)
 
@@ -168,9 +171,14 @@ def _watched(denoise: Denoiser, x_t: Array, level: Level, memory: Any) -> tuple[
         kept = jax.tree.map(lambda old, new: jnp.where(asked, old, new), kept, prediction)
         return prediction, (inner, kept, jnp.ones_like(asked))
 
+    nothing = _no_prediction(denoise, x_t, level, memory)
+    return denoise._replace(call=call), (memory, nothing, jnp.zeros((), bool))
+
+
+def _no_prediction(denoise: Denoiser, x_t: Array, level: Level, memory: Any) -> Prediction:
+    """Zeros, like the denoiser's prediction."""
     shape = jax.eval_shape(denoise.call, x_t, level, memory)[0]
-    empty = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shape)
-    return denoise._replace(call=call), (memory, empty, jnp.zeros((), bool))
+    return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shape)
 
 
 def _renoised(x_t: Array, transition: Transition) -> Gaussian:

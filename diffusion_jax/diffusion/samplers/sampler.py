@@ -28,10 +28,12 @@ class Sampler(Part):
       evaluations: of the denoiser in one step; in the last one, to the clean image, every sampler has one.
       shifts_mean: the sampler applies the gradient of guidance itself (Algorithm 1 of 2105.05233), and gets
         the denoiser as it is. Every other one gets `score_shift(denoise)`, which has applied it.
+      order: of convergence to the probability-flow ODE, with the default options; None if it is random.
     """
 
     evaluations: ClassVar[int] = 1
     shifts_mean: ClassVar[bool] = False
+    order: ClassVar[int | None] = None
 
     def init(self, x_T: Array) -> Any:
         """The state before the first step: any pytree that has x."""

@@ -1,11 +1,15 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.diffusion.samplers.ddim import ddim_reverse_loop, ddim_step
-from diffusion_jax.diffusion.samplers.ddpm import ddpm_step
+from diffusion_jax.diffusion.config import DiffusionConfig
+from diffusion_jax.diffusion.grids import inversion, make_grid
+from diffusion_jax.diffusion.samplers import DDIM, DDPM, sample
 from diffusion_jax.diffusion.schedules import make_schedule, row, transitions
 from tests.diffusion.gaussian import Data
+from tests.diffusion.steps import take_step
 
 DATA = Data(mean=0.2, variance=0.3)
 X, NOISE = (jax.random.normal(jax.random.key(seed), (50, 4, 4, 1)) for seed in (0, 1))
@@ -13,8 +17,11 @@ X, NOISE = (jax.random.normal(jax.random.key(seed), (50, 4, 4, 1)) for seed in (
 
 def test_eta_1_is_the_ancestral_step_with_the_small_variance():
     table = transitions(make_schedule('cosine', 1000, '50'))
-    ours = ddim_step(DATA.denoise, X, table, NOISE, 1.0)
-    np.testing.assert_allclose(ours, ddpm_step(DATA.denoise, X, table, NOISE, 'fixed_small'), atol=2e-5)
+    ours, ddpm = (
+        take_step(sampler, DATA.denoiser(variance='fixed_small'), X, table, NOISE)
+        for sampler in (DDIM(1.0), DDPM())
+    )
+    np.testing.assert_allclose(ours, ddpm, atol=2e-5)
 
 
 def test_eta_0_uses_no_noise_and_no_step_lands_outside_the_numbers():
@@ -22,36 +29,34 @@ def test_eta_0_uses_no_noise_and_no_step_lands_outside_the_numbers():
     for respacing in ('2', '50'):
         table = transitions(make_schedule('cosine', 1000, respacing))
         x, noise = X[: len(table.level.t)], NOISE[: len(table.level.t)]
-        still = ddim_step(DATA.denoise, x, table, noise, 0.0)
-        np.testing.assert_array_equal(still, ddim_step(DATA.denoise, x, table, -noise, 0.0))
+        still = take_step(DDIM(), DATA.denoiser(), x, table, noise)
+        np.testing.assert_array_equal(still, take_step(DDIM(), DATA.denoiser(), x, table, -noise))
         for eta in (0.5, 1.0):
-            assert np.all(np.isfinite(ddim_step(DATA.denoise, x, table, noise, eta)))
+            assert np.all(np.isfinite(take_step(DDIM(eta), DATA.denoiser(), x, table, noise)))
 
 
 def test_the_last_step_returns_the_predicted_image():
     table = transitions(make_schedule('linear', 1000, '10'))
     last = row(table, jnp.zeros(50, int))
-    x_0 = DATA.denoise(X, last).x_0
-    for step in (
-        lambda: ddim_step(DATA.denoise, X, last, NOISE, 1.0),
-        lambda: ddpm_step(DATA.denoise, X, last, NOISE, 'fixed_large'),
-    ):
-        np.testing.assert_allclose(step(), x_0, atol=1e-6)
+    denoise = DATA.denoiser(variance='fixed_large')
+    x_0 = denoise(X, last.level)[0].x_0
+    for sampler in (DDIM(1.0), DDPM()):
+        np.testing.assert_allclose(take_step(sampler, denoise, X, last, NOISE), x_0, atol=1e-6)
 
 
 def test_reversed_sampling_comes_back_the_closer_the_more_steps():
     x_0 = 0.2 + np.sqrt(0.3) * X[:2]
+    run = functools.partial(sample, DDIM(), DATA.denoiser())
+
+    def no_noise(position, i):
+        return jnp.zeros_like(x_0)
 
     def round_trip(respacing):
-        table = transitions(make_schedule('linear', 1000, respacing))
-
-        def back(x_t, transition):
-            return ddim_step(DATA.denoise, x_t, transition, x_t, 0.0), None
-
-        # Row 0 leads from the first level to the clean image, which the way up does not contain.
-        steps = jax.tree.map(lambda values: jnp.repeat(values[1:, None], 2, axis=1), table)
-        x_T = ddim_reverse_loop(DATA.denoise, table, x_0)
-        return np.abs(jax.lax.scan(back, x_T, steps, reverse=True)[0] - x_0).max()
+        grid = make_grid(DiffusionConfig('linear', 1000), respacing)
+        x_T = run(inversion(grid), no_noise, x_0)[0].x
+        # The last step leads from the first level to the clean image, which the way up does not contain.
+        back = run(jax.tree.map(lambda values: values[:-1], grid), no_noise, x_T)[0].x
+        return np.abs(back - x_0).max()
 
     coarse, fine = round_trip('ddim50'), round_trip('ddim200')
     assert fine < 0.05

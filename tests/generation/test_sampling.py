@@ -7,12 +7,17 @@ import numpy as np
 import pytest
 
 from diffusion_jax import models
+from diffusion_jax.diffusion.guidance import ClassifierGuidance
+from diffusion_jax.diffusion.recipe import Recipe
+from diffusion_jax.diffusion.samplers import DDIM, SAMPLERS
 from diffusion_jax.diffusion.samplers.loop import initial_noise, per_sample_noise
-from diffusion_jax.generation.sampling import Request, make_generate, make_labels, sample_keys
+from diffusion_jax.generation import Samples, options, sampling
+from diffusion_jax.generation.networks import Networks
+from diffusion_jax.generation.sampling import Request, make_labels, sample_keys
 from diffusion_jax.sharding import batch_sharding, make_mesh, replicated
 from tests.tiny import CLASSIFIER, DIFFUSION, SAMPLE, UNET
 
-SAMPLER = (SAMPLE.sampler, SAMPLE.respacing, SAMPLE.clip)
+NETWORKS = Networks(UNET, DIFFUSION, CLASSIFIER)
 
 
 @functools.cache
@@ -32,19 +37,27 @@ def params():
     }
 
 
-def request(index, *, seed=0, scale=2.0, eta=0.5, y=None):
+def request(index, *, seed=0, scale=2.0, eta=0.5, y=None, sampler=None, **how):
     index = jnp.asarray(index, jnp.int32)
     y = index % 10 if y is None else jnp.asarray(y, jnp.int32)
-    return Request(jnp.uint32(seed), index, y, jnp.float32(scale), jnp.float32(eta))
+    guidance = (ClassifierGuidance(scale),) if scale is not None else ()
+    recipe = Recipe(sampler or DDIM(eta), guidance, **{'respacing': 'ddim5'} | how)
+    return Request(jnp.uint32(seed), index, y, options.traced(recipe, len(index)))
 
 
-@pytest.fixture(scope='module')
-def generate():
-    return jax.jit(make_generate(UNET, CLASSIFIER, DIFFUSION, *SAMPLER))
+_generate = jax.jit(sampling.generate, static_argnums=0, static_argnames='remat')
 
 
-def test_scale_labels_eta_and_seed_compile_nothing(generate, compilations):
-    first = generate(params(), request(range(4)))
+def generate(params, request, networks=NETWORKS):
+    return _generate(networks, params, request).images
+
+
+def test_scale_labels_eta_and_seed_compile_nothing(compilations):
+    first = _generate(NETWORKS, params(), request(range(4)))
+    assert isinstance(first, Samples) and first.evaluations == 5
+    assert first.x_0.shape == (4, 8, 8, 1) and first.x_0.dtype == np.float32
+    assert first.records is None and first.log_weight is None
+    first = first.images
     assert first.shape == (4, 8, 8, 1) and first.dtype == np.uint8
     assert any('generate' in name for name in compilations)
     compilations.clear()
@@ -76,7 +89,7 @@ def test_noise_of_a_sample_is_the_same_to_the_bit_in_any_batch():
     np.testing.assert_array_equal(sharded, whole[0][:8])
 
 
-def test_image_is_the_same_within_rounding_at_any_batch_size_and_device_count(generate):
+def test_image_is_the_same_within_rounding_at_any_batch_size_and_device_count():
     def close(a, b):
         # One grey level: truncation turns rounding into whole steps.
         assert np.abs(np.asarray(a, int) - np.asarray(b, int)).max() <= 1
@@ -93,17 +106,17 @@ def test_image_is_the_same_within_rounding_at_any_batch_size_and_device_count(ge
     close(eight, generate(jax.device_put(params(), replicated(mesh)), spread))
 
 
-def test_scale_zero_is_unguided_sampling(generate):
-    unguided = jax.jit(make_generate(UNET, None, DIFFUSION, *SAMPLER))
+def test_scale_zero_is_unguided_sampling():
+    unguided = generate(params(), request(range(4), scale=None), Networks(UNET, DIFFUSION))
     guided = np.asarray(generate(params(), request(range(4), scale=0.0)), int)
-    assert np.abs(guided - np.asarray(unguided(params(), request(range(4))), int)).max() <= 1
+    assert np.abs(guided - np.asarray(unguided, int)).max() <= 1
 
 
-@pytest.mark.parametrize('sampler', ['ddpm', 'ddim'])
-def test_the_classifier_reaches_either_sampler(sampler):
-    generate = jax.jit(make_generate(UNET, CLASSIFIER, DIFFUSION, sampler, '5', True))
+@pytest.mark.parametrize('sampler', SAMPLERS)
+def test_the_classifier_reaches_every_sampler(sampler):
+    how = {'sampler': SAMPLERS[sampler](), 'respacing': '5'}
     images = {
-        (scale, label): np.asarray(generate(params(), request(range(4), scale=scale, y=4 * [label])))
+        (scale, label): generate(params(), request(range(4), scale=scale, y=4 * [label], **how))
         for scale in (0.0, 100.0)
         for label in (0, 1)
     }
@@ -112,9 +125,11 @@ def test_the_classifier_reaches_either_sampler(sampler):
     assert not np.array_equal(images[100.0, 0], images[0.0, 0])
 
 
-def test_without_clipping_x_0_leaves_the_range_of_images(generate):
-    free = jax.jit(make_generate(UNET, CLASSIFIER, DIFFUSION, SAMPLE.sampler, SAMPLE.respacing, False))
-    assert not np.array_equal(*(each(params(), request(range(4))) for each in (free, generate)))
+def test_without_clipping_x_0_leaves_the_range_of_images():
+    free, clipped = (
+        _generate(NETWORKS, params(), request(range(4), scale=None, clip=c)).x_0 for c in (False, True)
+    )
+    assert np.abs(clipped).max() <= 1 + 1e-5 < np.abs(free).max()
 
 
 def test_labels_rest_on_the_index():

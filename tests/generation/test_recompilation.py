@@ -1,0 +1,62 @@
+"""Other numbers compile nothing: whatever the sampler and the guidance."""
+
+import dataclasses
+
+import pytest
+
+from diffusion_jax.diffusion.guidance import GUIDANCES, MODIFIERS, ClassifierFreeGuidance, ClassifierGuidance
+from diffusion_jax.diffusion.parts import Part, options
+from diffusion_jax.diffusion.recipe import Recipe
+from diffusion_jax.diffusion.samplers import DDIM, SAMPLERS
+from tests.generation.test_generator import make_model
+
+CLASSIFIER = ClassifierGuidance()
+RECIPES = (
+    {name: Recipe(sampler(), (CLASSIFIER,), '5') for name, sampler in SAMPLERS.items()}
+    | {
+        name: Recipe(DDIM(), (guidance(),), '4')
+        for name, guidance in GUIDANCES.items()
+        if guidance is not ClassifierFreeGuidance  # needs a model that was trained with label dropout
+    }
+    | {name: Recipe(DDIM(), (modifier(CLASSIFIER),), '5') for name, modifier in MODIFIERS.items()}
+)
+
+
+def others(part):
+    """A part in which every number is another one."""
+    if isinstance(part, tuple):
+        return tuple(map(others, part))
+    if not isinstance(part, Part):
+        return part
+    numbers = options(part)
+
+    def other(name):
+        value = getattr(part, name)
+        if name not in numbers:
+            return others(value)
+        limits = numbers[name].metadata
+        return value + 1 if limits['whole'] else limits['least'] + (0.25 if value != 0.25 else 0.5)
+
+    return dataclasses.replace(part, **{field.name: other(field.name) for field in dataclasses.fields(part)})
+
+
+def test_other_numbers_are_others():
+    recipe = others(Recipe(DDIM(), (MODIFIERS['reuse'](CLASSIFIER),)))
+    assert recipe == Recipe(DDIM(0.25), (MODIFIERS['reuse'](ClassifierGuidance(0.25), 3),))
+
+
+@pytest.fixture(scope='module')
+def model():
+    return make_model()
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_other_numbers_compile_nothing(model, name, compilations):
+    recipe = RECIPES[name]
+    first = model.sample(2, 3, recipe=recipe)
+    assert any('continue_from' in name for name in compilations)
+    compilations.clear()
+    again = model.sample(2, [1, 2], recipe=others(recipe), seed=7, first=5)
+    model.sample(2, 3, recipe=recipe, scale=[0.5, 3])
+    assert compilations == []
+    assert (first.images != again.images).any() and first.evaluations == again.evaluations
