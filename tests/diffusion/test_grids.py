@@ -166,9 +166,9 @@ def test_inversion_goes_the_levels_back_and_leads_to_the_noise_that_makes_the_im
         ('t:nan', 'separated by commas'),
         ('t:1000,0', 'from 0 to 999'),
         ('t:-1', 'from 0 to 999'),
-        ('t:5,5', 'levels must fall'),
-        ('sigma:1,80', 'levels must fall'),
-        ('sigma:1,0', 'above 0'),
+        ('t:5,5', 'less noisy than the one before'),
+        ('sigma:1,80', 'less noisy than the one before'),
+        ('sigma:1,0', 'of this process are from 0.01 to 157.4'),
         ('karras', 'none of'),
         ('0', 'no timestep'),
     ],
@@ -176,11 +176,6 @@ def test_inversion_goes_the_levels_back_and_leads_to_the_noise_that_makes_the_im
 def test_what_is_no_grid_is_refused(respacing, says):
     with pytest.raises(ValueError, match=says):
         make_grid(LINEAR, respacing)
-
-
-def test_levels_that_round_to_one_timestep_are_refused():
-    with pytest.raises(ValueError, match='several round to the same timestep'):
-        make_grid(LINEAR, 'sigma:1,0.9999', 'nearest')
 
 
 @pytest.mark.parametrize('name', GRIDS)
