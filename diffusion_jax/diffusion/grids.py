@@ -150,9 +150,9 @@ def _timesteps(schedule: Schedule, argument: str) -> np.ndarray:
 
 
 def _sigmas(schedule: Schedule, argument: str) -> np.ndarray:
-    sigmas = _numbers(argument)
-    if sigmas.min() <= 0:
-        raise ValueError('every sigma must be above 0; the clean image follows by itself')
+    sigmas, (low, high) = _numbers(argument), np.exp(-schedule.log_snr[[0, -1]] / 2)
+    if sigmas.min() < low * (1 - 1e-3) or sigmas.max() > high * (1 + 1e-3):
+        raise ValueError(f'the sigma of this process are from {low:.4g} to {high:.4g}')
     return -2 * np.log(sigmas)
 
 
