@@ -3,7 +3,7 @@
 Sample: python -m diffusion_jax.main --config=imagenet128 --stage=sample \\
             --config.pretrained.diffusion=128x128_diffusion.safetensors \\
             --config.pretrained.classifier=128x128_classifier.safetensors --config.sample.num_samples=64
-    With 25 steps: --config.sample.sampler=ddim --config.sample.respacing=ddim25 --config.sample.scale=1.25
+    With 25 steps: --config.sample.recipe=paper-ddim, which is DDIM at scale 1.25
 Train: the same without --stage and --config.pretrained; ImageNet as a folder, see `recipes.imagenet`. The
     paper took 4,360,000 steps of 256 images, 530 days of a V100 with the classifier; 450,000 steps (63
     days) gave FID 5.67.

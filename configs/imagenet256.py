@@ -4,7 +4,7 @@ Sample: python -m diffusion_jax.main --config=imagenet256 --stage=sample \\
             --config.pretrained.diffusion=256x256_diffusion.safetensors \\
             --config.pretrained.classifier=256x256_classifier.safetensors \\
             --config.sample.num_samples=16 --config.sample.classes=207,388
-    With 25 steps: --config.sample.sampler=ddim --config.sample.respacing=ddim25 --config.sample.scale=2.5
+    With 25 steps: --config.sample.recipe=paper-ddim, which is DDIM at scale 2.5
 Train: the same without --stage and --config.pretrained; ImageNet as a folder, see `recipes.imagenet`. The
     paper took 1,980,000 steps of 256 images, 962 days of a V100 with the classifier; 750,000 steps (393
     days) gave FID 6.49.

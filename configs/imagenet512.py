@@ -3,7 +3,7 @@
 Sample: python -m diffusion_jax.main --config=imagenet512 --stage=sample \\
             --config.pretrained.diffusion=512x512_diffusion.safetensors \\
             --config.pretrained.classifier=512x512_classifier.safetensors --config.sample.num_samples=16
-    With 25 steps: --config.sample.sampler=ddim --config.sample.respacing=ddim25 --config.sample.scale=9
+    With 25 steps: --config.sample.recipe=paper-ddim, which is DDIM at scale 9
 Train: the same without --stage and --config.pretrained; ImageNet as a folder, see `recipes.imagenet`. The
     paper took 1,940,000 steps of 256 images.
 Evaluate: --stage=evaluate; 50,000 samples, random labels, against VIRTUAL_imagenet512.npz and with

@@ -4,7 +4,7 @@ configs/imagenet128.py.
 Sample: python -m diffusion_jax.main --config=upsample_128_512 --stage=sample \\
             --config.pretrained.diffusion=128_512_upsampler.safetensors \\
             --config.sample.base_samples=runs/imagenet128/samples --config.sample.num_samples=16
-    DDIM serves too: --config.sample.sampler=ddim --config.sample.respacing=ddim25
+    With 25 steps: --config.sample.recipe=paper-ddim
 Train: python -m diffusion_jax.main --config=upsample_128_512 --stage=train
     ImageNet as a folder, see `recipes.imagenet`. The paper took 1,050,000 steps of 256 images.
 Evaluate: --stage=evaluate; 50,000 samples against VIRTUAL_imagenet512.npz and with

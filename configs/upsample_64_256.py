@@ -4,7 +4,7 @@ configs/imagenet64.py.
 Sample: python -m diffusion_jax.main --config=upsample_64_256 --stage=sample \\
             --config.pretrained.diffusion=64_256_upsampler.safetensors \\
             --config.sample.base_samples=runs/imagenet64/samples --config.sample.num_samples=64
-    DDIM serves too: --config.sample.sampler=ddim --config.sample.respacing=ddim25
+    With 25 steps: --config.sample.recipe=paper-ddim
 Train: python -m diffusion_jax.main --config=upsample_64_256 --stage=train
     ImageNet as a folder, see `recipes.imagenet`. The paper took 500,000 steps of 256 images.
 Evaluate: --stage=evaluate; 50,000 samples against VIRTUAL_imagenet256_labeled.npz and with

@@ -28,6 +28,7 @@ class Denoiser(NamedTuple):
     """An estimate of the clean image.
 
     A guidance changes `call` (and `init`, if it has memory) by `denoise._replace(call=…)` and keeps the rest.
+    With a memory of its own, its memory is the pair (that of the denoiser it wraps, its own).
 
     Attributes:
       call: (x_t, level, memory) → (prediction, memory).

@@ -2,7 +2,8 @@
 
 A discrete process with levels ᾱ_t is also a continuous one. The network is asked at the fractional t that
 lies between two timesteps by log-SNR ('fractional'), or each level becomes the nearest trained one
-('nearest', as EDM does with these models).
+('nearest', as EDM does with these models). Several levels may become the same one: a deterministic sampler
+does nothing between them, Heun with churn adds noise and removes it.
 
     karras:N     N levels, σ = sigma/alpha with equal steps of σ^(1/7), from 80 down to 0.002, or to the
                  process's own limits where these are narrower                   EDM (2206.00364), eq. 5
@@ -30,6 +31,7 @@ from diffusion_jax.diffusion.schedules import Schedule, float64_transitions, mak
 
 TIMESTEPS = ('fractional', 'nearest')
 KARRAS_MIN, KARRAS_MAX, KARRAS_RHO = 0.002, 80.0, 7
+NO_VARIANCE = 1e-30  # between equal levels, where a logarithm must be finite
 
 
 def level_at(schedule: Schedule, log_snr: np.ndarray | jax.Array) -> Level:
@@ -62,7 +64,8 @@ def between(levels: Level) -> Transition:
     beta = -np.expm1(2 * (np.log(low) - np.log(high)))
     with np.errstate(divide='ignore'):
         ratio, mean_x0 = (there.sigma / here.sigma) ** 2, there.alpha * beta / here.sigma**2
-        log_beta, log_posterior = np.log(beta), np.log(beta * ratio)
+        log_beta = np.log(np.maximum(beta, NO_VARIANCE))
+        log_posterior = log_beta + np.log(ratio)
     first = log_posterior[-2] if len(beta) > 1 else log_beta[-1]
     last = there.sigma == 0
     return Transition(
@@ -114,9 +117,9 @@ def _float64_grid(config: DiffusionConfig, respacing: str, timesteps: str) -> Tr
     if config.prediction == 'previous_x':
         raise ValueError("a model that predicts 'previous_x' has steps between its own timesteps only")
     level = (nearest_level if timesteps == 'nearest' else level_at)(schedule, log_snr)
-    if not (np.diff(level.sigma) < 0).all():
-        why = 'several round to the same timestep' if timesteps == 'nearest' else 'each must be less noisy'
-        raise ValueError(f'levels must fall; {why}')
+    change = np.diff(level.sigma)
+    if not ((change <= 0).all() if timesteps == 'nearest' else (change < 0).all()):
+        raise ValueError('every level must be less noisy than the one before it')
     return between(Level(*(np.append(a, clean) for a, clean in zip(level, (0.0, 1.0, 0.0), strict=True))))
 
 
@@ -147,9 +150,9 @@ def _timesteps(schedule: Schedule, argument: str) -> np.ndarray:
 
 
 def _sigmas(schedule: Schedule, argument: str) -> np.ndarray:
-    sigmas = _numbers(argument)
-    if sigmas.min() <= 0:
-        raise ValueError('every sigma must be above 0; the clean image follows by itself')
+    sigmas, (low, high) = _numbers(argument), np.exp(-schedule.log_snr[[0, -1]] / 2)
+    if sigmas.min() < low * (1 - 1e-3) or sigmas.max() > high * (1 + 1e-3):
+        raise ValueError(f'the sigma of this process are from {low:.4g} to {high:.4g}')
     return -2 * np.log(sigmas)
 
 

@@ -55,6 +55,9 @@ def main(run: Run) -> None:
     directory = samples_directory(run.workdir, config.name, stamp)
     check_stamp(directory, stamp)
     names = sample_classes(run)
+    if config.recipe:
+        settings = f'{config.sampler}, {config.respacing or "all timesteps"}, scale {config.scale:g}'
+        logger.info('recipe %s: %s', config.recipe, settings)
     if config.classes and names:
         logger.info('classes: %s', listed([f'{names[label]} ({label})' for label in config.classes]))
     params = {name: load_network(run, name) for name in _networks(config)}

@@ -109,7 +109,8 @@ def test_a_state_that_is_used_up_goes_round(monkeypatch):
     def count(state, _):
         return state + 1, state
 
-    case = benchmark.Case(count, (jnp.int32(0), jnp.int32(0)), jax.jit(count, donate_argnums=0))
+    jitted = jax.jit(count, donate_argnums=0)
+    case = benchmark.Case(count, (jnp.int32(0), jnp.int32(0)), jitted, consumes=True)
     wait = jax.block_until_ready
     monkeypatch.setattr(jax, 'block_until_ready', lambda result: seen.append(int(result[1])) or wait(result))
     benchmark.measure(case, batch_size=8, repeats=3)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import jax
+from jax import Array
 
 from diffusion_jax.diffusion.denoiser import Denoiser, LogProb
 from diffusion_jax.diffusion.parts import Part, static
@@ -39,6 +42,19 @@ class Guidance(Part):
 
     def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
         raise NotImplementedError
+
+
+def wrapped_memory(memory: Any, denoise: Denoiser, x_t: Array) -> tuple[Any, Callable[[Any], Any]]:
+    """The part of a guided denoiser's memory that belongs to `denoise`, inside it; and how to replace it.
+
+    For guidances that ask one denoiser or the other: both share this part.
+    """
+    if jax.tree.structure(memory) == jax.tree.structure(jax.eval_shape(denoise.init, x_t)):
+        return memory, lambda replaced: replaced
+    if not (isinstance(memory, tuple) and len(memory) == 2):
+        raise TypeError("a guidance's memory must be the pair (that of the denoiser it wraps, its own)")
+    inner, replace = wrapped_memory(memory[0], denoise, x_t)
+    return inner, lambda replaced: (replace(replaced), memory[1])
 
 
 class Function(Guidance):

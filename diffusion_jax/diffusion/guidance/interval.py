@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from diffusion_jax.diffusion.denoiser import Denoiser
-from diffusion_jax.diffusion.guidance.guidance import Guidance, Models
+from diffusion_jax.diffusion.guidance.guidance import Guidance, Models, wrapped_memory
 from diffusion_jax.diffusion.parts import LARGEST, Number, option
 from diffusion_jax.diffusion.process import Level, Prediction
 
@@ -19,17 +19,18 @@ def within(guided: Denoiser, denoise: Denoiser, low: Number, high: Number) -> De
 
     def choose(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
         def inside(memory: Any) -> tuple[Prediction, Any]:
-            prediction, one = guided(x_t, level, memory[0])
-            return _with_gradient(prediction), (one, memory[1])
+            prediction, memory = guided(x_t, level, memory)
+            return _with_gradient(prediction), memory
 
         def outside(memory: Any) -> tuple[Prediction, Any]:
-            prediction, two = denoise(x_t, level, memory[1])
-            return _with_gradient(prediction), (memory[0], two)
+            inner, replace = wrapped_memory(memory, denoise, x_t)
+            prediction, inner = denoise(x_t, level, inner)
+            return _with_gradient(prediction), replace(inner)
 
         sigma = level.edm_sigma
         return jax.lax.cond((low <= sigma) & (sigma < high), inside, outside, memory)
 
-    return guided._replace(call=choose, init=lambda x_T: (guided.init(x_T), denoise.init(x_T)))
+    return guided._replace(call=choose)
 
 
 def _with_gradient(prediction: Prediction) -> Prediction:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,39 +10,52 @@ import jax.numpy as jnp
 from jax import Array
 
 from diffusion_jax.diffusion.denoiser import Denoiser, add_gradient
-from diffusion_jax.diffusion.guidance.guidance import Guidance, Models
+from diffusion_jax.diffusion.guidance.guidance import Guidance, Models, wrapped_memory
 from diffusion_jax.diffusion.parts import Number, option
 from diffusion_jax.diffusion.process import Level, Prediction
 
 
-def reused(guided: Denoiser, denoise: Denoiser, every: Number) -> Denoiser:
-    """What `guided` adds to the gradient of `denoise`, which it wraps, computed at every k-th evaluation.
+def reused(guide: Callable[[Denoiser], Denoiser], denoise: Denoiser, every: Number) -> Denoiser:
+    """`guide(denoise)`, its gradient computed at every k-th evaluation; gradients of `denoise` are added.
 
     every: k, [] int32, at least 1; the first evaluation computes.
     """
+    apart = _apart(denoise)
+    guided = guide(apart)
 
     def choose(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
-        one, two, last, count = memory
+        memory, (last, count) = memory
 
-        def fresh(_: None) -> tuple[Prediction, Any]:
-            prediction, following = guided(x_t, level, one)
+        def fresh(memory: Any) -> tuple[Prediction, Any]:
+            prediction, memory = guided(x_t, level, memory)
             if prediction.gradient is None:
                 raise TypeError('only guidance by a gradient can be reused')
-            added = prediction.gradient
-            if jax.eval_shape(denoise.call, x_t, level, two)[0].gradient is not None:
-                added -= denoise(x_t, level, two)[0].gradient  # of guidances before this one
-            return prediction, (following, two, added, count + 1)
+            return prediction, memory
 
-        def again(_: None) -> tuple[Prediction, Any]:
-            prediction, following = denoise(x_t, level, two)
-            return add_gradient(prediction, last), (one, following, last, count + 1)
+        def again(memory: Any) -> tuple[Prediction, Any]:
+            inner, replace = wrapped_memory(memory, apart, x_t)
+            prediction, inner = apart(x_t, level, inner)
+            return prediction._replace(gradient=last), replace(inner)
 
-        return jax.lax.cond(count % every == 0, fresh, again, None)
+        prediction, memory = jax.lax.cond(count % every == 0, fresh, again, memory)
+        (_, others), _ = wrapped_memory(memory, apart, x_t)
+        return add_gradient(prediction, others), (memory, (prediction.gradient, count + 1))
 
     def init(x_T: Array) -> Any:
-        return guided.init(x_T), denoise.init(x_T), jnp.zeros_like(x_T), jnp.zeros((), jnp.int32)
+        return guided.init(x_T), (jnp.zeros_like(x_T), jnp.zeros((), jnp.int32))
 
     return guided._replace(call=choose, init=init)
+
+
+def _apart(denoise: Denoiser) -> Denoiser:
+    """The denoiser that leaves its gradient in its memory, 0 without one, and not in its prediction."""
+
+    def call(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
+        prediction, inner = denoise(x_t, level, memory[0])
+        gradient = jnp.zeros_like(x_t) if prediction.gradient is None else prediction.gradient
+        return prediction._replace(gradient=None), (inner, gradient)
+
+    return denoise._replace(call=call, init=lambda x_T: (denoise.init(x_T), jnp.zeros_like(x_T)))
 
 
 class Reuse(Guidance):
@@ -60,4 +74,4 @@ class Reuse(Guidance):
         return self.guidance.needs
 
     def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
-        return reused(self.guidance.wrap(denoise, models), denoise, self.every)
+        return reused(lambda inner: self.guidance.wrap(inner, models), denoise, self.every)
