@@ -9,7 +9,7 @@ import jax
 
 
 class Program(NamedTuple):
-    """What runs a step: called with data by those who have some, compiled without data by all others.
+    """A jitted function that can be called with data, or compiled without.
 
     Attributes:
         jitted: a function of `jax.jit`.
@@ -20,5 +20,5 @@ class Program(NamedTuple):
     arguments: tuple[Any, ...]
 
     def lower(self) -> jax.stages.Lowered:
-        """The program for its arguments, traced; `.compile()` of it needs no data, and no devices at hand."""
+        """The program lowered for its arguments; `.compile()` needs neither data nor the devices."""
         return self.jitted.lower(*self.arguments)

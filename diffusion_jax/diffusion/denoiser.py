@@ -1,6 +1,6 @@
-"""Denoisers: what samplers ask, and what guidance wraps.
+"""Denoisers: the functions that samplers evaluate and guidance wraps.
 
-A denoiser is asked for x_0 and eps at a noise level. It may carry a memory from one question to the next, as
+A denoiser estimates x_0 and eps at a noise level. It may carry a memory from one evaluation to the next, as
 guidance with momentum or reused gradients does; most have none.
 """
 
@@ -32,7 +32,7 @@ class Denoiser(NamedTuple):
 
     Attributes:
       call: (x_t, level, memory) → (prediction, memory).
-      init: x_T → the memory before the first question.
+      init: x_T → the memory before the first evaluation.
       level_at: log-SNR → level, for samplers that ask between the levels of their grid.
       variance: what `Prediction.variance` means; see `posterior`.
     """

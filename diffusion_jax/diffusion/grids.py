@@ -1,9 +1,9 @@
 """Grids: which noise levels a sampler visits, by name. They need not be those of trained timesteps.
 
-A discrete process with levels ᾱ_t is also a continuous one. The network is asked at the fractional t that
-lies between two timesteps by log-SNR ('fractional'), or each level becomes the nearest trained one
-('nearest', as EDM does with these models). Several levels may become the same one: a deterministic sampler
-does nothing between them, Heun with churn adds noise and removes it.
+A discrete process with levels ᾱ_t is also a continuous one. With 'fractional' the network is evaluated
+at a fractional t, interpolated in log-SNR; with 'nearest' each level becomes the nearest trained one, as in
+EDM. Several levels may then be equal: a deterministic sampler does nothing between them, Heun with churn adds
+noise and removes it.
 
     karras:N     N levels, σ = sigma/alpha with equal steps of σ^(1/7), from 80 down to 0.002, or to the
                  process's own limits where these are narrower                   EDM (2206.00364), eq. 5
@@ -82,9 +82,9 @@ def between(levels: Level) -> Transition:
 
 
 def inversion(grid: Transition) -> Transition:
-    """A grid the other way: from its least noisy level to its noisiest, for deterministic samplers.
+    """A grid reversed: from its least noisy level to its noisiest, for deterministic samplers.
 
-    What stands at the first level is taken for the clean image.
+    The clean image is used as x_t of the least noisy level.
     """
     back = Level(*(v[::-1] for v in grid.level))
     here, there = Level(*(v[:-1] for v in back)), Level(*(v[1:] for v in back))
@@ -93,12 +93,12 @@ def inversion(grid: Transition) -> Transition:
 
 
 def make_grid(config: DiffusionConfig, respacing: str = '', timesteps: str = 'fractional') -> Transition:
-    """The grid of a name, float32 [N] on the host, the noisiest level first.
+    """The grid that a text names, float32 [N] on the host, the noisiest level first.
 
     timesteps: 'fractional' or 'nearest', of levels that are not those of timesteps.
 
     Raises:
-      ValueError: there is no such grid; the message says what there is.
+      ValueError: there is no such grid; the message lists what is possible.
     """
     grid = _float64_grid(config, respacing, timesteps)
     return jax.tree.map(lambda a: a if a.dtype == bool else np.float32(a), grid)
@@ -112,10 +112,12 @@ def _float64_grid(config: DiffusionConfig, respacing: str, timesteps: str) -> Tr
         make_schedule(*process, respacing)  # its constants are finite
         return jax.tree.map(lambda a: a[::-1], float64_transitions(respace(schedule, respacing)))
     if name not in GRIDS:
-        raise ValueError(f'{name!r} is no grid of levels; there are {", ".join(GRIDS)} (name:N)')
+        raise ValueError(f'{name!r} is not a grid; choose one of {", ".join(GRIDS)}')
     log_snr = GRIDS[name](schedule, argument)
     if config.prediction == 'previous_x':
-        raise ValueError("a model that predicts 'previous_x' has steps between its own timesteps only")
+        raise ValueError(
+            "a model that predicts 'previous_x' can only be sampled at its own timesteps, such as '250'"
+        )
     level = (nearest_level if timesteps == 'nearest' else level_at)(schedule, log_snr)
     change = np.diff(level.sigma)
     if not ((change <= 0).all() if timesteps == 'nearest' else (change < 0).all()):
@@ -152,7 +154,7 @@ def _timesteps(schedule: Schedule, argument: str) -> np.ndarray:
 def _sigmas(schedule: Schedule, argument: str) -> np.ndarray:
     sigmas, (low, high) = _numbers(argument), np.exp(-schedule.log_snr[[0, -1]] / 2)
     if sigmas.min() < low * (1 - 1e-3) or sigmas.max() > high * (1 + 1e-3):
-        raise ValueError(f'the sigma of this process are from {low:.4g} to {high:.4g}')
+        raise ValueError(f'the sigmas of this process are from {low:.4g} to {high:.4g}')
     return -2 * np.log(sigmas)
 
 

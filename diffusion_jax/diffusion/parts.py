@@ -26,7 +26,7 @@ def option(
     """A field that is a number, traced.
 
     Args:
-      least, most: the range in which it makes sense; who reads it from a user checks it.
+      least, most: the allowed range, checked where values of users are read (`generation.options`).
       whole: it is a whole number.
       per_image: it may be one number for each image, [B].
     """
@@ -35,7 +35,7 @@ def option(
 
 
 def static(**kwargs: Any) -> Any:
-    """A field that is structure: hashable, and another value is another program."""
+    """A field that is structure: hashable; another value compiles another program."""
     return dataclasses.field(metadata={'static': True}, **kwargs)
 
 

@@ -41,7 +41,7 @@ class Level(NamedTuple):
 
 
 class Transition(NamedTuple):
-    """A step from a level to the next, with the constants of the Gaussian that DDPM has for it.
+    """A step from a level to the next, with the constants of DDPM's Gaussian between them.
 
     Arrays of one shape, as in a level. A sampling step leads to a less noisy level; the last one to the clean
     image, where alpha = 1 and sigma = 0.
@@ -88,7 +88,7 @@ class Gaussian(NamedTuple):
     log_variance: Array
 
     def log_prob(self, x: Array) -> Array:
-        """The log-density of images x [B, H, W, C], [B], by the log-variance."""
+        """The log-density of images x [B, H, W, C], [B], computed from the log-variance."""
         squared = (x - self.mean) ** 2 * jnp.exp(-self.log_variance)
         return -0.5 * jnp.sum(
             squared + self.log_variance + math.log(2 * math.pi), axis=tuple(range(1, x.ndim))
@@ -105,7 +105,7 @@ def align(coefficients: Any, x: Array) -> Any:
 
 
 def is_last(transition: Transition) -> Array:
-    """Whether the transition ends at the clean image, where nothing is random any more."""
+    """Whether the transition ends at the clean image."""
     return transition.next.sigma == 0
 
 
@@ -146,7 +146,7 @@ def split(output: Array, x_t: Array) -> tuple[Array, Array | None]:
 
 
 def predict(output: Array, x_t: Array, transition: Transition, kind: str) -> Prediction:
-    """What the network's output says of x_0 and eps: the one conversion between parameterizations.
+    """x_0 and eps from the network's output: the one conversion between parameterizations.
 
     Args:
       output: [B, H, W, C], or [B, H, W, 2C] with the raw variance in the second half.

@@ -10,14 +10,14 @@ from diffusion_jax.diffusion.samplers import DDPM, Sampler
 
 
 class Recipe(Part):
-    """How images are sampled. Its numbers are traced; all else selects a compiled program.
+    """How images are sampled. Its numbers are traced; everything else selects a compiled program.
 
     Attributes:
       sampler: a sampler with its options.
       guidance: in order, the innermost first.
       respacing: the grid of noise levels; see `diffusion.grids`.
       clip: x_0 is clamped to [−1, 1] in every step, before guidance by gradients.
-      timesteps: how the network is asked between trained timesteps: 'fractional' or 'nearest'.
+      timesteps: 'fractional' or 'nearest', for levels between trained timesteps; see `diffusion.grids`.
     """
 
     sampler: Sampler = DDPM()
@@ -28,7 +28,7 @@ class Recipe(Part):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What its guidances ask for; see `Models`."""
+        """The fields of `Models` that its guidances need."""
         return frozenset(need for guidance in self.guidance for need in guidance.needs)
 
     def with_scale(self, scale: Number) -> Recipe:
@@ -43,7 +43,7 @@ class Recipe(Part):
 
 
 def innermost(guidance: Guidance) -> Guidance:
-    """The guidance inside of interval, reuse and their like."""
+    """The guidance inside modifiers such as Interval and Reuse."""
     while isinstance(inner := getattr(guidance, 'guidance', None), Guidance):
         guidance = inner
     return guidance

@@ -45,14 +45,14 @@ def protocol(
 
 
 def sampling_protocol(stamp: Mapping[str, Any]) -> dict[str, Any]:
-    """How samples were drawn, from their stamp: sampler, steps, scale, seed, averages and networks."""
-    process = read_section(DiffusionConfig, stamp['process'], 'process')
+    """How samples were made, from their stamp: sampler, steps, scale, seed, averages and networks."""
+    process, sample = read_section(DiffusionConfig, stamp['process'], 'process'), stamp['sample']
     others = {name: part for name, part in stamp.items() if name not in ('sample', 'classes')}
     if 'classes' in stamp:  # of all labels; the setting of this name says which of them were sampled
         others['class_names'] = stamp['classes']
     return {
-        **stamp['sample'],
-        'steps': len(make_grid(process, stamp['sample']['respacing']).level.t),
+        **sample,
+        'steps': len(make_grid(process, sample['respacing'], sample.get('timesteps', 'fractional')).level.t),
         'checkpoint_step': stamp['diffusion'].get('step'),
         **others,
     }

@@ -1,4 +1,4 @@
-"""Settings of sampling, and of judging images by the model."""
+"""Settings of sampling, and of the likelihood of images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RESERVED = ('unguided', 'shards', 'features', 'png')  # folders in a folder of s
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """Which images are drawn, and how.
+    """Which images are sampled, and how.
 
     Attributes:
         name: samples are written to samples/<name>; '' is samples/, or, if it holds other samples, a folder
@@ -28,13 +28,12 @@ class SampleConfig:
         respacing: the noise levels: '250', 'ddim25' or '90,60,60,20,20' of the process's timesteps, '' for
             all of them; or 'karras:18', 'log_snr:20', 'uniform:20', 'quadratic:20', 't:900,500,0' or
             'sigma:9,1,0.1'.
-        timesteps: how the network is asked between its timesteps: 'fractional', or at the 'nearest'.
-        eta: noise of DDIM, from 0, deterministic, to 1, as random as DDPM. Larger values would add more noise
-            than the level has. `ddim:eta=0.5` takes precedence.
-        scale: of the guidance: s ≥ 0 of classifier guidance, 0 does without the classifier.
+        timesteps: for levels between trained timesteps: 'fractional' or 'nearest'.
+        eta: noise of DDIM, from 0 (deterministic) to 1 (as random as DDPM). Larger values would add more
+            noise than the level has. `ddim:eta=0.5` takes precedence.
+        scale: of guidances that give none themselves; s ≥ 0 of classifier guidance, where 0 turns it off.
         guidance: 'classifier', 'classifier_free:scale=2', 'reconstruction', or several joined by +, the
             innermost first; '/interval:low=0.2,high=5' and '/reuse:every=2' act on the one before them.
-            `scale` is that of guidances that give none.
         clip: x_0 is clamped to [−1, 1] in every step, before guidance by gradients.
         num_samples: the number of images.
         batch_size: images sampled at a time, over all devices of a host.
@@ -81,14 +80,14 @@ class SampleConfig:
         return self.labels.endswith(('.npy', '.npz'))
 
     def as_recipe(self) -> Recipe:
-        """The settings as a recipe. UserError where the sampler or a guidance is written wrongly."""
+        """The settings as a recipe. UserError if a sampler, a guidance or an option is not valid."""
         sampler = options.read_sampler(self.sampler, self.eta)
         guidance = options.read_guidance(self.guidance, self.scale)
         guidance = tuple(each for each in guidance if not has_gradient(each) or innermost(each).scale > 0)
         return Recipe(sampler, guidance, self.respacing, self.clip, self.timesteps)
 
     def with_recipe(self, recipe: Recipe) -> SampleConfig:
-        """The settings of a published recipe, and otherwise these."""
+        """These settings with sampler, respacing and scale of a published recipe."""
         return dataclasses.replace(
             self,
             sampler=next(name for name, sampler in SAMPLERS.items() if sampler is type(recipe.sampler)),

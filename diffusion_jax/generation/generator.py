@@ -1,4 +1,4 @@
-"""A diffusion model with all that it samples images with: what notebooks and the stage `sample` use.
+"""A diffusion model with everything that sampling needs; used by notebooks and the stage `sample`.
 
     model = load('256x256_diffusion.safetensors', '256x256_classifier.safetensors')
     show(model.sample(8, 207, recipe='paper-ddim'))
@@ -49,15 +49,15 @@ _invert = jax.jit(sampling.invert, static_argnums=0)
 )
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Generator:
-    """A diffusion model, the classifier that guides it, if any, and their parameters on a mesh of devices.
+    """A diffusion model, an optional classifier that guides it, and their parameters on a mesh of devices.
 
     It is a pytree whose leaves are the parameters, so that a jitted function may take it as an argument.
 
     Attributes:
-        params: 'diffusion', and 'classifier' where there is one; on the mesh as `param_shardings` says. Where
-            it has fsdp, every step gathers them and frees them again.
-        recipes: by name, the first being that of a call that names none: those of the paper for a released
-            model, that of the run's samples for a model of a run.
+        params: 'diffusion', and 'classifier' where there is one; on the mesh as `param_shardings` says. With
+            fsdp every step gathers them and frees them again.
+        recipes: by name; the first is the default. A released model has those of the paper, a
+            model of a run that of the run's samples.
         classes: the names of the classes in label order; () where they are not known.
     """
 
@@ -159,7 +159,7 @@ class Generator:
         return requests.make_request(self, num_images, y, **how)
 
     def parts(self, request: Request) -> Parts:
-        """What a loop of one's own needs: sampler, guided denoiser, grid, noise and x_T of a request."""
+        """What a loop of your own needs: sampler, guided denoiser, grid, noise and x_T of a request."""
         parts = sampling.make_parts(self.networks, self.params, request)
         shifts_mean = parts.sampler.shifts_mean
         return parts._replace(denoise=parts.denoise if shifts_mean else score_shift(parts.denoise))
@@ -169,7 +169,7 @@ class Generator:
     ) -> Callable[[Any], jax.Array]:
         """D(x; σ) of EDM (2206.00364): x → the estimate of x_0, x = x_0 + σ·eps, [B, H, W, C] in float32.
 
-        For loops of one's own: it may be jitted, and sigma, y and x traced.
+        For loops of your own: it may be jitted, and sigma, y and x traced.
 
         Args:
             sigma: [] or [B], above 0. The network is asked at the fractional t that lies there.
@@ -236,7 +236,7 @@ class Generator:
         Args:
             y: the images' classes, needed by a conditional model.
             index: [B], which noise of the seed each image gets; by default 0, 1, …
-            respacing: the timesteps of the process that is judged; '' is all.
+            respacing: the timesteps of the process that is evaluated; '' is all.
             clip, low_res: see `request`.
         """
         seed = arguments.whole_number('seed', seed, below=2**32)

@@ -1,4 +1,4 @@
-"""Classes as a caller gives them, by number or by name, as labels."""
+"""Labels from classes given by number or by name."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from diffusion_jax.models import Params
 
 
 class Judged(NamedTuple):
-    """Images to judge.
+    """The images whose likelihood is computed, and their conditioning.
 
     Attributes:
         seed: uint32 scalar.

@@ -1,4 +1,4 @@
-"""Networks with their parameters and conditioning closed over: what samplers and guidance work with."""
+"""Networks as denoisers and log-probabilities, with parameters and conditioning closed over."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from diffusion_jax.sharding import gathered
 
 
 class Networks(NamedTuple):
-    """The static part of a model: what its programs are compiled for.
+    """The static part of a model, for which its programs are compiled.
 
     Attributes:
         mesh: the parameters are split over its axis 'fsdp'; without a mesh they are not split.
@@ -47,7 +47,7 @@ def make_denoiser(
       params: of the diffusion model.
       y: [B], used where the model is class-conditional; −1 is no class.
       low_res: float32 [B, h, w, C] in [−1, 1], the images that an upsampler enlarges.
-      respacing: whose transitions a network that predicts 'previous_x' means.
+      respacing: the process whose transitions a network that predicts 'previous_x' was asked for.
       timesteps: 'fractional' or 'nearest', for levels between those of the grid.
     """
     unet, diffusion = networks.unet, networks.diffusion

@@ -1,4 +1,4 @@
-"""Samplers and guidances as a user writes them, checked: in texts, with options after a colon, or in Python.
+"""Reads and checks samplers and guidances: texts, with options after a colon, or Python objects.
 
     sampler='ddim:eta=0.5'        guidance='classifier:scale=2.5'
 
@@ -34,7 +34,7 @@ from diffusion_jax.generation import arguments
 def read_sampler(sampler: str | Sampler, eta: float = 0.0) -> Sampler:
     """A sampler, or the one that a text names. UserError where the name or an option is wrong.
 
-    eta: of a text that gives none, for a sampler that has this option.
+    eta: the default where the text gives none and the sampler has this option.
     """
     if isinstance(sampler, str):
         return _read_part('sampler', sampler, SAMPLERS, eta=eta)
@@ -50,7 +50,7 @@ Guidances = str | Guidance | Callable[[Denoiser], Denoiser] | Sequence[Any]
 def read_guidance(guidance: Guidances, scale: float = 1.0) -> tuple[Guidance, ...]:
     """Guidances, the innermost first. UserError where a name or an option is wrong.
 
-    scale: of guidances in a text that gives none.
+    scale: the default where a text gives none.
     """
     if isinstance(guidance, str):
         return tuple(_read_modified(text, scale) for text in _texts(guidance))
@@ -109,7 +109,7 @@ def check_respacing(diffusion: DiffusionConfig, respacing: str, timesteps: str =
 
 
 def check_timesteps(diffusion: DiffusionConfig, respacing: str) -> None:
-    """UserError unless the name is that of timesteps of the process."""
+    """UserError unless the grid consists of timesteps of the process."""
     check_respacing(diffusion, respacing)
     if ':' in respacing:
         raise UserError(f"respacing is {respacing!r}; a likelihood has whole timesteps, such as '' or '250'")
@@ -144,7 +144,7 @@ def _read_modified(text: str, scale: float) -> Guidance:
 
 
 def check_reuse(guidance: Guidance) -> None:
-    """UserError where a guidance without a gradient is to be reused."""
+    """UserError if Reuse acts on a guidance without a gradient."""
     if isinstance(guidance, Reuse) and innermost(guidance).before_clip:
         name = type(innermost(guidance)).__name__
         raise UserError(f'guidance is {name} with reuse, which acts on guidance by a gradient only')
@@ -153,7 +153,7 @@ def check_reuse(guidance: Guidance) -> None:
 
 
 def _read_part(kind: str, text: str, known: Mapping[str, type[Part]], **defaults: Any) -> Any:
-    """The part that a text names. defaults: of fields that the text does not give, where it has them."""
+    """The part that a text names. defaults: of fields that the text omits and the part has."""
     text = text.strip()
     name, _, given = (piece.strip() for piece in text.partition(':'))
     one_of(kind, name, known)

@@ -102,7 +102,7 @@ def _images(networks: Networks, batch_size: int, size: Size | None) -> jax.Shape
 
 
 def _rows(mesh: Mesh, batch_size: int, tree: Any) -> Any:
-    """Arrays [batch_size, …] are split over all devices, all others lie on each."""
+    """Arrays [batch_size, …] are split over all devices, all others are replicated."""
 
     def lie(leaf: Any) -> jax.ShapeDtypeStruct:
         sharding = batch_sharding(mesh) if leaf.shape[:1] == (batch_size,) else replicated(mesh)

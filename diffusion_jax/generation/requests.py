@@ -41,7 +41,7 @@ def make_request(
     low_res: np.ndarray | None = None,
     x_T: np.ndarray | None = None,
 ) -> Request:
-    """A request for images of a model, with rows repeated until their number fills the devices.
+    """A request for images of a model, padded to a multiple of the number of devices.
 
     Args:
         y: one class for all images or one for each, by number or by name; needed by a model that is
@@ -101,7 +101,7 @@ ARGUMENTS = tuple(inspect.signature(make_request).parameters)[3:]  # by keyword
 
 
 def labels(model: Generator, num_images: int, y: Labels | None, recipe: Recipe | None = None) -> np.ndarray:
-    """int32 [num_images]; of what knows no classes zeros."""
+    """int32 [num_images]; zeros for a model without classes."""
     num_classes = model.unet.num_classes
     if num_classes is None and recipe is not None and 'log_prob' in recipe.needs:
         num_classes = model.classifier.num_classes
@@ -126,7 +126,7 @@ def low_res_images(model: Generator, num_images: int, low_res: np.ndarray | None
 
 
 def put(model: Generator, rows: Any) -> Any:
-    """Rows on the devices, repeated until their number is a multiple of the devices'."""
+    """Rows on the devices; the last is repeated until their number is a multiple of the number of devices."""
 
     def fill(row: np.ndarray) -> np.ndarray:
         padding = -len(row) % model.mesh.size
@@ -138,7 +138,7 @@ def put(model: Generator, rows: Any) -> Any:
 def read_recipe(
     model: Generator, recipe: str | Recipe | None, scale: np.ndarray | None = None, **changes: Any
 ) -> Recipe:
-    """A recipe of the model, changed by what is not None. UserError unless the model can follow it."""
+    """A recipe of the model with the changes that are not None. UserError unless the model supports it."""
     recipes = dict(model.recipes)
     if recipe is None or isinstance(recipe, str):
         name = model.recipes[0][0] if recipe is None else recipe
@@ -176,7 +176,7 @@ def _check_recipe(model: Generator, recipe: Recipe) -> None:
 
 
 def check_null_class(unet: UNetConfig) -> None:
-    """UserError unless the model was trained to be told no class."""
+    """UserError unless the model was trained with the null class."""
     if unet.num_classes is None:
         raise UserError('guidance is classifier_free; it needs a class-conditional diffusion model')
     if not unet.label_dropout:

@@ -1,4 +1,4 @@
-"""Runs the sampler of a request in parts of a batch, so that progress is shown and the program is cached."""
+"""Runs the sampler of a request in several calls, so that progress is shown and the program is cached."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from diffusion_jax.sharding import fetch
 if TYPE_CHECKING:
     from diffusion_jax.generation.generator import Generator
 
-MAX_PARTS = 50  # of a batch: progress is reported after each
+MAX_PARTS = 50  # calls for one batch; progress is reported after each
 Report = Callable[[int, int], None]  # (steps done, all steps)
 
 
@@ -35,7 +35,7 @@ def run(
     num_steps: int,
     report: Report | None,
 ) -> Any:
-    """The last state of the sampler, from after `done` of its steps."""
+    """The last state of the sampler; the first `done` steps are skipped."""
     carry = program.begin(networks)(params, request)
     steps, request = program.steps(networks), request._replace(x_T=None)
     stride = -(-num_steps // MAX_PARTS)
@@ -72,12 +72,12 @@ def finish(x_0: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def first_rows(num_images: int, rows: jax.Array | None) -> np.ndarray | None:
-    """[B, …] on the host, without the images that only fill the devices."""
+    """[B, …] on the host, without the padding."""
     return None if rows is None else fetch(rows)[:num_images]
 
 
 def first_records(num_images: int, batch: int, records: Any) -> Any:
-    """Likewise arrays of all steps, [N, …], where these have the axis of images, [N, B, …]."""
+    """Records [N, …] on the host, without the padding where their second axis is that of the images."""
 
     def cut(array: jax.Array) -> np.ndarray:
         found = fetch(array)
@@ -89,9 +89,9 @@ def first_records(num_images: int, batch: int, records: Any) -> Any:
 def from_images(
     model: Generator, request: Request, levels: Level, num_images: int, images: Any, start: Any
 ) -> tuple[Request, int]:
-    """The request that begins with noised images, and the number of steps that it leaves out."""
+    """The request that starts from noised images, and the number of steps that are skipped."""
     if images is None or start is None:
-        raise UserError('images and start are given together: from which images, and from which σ')
+        raise UserError('images and start must be given together: the images, and the σ to start at')
     if request.x_T is not None:
         raise UserError('give either x_T, or images and start')
     start = arguments.real_number('start', start, 0)

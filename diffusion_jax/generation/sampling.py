@@ -36,7 +36,7 @@ from diffusion_jax.models import NULL_CLASS, Params
 
 
 class Request(NamedTuple):
-    """What is sampled. A pytree: only another structure compiles again; see `Recipe`.
+    """What is sampled. A pytree: only another structure compiles another program; see `Recipe`.
 
     Attributes:
         seed: uint32 [].
@@ -44,7 +44,7 @@ class Request(NamedTuple):
         y: int32 [B], their classes.
         recipe: how they are sampled.
         low_res: uint8 [B, h, w, C], the images that an upsampler enlarges.
-        x_T: float32 [B, H, W, C], what to start from; by default it is drawn from the seed.
+        x_T: float32 [B, H, W, C], the start; by default sampled from the seed.
     """
 
     seed: jax.Array
@@ -60,12 +60,12 @@ class Samples(Part):
 
     Attributes:
         images: uint8 [B, H, W, C].
-        x_0: float32 [B, H, W, C], the same images before they are clamped and truncated; None if not asked
-            for.
-        records: what was recorded of every step, such as a Trajectory; None if nothing was.
-        log_weight: float32 [B], of samplers whose images have weights; None of others.
-        evaluations: how often the guided denoiser was asked for each image; with classifier-free guidance one
-            evaluation is two of the network.
+        x_0: float32 [B, H, W, C], the same images before they are clamped and truncated; None if not
+            requested.
+        records: the records of all steps, such as a Trajectory; None if nothing was recorded.
+        log_weight: float32 [B], of samplers whose images have weights; otherwise None.
+        evaluations: the number of evaluations of the guided denoiser for each image; with classifier-free
+            guidance each evaluates the network twice.
     """
 
     images: jax.Array
@@ -128,7 +128,7 @@ def generate(
 
 
 def begin(networks: Networks, params: dict[str, Params], request: Request) -> Carry:
-    """What `continue_from` begins with."""
+    """The carry that `continue_from` starts from."""
     parts = make_parts(networks, params, request)
     return start(parts.sampler, parts.denoise, parts.x_T)
 

@@ -158,7 +158,7 @@ def test_inversion_goes_the_levels_back_and_leads_to_the_noise_that_makes_the_im
 @pytest.mark.parametrize(
     ('respacing', 'says'),
     [
-        ('carras:18', 'there are karras, log_snr'),
+        ('carras:18', 'choose one of karras, log_snr'),
         ('karras:', 'at least 1'),
         ('karras:0', 'at least 1'),
         ('uniform:2.5', 'at least 1'),

@@ -144,9 +144,9 @@ def test_what_is_no_guidance(text, message):
     [
         ('karras:x', "respacing is 'karras:x': 'x' must be the number of levels, at least 1"),
         ('karras:0', "respacing is 'karras:0': '0' must be"),
-        ('carras:9', "respacing is 'carras:9': 'carras' is no grid of levels; there are karras, log_snr"),
+        ('carras:9', "respacing is 'carras:9': 'carras' is not a grid; choose one of karras, log_snr"),
         ('sigma:1,2', "respacing is 'sigma:1,2': every level must be less noisy than the one before it"),
-        ('sigma:1,0', "respacing is 'sigma:1,0': the sigma of this process are from"),
+        ('sigma:1,0', "respacing is 'sigma:1,0': the sigmas of this process are from"),
         ('sigma:', "respacing is 'sigma:': '' must be numbers separated by commas"),
         ('t:100,3', "respacing is 't:100,3': timesteps are from 0 to 99"),
         ('x', "respacing is 'x'"),

@@ -1,7 +1,7 @@
 """Classifier guidance (2105.05233, section 4): tilts p(x) towards p(x)·p(y|x)^s by the classifier's gradient.
 
-Guided, the gradient g = s·∇ log p(y|x_t) stands beside the prediction, and the sampler applies it in one of
-two ways:
+The guided prediction carries the gradient g = s·∇ log p(y|x_t), and the sampler applies it in one of two
+ways:
 
     x_{t-1} ~ N(μ + Σ·g, Σ)                    Algorithm 1: DDPM
     ε̂ = eps − √(1−ᾱ_t)·g                       Algorithm 2 (eq. 14): `score_shift`, for every other sampler
@@ -39,11 +39,11 @@ def classifier_guidance(denoise: Denoiser, log_prob: LogProb, scale: Number) -> 
 
 
 class ClassifierGuidance(Guidance):
-    """Guidance by the gradient of log p(y|x_t), of the noise-aware classifier or of a function of one's own.
+    """Guidance by the gradient of log p(y|x_t), of the noise-aware classifier or of a function of your own.
 
     Attributes:
       scale: s of the gradient.
-      log_prob: (x_t, level) → [B], differentiable; instead of the classifier's.
+      log_prob: (x_t, level) → [B], differentiable; replaces that of the classifier.
     """
 
     scale: Number = option(1.0, per_image=True)

@@ -1,9 +1,9 @@
-"""Classifier-free guidance (2207.12598): away from what the model predicts when it is told no class.
+"""Classifier-free guidance (2207.12598): extrapolation away from the prediction without a class.
 
     ε̂ = ε_null + w·(ε_y − ε_null)
 
-w = 1 is the conditional model; w is 1 plus the w of that paper's eq. 6. Its model is trained with label
-dropout (`config.unet.label_dropout`).
+w = 1 is the conditional model; w is 1 plus the w of that paper's eq. 6. The model must be trained with
+label dropout (`config.unet.label_dropout`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from diffusion_jax.diffusion.process import Level, Prediction, align, from_eps
 
 
 def extrapolate(strong: Denoiser, weak: Denoiser, scale: Number) -> Denoiser:
-    """weak + scale·(strong − weak), in eps; all else is that of `strong`.
+    """weak + scale·(strong − weak), in eps; everything else is that of `strong`.
 
     scale: [] or [B].
     """

@@ -13,11 +13,11 @@ from diffusion_jax.diffusion.parts import Part, static
 
 
 class Models(NamedTuple):
-    """What a guidance may ask for beside the denoiser that it wraps.
+    """What a guidance may ask for in addition to the denoiser that it wraps.
 
     Attributes:
       log_prob: log p(y|x_t) of the noise-aware classifier, for the classes that are sampled.
-      null: the diffusion model that is told no class, without clipping.
+      null: the diffusion model without a class (label −1), not clipped.
     """
 
     log_prob: LogProb | None = None
@@ -28,8 +28,8 @@ class Guidance(Part):
     """A part of a recipe. `wrap` is called while a program is traced.
 
     Attributes:
-      before_clip: the guidance makes a prediction of its own, and x_0 is clipped after it; otherwise before.
-      needs: the fields of Models that must be there.
+      before_clip: x_0 is clipped after this guidance, which changes the prediction; otherwise before it.
+      needs: the fields of Models that must not be None.
     """
 
     @property
@@ -58,7 +58,7 @@ def wrapped_memory(memory: Any, denoise: Denoiser, x_t: Array) -> tuple[Any, Cal
 
 
 class Function(Guidance):
-    """A guidance of one's own: a function from denoiser to denoiser."""
+    """A guidance of your own: a function from denoiser to denoiser."""
 
     function: Callable[[Denoiser], Denoiser] = static()
 

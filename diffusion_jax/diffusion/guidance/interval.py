@@ -1,4 +1,4 @@
-"""Guidance in an interval of noise levels (Kynkäänniemi et al., 2404.07724); outside it costs nothing."""
+"""Guidance in an interval of noise levels (Kynkäänniemi et al., 2404.07724). Outside it is not computed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def within(guided: Denoiser, denoise: Denoiser, low: Number, high: Number) -> De
 
 
 def _with_gradient(prediction: Prediction) -> Prediction:
-    """Both sides of a `cond` have one structure."""
+    """The prediction with a gradient: both branches of a `cond` must have the same structure."""
     if prediction.gradient is None:
         return prediction._replace(gradient=jnp.zeros_like(prediction.x_0))
     return prediction
@@ -44,8 +44,8 @@ class Interval(Guidance):
     """A guidance in an interval of noise levels.
 
     Attributes:
-      guidance: what acts inside.
-      low, high: it acts where low ≤ σ < high, in the units of EDM: the noise in images of range [−1, 1].
+      guidance: the guidance that acts inside the interval.
+      low, high: it acts where low ≤ σ < high; σ is that of EDM, sigma/alpha, for images in [−1, 1].
     """
 
     guidance: Guidance

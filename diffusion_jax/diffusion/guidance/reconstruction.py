@@ -1,7 +1,7 @@
 """Guidance on the estimate of x_0: the gradient of log p(y|x̂_0(x_t)) at x_t, through the denoiser.
 
-Any log-probability of clean images serves, without training on noisy ones (universal guidance, 2302.07121;
-DPS, 2209.14687). With the variance of x_0 given x_t in it, it is that of x_t (ΠGDM).
+Any log-probability of clean images can be used; it need not be trained on noisy images (universal guidance,
+2302.07121; DPS, 2209.14687). If it includes the variance of x_0 given x_t, this is ΠGDM.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Compressed guidance (2408.11194): a new gradient at every k-th evaluation, the last one in between."""
+"""Compressed guidance (2408.11194): a new gradient at every k-th evaluation, reused in between."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def reused(guide: Callable[[Denoiser], Denoiser], denoise: Denoiser, every: Numb
 
 
 def _apart(denoise: Denoiser) -> Denoiser:
-    """The denoiser that leaves its gradient in its memory, 0 without one, and not in its prediction."""
+    """The denoiser with its gradient (0 if it has none) moved from its prediction to its memory."""
 
     def call(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
         prediction, inner = denoise(x_t, level, memory[0])
@@ -62,8 +62,8 @@ class Reuse(Guidance):
     """A guidance by a gradient that is computed at every k-th evaluation only.
 
     Attributes:
-      guidance: classifier guidance, or any other by a gradient.
-      every: k.
+      guidance: classifier guidance, or another guidance by a gradient.
+      every: k, counted in evaluations of the denoiser.
     """
 
     guidance: Guidance

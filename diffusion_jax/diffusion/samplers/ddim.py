@@ -1,4 +1,4 @@
-"""DDIM (2010.02502): the non-Markovian sampler, and at η = 0 Euler's method for the ODE, either way.
+"""DDIM (2010.02502): the non-Markovian sampler; at η = 0 Euler's method for the ODE, in both directions.
 
     x_{t-1} = √ᾱ_{t-1}·x̂_0 + √(1−ᾱ_{t-1}−σ²)·ε̂ + σ·noise                              eq. 12
     σ = η·√((1−ᾱ_{t-1})/(1−ᾱ_t))·√β_t                                                  eq. 16
@@ -41,11 +41,11 @@ def _mean_and_sigma(
 
 
 class DDIM(Sampler):
-    """DDIM; over a grid whose levels go up it inverts, from images to noise.
+    """DDIM; over a grid with rising noise levels it inverts: images become noise.
 
     Attributes:
-      eta: η, from 0, deterministic, to 1, as random as DDPM. Larger ones would add more noise than the level
-        has.
+      eta: η, from 0 (deterministic) to 1 (as random as DDPM). Larger values would add more noise than the
+        level has.
     """
 
     eta: Number = option(0.0, most=1.0)

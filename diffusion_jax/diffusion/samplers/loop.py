@@ -1,6 +1,6 @@
 """The loop that all samplers share, and its noise: image i depends on its own key and on nothing else.
 
-Which images share a batch, on how many devices, in which order: none of it changes the noise of an image.
+The batch, the number of devices and the order of the images do not change the noise of an image.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Carry = tuple[Any, Any]
 
 
 def per_sample_noise(keys: Array, position: Array | int, shape: tuple[int, ...]) -> Array:
-    """N(0, 1) of [B, *shape], float32; image i's is drawn from keys[i] and the position alone.
+    """N(0, 1) of [B, *shape], float32; that of image i depends only on keys[i] and the position.
 
     keys: typed, [B].
     """
@@ -64,9 +64,9 @@ def sample(
     record: Record | None = None,
     remat: bool = False,
 ) -> tuple[Any, Any]:
-    """From x_T at the first level of a grid to the end of its last transition, one after the other.
+    """Runs the sampler from x_T, at the first level of a grid, through all its transitions.
 
-    Where `grid.renoise` says so, noise is added up to the next level, and the sampler starts again from there
+    Where `grid.renoise` is True, noise is added up to the next level, and the sampler starts again from there
     (RePaint, 2201.09865; Restart, 2306.14878).
 
     Args:
@@ -87,7 +87,7 @@ def sample(
 
 
 def start(sampler: Sampler, denoise: Denoiser, x_T: Array) -> Carry:
-    """What `advance` starts from."""
+    """The state and the memory that `advance` starts from."""
     return sampler.init(x_T), denoise.init(x_T)
 
 
@@ -100,13 +100,13 @@ def advance(
     done: Array,
     until: Array,
 ) -> Carry:
-    """A part of `sample`: from after `done` steps to after `until`, both int32 [] and traced."""
+    """A part of `sample`: the steps done + 1, …, until; both are int32 [] and traced."""
     step = _stepper(sampler, denoise, grid, noise_at, None)
     return jax.lax.fori_loop(done + 1, until + 1, lambda position, carry: step(carry, position)[0], carry)
 
 
 def evaluations(sampler: Sampler, grid: Transition, done: int = 0) -> int:
-    """How often the denoiser is asked for each image after `done` steps; arrays are those of the host."""
+    """The number of evaluations of the denoiser for each image after `done` steps; the grid is NumPy."""
     asked = np.where(np.asarray(grid.next.sigma) == 0, 1, sampler.evaluations)
     if grid.renoise is not None:
         asked = np.where(np.asarray(grid.renoise), 0, asked)
@@ -163,7 +163,7 @@ def _step(
 
 
 def _watched(denoise: Denoiser, x_t: Array, level: Level, memory: Any) -> tuple[Denoiser, Any]:
-    """The denoiser that keeps its first prediction in its memory, and this memory before it is asked."""
+    """The denoiser that keeps its first prediction in its memory, and the initial memory."""
 
     def call(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
         inner, kept, asked = memory

@@ -11,12 +11,12 @@ from diffusion_jax.diffusion.denoiser import Denoiser
 from diffusion_jax.diffusion.parts import Part
 from diffusion_jax.diffusion.process import Transition
 
-# i → the i-th draw of N(0, 1) of this step, like x; nothing is drawn before it is asked for.
+# i → the i-th draw of N(0, 1) of this step, like x; sampled when it is called.
 Noise = Callable[[int], Array]
 
 
 class Image(NamedTuple):
-    """The state of a sampler that remembers nothing but x."""
+    """The state of a sampler that needs only x."""
 
     x: Array
 
@@ -25,9 +25,9 @@ class Sampler(Part):
     """A way from noise to images. A subclass is a frozen dataclass and a pytree; see `Part`.
 
     Attributes:
-      evaluations: of the denoiser in one step; in the last one, to the clean image, every sampler has one.
-      shifts_mean: the sampler applies the gradient of guidance itself (Algorithm 1 of 2105.05233), and gets
-        the denoiser as it is. Every other one gets `score_shift(denoise)`, which has applied it.
+      evaluations: of the denoiser in one step; the last step, to the clean image, must have one.
+      shifts_mean: the sampler applies the gradient of guidance itself (Algorithm 1 of 2105.05233). All other
+        samplers get `score_shift(denoise)`, which has applied it.
       order: of convergence to the probability-flow ODE, with the default options; None if it is random.
     """
 
