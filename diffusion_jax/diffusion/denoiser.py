@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from diffusion_jax.diffusion.process import Level, Prediction, align, from_eps, from_x_0
+from diffusion_jax.diffusion.process import Level, Prediction, align, from_x_0
 
 # (x [B, H, W, C], level) → [B], up to a constant: of x_t, or of an estimate of x_0; the guidance says which.
 LogProb = Callable[[Array, Level], Array]
@@ -79,7 +79,8 @@ def score_shift(denoise: Denoiser) -> Denoiser:
         prediction, memory = denoise(x_t, level, memory)
         if prediction.gradient is None:
             return prediction, memory
-        eps = prediction.eps - align(level.sigma, x_t) * prediction.gradient
-        return from_eps(eps, x_t, level)._replace(variance=prediction.variance), memory
+        _, alpha, sigma = align(level, x_t)
+        x_0 = prediction.x_0 + sigma**2 / alpha * prediction.gradient
+        return Prediction(x_0, prediction.eps - sigma * prediction.gradient, prediction.variance), memory
 
     return denoise._replace(call=shifted)

@@ -31,12 +31,21 @@ class Recipe(Part):
         """The fields of `Models` that its guidances need."""
         return frozenset(need for guidance in self.guidance for need in guidance.needs)
 
+    @property
+    def has_scale(self) -> bool:
+        """Whether `with_scale` changes a guidance that it has."""
+        return any('scale' in options(innermost(guidance)) for guidance in self.guidance)
+
     def with_scale(self, scale: Number) -> Recipe:
         """The recipe whose guidances have this scale; a recipe without any gets classifier guidance."""
         guidance = tuple(_scaled(each, scale) for each in self.guidance) or (ClassifierGuidance(scale),)
         return dataclasses.replace(self, guidance=guidance)
 
     def unguided(self) -> Recipe:
+        """The recipe without guidance."""
+        return dataclasses.replace(self, guidance=())
+
+    def without_classifier(self) -> Recipe:
         """The recipe without the guidances that need a classifier."""
         guidance = tuple(each for each in self.guidance if 'log_prob' not in each.needs)
         return dataclasses.replace(self, guidance=guidance)

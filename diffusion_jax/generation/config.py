@@ -102,7 +102,7 @@ class SampleConfig:
 
     @property
     def with_unguided(self) -> bool:
-        return self.guided and self.unguided
+        return bool(self.as_recipe().guidance) and self.unguided
 
 
 @dataclass(frozen=True)

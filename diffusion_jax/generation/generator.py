@@ -83,7 +83,7 @@ class Generator:
         return Networks(self.unet, self.diffusion, self.classifier, self.mesh)
 
     def unguided(self) -> Generator:
-        """The same model without its classifier."""
+        """The same model without its classifier, and with recipes without guidance."""
         recipes = tuple((name, recipe.unguided()) for name, recipe in self.recipes)
         params = {'diffusion': self.params['diffusion']}
         return dataclasses.replace(self, classifier=None, params=params, recipes=recipes)
@@ -173,14 +173,11 @@ class Generator:
 
         Args:
             sigma: [] or [B], above 0. The network is asked at the fractional t that lies there.
-            y: [B] or [], labels; −1 is no class.
+            y: [B] or [], labels as whole numbers; −1 is no class, for a model that knows the null class.
             recipe: a name in `recipes`, or a Recipe; by default unguided and not clipped.
         """
         recipe = requests.read_recipe(self, Recipe(respacing='', clip=False) if recipe is None else recipe)
-        if y is None and (self.unet.num_classes or 'log_prob' in recipe.needs):
-            raise UserError('y is None; give the class of every image')
-        if not isinstance(sigma, jax.core.Tracer):
-            arguments.check_positive('sigma', sigma)
+        requests.check_at(self, sigma, y, recipe)
 
         def denoised(x: Any) -> jax.Array:
             labels = jnp.broadcast_to(jnp.asarray(0 if y is None else y, jnp.int32), x.shape[:1])
@@ -208,7 +205,9 @@ class Generator:
         """
         if self.unet.low_res:
             raise UserError('an upsampler is not inverted: its images depend on others')
-        options.check_respacing(self.diffusion, respacing, timesteps)
+        grid = options.check_respacing(self.diffusion, respacing, timesteps)
+        if len(grid.level.t) < 2:
+            raise UserError(f'respacing is {respacing!r}; an inversion needs at least two levels')
         num_images = arguments.num_rows('images', images)
         images = requests.full_images(self, 'images', images, num_images, np.uint8)
         rows = requests.put(self, {'images': images, 'y': requests.labels(self, num_images, y)})

@@ -100,7 +100,7 @@ def load(
         mesh=mesh,
         classifier=configs.get(CLASSIFIER),
         classes=next((weights.classes for weights in stored.values() if weights.classes), ()),
-        recipes=_recipes(places[DIFFUSION], model, guided=guide is not None),
+        recipes=_recipes(places[DIFFUSION], model, guide is not None, asked=classifier is not None),
     )
 
 
@@ -163,15 +163,18 @@ def _average(place: Path, name: str) -> float:
     return {DIFFUSION: config.ema_rate, CLASSIFIER: config.classifier_ema_rate}[name]
 
 
-def _recipes(place: Path, model: Weights, *, guided: bool) -> Recipes:
-    """The recipes of a model, the default first; without a classifier they are not guided by one."""
+def _recipes(place: Path, model: Weights, guided: bool, *, asked: bool) -> Recipes:
+    """The recipes of a model, the default first; without a classifier they are not guided by one.
+
+    asked: the caller gave the classifier; otherwise a run's own recipe is used as it is.
+    """
     config = _sampled(place)
     if model.name in RELEASED:
         recipes = RELEASED[model.name].recipes
     elif config is not None:
         recipe = config.as_recipe()
-        if guided and 'log_prob' not in recipe.needs:  # the samples are unguided, the caller asks for a guide
-            recipe = recipe.with_scale(1.0)
+        if asked and 'log_prob' not in recipe.needs:
+            recipe = dataclasses.replace(recipe, guidance=(*recipe.guidance, ClassifierGuidance()))
         recipes = (('run', recipe),)
     else:
         guidance = (ClassifierGuidance(),)
@@ -179,7 +182,7 @@ def _recipes(place: Path, model: Weights, *, guided: bool) -> Recipes:
             ('default', Recipe(DDPM(), guidance, _steps(model.diffusion, '250'))),
             ('ddim', Recipe(DDIM(), guidance, _steps(model.diffusion, 'ddim25'))),
         )
-    return recipes if guided else tuple((name, recipe.unguided()) for name, recipe in recipes)
+    return recipes if guided else tuple((name, recipe.without_classifier()) for name, recipe in recipes)
 
 
 def _steps(process: DiffusionConfig, respacing: str) -> str:

@@ -16,6 +16,7 @@ from diffusion_jax.diffusion.denoiser import Denoiser, LogProb, plain
 from diffusion_jax.diffusion.grids import level_at, nearest_level
 from diffusion_jax.diffusion.process import Level, Prediction, Transition, predict
 from diffusion_jax.diffusion.schedules import Schedule, row, schedule_of, transitions
+from diffusion_jax.errors import UserError
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig
 from diffusion_jax.sharding import gathered
 
@@ -61,11 +62,10 @@ def make_denoiser(
         return predict(output, x_t, at(level), diffusion.prediction)
 
     levels = nearest_level if timesteps == 'nearest' else level_at
-    return plain(
-        denoise,
-        level_at=functools.partial(levels, _schedule(diffusion)),
-        variance=diffusion.variance,
-    )
+    between = functools.partial(levels, _schedule(diffusion))
+    if diffusion.prediction == 'previous_x':
+        between = _no_level
+    return plain(denoise, level_at=between, variance=diffusion.variance)
 
 
 def make_log_prob(networks: Networks, params: Params, y: jax.Array) -> LogProb:
@@ -77,6 +77,12 @@ def make_log_prob(networks: Networks, params: Params, y: jax.Array) -> LogProb:
         return jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], axis=1)[:, 0]
 
     return log_prob
+
+
+def _no_level(log_snr: jax.Array) -> Level:
+    raise UserError(
+        "the model predicts 'previous_x', and so has no levels between its timesteps; use ddpm or ddim"
+    )
 
 
 @functools.cache

@@ -22,7 +22,7 @@ from diffusion_jax.checks import INT32, between, one_of
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.denoiser import Denoiser, LogProb
 from diffusion_jax.diffusion.grids import TIMESTEPS, make_grid
-from diffusion_jax.diffusion.guidance import GUIDANCES, MODIFIERS, Function, Guidance, Reuse
+from diffusion_jax.diffusion.guidance import GUIDANCES, MODIFIERS, Function, Guidance, Interval, Reuse
 from diffusion_jax.diffusion.parts import Part, options
 from diffusion_jax.diffusion.process import Level, Transition
 from diffusion_jax.diffusion.recipe import innermost
@@ -53,11 +53,12 @@ def read_guidance(guidance: Guidances, scale: float = 1.0) -> tuple[Guidance, ..
     scale: the default where a text gives none.
     """
     if isinstance(guidance, str):
-        return tuple(_read_modified(text, scale) for text in _texts(guidance))
+        texts = re.split(r'\+(?!\s*\d)', guidance)  # the + of 1e+3 joins nothing
+        return tuple(_read_modified(text.strip(), scale) for text in texts if text.strip())
     if isinstance(guidance, (tuple, list)):
         return tuple(part for each in guidance for part in read_guidance(each, scale))
     if isinstance(guidance, Guidance):
-        return (guidance,)
+        return (_read_inner(guidance),)
     if not callable(guidance) or isinstance(guidance, type):
         raise UserError(
             f'guidance is {guidance!r}; give {_listed(GUIDANCES)}, a Guidance, or a function from denoiser '
@@ -65,13 +66,6 @@ def read_guidance(guidance: Guidances, scale: float = 1.0) -> tuple[Guidance, ..
         )
     arguments.check_function('guidance', guidance, 'a denoiser')
     return (Function(guidance),)
-
-
-def without_classifier(guidance: str) -> str:
-    """The text of guidances without those that need a classifier."""
-    return ' + '.join(
-        text for text in _texts(guidance) if not any('log_prob' in each.needs for each in read_guidance(text))
-    )
 
 
 def traced(part: Any, num_images: int) -> Any:
@@ -127,11 +121,6 @@ def check_log_prob(log_prob: LogProb, shape: tuple[int, ...]) -> None:
         raise UserError(f'log_prob returns {result}; it must return floats ({shape[0]},)')
 
 
-def _texts(guidance: str) -> list[str]:
-    """Those that + joins; the one in 1e+3 does not."""
-    return [text.strip() for text in re.split(r'\+(?!\s*\d)', guidance) if text.strip()]
-
-
 def _read_modified(text: str, scale: float) -> Guidance:
     name, *modifiers = text.split('/')
     if name.partition(':')[0].strip() in MODIFIERS:
@@ -139,17 +128,25 @@ def _read_modified(text: str, scale: float) -> Guidance:
     guidance = _read_part('guidance', name, GUIDANCES, scale=scale)
     for modifier in modifiers:
         guidance = _read_part(f'guidance is {text!r}: what follows /', modifier, MODIFIERS, guidance=guidance)
-    check_reuse(guidance)
-    return guidance
+    return _read_inner(guidance)
 
 
-def check_reuse(guidance: Guidance) -> None:
-    """UserError if Reuse acts on a guidance without a gradient."""
-    if isinstance(guidance, Reuse) and innermost(guidance).before_clip:
-        name = type(innermost(guidance)).__name__
-        raise UserError(f'guidance is {name} with reuse, which acts on guidance by a gradient only')
-    if innermost(guidance) is not guidance:
-        check_reuse(guidance.guidance)
+def _read_inner(guidance: Guidance) -> Guidance:
+    """A guidance, with what a modifier acts on read likewise. UserError where it cannot act on that."""
+    if not hasattr(guidance, 'guidance'):
+        return guidance
+    inner = read_guidance(guidance.guidance)
+    name = type(guidance).__name__
+    if len(inner) != 1:
+        raise UserError(f'{name} acts on {len(inner)} guidances; give one')
+    if isinstance(guidance, Reuse) and inner[0].before_clip:
+        raise UserError(
+            f'guidance is {type(innermost(inner[0])).__name__} with reuse, which acts on guidance by a '
+            'gradient only'
+        )
+    if isinstance(guidance, Interval) and not np.all(np.asarray(guidance.low) < guidance.high):
+        raise UserError(f'{name}.low is {guidance.low}; it must be below high, which is {guidance.high}')
+    return dataclasses.replace(guidance, guidance=inner[0])
 
 
 def _read_part(kind: str, text: str, known: Mapping[str, type[Part]], **defaults: Any) -> Any:

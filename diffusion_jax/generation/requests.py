@@ -155,6 +155,8 @@ def read_recipe(
         guidance=options.read_guidance(recipe.guidance),
     )
     if scale is not None and (scale.any() or recipe.guidance or model.classifier):
+        if recipe.guidance and not recipe.has_scale:
+            raise UserError('scale is given, and no guidance of the recipe has a scale; leave it out')
         recipe = recipe.with_scale(scale)
     _check_recipe(model, recipe)
     return recipe
@@ -164,8 +166,6 @@ def _check_recipe(model: Generator, recipe: Recipe) -> None:
     options.check_respacing(model.diffusion, recipe.respacing, recipe.timesteps)
     if not isinstance(recipe.clip, (bool, np.bool_)):
         raise UserError(f'clip is {recipe.clip!r}; it must be True or False')
-    for guidance in recipe.guidance:
-        options.check_reuse(guidance)
     if 'log_prob' in recipe.needs and model.classifier is None:
         raise UserError(
             'the recipe is guided by a classifier, and there is none; give one to load, leave out scale, or '
@@ -173,6 +173,24 @@ def _check_recipe(model: Generator, recipe: Recipe) -> None:
         )
     if 'null' in recipe.needs:
         check_null_class(model.unet)
+
+
+def check_at(model: Generator, sigma: Any, y: Any, recipe: Recipe) -> None:
+    """UserError for arguments of `Generator.at` that cannot work; traced ones are not known yet."""
+    if model.unet.low_res or model.diffusion.prediction == 'previous_x':
+        kind = 'an upsampler' if model.unet.low_res else "a model that predicts 'previous_x'"
+        raise UserError(f'{kind} is no function of x and σ alone')
+    if y is None and (model.unet.num_classes or 'log_prob' in recipe.needs):
+        raise UserError('y is None; give the class of every image')
+    if not isinstance(sigma, jax.core.Tracer):
+        arguments.check_positive('sigma', sigma)
+    if y is None or isinstance(y, jax.core.Tracer):
+        return
+    null = bool(model.unet.label_dropout) and 'log_prob' not in recipe.needs
+    num_classes = model.unet.num_classes or (model.classifier and model.classifier.num_classes) or 1
+    array = arguments.one_for_each('y', y, np.size(y), np.int32)
+    if array.min() < -null or array.max() >= num_classes:
+        raise UserError(f'y is {y}; give a class from {-null:d} to {num_classes - 1} for every image')
 
 
 def check_null_class(unet: UNetConfig) -> None:

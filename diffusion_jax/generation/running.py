@@ -96,9 +96,10 @@ def from_images(
         raise UserError('give either x_T, or images and start')
     start = arguments.real_number('start', start, 0)
     sigma = np.asarray(levels.edm_sigma)
-    if start < sigma[-1]:
+    reached = sigma <= start * (1 + 1e-5)  # levels are float32
+    if not reached.any():
         raise UserError(f'start is {start:g}; the lowest σ of these steps is {sigma[-1]:.3g}')
-    done = int(np.argmax(sigma <= start))
+    done = int(np.argmax(reached))
     images = requests.full_images(model, 'images', images, num_images, np.uint8)
     level = Level(*(np.float32(values[done]) for values in levels))
     return request._replace(x_T=_noised(requests.put(model, images), request, level)), done

@@ -17,7 +17,6 @@ from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.generator import Generator
 from diffusion_jax.generation.grid import image_grid, save_png
 from diffusion_jax.generation.images import count_pngs, write_pngs
-from diffusion_jax.generation.options import without_classifier
 from diffusion_jax.generation.shards import Draw, draw_samples, join
 from diffusion_jax.hosts import all_or_none, on_any_host
 from diffusion_jax.report import Progress
@@ -113,8 +112,7 @@ def sample_classes(run: Run) -> tuple[str, ...]:
 def _unguided_stamp(stamp: dict[str, Any]) -> dict[str, Any]:
     """That of the same samples without guidance."""
     without = {name: part for name, part in stamp.items() if name != CLASSIFIER}
-    guidance = without_classifier(stamp['sample']['guidance'])
-    return without | {'sample': stamp['sample'] | {'scale': 0.0, 'guidance': guidance}}
+    return without | {'sample': stamp['sample'] | {'scale': 0.0, 'guidance': SampleConfig.guidance}}
 
 
 def _networks(config: SampleConfig) -> list[str]:
@@ -140,7 +138,7 @@ def make_generator(run: Run, params: dict[str, Any]) -> Generator:
         params=params,
         mesh=run.mesh,
         classifier=experiment.classifier if guided else None,
-        recipes=(('run', recipe if guided else recipe.unguided()),),
+        recipes=(('run', recipe if guided else recipe.without_classifier()),),
     )
 
 

@@ -44,7 +44,7 @@ def evaluate_samples(run: Run) -> Call:
 
     def evaluate(step: int, state: TrainState, stop: Stop) -> dict[str, float]:
         params = state.ema.get(str(config.ema_rate), state.params)
-        draw = make_draw(run, make_generator(run, {DIFFUSION: params}), inputs)
+        draw = make_draw(run, make_generator(run, {DIFFUSION: params}).unguided(), inputs)
         features = []
         for first in range(0, num_samples, config.batch_size):
             try:

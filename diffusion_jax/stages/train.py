@@ -64,7 +64,7 @@ def _draw_grids(run: Run, writer: MetricsWriter) -> Call:
 
     def draw_grid(step: int, state: TrainState, stop: Stop) -> dict[str, float]:
         params = state.ema.get(str(config.ema_rate), state.params)
-        draw = make_draw(run, make_generator(run, {DIFFUSION: params}), inputs)
+        draw = make_draw(run, make_generator(run, {DIFFUSION: params}).unguided(), inputs)
         try:
             images, labels = attentive(functools.partial(draw, np.arange(config.batch_size)))
         except NotFinite as error:

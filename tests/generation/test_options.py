@@ -16,11 +16,12 @@ from diffusion_jax.diffusion.guidance import (
     ReconstructionGuidance,
     Reuse,
 )
+from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import DDIM, DDPM, SAMPLERS, Heun
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import options
 from diffusion_jax.generation.config import SampleConfig
-from diffusion_jax.generation.options import read_guidance, read_sampler, without_classifier
+from diffusion_jax.generation.options import read_guidance, read_sampler
 
 CLASSIFIER = ClassifierGuidance()
 
@@ -65,9 +66,19 @@ def test_several_guidances_in_python():
 
 
 def test_what_is_left_without_a_classifier():
-    assert without_classifier('classifier:scale=1e+1') == without_classifier('reconstruction/reuse') == ''
-    text = 'classifier_free:scale=2/interval:low=1 + classifier:scale=3'
-    assert without_classifier(text) == 'classifier_free:scale=2/interval:low=1'
+    guidance = read_guidance(
+        'classifier_free:scale=2/interval:low=1 + classifier:scale=3 + reconstruction/reuse'
+    )
+    recipe = Recipe(guidance=guidance)
+    assert recipe.without_classifier().guidance == guidance[:1] and recipe.unguided().guidance == ()
+
+
+def test_what_a_modifier_acts_on_may_be_a_text():
+    assert read_guidance(Interval('classifier:scale=2', 1.0)) == (Interval(ClassifierGuidance(2.0), 1.0),)
+    with pytest.raises(UserError, match='Interval.low is 5.0; it must be below high, which is 1.0'):
+        read_guidance('classifier/interval:low=5,high=1')
+    with pytest.raises(UserError, match='Reuse acts on 2 guidances'):
+        read_guidance(Reuse('classifier+classifier'))
 
 
 def test_scale_and_eta_of_the_settings_are_those_of_what_gives_none():
