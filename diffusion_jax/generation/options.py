@@ -144,8 +144,8 @@ def _read_inner(guidance: Guidance) -> Guidance:
             f'guidance is {type(innermost(inner[0])).__name__} with reuse, which acts on guidance by a '
             'gradient only'
         )
-    if isinstance(guidance, Interval) and not np.all(np.asarray(guidance.low) < guidance.high):
-        raise UserError(f'{name}.low is {guidance.low}; it must be below high, which is {guidance.high}')
+    if isinstance(guidance, Interval) and not np.all(np.asarray(guidance.low) <= guidance.high):
+        raise UserError(f'{name}.low is {guidance.low}; it must be at most high, which is {guidance.high}')
     return dataclasses.replace(guidance, guidance=inner[0])
 
 

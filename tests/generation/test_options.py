@@ -75,7 +75,7 @@ def test_what_is_left_without_a_classifier():
 
 def test_what_a_modifier_acts_on_may_be_a_text():
     assert read_guidance(Interval('classifier:scale=2', 1.0)) == (Interval(ClassifierGuidance(2.0), 1.0),)
-    with pytest.raises(UserError, match='Interval.low is 5.0; it must be below high, which is 1.0'):
+    with pytest.raises(UserError, match='Interval.low is 5.0; it must be at most high, which is 1.0'):
         read_guidance('classifier/interval:low=5,high=1')
     with pytest.raises(UserError, match='Reuse acts on 2 guidances'):
         read_guidance(Reuse('classifier+classifier'))

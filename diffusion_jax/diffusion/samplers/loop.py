@@ -137,7 +137,7 @@ def _stepper(
             if record is not None:
                 nothing = _no_prediction(denoise, carry[0].x, transition.level, carry[1])
                 records = record(carry[0], nothing, transition)
-            return start(sampler, denoise, x), records
+            return (sampler.init(x), carry[1]), records
 
         return jax.lax.cond(transition.renoise, up, down, carry)
 
