@@ -32,9 +32,10 @@ class Recipe(Part):
         return frozenset(need for guidance in self.guidance for need in guidance.needs)
 
     @property
-    def has_scale(self) -> bool:
-        """Whether `with_scale` changes a guidance that it has."""
-        return any('scale' in options(innermost(guidance)) for guidance in self.guidance)
+    def scale(self) -> Number:
+        """The scale of its first guidance that has one; 1 without any."""
+        inner = map(innermost, self.guidance)
+        return next((guidance.scale for guidance in inner if 'scale' in options(guidance)), 1.0)
 
     def with_scale(self, scale: Number) -> Recipe:
         """The recipe whose guidances have this scale; a recipe without any gets classifier guidance."""

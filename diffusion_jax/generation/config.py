@@ -131,7 +131,11 @@ def check_sample(config: SampleConfig, num_classes: int) -> None:
     """Raises UserError for a setting that cannot work."""
     between('eta', config.eta, 0, most=1)
     between('scale', config.scale, 0)
-    config.as_recipe()
+    eta = getattr(config.as_recipe().sampler, 'eta', 0.0)
+    if config.eta and config.eta != eta:
+        raise UserError(
+            f'eta is {config.eta:g}; sampler is {config.sampler!r}, which does not use it, set eta=0'
+        )
     if not config.labels_from_file:
         one_of('labels', config.labels, ('balanced', 'random', '<a .npy or .npz file>'))
     elif config.classes:

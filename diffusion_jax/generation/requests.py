@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.checks import INT32, one_of
+from diffusion_jax.diffusion.guidance import Guidance
 from diffusion_jax.diffusion.recipe import Recipe, innermost
 from diffusion_jax.diffusion.samplers import Sampler
 from diffusion_jax.errors import UserError
@@ -53,8 +54,8 @@ def make_request(
         respacing: the noise levels, such as '250', 'ddim25' or 'karras:18'; see `diffusion.grids`.
         guidance: a text such as 'classifier:scale=2', a Guidance, a function from denoiser to denoiser, or
             several of them, the innermost first; '' is none.
-        scale: of the recipe's guidances, at least 0, one for all images or one for each. A recipe without
-            guidance gets that of the classifier.
+        scale: of all guidances but those whose text gives one; at least 0, one for all images or one for
+            each. A recipe without guidance gets that of the classifier, unless `guidance` is given.
         clip: clamps x_0 to [−1, 1] in every step, before guidance by gradients.
         timesteps: 'fractional' or 'nearest', for levels that are not those of trained timesteps.
         low_res: uint8 [num_images, h, w, C], needed by an upsampler; of the size that it was trained to
@@ -146,20 +147,31 @@ def read_recipe(
         recipe = recipes[name]
     if not isinstance(recipe, Recipe):
         raise UserError(f'recipe is {recipe!r}; give a Recipe, or one of {", ".join(recipes)}')
-    recipe = dataclasses.replace(
-        recipe, **{key: value for key, value in changes.items() if value is not None}
-    )
-    recipe = dataclasses.replace(
-        recipe,
-        sampler=options.read_sampler(recipe.sampler),
-        guidance=options.read_guidance(recipe.guidance),
-    )
-    if scale is not None and (scale.any() or recipe.guidance or model.classifier):
-        if recipe.guidance and not recipe.has_scale:
-            raise UserError('scale is given, and no guidance of the recipe has a scale; leave it out')
-        recipe = recipe.with_scale(scale)
+    changes = {key: value for key, value in changes.items() if value is not None}
+    given = changes.pop('guidance', None)
+    recipe = dataclasses.replace(recipe, **changes)
+    recipe = dataclasses.replace(recipe, sampler=options.read_sampler(recipe.sampler))
+    if given is not None:
+        recipe = dataclasses.replace(recipe, guidance=_read_guidance(given, scale, recipe.scale))
+    else:
+        recipe = dataclasses.replace(recipe, guidance=options.read_guidance(recipe.guidance))
+        if scale is not None and (scale.any() or recipe.guidance or model.classifier):
+            recipe = recipe.with_scale(scale)
+    scales = [getattr(innermost(guidance), 'scale', None) for guidance in recipe.guidance]
+    if scale is not None and scale.any() and not any(each is scale for each in scales):
+        raise UserError('scale is given, and no guidance for it: each has a scale of its own, or none')
     _check_recipe(model, recipe)
     return recipe
+
+
+def _read_guidance(given: options.Guidances, scale: np.ndarray | None, default: Any) -> tuple[Guidance, ...]:
+    """Guidances with a scale; that in a text takes precedence. default: of texts that give none."""
+    if isinstance(given, (tuple, list)):
+        return tuple(guidance for each in given for guidance in _read_guidance(each, scale, default))
+    if isinstance(given, str):
+        return options.read_guidance(given, default if scale is None else scale)
+    guidance = options.read_guidance(given)
+    return guidance if scale is None else Recipe(guidance=guidance).with_scale(scale).guidance
 
 
 def _check_recipe(model: Generator, recipe: Recipe) -> None:
