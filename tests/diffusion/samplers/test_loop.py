@@ -40,7 +40,7 @@ def guided(scale=1.0):
 
 def with_reuse():
     """A guided denoiser that has a memory."""
-    return reused(guided(), DATA.denoiser(), 2)
+    return reused(lambda inner: classifier_guidance(inner, DATA.log_prob, 1.0), DATA.denoiser(), 2)
 
 
 def grid_at(log_snr):
