@@ -203,13 +203,14 @@ def _start(
 def _stamp(run: Run, training: Training) -> dict[str, Any]:
     """What the trained parameters depend on. Where the images lie is no part of it, which they are is."""
     network, experiment = training.network, run.experiment
-    more = ('dropout', 'dtype', 'label_dropout')
     train = dataclasses.asdict(training.config)
     data = dataclasses.asdict(experiment.data)
     outside = (*HOW_IMAGES_ARE_READ, *WHERE_IMAGES_LIE)
+    # What a description leaves out, or names only where it is set.
+    names = [name for name in ('dropout', 'dtype', 'label_dropout') if hasattr(network, name)]
+    not_described = {name: getattr(network, name) for name in names}
     return {
-        'network': describe_network(network)
-        | {name: getattr(network, name) for name in more if hasattr(network, name)},
+        'network': describe_network(network) | not_described,
         'diffusion': training.process,
         'data': {key: value for key, value in data.items() if key not in outside},
         'images': describe(run.source('train')),
