@@ -53,5 +53,9 @@ class ClassifierGuidance(Guidance):
     def needs(self) -> tuple[str, ...]:
         return () if self.log_prob else ('log_prob',)
 
+    @property
+    def asks_once(self) -> bool:
+        return True
+
     def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
         return classifier_guidance(denoise, self.log_prob or models.log_prob, self.scale)

@@ -19,15 +19,20 @@ from diffusion_jax.diffusion.process import Level, Prediction, align, from_eps
 
 
 def extrapolate(strong: Denoiser, weak: Denoiser, scale: Number) -> Denoiser:
-    """weak + scale·(strong − weak), in eps; everything else is that of `strong`.
+    """weak + scale·(strong − weak), in eps and in `mean`; variance and gradient are those of `strong`.
 
     scale: [] or [B].
     """
 
     def guided(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
         (ours, one), (theirs, two) = strong(x_t, level, memory[0]), weak(x_t, level, memory[1])
-        x_0, eps, *_ = from_eps(theirs.eps + align(scale, x_t) * (ours.eps - theirs.eps), x_t, level)
-        return ours._replace(x_0=x_0, eps=eps, mean=None), (one, two)
+
+        def between(strong: Array, weak: Array) -> Array:
+            return weak + align(scale, x_t) * (strong - weak)
+
+        x_0, eps, *_ = from_eps(between(ours.eps, theirs.eps), x_t, level)
+        mean = None if ours.mean is None or theirs.mean is None else between(ours.mean, theirs.mean)
+        return ours._replace(x_0=x_0, eps=eps, mean=mean), (one, two)
 
     return strong._replace(call=guided, init=lambda x_T: (strong.init(x_T), weak.init(x_T)))
 

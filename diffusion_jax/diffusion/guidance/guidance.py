@@ -10,6 +10,7 @@ from jax import Array
 
 from diffusion_jax.diffusion.denoiser import Denoiser, LogProb
 from diffusion_jax.diffusion.parts import Part, static
+from diffusion_jax.diffusion.process import Level, Prediction
 
 
 class Models(NamedTuple):
@@ -30,6 +31,8 @@ class Guidance(Part):
     Attributes:
       before_clip: x_0 is clipped after this guidance, which changes the prediction; otherwise before it.
       needs: the fields of Models that must not be None.
+      asks_once: the wrapped denoiser is asked exactly once, at its x_t and level, and not differentiated.
+        Then modifiers evaluate it outside of their branches.
     """
 
     @property
@@ -40,8 +43,33 @@ class Guidance(Part):
     def needs(self) -> tuple[str, ...]:
         return ()
 
+    @property
+    def asks_once(self) -> bool:
+        return False
+
     def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
         raise NotImplementedError
+
+
+def ask_first(guide: Callable[[Denoiser], Denoiser], denoise: Denoiser) -> Denoiser:
+    """`guide(denoise)`, where `guide` asks once: `denoise` is asked first, outside of every `cond` in it.
+
+    Its memory is the pair (that of `denoise`, that of `guide`).
+    """
+
+    def fixed(prediction: Prediction | None) -> Denoiser:
+        return denoise._replace(call=lambda x_t, level, memory: (prediction, memory), init=lambda x_T: ())
+
+    def call(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
+        inner, own = memory
+        prediction, inner = denoise(x_t, level, inner)
+        prediction, own = guide(fixed(prediction))(x_t, level, own)
+        return prediction, (inner, own)
+
+    def init(x_T: Array) -> Any:
+        return denoise.init(x_T), guide(fixed(None)).init(x_T)
+
+    return guide(fixed(None))._replace(call=call, init=init)
 
 
 def wrapped_memory(memory: Any, denoise: Denoiser, x_t: Array) -> tuple[Any, Callable[[Any], Any]]:

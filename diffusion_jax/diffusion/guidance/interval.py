@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from diffusion_jax.diffusion.denoiser import Denoiser
-from diffusion_jax.diffusion.guidance.guidance import Guidance, Models, wrapped_memory
+from diffusion_jax.diffusion.guidance.guidance import Guidance, Models, ask_first, wrapped_memory
 from diffusion_jax.diffusion.parts import LARGEST, Number, option
 from diffusion_jax.diffusion.process import Level, Prediction
 
@@ -17,27 +18,33 @@ from diffusion_jax.diffusion.process import Level, Prediction
 def within(guided: Denoiser, denoise: Denoiser, low: Number, high: Number) -> Denoiser:
     """`guided` where low ≤ edm_sigma < high, elsewhere `denoise`, which it wraps; levels are []."""
 
+    def outside(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
+        inner, replace = wrapped_memory(memory, denoise, x_t)
+        prediction, inner = denoise(x_t, level, inner)
+        return prediction, replace(inner)
+
+    # `jit` keeps the trace, so that `eval_shape` and `cond` trace each network once.
+    branches = jax.jit(guided.call), jax.jit(outside)
+
     def choose(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
-        def inside(memory: Any) -> tuple[Prediction, Any]:
-            prediction, memory = guided(x_t, level, memory)
-            return _with_gradient(prediction), memory
-
-        def outside(memory: Any) -> tuple[Prediction, Any]:
-            inner, replace = wrapped_memory(memory, denoise, x_t)
-            prediction, inner = denoise(x_t, level, inner)
-            return _with_gradient(prediction), replace(inner)
-
+        missing = [jax.eval_shape(each, x_t, level, memory)[0].gradient is None for each in branches]
+        both = branches if all(missing) else map(_with_gradient, branches)
         sigma = level.edm_sigma
-        return jax.lax.cond((low <= sigma) & (sigma < high), inside, outside, memory)
+        return jax.lax.cond((low <= sigma) & (sigma < high), *both, x_t, level, memory)
 
     return guided._replace(call=choose)
 
 
-def _with_gradient(prediction: Prediction) -> Prediction:
-    """The prediction with a gradient: both branches of a `cond` must have the same structure."""
-    if prediction.gradient is None:
-        return prediction._replace(gradient=jnp.zeros_like(prediction.x_0))
-    return prediction
+def _with_gradient(call: Callable[..., tuple[Prediction, Any]]) -> Callable[..., tuple[Prediction, Any]]:
+    """`call` with a gradient of 0 if it has none: both branches of a `cond` must have the same structure."""
+
+    def with_gradient(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
+        prediction, memory = call(x_t, level, memory)
+        if prediction.gradient is None:
+            prediction = prediction._replace(gradient=jnp.zeros_like(prediction.x_0))
+        return prediction, memory
+
+    return with_gradient
 
 
 class Interval(Guidance):
@@ -60,5 +67,12 @@ class Interval(Guidance):
     def needs(self) -> tuple[str, ...]:
         return self.guidance.needs
 
+    @property
+    def asks_once(self) -> bool:
+        return self.guidance.asks_once
+
     def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
-        return within(self.guidance.wrap(denoise, models), denoise, self.low, self.high)
+        def wrapped(inner: Denoiser) -> Denoiser:
+            return within(self.guidance.wrap(inner, models), inner, self.low, self.high)
+
+        return ask_first(wrapped, denoise) if self.asks_once else wrapped(denoise)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from diffusion_jax.diffusion.denoiser import Denoiser, add_gradient
-from diffusion_jax.diffusion.guidance.guidance import Guidance, Models, wrapped_memory
+from diffusion_jax.diffusion.guidance.guidance import Guidance, Models, ask_first, wrapped_memory
 from diffusion_jax.diffusion.parts import Number, option
 from diffusion_jax.diffusion.process import Level, Prediction
 
@@ -73,5 +73,12 @@ class Reuse(Guidance):
     def needs(self) -> tuple[str, ...]:
         return self.guidance.needs
 
+    @property
+    def asks_once(self) -> bool:
+        return self.guidance.asks_once
+
     def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
-        return reused(lambda inner: self.guidance.wrap(inner, models), denoise, self.every)
+        def wrapped(inner: Denoiser) -> Denoiser:
+            return reused(lambda apart: self.guidance.wrap(apart, models), inner, self.every)
+
+        return ask_first(wrapped, denoise) if self.asks_once else wrapped(denoise)

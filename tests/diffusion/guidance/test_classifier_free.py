@@ -25,6 +25,18 @@ def test_eps_and_x_0_are_extrapolated(scale):
         np.testing.assert_allclose(getattr(ours, field), b + scale * (a - b), rtol=1e-4, atol=1e-5)
 
 
+def test_the_mean_of_a_network_that_predicts_it_is_extrapolated():
+    def with_mean(mixture):
+        def predict(x_t, level):
+            prediction = mixture.predict(x_t, level)
+            return prediction._replace(mean=0.3 * prediction.x_0 + 0.7 * x_t)
+
+        return plain(predict)
+
+    prediction, _ = guided(2.0, with_mean(MIXTURE.only(1)), with_mean(MIXTURE))(START, LEVEL, ((), ()))
+    np.testing.assert_allclose(prediction.mean, 0.3 * prediction.x_0 + 0.7 * START, rtol=1e-4, atol=1e-5)
+
+
 def test_scale_1_is_the_model_with_a_class_and_0_the_one_without():
     np.testing.assert_allclose(run(guided(1.0))[0], run(STRONG)[0], atol=1e-5)
     np.testing.assert_allclose(run(guided(0.0))[0], run(WEAK)[0], atol=1e-5)

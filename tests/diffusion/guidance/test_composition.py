@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from jax.extend.core import jaxprs_in_params
 
 from diffusion_jax.diffusion.denoiser import plain
 from diffusion_jax.diffusion.guidance import (
@@ -46,6 +48,37 @@ def test_every_guidance_asks_when_it_should():
     run(wrap(RECIPE.guidance, models))
     np.testing.assert_allclose(classifier.take(), SIGMAS[::2], rtol=1e-4)
     np.testing.assert_allclose(null.take(), [10.0, 3.0, 1.0, 0.3], rtol=1e-4)
+
+
+def count(jaxpr, name):
+    """The number of calls of a jitted function in a program, also inside of branches."""
+    inside = sum(count(inner, name) for each in jaxpr.eqns for inner in jaxprs_in_params(each.params))
+    return inside + sum(each.params.get('name') == name for each in jaxpr.eqns)
+
+
+CLASSIFIER = ClassifierGuidance(1.5, log_prob=MIXTURE.class_log_prob(2))
+
+
+@pytest.mark.parametrize(
+    'guidances',
+    [
+        (CLASSIFIER,),
+        (Interval(CLASSIFIER, 0.2, 5.0),),
+        (Reuse(CLASSIFIER, 2),),
+        (Interval(Reuse(CLASSIFIER, 2), 0.2, 5.0),),
+        (Reuse(Interval(CLASSIFIER, 0.2, 5.0), 3), Interval(Reuse(CLASSIFIER, 2), 0.2, 5.0)),
+    ],
+    ids=['classifier', 'interval', 'reuse', 'reuse/interval', 'two'],
+)
+def test_with_classifier_guidance_a_program_contains_the_denoiser_once(guidances):
+    @jax.jit
+    def network(x_t, level):
+        return MIXTURE.predict(x_t, level)
+
+    denoise = wrap(guidances, Models(), plain(network))
+    level = jax.tree.map(lambda a: a[0], GRID.level)
+    program = jax.make_jaxpr(denoise.call)(START, level, denoise.init(START))
+    assert count(program.jaxpr, 'network') == 1
 
 
 def test_numbers_of_all_guidances_are_traced():

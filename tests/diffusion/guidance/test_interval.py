@@ -52,6 +52,15 @@ def test_outside_the_model_without_a_class_is_not_asked():
     assert np.abs(x_0 - run(MIXTURE.only(1).denoiser())[0]).max() > 0.01
 
 
+def test_a_gradient_of_0_is_added_only_where_the_other_side_has_one():
+    strong, models = MIXTURE.only(1).denoiser(), Models(null=MIXTURE.denoiser())
+    free = Interval(ClassifierFreeGuidance(3.0), 0.9, 9.0)
+    assert run(free.wrap(strong, models))[1].gradient is None
+    gradient = run(Interval(GUIDANCE, 0.9, 9.0).wrap(free.wrap(strong, models), models))[1].gradient
+    inside = [sigma in INSIDE for sigma in SIGMAS]
+    np.testing.assert_array_equal(np.abs(gradient).max(axis=(1, 2, 3, 4)) > 0, inside)
+
+
 def test_everywhere_it_is_the_guidance_and_nowhere_nothing():
     denoise = MIXTURE.denoiser()
     everywhere = Interval(GUIDANCE).wrap(denoise, Models())
@@ -65,6 +74,7 @@ def test_it_asks_for_what_its_guidance_asks_for():
         interval = Interval(Reuse(guidance) if guidance.needs != ('null',) else guidance)
         assert interval.needs == guidance.needs
         assert interval.before_clip == guidance.before_clip
+        assert interval.asks_once == isinstance(guidance, ClassifierGuidance)
 
 
 @pytest.mark.parametrize('kind', ['interval', 'reuse'])
