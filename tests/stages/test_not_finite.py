@@ -39,7 +39,7 @@ def run(tmp_path):
 @pytest.mark.parametrize('stage', [train, sample_quality], ids=['grid', 'evaluation'])
 def test_training_reports_them_and_continues(stage, run, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(stage, 'make_draw', lambda *_: overflow)
-    monkeypatch.setattr(stage, 'make_generator', lambda *_: None)
+    monkeypatch.setattr(stage, 'make_generator', lambda *_: SimpleNamespace(unguided=lambda: None))
     monkeypatch.setattr(stage, 'sample_inputs', lambda *_: None)
     call = train._draw_grids(run, None) if stage is train else sample_quality.evaluate_samples(run)
     assert call(3, SimpleNamespace(ema={}, params={}), lambda: False) == {}
