@@ -5,7 +5,7 @@ A new guidance is one file here and one line in GUIDANCES.
 
 from diffusion_jax.diffusion.guidance.classifier import ClassifierGuidance, classifier_guidance
 from diffusion_jax.diffusion.guidance.classifier_free import ClassifierFreeGuidance, extrapolate
-from diffusion_jax.diffusion.guidance.guidance import Function, Guidance, Models
+from diffusion_jax.diffusion.guidance.guidance import Function, Guidance, Models, Modifier
 from diffusion_jax.diffusion.guidance.interval import Interval, within
 from diffusion_jax.diffusion.guidance.reconstruction import ReconstructionGuidance, reconstruction_guidance
 from diffusion_jax.diffusion.guidance.reuse import Reuse, reused
@@ -16,7 +16,7 @@ GUIDANCES: dict[str, type[Guidance]] = {
     'reconstruction': ReconstructionGuidance,
 }
 # These act on the guidance before them.
-MODIFIERS: dict[str, type[Guidance]] = {'interval': Interval, 'reuse': Reuse}
+MODIFIERS: dict[str, type[Modifier]] = {'interval': Interval, 'reuse': Reuse}
 
 __all__ = [
     'GUIDANCES',
@@ -27,6 +27,7 @@ __all__ = [
     'Guidance',
     'Interval',
     'Models',
+    'Modifier',
     'ReconstructionGuidance',
     'Reuse',
     'classifier_guidance',

@@ -92,3 +92,35 @@ class Function(Guidance):
 
     def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
         return self.function(denoise)
+
+
+class Modifier(Guidance):
+    """A guidance that changes when or how another one acts.
+
+    Attributes:
+      guidance: the other one.
+    """
+
+    guidance: Guidance
+
+    @property
+    def before_clip(self) -> bool:
+        return self.guidance.before_clip
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return self.guidance.needs
+
+    @property
+    def asks_once(self) -> bool:
+        return self.guidance.asks_once
+
+    def modify(self, guide: Callable[[Denoiser], Denoiser], denoise: Denoiser) -> Denoiser:
+        """What becomes of `guide(denoise)`."""
+        raise NotImplementedError
+
+    def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
+        def modified(inner: Denoiser) -> Denoiser:
+            return self.modify(lambda each: self.guidance.wrap(each, models), inner)
+
+        return ask_first(modified, denoise) if self.asks_once else modified(denoise)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from diffusion_jax.diffusion.denoiser import Denoiser
-from diffusion_jax.diffusion.guidance.guidance import Guidance, Models, ask_first, wrapped_memory
+from diffusion_jax.diffusion.guidance.guidance import Modifier, wrapped_memory
 from diffusion_jax.diffusion.parts import LARGEST, Number, option
 from diffusion_jax.diffusion.process import Level, Prediction
 
@@ -47,32 +47,15 @@ def _with_gradient(call: Callable[..., tuple[Prediction, Any]]) -> Callable[...,
     return with_gradient
 
 
-class Interval(Guidance):
+class Interval(Modifier):
     """A guidance in an interval of noise levels.
 
     Attributes:
-      guidance: the guidance that acts inside the interval.
       low, high: it acts where low ≤ σ < high; σ is that of EDM, sigma/alpha, for images in [−1, 1].
     """
 
-    guidance: Guidance
     low: Number = option(0.0)
     high: Number = option(LARGEST)
 
-    @property
-    def before_clip(self) -> bool:
-        return self.guidance.before_clip
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        return self.guidance.needs
-
-    @property
-    def asks_once(self) -> bool:
-        return self.guidance.asks_once
-
-    def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
-        def wrapped(inner: Denoiser) -> Denoiser:
-            return within(self.guidance.wrap(inner, models), inner, self.low, self.high)
-
-        return ask_first(wrapped, denoise) if self.asks_once else wrapped(denoise)
+    def modify(self, guide: Callable[[Denoiser], Denoiser], denoise: Denoiser) -> Denoiser:
+        return within(guide(denoise), denoise, self.low, self.high)

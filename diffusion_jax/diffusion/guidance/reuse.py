@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from diffusion_jax.diffusion.denoiser import Denoiser, add_gradient
-from diffusion_jax.diffusion.guidance.guidance import Guidance, Models, ask_first, wrapped_memory
+from diffusion_jax.diffusion.guidance.guidance import Modifier, wrapped_memory
 from diffusion_jax.diffusion.parts import Number, option
 from diffusion_jax.diffusion.process import Level, Prediction
 
@@ -58,27 +58,14 @@ def _apart(denoise: Denoiser) -> Denoiser:
     return denoise._replace(call=call, init=lambda x_T: (denoise.init(x_T), jnp.zeros_like(x_T)))
 
 
-class Reuse(Guidance):
+class Reuse(Modifier):
     """A guidance by a gradient that is computed at every k-th evaluation only.
 
     Attributes:
-      guidance: classifier guidance, or another guidance by a gradient.
       every: k, counted in evaluations of the denoiser.
     """
 
-    guidance: Guidance
     every: Number = option(2, least=1, whole=True)
 
-    @property
-    def needs(self) -> tuple[str, ...]:
-        return self.guidance.needs
-
-    @property
-    def asks_once(self) -> bool:
-        return self.guidance.asks_once
-
-    def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
-        def wrapped(inner: Denoiser) -> Denoiser:
-            return reused(lambda apart: self.guidance.wrap(apart, models), inner, self.every)
-
-        return ask_first(wrapped, denoise) if self.asks_once else wrapped(denoise)
+    def modify(self, guide: Callable[[Denoiser], Denoiser], denoise: Denoiser) -> Denoiser:
+        return reused(guide, denoise, self.every)
