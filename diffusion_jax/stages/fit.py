@@ -51,9 +51,9 @@ class Training(NamedTuple):
 
     Attributes:
         objective: what the network is trained to do.
-        process: the settings of the diffusion process that the result rests on.
+        process: the settings of the diffusion process that the result depends on.
         intervals: after how many steps each hook is called, by name; 0 is never.
-        pretrained: a folder of training or a file of weights to start from; '' to start anew.
+        pretrained: a folder of training or a file of weights to start from; '' to start from scratch.
     """
 
     directory: Path
@@ -187,7 +187,7 @@ def training_data(experiment: Experiment, name: str, source: Source) -> Any:
 def _start(
     run: Run, checkpoints: Checkpoints, training: Training, abstract: TrainState
 ) -> tuple[TrainState, dict[str, Any]]:
-    """The state to go on from, and the progress of the run that it is from, if any."""
+    """The state to resume from, and the progress of its run, if any."""
     if checkpoints.latest_step is not None:
         state, progress = checkpoints.restore(abstract)
         logger.info('%s: goes on from step %d', checkpoints.directory.parent.name, int(state.step))

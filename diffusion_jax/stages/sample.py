@@ -86,7 +86,7 @@ def complete(run: Run) -> bool:
 
 
 def sample_stamp(run: Run) -> dict[str, Any]:
-    """What the samples rest on: the networks' parameters, the process, the sampler's settings and the files
+    """What the samples depend on: the networks' parameters, the process, the sampler's settings and the files
     that they name."""
     experiment = run.experiment
     sample = dataclasses.asdict(experiment.sample)
