@@ -180,6 +180,8 @@ class Generator:
         requests.check_at(self, sigma, y, recipe)
 
         def denoised(x: Any) -> jax.Array:
+            if np.shape(x)[1:] != (shape := (*self.unet.image_size, self.unet.image_channels)):
+                raise UserError(f'x is {np.shape(x)}; it must be (B, {", ".join(map(str, shape))})')
             labels = jnp.broadcast_to(jnp.asarray(0 if y is None else y, jnp.int32), x.shape[:1])
             request = Request(jnp.uint32(0), jnp.arange(len(x)), labels, recipe)
             denoise = score_shift(sampling.guided_denoiser(self.networks, self.params, request))

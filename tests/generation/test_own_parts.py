@@ -168,6 +168,8 @@ def test_at_a_trained_level_it_is_the_prediction_there():
     for wrong in (0, -1.0, np.nan, 'x', [1.0, 0.0]):
         with pytest.raises(UserError, match='sigma is .*; every number must be above 0'):
             model.at(wrong, 3)
+    with pytest.raises(UserError, match=r'x is \(2, 16, 16, 1\); it must be \(B, 8, 8, 1\)'):
+        model.at(1.0, 3)(np.zeros((2, 16, 16, 1), np.float32))
 
 
 def test_eulers_method_of_edm_in_ten_lines_is_ddim(model):
