@@ -8,7 +8,8 @@ from flax import nnx
 
 from diffusion_jax.models.attention import AttentionPool
 from diffusion_jax.models.config import ClassifierConfig
-from diffusion_jax.models.layers import GroupNorm, linear
+from diffusion_jax.models.layers import linear
+from diffusion_jax.models.normalization import GroupNorm
 from diffusion_jax.models.plan import heads, level_channels, plan
 from diffusion_jax.models.trunk import Trunk
 
@@ -24,7 +25,7 @@ class AdaptiveHead(nnx.Module):
         self.out = linear(channels, config.num_classes, rngs, zero=True)
 
     def __call__(self, h: jax.Array, skips: list) -> jax.Array:
-        return self.out(nnx.silu(self.norm(h.astype(jnp.float32))).mean(axis=(1, 2)))
+        return self.out(self.norm(h.astype(jnp.float32)).mean(axis=(1, 2)))
 
 
 class AttentionHead(nnx.Module):
@@ -38,7 +39,7 @@ class AttentionHead(nnx.Module):
         self.pool = AttentionPool(size, channels, heads(config, channels), config.num_classes, rngs)
 
     def __call__(self, h: jax.Array, skips: list) -> jax.Array:
-        return self.pool(nnx.silu(self.norm(h.astype(jnp.float32))))
+        return self.pool(self.norm(h.astype(jnp.float32)))
 
 
 class SpatialHead(nnx.Module):
@@ -57,7 +58,7 @@ class SpatialHead(nnx.Module):
     def __call__(self, h: jax.Array, skips: list) -> jax.Array:
         features = [feature.astype(jnp.float32).mean(axis=(1, 2)) for feature in (*skips, h)]
         h = self.linear(jnp.concatenate(features, axis=-1))
-        return self.out(nnx.silu(self.norm(h)) if self.norm else nnx.relu(h))
+        return self.out(self.norm(h) if self.norm else nnx.relu(h))
 
 
 HEADS = {
