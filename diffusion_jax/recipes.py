@@ -14,7 +14,7 @@ from diffusion_jax.weights.released import RELEASED, section
 
 Section = dict[str, Any]
 
-HALF = {'dtype': 'bfloat16'}  # for the half precision of the authors
+HALF = {'dtype': 'bfloat16'}  # in the place of the authors' float16
 
 
 def imagenet(side: int, **changes: Any) -> Section:

@@ -54,7 +54,7 @@ def norm_cases(scale: int) -> Iterator[Case]:
             x = normal(batch, side, side, channels, dtype=dtype)
             coefficients = normal(batch, channels, dtype='float32'), normal(batch, channels, dtype='float32')
             variants = {
-                'ours': functools.partial(group_norm, silu=True),
+                'ours': lambda x, *coefficients: group_norm((x,), *coefficients, True),
                 'by autodiff': norm_by_autodiff,
                 'recomputed': jax.checkpoint(norm_by_autodiff),
                 'by a derivative': norm_with_jvp,
@@ -129,7 +129,7 @@ def attention_cases(scale: int) -> Iterator[Case]:
         q, k, v = (normal(max(1, batch // scale), tokens, heads, 64) for _ in range(3))
 
         def plain(q, k, v):
-            return jnp.einsum('bhmn,bnhc->bmhc', attention_weights(q, k), v)
+            return jnp.einsum('bhmn,bnhc->bmhc', attention_weights(q, k, 'default'), v)
 
         variants = {
             'ours': attend,
@@ -219,17 +219,19 @@ def skip_cases(scale: int) -> Iterator[Case]:
 
         def whole(h, skip, scale, shift, kernel, linear, conv=conv):
             x = jnp.concatenate([h, skip], axis=-1)
-            return conv(group_norm(x, scale, shift, True), kernel) + x @ linear
+            return conv(group_norm((x,), scale, shift, True), kernel) + x @ linear
 
         def parts(h, skip, scale, shift, kernel, linear, conv=conv):
-            normed = norm_parts((h, skip), scale, shift)
+            normed = group_norm((h, skip), scale, shift, True)
             split = h.shape[-1]
             return conv(normed, kernel) + (h @ linear[:split] + skip @ linear[split:])
 
         def two_convs(h, skip, scale, shift, kernel, linear, conv=conv):
-            normed = norm_parts((h, skip), scale, shift)
+            normed = group_norm((h, skip), scale, shift, True)
             split = h.shape[-1]
-            y = conv(normed[..., :split], kernel[:, :, :split]) + conv(normed[..., split:], kernel[:, :, split:])
+            y = conv(normed[..., :split], kernel[:, :, :split]) + conv(
+                normed[..., split:], kernel[:, :, split:]
+            )
             return y + (h @ linear[:split] + skip @ linear[split:])
 
         flops = 2 * h.size * (a + b) * 10
@@ -237,58 +239,6 @@ def skip_cases(scale: int) -> Iterator[Case]:
         arguments = (h, skip, scale_, shift, kernel, linear)
         variants = {'whole': whole, 'parts': parts, 'two convs': two_convs}
         yield Case(f'skip {h.shape} + {b}', variants, arguments, bytes_, flops)
-
-
-def norm_parts(parts: tuple[jax.Array, ...], scale: jax.Array, shift: jax.Array) -> jax.Array:
-    """group_norm of the concatenation, where the statistics do not need it."""
-
-    @jax.custom_vjp
-    def norm(parts, scale, shift):
-        return forward(parts, scale, shift)[0]
-
-    sizes = [part.shape[-1] for part in parts]
-    offsets = [sum(sizes[:i]) for i in range(1, len(sizes))]
-    batch, channels = scale.shape
-
-    def groups(x):
-        return x.reshape(batch, 32, -1).mean(-1).repeat(channels // 32, -1)
-
-    def reduced(arrays):
-        return jnp.concatenate([a.astype(jnp.float32).mean((1, 2)) for a in arrays], -1)
-
-    def split(coefficients):
-        return jnp.split(coefficients[:, None, None], offsets, axis=-1)
-
-    def forward(parts, scale, shift):
-        mean = groups(reduced(parts))
-        square = groups(reduced([part.astype(jnp.float32) ** 2 for part in parts]))
-        inverse = jax.lax.rsqrt(jnp.maximum(square - mean**2, 0) + 1e-5)
-        a, b = split(inverse * scale), split(shift - mean * inverse * scale)
-        y = [nnx.silu(part * a + b).astype(part.dtype) for part, a, b in zip(parts, a, b, strict=True)]
-        return jnp.concatenate(y, -1), (parts, scale, shift, mean, inverse)
-
-    def backward(residuals, g):
-        parts, scale, shift, mean, inverse = residuals
-        gs, centered = jnp.split(g.astype(jnp.float32), offsets, axis=-1), []
-        a, b = split(inverse * scale), split(shift)
-        for i, m in enumerate(split(mean)):
-            centered.append(parts[i].astype(jnp.float32) - m)
-            z = centered[i] * a[i] + b[i]
-            sigmoid = nnx.sigmoid(z)
-            gs[i] = gs[i] * sigmoid * (1 + z * (1 - sigmoid))
-        pixels = parts[0].shape[1] * parts[0].shape[2]
-        g_shift = pixels * reduced(gs)
-        g_scale = pixels * inverse * reduced([g * c for g, c in zip(gs, centered, strict=True)])
-        one = split(inverse * groups(scale * g_shift) / pixels)
-        two = split(inverse**2 * groups(scale * g_scale) / pixels)
-        g_parts = tuple(
-            (g * a - one - c * two).astype(parts[0].dtype)
-            for g, a, one, c, two in zip(gs, a, one, centered, two, strict=True)
-        )
-        return g_parts, g_scale, g_shift
-
-    norm.defvjp(forward, backward)
-    return norm(parts, scale, shift)
 
 
 KINDS = {'norm': norm_cases, 'attention': attention_cases, 'last conv': last_conv_cases, 'skip': skip_cases}
@@ -340,7 +290,9 @@ def main() -> None:
     parser.add_argument('--scale', type=int, default=1, help='divides batches: 16 for a CPU')
     options = parser.parse_args()
     bandwidth, rate = rates(options.repeats, options.scale)
-    print(f'{jax.devices()[0].device_kind}, jax {jax.__version__}: {bandwidth / 1e9:.0f} GB/s copied, ', end='')
+    print(
+        f'{jax.devices()[0].device_kind}, jax {jax.__version__}: {bandwidth / 1e9:.0f} GB/s copied, ', end=''
+    )
     print(f'{rate / 1e12:.1f} TFLOP/s\n\n| case | floor, ms | f, ms | g, ms |\n|---|---|---|---|', flush=True)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for kind in options.kinds:

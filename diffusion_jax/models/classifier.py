@@ -21,7 +21,7 @@ class AdaptiveHead(nnx.Module):
 
     def __init__(self, config: ClassifierConfig, rngs: nnx.Rngs):
         channels = level_channels(config)[-1]
-        self.norm = GroupNorm(channels, rngs)
+        self.norm = GroupNorm(channels)
         self.out = linear(channels, config.num_classes, rngs, zero=True)
 
     def __call__(self, h: jax.Array, skips: list) -> jax.Array:
@@ -35,7 +35,7 @@ class AttentionHead(nnx.Module):
         channels = level_channels(config)[-1]
         factor = 2 ** (len(config.channel_mult) - 1)
         size = (config.image_size[0] // factor, config.image_size[1] // factor)
-        self.norm = GroupNorm(channels, rngs)
+        self.norm = GroupNorm(channels)
         self.pool = AttentionPool(size, channels, heads(config, channels), config.num_classes, rngs)
 
     def __call__(self, h: jax.Array, skips: list) -> jax.Array:
@@ -52,7 +52,7 @@ class SpatialHead(nnx.Module):
         layout = plan(config)
         features = sum(block[-1].out_channels for block in (*layout.encoder, layout.middle))
         self.linear = linear(features, HIDDEN, rngs)
-        self.norm = GroupNorm(HIDDEN, rngs) if config.pool == 'spatial_v2' else None
+        self.norm = GroupNorm(HIDDEN) if config.pool == 'spatial_v2' else None
         self.out = linear(HIDDEN, config.num_classes, rngs)
 
     def __call__(self, h: jax.Array, skips: list) -> jax.Array:

@@ -1,8 +1,9 @@
-"""Group normalization (Wu & He, 1803.08494) together with the activation that follows it."""
+"""Group normalization (Wu & He, 1803.08494) together with the modulation and the activation after it."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -10,19 +11,24 @@ from flax import nnx
 
 GROUPS = 32
 
+Parts = tuple[jax.Array, ...]
+
 
 class GroupNorm(nnx.Module):
-    """Group normalization with 32 groups; statistics in float32."""
+    """Group normalization with 32 groups; all arithmetic is in float32."""
 
-    def __init__(self, channels: int, rngs: nnx.Rngs):
+    def __init__(self, channels: int):
         self.scale = nnx.Param(jnp.ones(channels))
         self.bias = nnx.Param(jnp.zeros(channels))
 
-    def __call__(self, x: jax.Array, modulation: jax.Array | None = None, *, silu: bool = True) -> jax.Array:
-        """Normalize x [B, ..., C] over everything in between and the channels of a group.
+    def __call__(
+        self, *parts: jax.Array, modulation: jax.Array | None = None, silu: bool = True
+    ) -> jax.Array:
+        """Normalize x [B, ..., C] over everything between batch and channels and the channels of a group.
 
         Args:
-            x: float32 or bfloat16, which is the dtype of the result too.
+            parts: x, or several arrays of which x is the concatenation along the channels; float32 or
+                bfloat16, which is the dtype of the result too.
             modulation: [B, 2C], a scale e_s and a shift e_b: (1 + e_s)·GroupNorm(x) + e_b, the adaptive
                 group normalization of the paper (section 3.1).
             silu: apply SiLU to the result.
@@ -31,76 +37,97 @@ class GroupNorm(nnx.Module):
         if modulation is not None:
             e_s, e_b = jnp.split(modulation, 2, axis=-1)
             scale, shift = (1 + e_s) * scale, (1 + e_s) * shift + e_b
-        per_image = (x.shape[0], x.shape[-1])
-        return group_norm(x, jnp.broadcast_to(scale, per_image), jnp.broadcast_to(shift, per_image), silu)
+        scale, shift = (jnp.broadcast_to(c, (parts[0].shape[0], c.shape[-1])) for c in (scale, shift))
+        if parts[0].dtype == jnp.float32:
+            return _normalize(parts, scale, shift, silu)[0]  # autodiff, of any mode
+        return group_norm(parts, scale, shift, silu)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def group_norm(x: jax.Array, scale: jax.Array, shift: jax.Array, silu: bool) -> jax.Array:
+def group_norm(parts: Parts, scale: jax.Array, shift: jax.Array, silu: bool) -> jax.Array:
     """silu(scale·(x − μ)/σ + shift), where μ and σ² + 1e-5 are those of 32 groups of channels of an image.
 
-    x [B, ..., C]; scale and shift [B, C] in float32. All arithmetic is in float32, the result in x's dtype.
-    The gradient is written by hand: autodiff would store intermediate images in float32, and read them in
-    more passes. Here each direction reads its images twice: once for sums, once for the result.
+    x [B, ..., C] is the concatenation of `parts`, which is never in memory; scale and shift are [B, C]. The
+    gradient is written by hand: both directions read their images twice, once for sums and once for the
+    result, and write bfloat16 only. Autodiff would store images in float32. It has no forward mode.
     """
-    return _forward(x, scale, shift, silu)[0]
+    return _normalize(parts, scale, shift, silu)[0]
 
 
-def _forward(x: jax.Array, scale: jax.Array, shift: jax.Array, silu: bool) -> tuple[jax.Array, tuple]:
-    mean, inverse = _statistics(x)
-    z = (x.astype(jnp.float32) - _over(mean, x)) * _over(inverse * scale, x) + _over(shift, x)
-    y = nnx.silu(z) if silu else z
-    return y.astype(x.dtype), (x, scale, shift, mean, inverse)
+def _normalize(parts: Parts, scale: jax.Array, shift: jax.Array, silu: bool) -> tuple[jax.Array, tuple]:
+    mean, inverse = _statistics(parts)
+    y = []
+    for x, mean_, scale_, shift_ in _by_part(parts, mean, inverse * scale, shift):
+        z = scale_ * (x - mean_) + shift_
+        y.append((nnx.silu(z) if silu else z).astype(parts[0].dtype))
+    return jnp.concatenate(y, axis=-1), (parts, scale, shift, mean, inverse)
 
 
-def _backward(silu: bool, residuals: tuple, g: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    x, scale, shift, mean, inverse = residuals
-    centered = x.astype(jnp.float32) - _over(mean, x)
-    g = g.astype(jnp.float32)
-    if silu:
-        z = centered * _over(inverse * scale, x) + _over(shift, x)
-        sigmoid = nnx.sigmoid(z)
-        g *= sigmoid * (1 + z * (1 - sigmoid))
-    g_shift = _pixels(g, jnp.sum)
-    g_scale = inverse * _pixels(g * centered, jnp.sum)
-    # The means of g·scale and of g·scale·x̂ over a group, where x̂ = (x − μ)/σ: what μ and σ contribute.
-    num_pixels = x.size // scale.size
-    through_mean = _groups(scale * g_shift) / num_pixels
-    through_deviation = _groups(scale * g_scale) / num_pixels
-    g_x = g * _over(inverse * scale, x) - _over(inverse * through_mean, x)
-    g_x -= centered * _over(inverse**2 * through_deviation, x)
-    return g_x.astype(x.dtype), g_scale, g_shift
+def _backward(silu: bool, residuals: tuple, g: jax.Array) -> tuple[Parts, jax.Array, jax.Array]:
+    parts, scale, shift, mean, inverse = residuals
+
+    def through_silu(x, g, mean, scale, shift):
+        """x − μ, and the gradient to z."""
+        if silu:
+            z = scale * (x - mean) + shift
+            sigmoid = nnx.sigmoid(z)
+            g *= sigmoid * (1 + z * (1 - sigmoid))
+        return x - mean, g
+
+    arrays = (g.astype(jnp.float32), mean, inverse * scale, shift)
+    centered, g_z = zip(*(through_silu(*part) for part in _by_part(parts, *arrays)), strict=True)
+    g_shift = _pixels(jnp.sum, *g_z)
+    g_scale = inverse * _pixels(jnp.sum, *(x * g for x, g in zip(centered, g_z, strict=True)))
+    # The means of g·scale and of g·scale·x̂ over a group, x̂ = (x − μ)/σ: what passes through μ and σ.
+    num_pixels = g.size // scale.size
+    through_mean = inverse * _groups(scale * g_shift) / num_pixels
+    through_deviation = inverse**2 * _groups(scale * g_scale) / num_pixels
+    # A barrier, so that x − μ and g_z are computed again: the compiler would store them in float32.
+    parts, g, through_mean = jax.lax.optimization_barrier((parts, g, through_mean))
+    arrays = (g.astype(jnp.float32), *arrays[1:], through_mean, through_deviation)
+    g_x = []
+    for x, g_y, mean_, scale_, shift_, *through in _by_part(parts, *arrays):
+        x, g_z = through_silu(x, g_y, mean_, scale_, shift_)
+        g_x.append((scale_ * g_z - through[0] - through[1] * x).astype(g.dtype))
+    return tuple(g_x), g_scale, g_shift
 
 
-group_norm.defvjp(_forward, _backward)
+group_norm.defvjp(_normalize, _backward)
 
 
-def _statistics(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _statistics(parts: Parts) -> tuple[jax.Array, jax.Array]:
     """μ and 1/sqrt(σ² + 1e-5) of the group of each channel, [B, C] in float32.
 
     In float32 the variance is that of the differences from the mean, which keeps its digits at a large mean.
     What bfloat16 holds has no more digits than E[x²] − μ² in float32 keeps, which needs one pass, not two.
     """
-    x32 = x.astype(jnp.float32)
-    mean = _groups(_pixels(x32, jnp.mean))
-    if x.dtype == jnp.bfloat16:
-        variance = jnp.maximum(_groups(_pixels(x32**2, jnp.mean)) - mean**2, 0)
+    mean = _groups(_pixels(jnp.mean, *(x for (x,) in _by_part(parts))))
+    if parts[0].dtype == jnp.float32:
+        # The variance is stationary in the mean: nothing is left out of its derivative.
+        fixed = jax.lax.stop_gradient(mean)
+        variance = _groups(_pixels(jnp.mean, *((x - mean_) ** 2 for x, mean_ in _by_part(parts, fixed))))
     else:
-        variance = _groups(_pixels((x32 - _over(mean, x)) ** 2, jnp.mean))
+        square = _groups(_pixels(jnp.mean, *(x**2 for (x,) in _by_part(parts))))
+        variance = jnp.maximum(square - mean**2, 0)
     return mean, jax.lax.rsqrt(variance + 1e-5)
 
 
-def _pixels(x: jax.Array, reduce: callable) -> jax.Array:
-    """[B, ..., C] to [B, C]. Reducing pixels before groups is faster on CPUs (experiments/kernels.py)."""
-    return reduce(x, axis=tuple(range(1, x.ndim - 1)))
+def _by_part(parts: Parts, *arrays: jax.Array) -> list[tuple[jax.Array, ...]]:
+    """Each part in float32, with its channels of the arrays; those that are [B, C] broadcast over pixels."""
+    channels = [part.shape[-1] for part in parts]
+    ends = [sum(channels[: i + 1]) for i in range(len(channels) - 1)]
+    pixels = (1,) * (parts[0].ndim - 2)
+    arrays = [a if a.ndim > 2 else a.reshape(a.shape[0], *pixels, a.shape[-1]) for a in arrays]
+    split = [jnp.split(array, ends, axis=-1) for array in arrays]
+    return list(zip([part.astype(jnp.float32) for part in parts], *split, strict=True))
+
+
+def _pixels(reduce: Callable[..., jax.Array], *parts: jax.Array) -> jax.Array:
+    """[B, ..., C] parts to [B, C]. Pixels before groups: faster on CPUs (experiments/kernels.py)."""
+    return jnp.concatenate([reduce(part, axis=tuple(range(1, part.ndim - 1))) for part in parts], axis=-1)
 
 
 def _groups(x: jax.Array) -> jax.Array:
     """The mean over each group's channels, [B, C], repeated for every channel."""
     batch, channels = x.shape
     return x.reshape(batch, GROUPS, -1).mean(axis=-1).repeat(channels // GROUPS, axis=-1)
-
-
-def _over(coefficients: jax.Array, x: jax.Array) -> jax.Array:
-    """[B, C] coefficients shaped to broadcast over the pixels of x."""
-    return coefficients.reshape(x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])

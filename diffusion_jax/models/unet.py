@@ -30,8 +30,8 @@ class UNet(Trunk):
                 rngs=rngs,
             )
         self.decoder = sequences(config, layout.decoder, len(layout.encoder) + 1, rngs)
-        self.norm_out = GroupNorm(channels, rngs)
-        self.conv_out = OutputConv(channels, config.out_channels, rngs)
+        self.norm_out = GroupNorm(channels)
+        self.conv_out = OutputConv(config, channels)
 
     def __call__(
         self,
@@ -54,5 +54,5 @@ class UNet(Trunk):
             embedding += jnp.where((y == NULL_CLASS)[:, None], 0, self.label_embedding(y))
         h, skips = self.encode(x, embedding, key)
         for i, skip in enumerate(reversed(skips)):
-            h = self.decoder[f'block_{i}'](jnp.concatenate([h, skip], axis=-1), embedding, key)
+            h = self.decoder[f'block_{i}'](h, skip, embedding=embedding, key=key)
         return self.conv_out(self.norm_out(h))
