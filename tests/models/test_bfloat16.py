@@ -1,12 +1,10 @@
 """How far bfloat16 is from float32: outputs, and gradients to parameters and image, of whole networks."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from diffusion_jax import models
 
