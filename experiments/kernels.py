@@ -5,8 +5,8 @@
 
 Each kind is a function of the networks with the shapes of ADM-64 (batch 64) and ADM-256 (batch 16), forward
 (f) and forward with gradient (g): `ours` is what the networks use, the other variants are what was compared.
-Prints the median milliseconds and, for the best variant, the share of the time that its bytes or its FLOPs
-would need at the rates measured on the device by a copy and a matrix product. Programs are compiled in
+Prints median milliseconds, and a floor: the time that the bytes or the FLOPs of the forward pass would need at
+the rates of a copy and of a matrix product, measured on the device. Programs of a case are compiled in
 parallel; on an H100 all of it takes less than 4 minutes.
 """
 
@@ -26,14 +26,16 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from diffusion_jax.models import UNetConfig
 from diffusion_jax.models.attention import attend, attention_weights
+from diffusion_jax.models.layers import OutputConv
 from diffusion_jax.models.normalization import group_norm
 
 Function = Callable[..., jax.Array]
 
 
 class Case(NamedTuple):
-    """A function of arrays in several variants; bytes and FLOPs are the fewest of a call, without gradient."""
+    """A function of arrays in several variants; the fewest bytes and FLOPs of a call without gradient."""
 
     name: str
     variants: dict[str, Function]
@@ -56,8 +58,6 @@ def norm_cases(scale: int) -> Iterator[Case]:
             variants = {
                 'ours': lambda x, *coefficients: group_norm((x,), *coefficients, True),
                 'by autodiff': norm_by_autodiff,
-                'recomputed': jax.checkpoint(norm_by_autodiff),
-                'by a derivative': norm_with_jvp,
                 'flax': flax_norm,
             }
             yield Case(f'norm {dtype} {x.shape}', variants, (x, *coefficients), 3 * x.nbytes)
@@ -71,8 +71,7 @@ NORMS = {
 
 def norm_by_autodiff(x: jax.Array, scale: jax.Array, shift: jax.Array) -> jax.Array:
     """One-pass statistics, scale and shift folded into two coefficients, and nothing else by hand."""
-    batch, height, width, channels = x.shape
-    x32 = x.astype(jnp.float32)
+    x32, (batch, channels) = x.astype(jnp.float32), scale.shape
 
     def groups(x):
         return x.reshape(batch, 32, -1).mean(-1).repeat(channels // 32, -1)
@@ -81,41 +80,6 @@ def norm_by_autodiff(x: jax.Array, scale: jax.Array, shift: jax.Array) -> jax.Ar
     a = jax.lax.rsqrt(jnp.maximum(square - mean**2, 0) + 1e-5) * scale
     b = shift - mean * a
     return nnx.silu(x32 * a[:, None, None] + b[:, None, None]).astype(x.dtype)
-
-
-@jax.custom_jvp
-def norm_with_jvp(x: jax.Array, scale: jax.Array, shift: jax.Array) -> jax.Array:
-    """The derivative by hand, in a `jax.checkpoint` so that its transpose keeps x and [B, C] arrays only."""
-    return norm_by_autodiff(x, scale, shift)
-
-
-@norm_with_jvp.defjvp
-def _(primals, tangents):
-    x, scale, shift = primals
-    batch, height, width, channels = x.shape
-
-    def groups(x):
-        return x.reshape(batch, 32, -1).mean(-1).repeat(channels // 32, -1)[:, None, None]
-
-    x32 = x.astype(jnp.float32)
-    mean, square = groups(x32.mean((1, 2))), groups((x32**2).mean((1, 2)))
-    inverse = jax.lax.rsqrt(jnp.maximum(square - mean**2, 0) + 1e-5)
-    scale, shift = scale[:, None, None], shift[:, None, None]
-    y = nnx.silu((x32 - mean) * (inverse * scale) + shift).astype(x.dtype)
-
-    @jax.checkpoint
-    def tangent(x, mean, inverse, scale, shift, dx, d_scale, d_shift):
-        centered = x.astype(jnp.float32) - mean
-        z = centered * (inverse * scale) + shift
-        dx = dx.astype(jnp.float32)
-        d_mean = groups(dx.mean((1, 2)))
-        d_inverse = -(inverse**3) * groups((centered * dx).mean((1, 2)))
-        d_scale, d_shift = d_scale[:, None, None], d_shift[:, None, None]
-        dz = (dx - d_mean) * (inverse * scale) + centered * (d_inverse * scale + inverse * d_scale) + d_shift
-        sigmoid = nnx.sigmoid(z)
-        return (dz * sigmoid * (1 + z * (1 - sigmoid))).astype(x.dtype)
-
-    return y, tangent(x, mean, inverse, scale, shift, *tangents)
 
 
 def flax_norm(x: jax.Array, scale: jax.Array, shift: jax.Array) -> jax.Array:
@@ -165,42 +129,20 @@ def last_conv_cases(scale: int) -> Iterator[Case]:
             return y.astype(jnp.float32)
 
         variants = {
+            'ours': output_conv,
             'float32': functools.partial(conv, dtype='float32', precision='highest'),
             'tf32': functools.partial(conv, dtype='float32', precision='high'),
             'bfloat16': functools.partial(conv, dtype='bfloat16', precision=None),
-            'product': last_conv_as_product,
-            'product, padded': functools.partial(last_conv_as_product, padded=64),
         }
         bytes_ = x.nbytes + x.size // channels * 6 * 4
         yield Case(f'last conv {x.shape}', variants, (x, kernel), bytes_, 2 * x.size * 54)
 
 
-@jax.custom_jvp
-def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x @ kernel in float32, its derivative in the operands' dtype."""
-    return jnp.matmul(x, kernel, preferred_element_type=jnp.float32)
-
-
-@product.defjvp
-def _(primals, tangents):
-    (x, kernel), (dx, d_kernel) = primals, tangents
-    return product(x, kernel), (dx @ kernel + x @ d_kernel).astype(jnp.float32)
-
-
-def last_conv_as_product(x: jax.Array, kernel: jax.Array, padded: int = 54) -> jax.Array:
-    """Products of every pixel with all 9 taps at once, then a sum of 9 shifted images."""
+def output_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     channels, outputs = kernel.shape[2:]
-    taps = kernel.astype(x.dtype).transpose(2, 0, 1, 3).reshape(channels, 9 * outputs)
-    taps = jnp.pad(taps, ((0, 0), (0, padded - 9 * outputs)))
-    p = product(x, taps)
-    height, width = x.shape[1:3]
-    p = jnp.pad(p, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    shifted = [
-        p[:, i : i + height, j : j + width, outputs * (3 * i + j) : outputs * (3 * i + j + 1)]
-        for i in range(3)
-        for j in range(3)
-    ]
-    return sum(shifted)
+    conv = OutputConv(UNetConfig(out_channels=outputs, dtype=str(x.dtype)), channels)
+    conv.kernel[...] = kernel
+    return conv(x)
 
 
 def skip_cases(scale: int) -> Iterator[Case]:
@@ -217,35 +159,27 @@ def skip_cases(scale: int) -> Iterator[Case]:
                 x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=numbers
             )
 
-        def whole(h, skip, scale, shift, kernel, linear, conv=conv):
+        def concatenated(h, skip, scale, shift, kernel, linear, conv=conv):
             x = jnp.concatenate([h, skip], axis=-1)
             return conv(group_norm((x,), scale, shift, True), kernel) + x @ linear
 
-        def parts(h, skip, scale, shift, kernel, linear, conv=conv):
+        def ours(h, skip, scale, shift, kernel, linear, conv=conv):
+            first, second = jnp.split(linear, [h.shape[-1]])
             normed = group_norm((h, skip), scale, shift, True)
-            split = h.shape[-1]
-            return conv(normed, kernel) + (h @ linear[:split] + skip @ linear[split:])
-
-        def two_convs(h, skip, scale, shift, kernel, linear, conv=conv):
-            normed = group_norm((h, skip), scale, shift, True)
-            split = h.shape[-1]
-            y = conv(normed[..., :split], kernel[:, :, :split]) + conv(
-                normed[..., split:], kernel[:, :, split:]
-            )
-            return y + (h @ linear[:split] + skip @ linear[split:])
+            return conv(normed, kernel) + (h @ first + skip @ second)
 
         flops = 2 * h.size * (a + b) * 10
         bytes_ = 2 * (h.nbytes + skip.nbytes) + h.nbytes
         arguments = (h, skip, scale_, shift, kernel, linear)
-        variants = {'whole': whole, 'parts': parts, 'two convs': two_convs}
+        variants = {'ours': ours, 'concatenated': concatenated}
         yield Case(f'skip {h.shape} + {b}', variants, arguments, bytes_, flops)
 
 
 KINDS = {'norm': norm_cases, 'attention': attention_cases, 'last conv': last_conv_cases, 'skip': skip_cases}
 
 
-def programs(case: Case) -> dict[tuple[str, str], jax.stages.Lowered]:
-    """Every variant, forward and with gradient; the gradient's cotangent is an argument."""
+def programs(case: Case) -> dict[tuple[str, str], tuple[jax.stages.Lowered, tuple]]:
+    """Every variant, forward and with gradient, and its arguments; the cotangent is one of them."""
     lowered = {}
     for name, function in case.variants.items():
 
@@ -283,6 +217,17 @@ def rates(repeats: int, scale: int) -> tuple[float, float]:
     return 2000 * x.nbytes / copy, 2000 * side**3 / product
 
 
+def row(case: Case, pool: concurrent.futures.Executor, repeats: int, floor: float) -> str:
+    """A line of the table. Nothing is timed while anything compiles: autotuning uses the device too."""
+    lowered = programs(case)
+    compiled = pool.map(lambda program: program[0].compile(), lowered.values())
+    columns = {'f': [], 'g': []}
+    for (name, direction), function in zip(lowered, list(compiled), strict=True):
+        ms = milliseconds(function, lowered[name, direction][1], repeats)
+        columns[direction].append(f'{name} {ms:.3f}')
+    return f'| {case.name} | {floor:.3f} | {" | ".join(", ".join(c) for c in columns.values())} |'
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--kinds', type=lambda text: text.split(','), default=list(KINDS))
@@ -290,26 +235,14 @@ def main() -> None:
     parser.add_argument('--scale', type=int, default=1, help='divides batches: 16 for a CPU')
     options = parser.parse_args()
     bandwidth, rate = rates(options.repeats, options.scale)
-    print(
-        f'{jax.devices()[0].device_kind}, jax {jax.__version__}: {bandwidth / 1e9:.0f} GB/s copied, ', end=''
-    )
-    print(f'{rate / 1e12:.1f} TFLOP/s\n\n| case | floor, ms | f, ms | g, ms |\n|---|---|---|---|', flush=True)
+    print(f'{jax.devices()[0].device_kind}, jax {jax.__version__}: ', end='')
+    print(f'{bandwidth / 1e9:.0f} GB/s copied, {rate / 1e12:.1f} TFLOP/s\n')
+    print('| case | floor, ms | f, ms | g, ms |\n|---|---|---|---|', flush=True)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for kind in options.kinds:
             for case in KINDS[kind](options.scale):
-                lowered = programs(case)
-                jobs = {key: pool.submit(low.compile) for key, (low, _) in lowered.items()}
                 floor = 1000 * max(case.bytes / bandwidth, case.flops / rate)
-                columns = {'f': [], 'g': []}
-                for (name, direction), job in jobs.items():
-                    try:
-                        ms = milliseconds(job.result(), lowered[name, direction][1], options.repeats)
-                        columns[direction].append(f'{name} {ms:.3f}')
-                    except Exception as error:
-                        columns[direction].append(f'{name} {type(error).__name__}')
-                        print(str(error)[:300])
-                cells = [', '.join(column) for column in columns.values()]
-                print(f'| {case.name} | {floor:.3f} | {" | ".join(cells)} |', flush=True)
+                print(row(case, pool, options.repeats, floor), flush=True)
 
 
 if __name__ == '__main__':

@@ -38,18 +38,25 @@ class GroupNorm(nnx.Module):
             e_s, e_b = jnp.split(modulation, 2, axis=-1)
             scale, shift = (1 + e_s) * scale, (1 + e_s) * shift + e_b
         scale, shift = (jnp.broadcast_to(c, (parts[0].shape[0], c.shape[-1])) for c in (scale, shift))
-        if parts[0].dtype == jnp.float32:
-            return _normalize(parts, scale, shift, silu)[0]  # autodiff, of any mode
         return group_norm(parts, scale, shift, silu)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def group_norm(parts: Parts, scale: jax.Array, shift: jax.Array, silu: bool) -> jax.Array:
     """silu(scale·(x − μ)/σ + shift), where μ and σ² + 1e-5 are those of 32 groups of channels of an image.
 
-    x [B, ..., C] is the concatenation of `parts`, which is never in memory; scale and shift are [B, C]. The
-    gradient is written by hand: both directions read their images twice, once for sums and once for the
-    result, and write bfloat16 only. Autodiff would store images in float32. It has no forward mode.
+    x [B, ..., C] is the concatenation of `parts`, which is never in memory; scale and shift are [B, C].
+    """
+    if parts[0].dtype == jnp.float32:
+        return _normalize(parts, scale, shift, silu)[0]
+    return half_group_norm(parts, scale, shift, silu)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def half_group_norm(parts: Parts, scale: jax.Array, shift: jax.Array, silu: bool) -> jax.Array:
+    """The same for bfloat16, with a gradient by hand, and no forward mode.
+
+    Both directions read their images twice, once for sums and once for the result, and write bfloat16 only.
+    Autodiff would store images in float32.
     """
     return _normalize(parts, scale, shift, silu)[0]
 
@@ -92,7 +99,7 @@ def _backward(silu: bool, residuals: tuple, g: jax.Array) -> tuple[Parts, jax.Ar
     return tuple(g_x), g_scale, g_shift
 
 
-group_norm.defvjp(_normalize, _backward)
+half_group_norm.defvjp(_normalize, _backward)
 
 
 def _statistics(parts: Parts) -> tuple[jax.Array, jax.Array]:
