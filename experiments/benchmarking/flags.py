@@ -83,7 +83,8 @@ def flags_of(experiment: Experiment, *, half: bool) -> dict[str, Any]:
 
 
 def _refuse(key: str, value: Any, allowed: Any) -> None:
-    raise UserError(f"config.{key} is {value!r}; the authors' code has only {allowed!r}: set that to compare")
+    allowed = allowed if isinstance(allowed, tuple) else (allowed,)
+    raise UserError(f"config.{key} is {value!r}; the authors' code has only {' or '.join(map(str, allowed))}")
 
 
 def _check_networks(experiment: Experiment) -> None:
@@ -94,7 +95,7 @@ def _check_networks(experiment: Experiment) -> None:
         raise UserError('config.data.low_res_size is set; --against compares no upsamplers')
     size = unet.image_size
     if size[0] != size[1] or size[0] not in LEVELS:
-        _refuse('data.image_size', size, [(side, side) for side in LEVELS])
+        _refuse('data.image_size', size, tuple((side, side) for side in LEVELS))
     if unet.image_channels != 3:
         _refuse('data.image_channels', unet.image_channels, 3)
     if experiment.data.num_classes != NUM_CLASSES:
@@ -115,7 +116,7 @@ def _check_networks(experiment: Experiment) -> None:
     }
     for key, value in fixed.items():
         if getattr(classifier, key) != value:
-            _refuse(f'classifier.{key}', getattr(classifier, key), value)
+            _refuse(f'classifier.{key}', getattr(classifier, key), str(value))
 
 
 def _channel_mult(unet: UNetConfig) -> str:
@@ -135,11 +136,11 @@ def _sides(network: UNetConfig | ClassifierConfig) -> str:
 def _process(experiment: Experiment) -> dict[str, Any]:
     process = experiment.diffusion
     if process.prediction not in ('eps', 'x_0'):
-        _refuse('diffusion.prediction', process.prediction, ['eps', 'x_0'])
+        _refuse('diffusion.prediction', process.prediction, ('eps', 'x_0'))
     if process.variance not in ('fixed_large', 'learned_range'):
-        _refuse('diffusion.variance', process.variance, ['fixed_large', 'learned_range'])
+        _refuse('diffusion.variance', process.variance, ('fixed_large', 'learned_range'))
     if process.loss == 'kl':
-        _refuse('diffusion.loss', process.loss, ['mse', 'rescaled_mse', 'rescaled_kl'])
+        _refuse('diffusion.loss', process.loss, ('mse', 'rescaled_mse', 'rescaled_kl'))
     return {
         'learn_sigma': process.learned_variance,
         'diffusion_steps': process.num_timesteps,
@@ -156,9 +157,9 @@ def _recipe(experiment: Experiment) -> dict[str, Any]:
     if [type(guidance) for guidance in recipe.guidance] != [ClassifierGuidance]:
         _refuse('sample.guidance', experiment.sample.guidance, 'classifier')
     if type(recipe.sampler) not in (DDPM, DDIM):
-        _refuse('sample.sampler', experiment.sample.sampler, ['ddpm', 'ddim'])
+        _refuse('sample.sampler', experiment.sample.sampler, ('ddpm', 'ddim'))
     if not re.fullmatch(r'(ddim)?\d+|[\d,]*', recipe.respacing):
-        _refuse('sample.respacing', recipe.respacing, ['250', 'ddim25', '90,60,60,20,20'])
+        _refuse('sample.respacing', recipe.respacing, ('250', 'ddim25', '90,60,60,20,20'))
     if not recipe.clip:
         _refuse('sample.clip', False, True)
     return {

@@ -14,7 +14,7 @@ import jax
 # The first pattern that a kernel's name contains gives its kind. Names are those of cuDNN, cuBLAS, CUTLASS
 # and XLA. In a name of cuBLAS 'sgemm' is a product on CUDA cores, 's16816gemm' one on tensor cores.
 CUDA_CORES = r'simt|ffma|scudnn|(^|[^a-z0-9])sgemm|f32f32_f32f32'
-CONVOLUTION = r'conv|fprop|dgrad|wgrad|winograd|cudnn.*(engine|conv)|implicit_gemm'
+CONVOLUTION = r'conv|fprop|dgrad|wgrad|winograd|cudnn.*(engine|conv)|implicit_gemm|cask__\w*cudnn'
 KINDS = {
     'attention': r'sdpa|flash|fmha|softmax|attention',
     'copies, concatenations, transposes': (
@@ -69,11 +69,11 @@ def _kernels(profile: Any) -> Iterator[tuple[str, float]]:
     planes = list(profile.planes)
     devices = [plane for plane in planes if plane.name.startswith('/device:GPU')]
     for plane in devices or planes:
-        for line in plane.lines:
-            if devices and not line.name.startswith('Stream'):
-                continue  # the same time again, by module and by operation
-            if not devices and 'XLA' not in line.name:
-                continue
+        lines = list(plane.lines)
+        # Other lines of a GPU have the same time again, by module and by operation.
+        kernels = [line for line in lines if line.name.startswith('Stream' if devices else 'tf_XLA')]
+        for line in kernels or (lines if devices else ()):
             for event in line.events:
-                if devices or not re.search(r'::|[ (<]', event.name):
+                # On a CPU a loop is an event that contains others, and names of no operation have spaces.
+                if devices or re.fullmatch(r'(?!while|call|conditional)[\w.-]+', event.name):
                     yield event.name, event.duration_ns / 1e6

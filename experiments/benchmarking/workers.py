@@ -60,7 +60,10 @@ class Worker:
         if line:
             answer = json.loads(line)
             return answer | {'stderr': self.tail()} if 'error' in answer else answer
-        code = self.process.poll()
+        self.lines.put('')  # for the next question
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=10)
+        code = self.process.returncode
         self.close()
         said = [line.strip() for line in self.tail().splitlines() if line.strip()]
         error = f'the process ended with code {code}: {said[-1] if said else ""}'[:200]
