@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from benchmarking.comparison import Comparison, has_torch
+from benchmarking.comparison import Comparison, Limits, has_torch
 from benchmarking.entries import entries_of
 from benchmarking.flags import check_checkout
 from benchmarking.measuring import Running, compile_case, count_flops
@@ -133,7 +133,7 @@ def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument('--dtype', choices=DTYPES, help="of both networks; by default the config's")
     parser.add_argument('--remat', action='store_true', help='recompute blocks in the backward pass')
     parser.add_argument('--parts', type=lambda text: text.split(','), help='such as forward,train')
-    parser.add_argument('--repeats', type=int, default=20, help='calls of each part')
+    parser.add_argument('--repeats', type=int, default=10, help='calls of each program that are timed')
     parser.add_argument('--out', type=Path, metavar='FOLDER', help='takes benchmark.json or comparison.json')
     group = parser.add_argument_group("comparison with the authors' code")
     group.add_argument('--against', type=Path, metavar='PATH', help='a checkout of openai/guided-diffusion')
@@ -174,6 +174,7 @@ def compare(options: argparse.Namespace, settings: list[str], argv: Sequence[str
         raise UserError(
             f'--torch-python: {options.torch_python} has no PyTorch; install torch, or name another Python'
         )
+    jax.config.update('jax_platforms', 'cpu')  # the device's memory is for the processes that are timed
     entries = entries_of(options.config or COMPARED, settings, options.batch_size, options.against)
     about = versions(argv)
 
@@ -185,9 +186,8 @@ def compare(options: argparse.Namespace, settings: list[str], argv: Sequence[str
 
     with tempfile.TemporaryDirectory() as folder:
         cache = options.cache or Path(folder)
-        comparison = Comparison(
-            entries, options.budget, options.jobs, options.torch_python, cache.resolve(), save
-        )
+        limits = Limits(options.budget, options.repeats, options.jobs)
+        comparison = Comparison(entries, limits, options.torch_python, cache.resolve(), save)
         comparison.run()
     save()
     print(markdown(about | comparison.report()))

@@ -58,6 +58,7 @@ def guided_step(theirs: SimpleNamespace, job: dict[str, Any]) -> Callable[[], bo
         if (job['model'] | job['classifier'])[half]:
             each.convert_to_fp16()
     if job['compile']:
+        classifier.requires_grad_(False)  # else its gradients are computed too, which eager code leaves out
         network, classifier = torch.compile(network), torch.compile(classifier)
     side, batch_size = job['model']['image_size'], job['batch_size']
     x = torch.randn(batch_size, 3, side, side, device=DEVICE)

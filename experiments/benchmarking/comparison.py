@@ -16,32 +16,50 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarking.entries import Entry
 from benchmarking.workers import Worker
 
-ROUNDS, CALLS = 5, 2  # calls that are timed before the next program has its turn
+CALLS = 2  # that are timed before the next program has its turn
 MARGIN = 1.15  # by which more memory must be free than XLA says that a program needs
 COMPILING, LOADING = 0.5, 0.25  # of the budget: the most for all compilations, and for loading one part
+
+
+class Limits(NamedTuple):
+    """What a comparison may use.
+
+    Attributes:
+        budget: seconds for everything.
+        repeats: calls of each program that are timed.
+        jobs: programs that are compiled at a time.
+    """
+
+    budget: float
+    repeats: int
+    jobs: int
 
 
 class Comparison:
     """Runs the entries and keeps what was measured.
 
     Args:
-        budget: seconds for everything, from now.
+        python: one that has PyTorch.
+        cache: takes compiled programs and logs.
         save: called with the results whenever there are new ones.
     """
 
-    def __init__(self, entries: list[Entry], budget: float, jobs: int, python: str, cache: Path, save: Any):
-        self.entries, self.budget, self.jobs, self.python = entries, budget, jobs, python
+    def __init__(
+        self, entries: list[Entry], limits: Limits, python: str, cache: Path, save: Callable[[], None]
+    ):
+        self.entries, self.limits, self.python = entries, limits, python
         self.save_results, self.saving = save, threading.Lock()
         self.started = time.monotonic()
-        self.until = self.started + budget
+        self.until = self.started + limits.budget
         self.results: dict[str, Any] = {}
         self.workers: dict[str, Worker] = {}
         self.folder = cache
@@ -86,7 +104,7 @@ class Comparison:
 
     def soon(self, share: float) -> float:
         """The moment after this share of the budget, or the end of all."""
-        return min(self.until, time.monotonic() + max(60.0, share * self.budget))
+        return min(self.until, time.monotonic() + max(60.0, share * self.limits.budget))
 
     def worker(self, entry: Entry) -> Worker:
         """The process of a row, which is started if there is none."""
@@ -127,7 +145,7 @@ class Comparison:
 
         compiled = [entry for entry in self.entries if entry.compiles]
         counted = [entry for entry in compiled if entry.ours and entry.part == 'train']
-        with ThreadPoolExecutor(self.jobs) as pool:
+        with ThreadPoolExecutor(self.limits.jobs) as pool:
             tasks = [pool.submit(compile_one, entry) for entry in compiled]
             tasks += [pool.submit(count, entry) for entry in counted]
         for task in tasks:
@@ -201,7 +219,7 @@ class Comparison:
     def time(self, entries: list[Entry]) -> None:
         """Calls programs in turn, then profiles ours."""
         running = list(entries)
-        for _ in range(ROUNDS):
+        for _ in range(-(-self.limits.repeats // CALLS)):
             for entry in list(running):
                 answer = self.worker(entry).ask(self.until, 'time', calls=CALLS)
                 if entry.failed(answer):
@@ -209,6 +227,7 @@ class Comparison:
                     continue
                 entry.how = 'in turn' if len(entries) > 1 else 'alone'
                 entry.seconds += answer.pop('seconds')
+                entry.overflows += CALLS - answer.get('updates', CALLS)
                 entry.answers['time'] = answer
             self.save()
         for entry in running:

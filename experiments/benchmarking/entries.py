@@ -20,6 +20,7 @@ class Entry:
     Attributes:
         compiles: it is compiled before the clock runs.
         how: 'in turn' with the other programs of its part, or 'alone'.
+        overflows: timed steps of training that had no effect, since float16 overflowed.
         answers: what its processes said of it.
     """
 
@@ -32,6 +33,7 @@ class Entry:
     compiles: bool
     seconds: list[float] = field(default_factory=list)
     how: str = ''
+    overflows: int = 0
     error: str = ''
     answers: dict[str, Any] = field(default_factory=dict)
 

@@ -49,7 +49,7 @@ def times(rows: Sequence[dict[str, Any]]) -> str:
                 f'{row["batch_size"] / median:.1f}',
                 f'{memory / 1e9:.1f}' if memory else '–',
                 *(_ratio(rows, row, program) for program in ('defaults', 'bfloat16')),
-                row['how'],
+                row['how'] + (f', {row["overflows"]} steps overflowed' if row['overflows'] else ''),
             ]
         )
     return 'The columns "ours" say how many times as fast we are.\n\n' + _table(header, lines)

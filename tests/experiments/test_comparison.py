@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 from benchmarking import comparison
-from benchmarking.comparison import Comparison
+from benchmarking.comparison import Comparison, Limits
 from benchmarking.entries import Entry, entries_of
 from benchmarking.flags import FILES, flags_of
 from benchmarking.kernel_kinds import OTHER, kind_of
@@ -164,7 +164,7 @@ def run(tmp_path, monkeypatch):
         Fake.script, Fake.asked = script, []
         monkeypatch.setattr(comparison, 'Worker', Fake)
         monkeypatch.setattr(Comparison, 'measure_first_image', lambda self: None)
-        Comparison(entries, budget, 1, sys.executable, tmp_path, lambda: None).run()
+        Comparison(entries, Limits(budget, 10, 1), sys.executable, tmp_path, lambda: None).run()
         return Fake.asked
 
     return run
@@ -178,8 +178,8 @@ NO_MEMORY = {'error': 'out of memory', 'memory': True}
 def test_programs_have_their_turns(run):
     entries = [entry_of('defaults', 'ours'), entry_of('released')]
     asked = run(entries, {(OURS, 'time'): {'seconds': [0.2, 0.4]}})
-    assert [name for name, do in asked if do == 'time'] == [OURS, THEIRS] * comparison.ROUNDS
-    assert entries[0].seconds == [0.2, 0.4] * comparison.ROUNDS
+    assert [name for name, do in asked if do == 'time'] == [OURS, THEIRS] * 5
+    assert entries[0].seconds == [0.2, 0.4] * 5
     assert [entry.how for entry in entries] == ['in turn', 'in turn']
     assert asked[-2:] == [(OURS, 'close'), (THEIRS, 'close')]
 
