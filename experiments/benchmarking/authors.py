@@ -47,6 +47,16 @@ def fill(network: torch.nn.Module) -> torch.nn.Module:
     return network
 
 
+def frozen(network: torch.nn.Module) -> torch.nn.Module:
+    """Compiled code would also compute the gradients of its parameters, of which eager code leaves out all but
+    those of attention blocks: these compute them always, and fail where parameters need none."""
+    network.requires_grad_(False)
+    for module in network.modules():
+        if type(module).__name__ == 'AttentionBlock':
+            module.requires_grad_()
+    return network
+
+
 def guided_step(theirs: SimpleNamespace, job: dict[str, Any]) -> Callable[[], bool]:
     """A step of their sampler: network, gradient of the classifier, noise, update."""
     create = theirs.script_util.create_model_and_diffusion
@@ -58,8 +68,7 @@ def guided_step(theirs: SimpleNamespace, job: dict[str, Any]) -> Callable[[], bo
         if (job['model'] | job['classifier'])[half]:
             each.convert_to_fp16()
     if job['compile']:
-        classifier.requires_grad_(False)  # else its gradients are computed too, which eager code leaves out
-        network, classifier = torch.compile(network), torch.compile(classifier)
+        network, classifier = torch.compile(network), torch.compile(frozen(classifier))
     side, batch_size = job['model']['image_size'], job['batch_size']
     x = torch.randn(batch_size, 3, side, side, device=DEVICE)
     t = torch.full((batch_size,), process.num_timesteps - 1, device=DEVICE)

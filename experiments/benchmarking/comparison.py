@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarking.entries import Entry
+from benchmarking.first_image import measured
 from benchmarking.workers import Worker
 
 CALLS = 2  # that are timed before the next program has its turn
@@ -243,17 +244,8 @@ class Comparison:
         with tempfile.TemporaryDirectory() as cache:
             env = self.env | {'JAX_COMPILATION_CACHE_DIR': cache}
             for name in ('cold', 'again'):
-                started = time.monotonic()
-                worker = Worker('benchmarking.first_image', job, env, self.folder / 'first_image.log')
-                answer = worker.answer(self.until)
-                if 'error' not in answer:
-                    answer['total'] = time.monotonic() - started
-                    answer['imports'] = answer['total'] - sum(
-                        answer[key] for key in ('parameters', 'compile', 'steps')
-                    )
-                found[name] = answer
-                worker.close()
-                self.say(f'first image, {name}: {answer.get("error") or round(answer["total"], 1)}')
+                found[name] = measured(job, env, self.folder / 'first_image.log', self.until)
+                self.say(f'first image, {name}: {found[name]}')
                 self.save()
 
     def report(self) -> dict[str, Any]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
 from benchmarking.programs import drawn_params, read
+from benchmarking.workers import Worker
 
 from diffusion_jax.generation.generator import Generator
 from diffusion_jax.sharding import make_mesh, replicated
@@ -32,6 +34,16 @@ def main(job: dict[str, Any]) -> dict[str, float]:
     model.sample(1, 0, progress=lambda done, steps: marks.append(time.perf_counter()))
     ended, compiled = time.perf_counter(), marks[1]  # at the second mark the first steps are complete
     return {'parameters': loaded - started, 'compile': compiled - loaded, 'steps': ended - compiled}
+
+
+def measured(job: dict[str, Any], env: dict[str, str], log: Path, until: float) -> dict[str, Any]:
+    """Seconds of `main` in a new process, with those from its start to its end and those for imports."""
+    started = time.monotonic()
+    worker = Worker('benchmarking.first_image', job, env, log)
+    answer = worker.answer(until)
+    total = time.monotonic() - started
+    worker.close()
+    return answer if 'error' in answer else answer | {'total': total, 'imports': total - sum(answer.values())}
 
 
 if __name__ == '__main__':
