@@ -48,8 +48,10 @@ def fill(network: torch.nn.Module) -> torch.nn.Module:
 
 
 def frozen(network: torch.nn.Module) -> torch.nn.Module:
-    """Compiled code would also compute the gradients of its parameters, of which eager code leaves out all but
-    those of attention blocks: these compute them always, and fail where parameters need none."""
+    """Without gradients of its parameters, which eager code leaves out and compiled code would compute.
+
+    Those of attention blocks stay: these always compute them, and fail where parameters need none.
+    """
     network.requires_grad_(False)
     for module in network.modules():
         if type(module).__name__ == 'AttentionBlock':
