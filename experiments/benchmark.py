@@ -17,6 +17,22 @@ memory is that of one device. A batch is what goes through a network at once: th
 training step, if the config has several, are left out. An image takes as many sampling steps as its respacing
 has, so that images per second of a step are to be divided by them.
 
+With --against the guided step and the training step are compared with the authors' code on one GPU:
+
+    python experiments/benchmark.py --against ../guided-diffusion --out runs/comparison
+    python experiments/benchmark.py configs/imagenet64.py --against ../guided-diffusion --batch-size 32
+
+PATH is a checkout of https://github.com/openai/guided-diffusion; PyTorch is needed, by default in the same
+Python. Without a config these are imagenet256 with 16 images and imagenet64 with 64. Ours run with the
+config's defaults and with both networks in bfloat16; theirs with the flags of their released models, in
+float16 throughout, and compiled by torch.compile. Also measured are the time of our programs by kind of
+kernel, the part of the device's matrix rate that training reaches, and the seconds to a first guided image.
+It takes at most --budget seconds, and the important rows come first; --out takes comparison.json and
+comparison.md, which are written after every measurement.
+
+Programs are compiled several at a time, and so are autotuned while others use the GPU. --jobs=1 avoids that
+and takes longer.
+
 FLOPs are XLA's count of the program as it is written, recomputation by `remat` included, and for a CPU: of
 programs compiled for a GPU XLA has been seen to leave out products that libraries compute
 (https://github.com/jax-ml/jax/issues/22249).
