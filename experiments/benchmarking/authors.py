@@ -26,7 +26,7 @@ from benchmarking.protocol import serve
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device('cuda' if CUDA else 'cpu')
 MOST_OVERFLOWS = 40  # steps that their loss scale may need to find a size that float16 can hold
-MODULES = ('script_util', 'nn', 'fp16_util', 'resample', 'logger')
+MODULES = ('script_util', 'unet', 'nn', 'fp16_util', 'resample', 'logger')
 
 
 def their_modules(path: str) -> SimpleNamespace:
@@ -47,18 +47,6 @@ def fill(network: torch.nn.Module) -> torch.nn.Module:
     return network
 
 
-def frozen(network: torch.nn.Module) -> torch.nn.Module:
-    """Without gradients of its parameters, which eager code leaves out and compiled code would compute.
-
-    Those of attention blocks stay: these always compute them, and fail where parameters need none.
-    """
-    network.requires_grad_(False)
-    for module in network.modules():
-        if type(module).__name__ == 'AttentionBlock':
-            module.requires_grad_()
-    return network
-
-
 def guided_step(theirs: SimpleNamespace, job: dict[str, Any]) -> Callable[[], bool]:
     """A step of their sampler: network, gradient of the classifier, noise, update."""
     create = theirs.script_util.create_model_and_diffusion
@@ -70,7 +58,9 @@ def guided_step(theirs: SimpleNamespace, job: dict[str, Any]) -> Callable[[], bo
         if (job['model'] | job['classifier'])[half]:
             each.convert_to_fp16()
     if job['compile']:
-        network, classifier = torch.compile(network), torch.compile(frozen(classifier))
+        # Compiled code would compute gradients of its parameters, which eager code leaves out.
+        classifier.requires_grad_(False)
+        network, classifier = torch.compile(network), torch.compile(classifier)
     side, batch_size = job['model']['image_size'], job['batch_size']
     x = torch.randn(batch_size, 3, side, side, device=DEVICE)
     t = torch.full((batch_size,), process.num_timesteps - 1, device=DEVICE)
@@ -135,6 +125,9 @@ class Authors:
 
     def __init__(self, job: dict[str, Any]):
         self.job, self.theirs, self.step = job, their_modules(job['path']), None
+        if job['compile']:
+            # Their recomputation of attention breaks the graph in every block; without it there is one graph.
+            self.theirs.unet.checkpoint = lambda function, inputs, params, flag: function(*inputs)
 
     def load(self) -> dict[str, Any]:
         """Builds the networks on the device if there are none, and calls the step until it takes effect."""

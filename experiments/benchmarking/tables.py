@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+NO_GPU = 'This ran on a CPU, on which PyTorch is very slow in float16: the ratios mean nothing.'
 PARTS = {'guided_step': 'guided DDPM step', 'train': 'training step'}
 
 
@@ -15,6 +16,7 @@ def markdown(report: dict[str, Any]) -> str:
     sections = [
         f'{report.get("date", "")}: {matrix.get("device", "unknown device")}, jax {matrix.get("jax", "?")}, '
         f'torch {_torch(report)}; {report["seconds"]:.0f} s in all',
+        NO_GPU if matrix.get('platform') == 'cpu' else '',
         times(report['rows']),
         _share(report),
         kinds(report['rows']),
@@ -52,7 +54,7 @@ def times(rows: Sequence[dict[str, Any]]) -> str:
                 row['how'] + (f', {row["overflows"]} steps overflowed' if row['overflows'] else ''),
             ]
         )
-    return 'The columns "ours" say how many times as fast we are.\n\n' + _table(header, lines)
+    return 'The columns "ours" say how many times as fast ours are.\n\n' + _table(header, lines)
 
 
 def ratio(rows: Iterable[dict[str, Any]], theirs: dict[str, Any], program: str) -> float | None:
