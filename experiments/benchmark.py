@@ -54,12 +54,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from benchmarking.comparison import Comparison, Limits, has_torch
+from benchmarking.comparison import Comparison, Limits
 from benchmarking.entries import entries_of
 from benchmarking.flags import check_checkout
 from benchmarking.measuring import Running, compile_case, count_flops
 from benchmarking.programs import Case, Setup, cases, read, with_networks
 from benchmarking.tables import markdown
+from benchmarking.workers import has_torch
 
 from diffusion_jax.checks import between, one_of
 from diffusion_jax.errors import UserError

@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -72,8 +72,9 @@ class Comparison:
             'TORCHINDUCTOR_CACHE_DIR': str(cache / 'inductor'),
             # Several processes share the device.
             'XLA_PYTHON_CLIENT_PREALLOCATE': 'false',
-            'XLA_PYTHON_CLIENT_MEM_FRACTION': '.95',
+            'XLA_CLIENT_MEM_FRACTION': '.95',
         }
+        self.env.pop('XLA_PYTHON_CLIENT_MEM_FRACTION', None)  # JAX refuses both names
 
     def run(self) -> None:
         """Compiles and measures everything."""
@@ -92,9 +93,18 @@ class Comparison:
         for late in (False, True):
             for key, group in groups.items():
                 if key[0] == late:
-                    self.measure_group(group, self.until if late else None)
+                    self.attempt(group, self.until if late else None)
             if not late:
                 self.measure_first_image()
+
+    def attempt(self, group: list[Entry], until: float | None) -> None:
+        """`measure_group`, whose failure must not cost the rows of other groups."""
+        try:
+            self.measure_group(group, until)
+        except Exception as error:
+            traceback.print_exc()
+            for entry in group:
+                entry.failed({'error': f'{type(error).__name__}: {error}'})
 
     def say(self, text: str) -> None:
         print(f'[{time.monotonic() - self.started:4.0f} s] {text}', file=sys.stderr, flush=True)
@@ -254,12 +264,3 @@ class Comparison:
             'seconds': time.monotonic() - self.started,
             'rows': [asdict(e) for e in self.entries],
         }
-
-
-def has_torch(python: str) -> bool:
-    """Whether a Python has PyTorch."""
-    code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is None)"
-    try:
-        return subprocess.run([python, '-c', code], check=False, capture_output=True).returncode == 0
-    except OSError:
-        return False

@@ -85,3 +85,12 @@ class Worker:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+
+
+def has_torch(python: str) -> bool:
+    """Whether a Python has PyTorch."""
+    code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is None)"
+    try:
+        return subprocess.run([python, '-c', code], check=False, capture_output=True).returncode == 0
+    except OSError:
+        return False
