@@ -22,7 +22,7 @@ from diffusion_jax.sharding import (
     put_batch,
     this_hosts,
 )
-from experiments.benchmark import drawn_params
+from experiments.benchmarking.programs import drawn_params
 from experiments.collectives import exchanged
 from tests.tiny import CLASSIFIER, CONDITIONAL_UNET, DIFFUSION
 
