@@ -37,11 +37,12 @@ def kind_of(kernel: str) -> str:
     return next((kind for kind, pattern in KINDS.items() if re.search(pattern, name)), OTHER)
 
 
-def profiled(call: Callable[[], float]) -> dict[str, Any]:
-    """Milliseconds of the device in one call, by kind and by kernel.
+def profiled(call: Callable[[], float], steps: int) -> dict[str, Any]:
+    """Milliseconds of the device in one step, by kind and by kernel.
 
     Args:
-        call: runs a program, waits for it, and returns the seconds that it took.
+        call: runs a program of several steps, waits for it, and returns the seconds of a step.
+        steps: the number of steps of a call.
     """
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0
@@ -55,13 +56,13 @@ def profiled(call: Callable[[], float]) -> dict[str, Any]:
         kernels = list(_kernels(jax.profiler.ProfileData.from_file(str(file))))
     kinds, names = collections.Counter(), collections.Counter()
     for name, milliseconds in kernels:
-        kinds[kind_of(name)] += milliseconds
-        names[name] += milliseconds
+        kinds[kind_of(name)] += milliseconds / steps
+        names[name] += milliseconds / steps
     slowest = [
         {'kernel': name, 'kind': kind_of(name), 'milliseconds': value}
         for name, value in names.most_common(SLOWEST)
     ]
-    return {'call_milliseconds': 1000 * seconds, 'kinds': dict(kinds.most_common()), 'kernels': slowest}
+    return {'step_milliseconds': 1000 * seconds, 'kinds': dict(kinds.most_common()), 'kernels': slowest}
 
 
 def _kernels(profile: Any) -> Iterator[tuple[str, float]]:

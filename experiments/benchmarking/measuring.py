@@ -29,16 +29,16 @@ class Running:
 
     def __init__(self, case: Case, compiled: Compiled):
         self.arguments = case.arguments()
-        self.call, self.consumes = compiled.call, case.consumes
+        self.call, self.consumes, self.steps = compiled.call, case.consumes, case.steps
 
     def seconds(self) -> float:
-        """The time of one call, until its results are complete."""
+        """The time of a step: that of one call, until its results are complete, divided by its steps."""
         called = time.perf_counter()
         result = jax.block_until_ready(self.call(*self.arguments))
         seconds = time.perf_counter() - called
         if self.consumes:
             self.arguments = (result[0], *self.arguments[1:])
-        return seconds
+        return seconds / self.steps
 
 
 def compile_case(case: Case) -> Compiled:

@@ -28,6 +28,7 @@ from diffusion_jax.training.step import make_train_step
 
 Batch = dict[str, jax.Array | None]
 
+STEPS = 5  # of a call: as many as the generator makes of a recipe with 250 steps
 NUM_DRAWN = 1_000_003  # random numbers that are drawn; larger kernels repeat them
 
 
@@ -45,12 +46,14 @@ class Case(NamedTuple):
         program: what is compiled and called; compiling it needs no arguments on the device.
         arguments: makes them, on the devices.
         consumes: the first argument is a state that is used up, and the first result the next one.
+        steps: of a call; its time is divided by them.
     """
 
     function: Callable
     program: Program
     arguments: Callable[[], tuple]
     consumes: bool = False
+    steps: int = 1
 
 
 def read(config: str, settings: Sequence[str]) -> Experiment:
@@ -148,9 +151,9 @@ def sample_case(setup: Setup, *, guided: bool = False) -> Case:
         seed = np.uint32(experiment.sample.seed)
         request = Request(seed, batch['index'], batch['label'], traced, batch['low_res'])
         carry = jax.jit(functools.partial(begin, networks))(params, request)
-        return jax.device_put((params, request, carry, np.int32(0), np.int32(1)), shardings)
+        return jax.device_put((params, request, carry, np.int32(0), np.int32(STEPS)), shardings)
 
-    return Case(functools.partial(continue_from, networks), step, arguments)
+    return Case(functools.partial(continue_from, networks), step, arguments, steps=STEPS)
 
 
 def cases(experiment: Experiment) -> dict[str, Callable[[Setup], Case]]:

@@ -73,7 +73,7 @@ def ratio(rows: Iterable[dict[str, Any]], theirs: dict[str, Any], program: str) 
 
 
 def kinds(rows: Sequence[dict[str, Any]]) -> str:
-    """Milliseconds of one call of our programs, by kind of kernel."""
+    """Milliseconds of one step of our programs, by kind of kernel."""
     found = {
         f'{row["config"]}, {PARTS[row["part"]]}, {row["program"]}': row['answers']['profile']
         for row in rows
@@ -88,10 +88,10 @@ def kinds(rows: Sequence[dict[str, Any]]) -> str:
     names = list(dict.fromkeys(kind for profile in profiles.values() for kind in profile['kinds']))
     lines = [[kind, *(_share_of(profile, kind) for profile in profiles.values())] for kind in names]
     total = [f'{sum(profile["kinds"].values()):.1f}' for profile in profiles.values()]
-    wall = [f'{profile["call_milliseconds"]:.1f}' for profile in profiles.values()]
+    wall = [f'{profile["step_milliseconds"]:.1f}' for profile in profiles.values()]
     table = _table(
-        ['kernels of one call, ms', *profiles],
-        [*lines, ['all', *total], ['the call, with the profiler', *wall]],
+        ['kernels of one step, ms', *profiles],
+        [*lines, ['all', *total], ['the step, with the profiler', *wall]],
     )
     return '\n'.join([table, *failed])
 

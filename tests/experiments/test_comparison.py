@@ -307,7 +307,7 @@ def test_kinds_of_kernels(kind, kernels):
 
 
 def test_tables():
-    profile = {'kinds': {'convolutions': 3.0, 'attention': 1.0}, 'call_milliseconds': 5.0}
+    profile = {'kinds': {'convolutions': 3.0, 'attention': 1.0}, 'step_milliseconds': 5.0}
     ours = entry_of('defaults', 'ours', 'train', seconds=[0.1, 0.2, 0.4], how='in turn')
     ours.answers = {'profile': profile, 'flops': {'flops': 4e12}}
     theirs = entry_of('released', part='train', seconds=[0.5], how='in turn')
