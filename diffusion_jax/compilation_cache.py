@@ -49,9 +49,9 @@ def _user_cache() -> Path:
 def _tidy(folder: Path) -> None:
     """Removes entries that are cut short and, beyond `LARGEST` bytes, those that were used longest ago.
 
-    JAX never overwrites an entry: the program of one that a full disk or a kill cut short would be compiled at
-    every start. JAX's own limit, jax_compilation_cache_max_size, needs the package filelock and a lock of the
-    folder for every access, which network file systems may not have.
+    JAX never overwrites an entry: the program of one that a full disk or a kill cut short would be compiled
+    at every start. JAX's own limit, jax_compilation_cache_max_size, needs the package filelock, and locks the
+    folder for every access, which network file systems may not support.
     """
     checked, until = folder / 'checked', time.time() - WRITING_SECONDS
     since = checked.stat().st_mtime if checked.exists() else 0.0

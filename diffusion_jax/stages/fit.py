@@ -96,7 +96,8 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
     directory, network, config = training.directory, training.network, training.config
     limits.check_batch(run.experiment, directory.name)
     with limits.training_step(run.experiment, directory.name):
-        data = training_data(run.experiment, directory.name, run.source('train'))
+        place = functools.partial(put_batch, run.mesh)
+        data = training_data(run.experiment, directory.name, run.source('train'), place)
     with Checkpoints(directory / CHECKPOINTS, keep=config.keep_checkpoints) as checkpoints:
         with limits.initialisation(run.experiment, directory.name):
             program = train_program(training.objective, network, config, run.mesh)
@@ -123,7 +124,7 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
             loop.run(
                 state,
                 program.jitted,
-                map(functools.partial(put_batch, run.mesh), data),
+                data,
                 config,
                 save=save,
                 sums=progress.get('metrics', {}),
@@ -156,8 +157,13 @@ def way_out_named(directory: Path, checkpoints: Checkpoints) -> Iterator[None]:
         ) from error
 
 
-def training_data(experiment: Experiment, name: str, source: Source) -> Any:
-    """An iterator of this host's part of the batches that the network of this name is trained on."""
+def training_data(
+    experiment: Experiment, name: str, source: Source, place: Callable[[Any], Any] = lambda batch: batch
+) -> Any:
+    """An iterator of this host's part of the batches that the network of this name is trained on.
+
+    Threads load the next batches and `place` them while the devices compute.
+    """
     config: TrainConfig = getattr(experiment, STAGES[name])
     names = class_names(source)
     classes = f'{len(names)} classes: {listed(names)}' if names else 'no labels'
@@ -178,9 +184,10 @@ def training_data(experiment: Experiment, name: str, source: Source) -> Any:
         config.batch_size,
         seed=experiment.seed,
         transform=make_transform(experiment.data, crop_randomly=config.random_crop, flip=config.flip),
-        num_workers=experiment.data.num_workers,
+        num_workers=max(experiment.data.num_workers, 1),  # a batch of images in memory takes 2 ms, too
         host=jax.process_index(),
         num_hosts=jax.process_count(),
+        place=place,
     )
 
 
