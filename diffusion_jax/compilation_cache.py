@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 
 VARIABLE = 'JAX_COMPILATION_CACHE_DIR'
+EXCLUDE = '--xla_gpu_exclude_nondeterministic_ops=true'
 LARGEST = 4 * 2**30  # bytes of all entries
 WRITING_SECONDS = 600.0  # an entry younger than this may still be being written
 
@@ -38,6 +39,23 @@ def use_compilation_cache() -> None:
         return
     with contextlib.suppress(OSError):
         _tidy(folder)
+    jax.config.update('jax_compilation_cache_dir', str(folder))
+
+
+def keep_chosen_kernels(folder: Path) -> None:
+    """Makes programs on GPUs compute the same bits in every process that keeps its programs in `folder`.
+
+    On a GPU bits differ between processes for two reasons. Some kernels add in no fixed order: they are
+    excluded. For others XLA measures several candidates when it compiles, and the fastest one may be another
+    next time: JAX stores these choices, and the programs, in the cache. So the cache must live as long as what
+    was computed with it, and be its own: a program from elsewhere brings no choices. This is in place of the
+    user's folder, also of one that JAX_COMPILATION_CACHE_DIR names.
+
+    Must be called before JAX looks for devices, since XLA reads its flags then, once.
+    """
+    os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {EXCLUDE}'.strip()
+    jax.config.update('jax_enable_compilation_cache', True)
+    jax.config.update('jax_persistent_cache_enable_xla_caches', 'xla_gpu_per_fusion_autotune_cache_dir')
     jax.config.update('jax_compilation_cache_dir', str(folder))
 
 

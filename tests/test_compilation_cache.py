@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -6,8 +8,9 @@ import jax
 import pytest
 
 import diffusion_jax
-from diffusion_jax import compilation_cache
+from diffusion_jax import compilation_cache, main
 from diffusion_jax.compilation_cache import VARIABLE, use_compilation_cache
+from tests.program import ROOT, arguments
 
 
 @pytest.fixture
@@ -99,3 +102,34 @@ def test_beyond_the_limit_what_was_used_longest_ago_goes(folder, monkeypatch):
     os.utime(read_today, (os.stat(paths[0]).st_atime + 1, os.stat(read_today).st_mtime))
     use_compilation_cache()
     assert [path.exists() for path in paths] == [True, False, False, True]
+
+
+def test_a_deterministic_run_keeps_its_programs_in_its_folder(tmp_path, monkeypatch):
+    folders = []
+    monkeypatch.setattr(main, 'keep_chosen_kernels', folders.append)
+    monkeypatch.setattr(main, 'run_experiment', lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    assert main.main(arguments('run')) == 0 and not folders
+    assert main.main(arguments('run', deterministic=True)) == 0
+    assert folders == [tmp_path / 'run' / 'compiled']
+
+
+def test_xla_knows_the_flags_and_programs_are_kept(tmp_path):
+    """XLA ends a process that has a flag that it does not know, or a value that it cannot read."""
+    program = f"""
+import os, pathlib, jax
+from diffusion_jax.compilation_cache import keep_chosen_kernels, use_compilation_cache
+use_compilation_cache()
+keep_chosen_kernels(pathlib.Path({str(tmp_path / 'compiled')!r}))
+print(os.environ['XLA_FLAGS'], float(jax.jit(lambda x: x + 1)(1.0)))
+"""
+    environment = os.environ | {
+        'XLA_FLAGS': '--xla_dump_max_hlo_modules=1',
+        'JAX_ENABLE_COMPILATION_CACHE': '0',
+    }
+    done = subprocess.run(
+        [sys.executable, '-c', program], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    flags = '--xla_dump_max_hlo_modules=1 --xla_gpu_exclude_nondeterministic_ops=true'
+    assert done.stdout == f'{flags} 2.0\n', done.stderr
+    assert list((tmp_path / 'compiled').glob('*-cache'))
