@@ -47,9 +47,9 @@ def keep_chosen_kernels(folder: Path) -> None:
 
     On a GPU bits differ between processes for two reasons. Some kernels add in no fixed order: they are
     excluded. For others XLA measures several candidates when it compiles, and the fastest one may be another
-    next time: JAX stores these choices, and the programs, in the cache. So the cache must live as long as what
-    was computed with it, and be its own: a program from elsewhere brings no choices. This is in place of the
-    user's folder, also of one that JAX_COMPILATION_CACHE_DIR names.
+    next time: JAX stores these choices, and the programs, in the cache. So the cache must live as long as
+    what was computed with it, and be its own: a program from elsewhere brings no choices. It is in place of
+    the user's folder, and of one that JAX_COMPILATION_CACHE_DIR names.
 
     Must be called before JAX looks for devices, since XLA reads its flags then, once.
     """

@@ -123,13 +123,9 @@ use_compilation_cache()
 keep_chosen_kernels(pathlib.Path({str(tmp_path / 'compiled')!r}))
 print(os.environ['XLA_FLAGS'], float(jax.jit(lambda x: x + 1)(1.0)))
 """
-    environment = os.environ | {
-        'XLA_FLAGS': '--xla_dump_max_hlo_modules=1',
-        'JAX_ENABLE_COMPILATION_CACHE': '0',
-    }
-    done = subprocess.run(
-        [sys.executable, '-c', program], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
+    settings = {'XLA_FLAGS': '--xla_dump_max_hlo_modules=1', 'JAX_ENABLE_COMPILATION_CACHE': '0'}
+    command = [sys.executable, '-c', program]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True)
     flags = '--xla_dump_max_hlo_modules=1 --xla_gpu_exclude_nondeterministic_ops=true'
     assert done.stdout == f'{flags} 2.0\n', done.stderr
     assert list((tmp_path / 'compiled').glob('*-cache'))

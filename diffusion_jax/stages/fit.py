@@ -34,6 +34,7 @@ from diffusion_jax.stored_networks import CHECKPOINTS
 from diffusion_jax.training import loop
 from diffusion_jax.training.checkpoints import read_end
 from diffusion_jax.training.config import OUTSIDE_THE_RESULT, TrainConfig
+from diffusion_jax.training.cost import describe_cost, step_cost
 from diffusion_jax.training.hooks import Call, Hook, mark
 from diffusion_jax.training.metrics import Sums, TooManySkipped
 from diffusion_jax.training.objectives import Objective
@@ -101,6 +102,8 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
     with Checkpoints(directory / CHECKPOINTS, keep=config.keep_checkpoints) as checkpoints:
         with limits.initialisation(run.experiment, directory.name):
             program = train_program(training.objective, network, config, run.mesh)
+            cost = step_cost(program, run.mesh)
+            logger.info('%s: %s', directory.name, describe_cost(cost, run.mesh))
             state, progress = _start(run, checkpoints, training, program.arguments[0])
         if progress:
             data.set_state(progress['data'])
@@ -135,6 +138,7 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
                 profiler=Profiler(config.profile, directory / 'profile'),
                 name=directory.name,
                 stop=agreed(run.stop),
+                least_step_s=cost.seconds,
             )
 
 
