@@ -161,10 +161,8 @@ def way_out_named(directory: Path, checkpoints: Checkpoints) -> Iterator[None]:
         ) from error
 
 
-def training_data(
-    experiment: Experiment, name: str, source: Source, place: Callable[[Any], Any] = lambda batch: batch
-) -> Any:
-    """An iterator of this host's part of the batches that the network of this name is trained on.
+def training_data(experiment: Experiment, name: str, source: Source, place: Callable[[Any], Any]) -> Any:
+    """This host's part of the batches that the network of this name is trained on.
 
     Threads load the next batches and `place` them while the devices compute.
     """

@@ -68,7 +68,7 @@ def test_a_batch_larger_than_the_data_is_reported(caplog, name, stage, size, sai
     config = main.parse_flags(arguments('unused', **{f'{stage}__batch_size': size})).config
     caplog.set_level('INFO')
     experiment = main.read_experiment(config)
-    training_data(experiment, name, make_source(experiment.data, 'train'))
+    training_data(experiment, name, make_source(experiment.data, 'train'), lambda batch: batch)
     lines = [line for line in caplog.messages if 'batch_size' in line]
     assert len(lines) == (said is not None)
     assert said is None or (f'config.{stage}.batch_size is {size}' in lines[0] and said in lines[0])
