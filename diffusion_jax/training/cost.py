@@ -30,7 +30,7 @@ def step_cost(program: Program, mesh: Mesh) -> Cost:
     """The cost of `train_program`. Traces it; the first call uses the same trace, and compiles it."""
     flops = count_flops(program.jitted.trace(*program.arguments).jaxpr)
     peaks = [peak_of(device) for device in mesh.devices.flat]
-    seconds = flops / sum(peak.flops for peak in peaks) if all(peaks) else None
+    seconds = flops / sum(peaks) if all(peaks) else None
     return Cost(sum(leaf.size for leaf in jax.tree.leaves(program.arguments[0].params)), flops, seconds)
 
 
