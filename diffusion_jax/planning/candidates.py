@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from diffusion_jax.planning.jobs import TRAINED, Job
-from diffusion_jax.planning.needs import Needs, estimated
+from diffusion_jax.planning.needs import ESTIMATE_FITS, Needs, estimated
 
 MOST = 3
 GAIN = 0.95  # a larger batch is proposed if an image then takes less than this part of its time
@@ -35,7 +36,7 @@ def candidates(job: Job, needs: Needs, seconds: Seconds) -> list[Candidate]:
     factor = needs.temporaries / max(estimated(job).temporaries, 1)
     search = _trainings if job.stage in TRAINED else _samplings
     found = list(search(job, needs, factor, seconds))
-    return sorted(found, key=lambda each: seconds(each.needs) / each.job.config.batch_size)[:MOST]
+    return sorted(found, key=lambda each: _image(each, seconds))[:MOST]
 
 
 def _try(job: Job, factor: float, **sections: dict[str, Any]) -> Candidate:
@@ -62,20 +63,20 @@ def _trainings(job: Job, needs: Needs, factor: float, seconds: Seconds) -> Itera
 
 def _fewest_microbatches(job: Job, factor: float, more: dict[str, Any]) -> Candidate | None:
     """The first that fits, with 1, 2, 4, … or as many parts as a device has images."""
+
+    def parted(number: int) -> Candidate:
+        section = {job.stage: {'microbatches': number}} if number != job.microbatches else {}
+        return _try(job, factor, **section, **more)
+
     images = job.config.batch_size // job.num_devices
-    numbers = [number for number in (2**power for power in range(20)) if images % number == 0]
-    low, high = 0, len(numbers)
-    while low < high:  # fewer parts need more memory
-        middle = (low + high) // 2
-        section = {job.stage: {'microbatches': numbers[middle]}}
-        if _try(job, factor, **section, **more).needs.fits:
-            high = middle
-        else:
-            low = middle + 1
-    if low == len(numbers):
-        return None
-    changes = {job.stage: {'microbatches': numbers[low]}} if numbers[low] != job.microbatches else {}
-    return _try(job, factor, **changes, **more)
+    whole = parted(1)
+    for number in (2**power for power in range(20)):
+        if images % number:
+            return None
+        # Parts of a batch never need less than their share; to trace each number would take minutes.
+        if whole.needs.temporaries <= number * _room(whole) and (found := parted(number)).needs.fits:
+            return found
+    return None
 
 
 def _samplings(job: Job, needs: Needs, factor: float, seconds: Seconds) -> Iterator[Candidate]:
@@ -85,22 +86,22 @@ def _samplings(job: Job, needs: Needs, factor: float, seconds: Seconds) -> Itera
     def sized(number: int, **more: dict[str, Any]) -> Candidate:
         return _try(job, factor, sample={'batch_size': number * devices}, **more)
 
-    if needs.fits:
-        larger = best = None
-        while images < LARGEST_BATCH:
-            images *= 2
-            larger = sized(images)
-            if not larger.needs.fits:
-                break
-            best = larger
-        before = seconds(needs) / job.config.batch_size
-        if best and seconds(best.needs) / best.job.config.batch_size < GAIN * before:
-            yield best
-        return
     split = [{}] if job.mesh_shape[1] > 1 or devices == 1 else [{}, {'mesh': {'data': 1, 'fsdp': devices}}]
-    for more in split:
-        number = images
-        while number > 1 and not sized(number, **more).needs.fits:
+    for more in [{}] if needs.fits else split:
+        present = sized(images, **more)
+        share = max(_room(present), 0) / present.needs.temporaries
+        number = int(min(images * share, LARGEST_BATCH))
+        while number and not (found := sized(2 ** int(math.log2(number)), **more)).needs.fits:
             number //= 2
-        if (found := sized(number, **more)).needs.fits:
+        if number and (not needs.fits or _image(found, seconds) < GAIN * _image(present, seconds)):
             yield found
+
+
+def _room(candidate: Candidate) -> float:
+    """Bytes that arguments leave for temporaries."""
+    return ESTIMATE_FITS * candidate.job.topology.memory - candidate.needs.arguments
+
+
+def _image(candidate: Candidate, seconds: Seconds) -> float:
+    """Seconds for an image."""
+    return seconds(candidate.needs) / candidate.job.config.batch_size

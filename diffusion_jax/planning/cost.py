@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import collections
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
-
-import jax
 
 CALLS = (
     'pjit jit closed_call core_call custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr '
@@ -51,15 +49,14 @@ class _Step(NamedTuple):
     results: tuple[int, ...]
 
 
-def estimate(function: Callable[..., Any], *arguments: Any, loops_once: bool = False) -> Cost:
-    """The cost of `function(*arguments)`.
+def estimate(jaxpr: Any, loops_once: bool = False) -> Cost:
+    """The cost of a jaxpr, such as `jax.make_jaxpr(function)(*arguments).jaxpr`, on one device.
 
     Args:
-        arguments: pytrees of arrays or jax.ShapeDtypeStructs, as one device has them.
         loops_once: the body of a `lax.scan` is counted once, as XLA counts it. That of a `lax.while_loop`
             always is.
     """
-    return _Program(jax.make_jaxpr(function)(*arguments).jaxpr).cost(loops_once)
+    return _Program(jaxpr).cost(loops_once)
 
 
 class _Program:
@@ -200,7 +197,7 @@ def _loop_cost(equation: Any, loops_once: bool) -> tuple[Cost, int]:
         bodies, times = [params['body_jaxpr']], 1
     else:
         bodies, times = [params['jaxpr']], 1 if loops_once else params['length']
-    costs = [_Program(body.jaxpr).cost(loops_once) for body in bodies]
+    costs = [estimate(body.jaxpr, loops_once) for body in bodies]
     return max(costs, key=lambda cost: cost.num_bytes), times
 
 

@@ -5,27 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from diffusion_jax.planning.candidates import Candidate, candidates
+from diffusion_jax.planning.candidates import candidates
 from diffusion_jax.planning.chips import measured_slowdown
 from diffusion_jax.planning.jobs import TRAINED, Job
 from diffusion_jax.planning.needs import Needs
 from diffusion_jax.planning.topology import Topology
 
-CONTENTS = {'train': 'parameters, averages, moments, a batch', 'sample': 'parameters, a batch'}
+TRAINING, SAMPLING = 'parameters, averages, moments, a batch', 'parameters, a batch'
 
 
 def header(topology: Topology) -> str:
     """The devices, and what their data sheet says."""
     chip = topology.chip
-    devices = f'{topology.count} × {chip.name if chip else topology.devices[0].device_kind}'
     if chip is None:
-        return f'{devices}: neither memory nor speed is known, so that nothing is said of time'
-    rates = f'{chip.bfloat16 / 1e12:.3g} TFLOP/s in bfloat16, {chip.float32 / 1e12:.3g} in float32'
-    return f'{devices}, each with {_bytes(chip.memory)}, {_bytes(chip.bandwidth)}/s, {rates}'
+        return (
+            f'{topology.count} × {topology.devices[0].device_kind}; no times are given: its speed is unknown'
+        )
+    rates = f'{_three(chip.bfloat16 / 1e12)} TFLOP/s in bfloat16, {_three(chip.float32 / 1e12)} in float32'
+    speed = f'{_bytes(chip.bandwidth)}/s, {rates}'
+    return f'{topology.count} × {chip.name}, each with {_bytes(chip.memory)}, {speed}'
 
 
 def least_seconds(job: Job, needs: Needs) -> float | None:
-    """The roofline's bound on a step: the products at the chip's peak, or all bytes at its bandwidth."""
+    """The roofline's bound on a step: all products at the chip's peak, or all bytes at its bandwidth."""
     chip = job.topology.chip
     return chip and max(chip.seconds_of(needs.flops), needs.moved / chip.bandwidth)
 
@@ -37,60 +39,57 @@ def describe(job: Job, needs: Needs, num_samples: int) -> Iterator[str]:
     parts = f' in {job.microbatches} parts' if job.microbatches > 1 else ''
     each = f', {batch // devices} on each device' if devices > 1 else ''
     yield f'\n{job.stage}: a step on {batch} images{each}{parts}; {how}'
-    yield _line('arguments', _bytes(needs.arguments), CONTENTS.get(job.stage, CONTENTS['train']))
-    yield _line('temporaries', _bytes(needs.temporaries), '' if needs.seconds else 'estimated')
+    yield _line('arguments', _bytes(needs.arguments), TRAINING if job.stage in TRAINED else SAMPLING)
+    yield _line('temporaries', _bytes(needs.temporaries), 'estimated' if needs.seconds is None else '')
     yield _line('peak', _bytes(needs.peak), _fit(job, needs))
     images = batch / devices
-    yield _line(
-        'FLOPs',
-        f'{_count(sum(needs.flops.values()) / images)}',
-        'an image, of convolutions and matrix products',
-    )
+    yield _line('FLOPs', _count(sum(needs.flops.values()) / images), 'an image, of convolutions and products')
     yield _line('traffic', _bytes(needs.moved / images), 'an image, from and to memory')
     for kind, size in sorted((needs.exchanged or {}).items()):
-        yield _line('exchanged', _bytes(size), f'{kind}, in a step')
+        yield _line('exchanged', _bytes(size), f'{kind}, {"counted for one part" if parts else "in a step"}')
     yield from _times(job, needs, num_samples)
     yield from _proposals(job, needs)
 
 
 def _times(job: Job, needs: Needs, num_samples: int) -> Iterator[str]:
-    least = least_seconds(job, needs)
-    if not least:
+    least, chip = least_seconds(job, needs), job.topology.chip
+    if least is None:
         return
-    chip, batch = job.topology.chip, job.config.batch_size
-    cause = 'FLOPs' if chip.seconds_of(needs.flops) == least else 'memory traffic'
-    yield _line('bound', f'{1000 * least:.3g} ms', f'a step at least, by {cause}: {_rate(batch / least)}')
-    low, high = measured_slowdown()
-    arithmetic = not chip.host
-    if arithmetic:
-        yield _line('expected', f'{1000 * low * least:.3g} ms', f'to {1000 * high * least:.3g} ms')
-    steps, what = job.num_steps, f'{job.num_steps:,} steps of training'
-    if job.stage not in TRAINED:
-        steps *= math.ceil(num_samples / batch / job.topology.hosts)
-        what = f'{num_samples:,} images in {job.num_steps} steps each'
+    batch, by = job.config.batch_size, 'FLOPs' if chip.seconds_of(needs.flops) == least else 'memory traffic'
+    yield _line(
+        'bound', f'{_three(1000 * least)} ms', f'a step at least, by {by}: {_three(batch / least)} images/s'
+    )
+    whole = _runs(job, num_samples) * least
     if num_samples:
-        hours = steps * least / 3600
-        likely = f'; expected {_hours(low * hours)} to {_hours(high * hours)}' if arithmetic else ''
-        yield _line('in all', _hours(hours), f'at least, for {what}{likely}')
+        what = f'{num_samples:,} images, each in {job.num_steps} steps'
+        what = f'{job.num_steps:,} steps' if job.stage in TRAINED else what
+        yield _line('in all', _time(whole), f'at least, for {what}')
+    if not chip.host:  # a GPU: some were measured
+        low, high = measured_slowdown()
+        times = f'{_time(low * least)} to {_time(high * least)} a step'
+        times += f', {_time(low * whole)} to {_time(high * whole)} in all' if num_samples else ''
+        yield _line('expected', times, '')
+
+
+def _runs(job: Job, num_samples: int) -> int:
+    """The number of steps of the whole training, or of all batches of samples that one host draws."""
+    if job.stage in TRAINED:
+        return job.num_steps
+    return job.num_steps * math.ceil(num_samples / job.config.batch_size / job.topology.hosts)
 
 
 def _proposals(job: Job, needs: Needs) -> Iterator[str]:
-    if not job.topology.chip:
-        return
-    found = candidates(job, needs, lambda other: least_seconds(job, other))
+    found = candidates(job, needs, lambda other: least_seconds(job, other) or sum(other.flops.values()))
     if found:
-        yield '  fits with, estimated:' if not needs.fits else '  faster, estimated:'
+        yield '  these settings fit, by estimate:' if not needs.fits else '  faster, and fits, by estimate:'
     elif needs.fits is False:
         yield '  no other batch, microbatches, remat or fsdp makes it fit'
-    for candidate in found:
-        yield f'    {_flags(candidate)}'
-        least = least_seconds(job, candidate.needs)
-        rate = candidate.job.config.batch_size / least
-        yield f'      peak {_bytes(candidate.needs.peak)}, at most {_rate(rate)}'
-
-
-def _flags(candidate: Candidate) -> str:
-    return ' '.join(f'--config.{name}={value}' for name, value in candidate.settings.items())
+    for each in found:
+        yield '    ' + ' '.join(f'--config.{name}={value}' for name, value in each.settings.items())
+        least, rate = least_seconds(each.job, each.needs), ''
+        if least:
+            rate = f', at most {_three(each.job.config.batch_size / least)} images/s'
+        yield f'      peak {_bytes(each.needs.peak)}{rate}'
 
 
 def _fit(job: Job, needs: Needs) -> str:
@@ -105,16 +104,19 @@ def _line(name: str, value: str, remark: str) -> str:
 
 
 def _bytes(size: float) -> str:
-    return f'{size / 1e9:.3g} GB' if size >= 1e9 else f'{size / 1e6:.3g} MB'
+    return f'{_three(size / 1e9)} GB' if size >= 1e9 else f'{_three(size / 1e6)} MB'
 
 
 def _count(flops: float) -> str:
-    return f'{flops / 1e12:.3g} T' if flops >= 1e12 else f'{flops / 1e9:.3g} G'
+    return f'{_three(flops / 1e12)} T' if flops >= 1e12 else f'{_three(flops / 1e9)} G'
 
 
-def _rate(images: float) -> str:
-    return f'{images:.3g} images/s'
+def _time(seconds: float) -> str:
+    if seconds < 1:
+        return f'{_three(1000 * seconds)} ms'
+    return f'{_three(seconds)} s' if seconds < 3600 else f'{_three(seconds / 3600)} h'
 
 
-def _hours(hours: float) -> str:
-    return f'{hours:,.0f} h' if hours >= 10 else f'{hours:.2g} h'
+def _three(value: float) -> str:
+    """A number with three digits, or with all before its point."""
+    return f'{value:,.0f}' if value >= 100 else f'{value:.3g}'

@@ -51,11 +51,14 @@ def read_topology(name: str) -> Topology:
     """
     if name == LOCAL:
         return _local()
-    known, _, size = name.partition(':')
+    known, colon, size = name.partition(':')
     if known not in CHIPS:
         one_of('--topology', name, (LOCAL, *CHIPS, 'v5e:2x4', 'h100:8'))
-    if size and not re.fullmatch(r'[1-9]\d*(x[1-9]\d*){0,2}', size):
-        raise UserError(f'--topology is {name!r}; after {known}: must be a size such as 8 or 2x4')
+    tpu = known.startswith('v')
+    if colon and not re.fullmatch(r'[1-9]\d*(x[1-9]\d*){1,2}' if tpu else r'[1-9]\d*', size):
+        raise UserError(
+            f'--topology is {name!r}; give {known}, or {known}:{"2x4" if tpu else "8"} for several'
+        )
     chip = CHIPS[known]
     axes = tuple(int(axis) for axis in size.split('x')) if size else ()
     if chip.host:
