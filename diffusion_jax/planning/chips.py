@@ -53,9 +53,9 @@ def _gpu(name: str, kind: str, memory: float, bandwidth: float, *tflops: float) 
 
 CHIPS = {
     'v4': _tpu('TPU v4', 'TPU v4', 32, 1228, 275, ()),  # libtpu describes its two cores as two devices
-    'v5e': _tpu('TPU v5e', 'TPU v5 lite', 16, 819, 197, (2, 4, 1)),
+    'v5e': _tpu('TPU v5e', 'TPU v5 lite', 16, 819, 197, (2, 4)),
     'v5p': _tpu('TPU v5p', 'TPU v5', 95, 2765, 459, (2, 2, 1)),
-    'v6e': _tpu('TPU v6e', 'TPU v6 lite', 32, 1640, 918, (2, 4, 1)),
+    'v6e': _tpu('TPU v6e', 'TPU v6 lite', 32, 1640, 918, (2, 4)),
     't4': _gpu('T4', 'T4', 16, 320, 8.1, 8.1, 8.1),
     'l4': _gpu('L4', 'L4', 24, 300, 121, 30.3, 60),
     'a100-40': _gpu('A100, 40 GB', 'A100-SXM4-40GB', 40, 1555, 312, 19.5, 156),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import math
 import os
 import re
@@ -17,6 +18,12 @@ from diffusion_jax.errors import UserError, reason
 from diffusion_jax.planning.chips import CHIPS, Chip
 
 LOCAL = 'local'
+# Without the first, libtpu asks a server what machine this is; without the others it prints warnings.
+ENVIRONMENT = {
+    'TPU_SKIP_MDS_QUERY': '1',
+    'TPU_ACCELERATOR_TYPE': 'v5litepod-8',
+    'TPU_WORKER_HOSTNAMES': 'localhost',
+}
 
 
 class Topology(NamedTuple):
@@ -56,13 +63,12 @@ def read_topology(name: str) -> Topology:
         one_of('--topology', name, (LOCAL, *CHIPS, 'v5e:2x4', 'h100:8'))
     tpu = known.startswith('v')
     if colon and not re.fullmatch(r'[1-9]\d*(x[1-9]\d*){1,2}' if tpu else r'[1-9]\d*', size):
-        raise UserError(
-            f'--topology is {name!r}; give {known}, or {known}:{"2x4" if tpu else "8"} for several'
-        )
+        several = f'{known}:2x4' if tpu else f'{known}:8'
+        raise UserError(f'--topology is {name!r}; give {known} for one device, or such as {several}')
     chip = CHIPS[known]
     axes = tuple(int(axis) for axis in size.split('x')) if size else ()
     if chip.host:
-        return _described(name, chip, axes or (1,) * (2 if chip.host[2:] == (1,) else 3))
+        return _described(name, chip, axes or (1,) * len(chip.host))
     return Topology(name, chip, chip.memory, math.prod(axes))
 
 
@@ -85,23 +91,18 @@ def _described(name: str, chip: Chip, axes: tuple[int, ...]) -> Topology:
             "'diffusion_jax[plan]'"
         )
     jax.config.update('jax_platforms', 'cpu')  # a TPU of this machine would be another one
-    os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
-    os.environ.setdefault(
-        'TPU_ACCELERATOR_TYPE', 'v5litepod-8'
-    )  # any will do, but without there are warnings
-    os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
-    known = name.partition(':')[0]
-    padded = (*axes, 1, 1)[:3]
-    small = all(size <= most for size, most in zip(padded, chip.host, strict=True))
-    options = {'chips_per_host_bounds': list(padded)} if small else {}
+    jax.config.update('jax_enable_compilation_cache', False)  # without a TPU programs cannot be read back
+    for variable, value in ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
+    kind, shape = name.partition(':')[0], 'x'.join(map(str, axes))
+    one_host = all(size <= most for size, most in itertools.zip_longest(axes, chip.host, fillvalue=1))
+    options = {'chips_per_host_bounds': [*axes, 1][:3]} if one_host else {}
     try:
-        described = topologies.get_topology_desc(
-            f'{known}:{"x".join(map(str, axes))}', platform='tpu', **options
-        )
+        described = topologies.get_topology_desc(f'{kind}:{shape}', platform='tpu', **options)
     except Exception as error:  # libtpu's, of several classes
         raise UserError(
             f'--topology is {name!r}; libtpu has no such arrangement ({reason(error)}); give one such as '
-            f'{known}:{"2x2" if len(axes) == 2 else "2x2x1"}'
+            f'{kind}:{"x".join(map(str, chip.host[: len(axes)]))}'
         ) from error
     devices = tuple(described.devices)
     hosts = len({device.process_index for device in devices})

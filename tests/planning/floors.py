@@ -13,14 +13,19 @@ from diffusion_jax.planning.needs import estimated
 from diffusion_jax.planning.topology import read_topology
 
 FILE = Path(__file__).with_suffix('.json')
-SHRUNK = {'model_channels': 32, 'num_res_blocks': 1, 'num_head_channels': 32}
-CONFIGS = ('digits', 'imagenet64', 'imagenet256')
+SHRUNK = {'num_res_blocks': 1, 'channel_mult': '1,2'}
+CONFIGS = {  # one in float32, one in bfloat16; attention at the lower of both levels
+    'digits': SHRUNK | {'attention_resolutions': '4'},
+    'imagenet64': SHRUNK | {'attention_resolutions': '32', 'model_channels': 64},
+}
 
 
 def costs(config: str) -> dict[str, dict[str, int]]:
     """GFLOP, MB moved and MB of temporaries of a step on 8 images, for each stage."""
-    names = ('unet', 'classifier') if config != 'digits' else ()
-    changes = [f'--config.{name}.{key}={value}' for name in names for key, value in SHRUNK.items()]
+    networks = ('unet', 'classifier')
+    changes = [
+        f'--config.{name}.{key}={value}' for name in networks for key, value in CONFIGS[config].items()
+    ]
     changes += [f'--config.{stage}.batch_size=8' for stage in STAGES]
     experiment = read_without_images(read_config(config, changes))
     found = {}

@@ -94,7 +94,8 @@ def test_rematerialisation_holds_less_and_computes_more():
 
     stored, recomputed = gradient(block), gradient(jax.checkpoint(block))
     assert recomputed.temporaries < 0.6 * stored.temporaries
-    assert 1.2 < sum(recomputed.flops.values()) / sum(stored.flops.values()) < 1.4
+    # One more of six in every block: the last convolution's result is not needed again.
+    assert 1.1 < sum(recomputed.flops.values()) / sum(stored.flops.values()) < 7 / 6
     assert stored.temporaries >= 12 * IN  # what every convolution was given
 
 

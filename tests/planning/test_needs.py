@@ -41,10 +41,10 @@ def num_params(*networks):
 
 @pytest.mark.parametrize(('stage', 'network'), [('train', UNET), ('train_classifier', CLASSIFIER)])
 def test_the_arguments_of_training(stage, network):
-    """Parameters, two averages, two moments; two counters, a key of two words; two images with labels."""
-    expected = 4 * num_params(network) * (1 + len(TRAIN.ema_rates) + 2) + 2 * 4 + 8 + 2 * (IMAGE + 4)
-    assert estimated(job(stage)).arguments == expected
-    assert compiled(job(stage)).arguments == expected
+    """Parameters, averages and two moments, two images with labels; a weight for each timestep, counters."""
+    expected = 4 * num_params(network) * (1 + len(TRAIN.ema_rates) + 2) + 2 * (IMAGE + 4)
+    for needs in (estimated(job(stage)), compiled(job(stage))):
+        assert 0 <= needs.arguments - expected <= 4 * DIFFUSION.num_timesteps + 32
 
 
 def test_the_arguments_of_sampling():
@@ -60,7 +60,7 @@ def test_with_fsdp_a_device_holds_a_part_and_gathers(stage):
     assert estimated(split).arguments < 0.2 * estimated(whole).arguments
     assert estimated(split).temporaries > estimated(whole).temporaries
     found = compiled(split)
-    assert found.arguments == estimated(split).arguments
+    assert found.arguments == pytest.approx(estimated(split).arguments, abs=16)  # unused ones are left out
     assert found.exchanged['all-gather'] > 3 * num_params(UNET)
     assert found.fits is None  # a CPU's memory is not known
 
