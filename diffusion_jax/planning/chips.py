@@ -6,6 +6,7 @@ T4, L4, A100 (SXM), H100 (SXM) and H200 (SXM).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ class Chip(NamedTuple):
     """One device.
 
     Attributes:
-        kind: what `jax.Device.device_kind` contains.
+        kind: words that `jax.Device.device_kind` contains.
         memory: bytes.
         bandwidth: bytes a second.
         bfloat16: FLOP/s. The T4 has no bfloat16: XLA computes it in float32 there.
@@ -60,9 +61,15 @@ CHIPS = {
     'l4': _gpu('L4', 'L4', 24, 300, 121, 30.3, 60),
     'a100-40': _gpu('A100, 40 GB', 'A100-SXM4-40GB', 40, 1555, 312, 19.5, 156),
     'a100': _gpu('A100, 80 GB', 'A100-SXM4-80GB', 80, 2039, 312, 19.5, 156),
-    'h100': _gpu('H100', 'H100', 80, 3350, 989, 67, 495),
+    'h100': _gpu('H100', 'H100 80GB HBM3', 80, 3350, 989, 67, 495),
     'h200': _gpu('H200', 'H200', 141, 4800, 989, 67, 495),
 }
+
+
+def chip_of(device_kind: str) -> Chip | None:
+    """The chip of a `jax.Device.device_kind`; None if the table does not have it."""
+    found = [chip for chip in CHIPS.values() if re.search(rf'\b{chip.kind}\b', device_kind)]
+    return max(found, key=lambda chip: len(chip.kind), default=None)
 
 
 class Measured(NamedTuple):

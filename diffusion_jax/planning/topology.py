@@ -15,7 +15,7 @@ from jax.experimental import topologies
 from diffusion_jax.checks import one_of
 from diffusion_jax.devices import all_devices
 from diffusion_jax.errors import UserError, reason
-from diffusion_jax.planning.chips import CHIPS, Chip
+from diffusion_jax.planning.chips import CHIPS, Chip, chip_of
 
 LOCAL = 'local'
 # Without the first, libtpu asks a server what machine this is; without the others it prints warnings.
@@ -74,10 +74,7 @@ def read_topology(name: str) -> Topology:
 
 def _local() -> Topology:
     devices = tuple(all_devices())
-    kind = devices[0].device_kind
-    chip = max(
-        (chip for chip in CHIPS.values() if chip.kind in kind), key=lambda chip: len(chip.kind), default=None
-    )
+    chip = chip_of(devices[0].device_kind)
     limit = (devices[0].memory_stats() or {}).get('bytes_limit')
     memory = limit or (chip.memory if chip else None)
     return Topology(LOCAL, chip, memory, len(devices), devices, jax.process_count())

@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from diffusion_jax.errors import UserError
-from diffusion_jax.planning.chips import CHIPS
+from diffusion_jax.planning.chips import CHIPS, chip_of
 from diffusion_jax.planning.topology import read_topology
 
 
@@ -45,6 +45,24 @@ def test_the_rates_of_products():
     tpu, gpu = CHIPS['v5e'], CHIPS['h100']
     assert tpu.seconds_of({'bfloat16': 197e12, 'float32 highest': 197e12, 'float32 default': 197e12}) == 8
     assert gpu.seconds_of({'bfloat16': 989e12, 'float32 highest': 67e12, 'float32 high': 495e12}) == 3
+
+
+@pytest.mark.parametrize(
+    ('kind', 'name'),
+    [
+        ('TPU v5 lite', 'v5e'),
+        ('TPU v5', 'v5p'),
+        ('NVIDIA H100 80GB HBM3', 'h100'),
+        ('NVIDIA A100-SXM4-40GB', 'a100-40'),
+        ('NVIDIA L4', 'l4'),
+        ('Tesla T4', 't4'),
+        ('NVIDIA L40S', None),
+        ('NVIDIA H100 PCIe', None),
+        ('cpu', None),
+    ],
+)
+def test_the_chip_of_a_device(kind, name):
+    assert chip_of(kind) == CHIPS.get(name)
 
 
 needs_libtpu = pytest.mark.skipif(
