@@ -7,7 +7,7 @@ CONVERT ?= .venv-convert
 
 PIP_INSTALL = -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test test-all test-oldest test-convert lint lock clean
+.PHONY: help demo test test-all test-oldest test-convert test-gpu lint lock clean
 
 help:
 	@echo 'make demo         train, guide, sample and evaluate on real digits; a few minutes on a laptop'
@@ -15,6 +15,7 @@ help:
 	@echo 'make test-all     all tests'
 	@echo 'make test-oldest  the fast tests with the oldest JAX that is supported'
 	@echo 'make test-convert the tests of .pt files, with PyTorch; its default build takes several GB'
+	@echo 'make test-gpu     the tests of a GPU, with the JAX of PYTHON, in 4 minutes'
 	@echo 'make lint         the linters'
 	@echo 'make lock         resolve the exact versions in requirements/ again'
 	@echo 'make clean        remove environments and caches; runs/ stays'
@@ -39,6 +40,11 @@ test-oldest: $(OLDEST)/installed-dev
 
 test-convert: $(CONVERT)/installed-dev
 	$(CONVERT)/bin/python -m pytest tests/weights tests/commands
+
+# With an environment that has JAX for the GPU and pytest. The other tests' settings, for CPUs, are left out.
+GPU_PLATFORMS ?= cuda,cpu
+test-gpu:
+	TEST_GPU=1 JAX_PLATFORMS=$(GPU_PLATFORMS) $(PYTHON) -m pytest --confcutdir=tests/gpu tests/gpu -rP --durations=0
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .

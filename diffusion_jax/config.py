@@ -76,7 +76,9 @@ def no_such_setting(name: str) -> UserError:
     return UserError(f'config.{name}: no such setting; {hint}')
 
 
-def with_defaults(*, stages: tuple[str, ...], seed: int = 0, **sections: Mapping[str, Any]) -> ConfigDict:
+def with_defaults(
+    *, stages: tuple[str, ...], seed: int = 0, deterministic: bool = False, **sections: Mapping[str, Any]
+) -> ConfigDict:
     """A config file's experiment with every setting in it.
 
     What a section does not name has its dataclass's default; a section that may be absent stays so.
@@ -100,7 +102,7 @@ def with_defaults(*, stages: tuple[str, ...], seed: int = 0, **sections: Mapping
         for name in SECTIONS
         if sections.get(name) is not None or name not in MAY_BE_ABSENT
     }
-    return ConfigDict({'stages': stages, 'seed': seed, **filled})
+    return ConfigDict({'stages': stages, 'seed': seed, 'deterministic': deterministic, **filled})
 
 
 def _defaults(section: str) -> dict[str, Any]:

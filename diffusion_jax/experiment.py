@@ -58,6 +58,8 @@ class Experiment:
         pretrained: networks to use instead of training.
         mesh: how work is split over devices.
         seed: of training: initial parameters, order of the images, noise.
+        deterministic: on GPUs, a run that was killed and resumed ends with the same bits as one that was not,
+            at some cost in speed (docs/gpu.md). On CPUs it always does.
     """
 
     stages: tuple[str, ...]
@@ -73,6 +75,7 @@ class Experiment:
     pretrained: Pretrained = Pretrained()
     mesh: MeshConfig = MeshConfig()
     seed: int = 0
+    deterministic: bool = False
 
 
 def with_slowest_average(experiment: Experiment, ema_rates: Collection[float]) -> Experiment:

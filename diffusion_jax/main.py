@@ -20,7 +20,7 @@ from absl import logging as absl_logging
 
 from diffusion_jax import __version__
 from diffusion_jax.command_line import SHORT_HELP, Options, long_help, parse_flags
-from diffusion_jax.compilation_cache import use_compilation_cache
+from diffusion_jax.compilation_cache import keep_chosen_kernels, use_compilation_cache
 from diffusion_jax.config import read_experiment
 from diffusion_jax.errors import UserError, say
 from diffusion_jax.exits import exit_code
@@ -65,6 +65,8 @@ def _main(argv: Sequence[str]) -> int:
         return 0
     options = parse_flags(argv)
     experiment = read_experiment(options.config, _stored_classes(options))
+    if experiment.deterministic:
+        keep_chosen_kernels(options.workdir.absolute() / 'compiled')
     if options.hosts is not None:
         connect(options.hosts)
     run_experiment(experiment, options.workdir, options.stages)

@@ -17,6 +17,22 @@ memory is that of one device. A batch is what goes through a network at once: th
 training step, if the config has several, are left out. An image takes as many sampling steps as its respacing
 has, so that images per second of a step are to be divided by them.
 
+With --against the guided step and the training step are compared with the authors' code on one GPU:
+
+    python experiments/benchmark.py --against ../guided-diffusion --out runs/comparison
+    python experiments/benchmark.py configs/imagenet64.py --against ../guided-diffusion --batch-size 32
+
+PATH is a checkout of https://github.com/openai/guided-diffusion; PyTorch is needed, by default in the same
+Python. Without a config these are imagenet256 with 16 images and imagenet64 with 64. Ours run with the
+config's defaults and with both networks in bfloat16; theirs with the flags of their released models, in
+float16 throughout, and compiled by torch.compile. Also measured are the time of our programs by kind of
+kernel, the part of the device's matrix rate that training reaches, and the seconds to a first guided image.
+It takes at most --budget seconds, and the important rows come first; --out takes comparison.json and
+comparison.md, which are written after every measurement.
+
+Programs are compiled several at a time, and so are autotuned while others use the GPU. --jobs=1 avoids that
+and takes longer.
+
 FLOPs are XLA's count of the program as it is written, recomputation by `remat` included, and for a CPU: of
 programs compiled for a GPU XLA has been seen to leave out products that libraries compute
 (https://github.com/jax-ml/jax/issues/22249).
@@ -26,41 +42,34 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
 import importlib.metadata
-import math
 import os
 import platform
 import statistics
 import sys
-import time
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import numpy as np
+from benchmarking.comparison import Comparison, Limits
+from benchmarking.entries import entries_of
+from benchmarking.flags import check_checkout
+from benchmarking.measuring import Running, compile_case, count_flops
+from benchmarking.programs import Case, Setup, cases, read, with_networks
+from benchmarking.tables import markdown
+from benchmarking.workers import has_torch
 
-from diffusion_jax import main as program
-from diffusion_jax import models
 from diffusion_jax.checks import between, one_of
-from diffusion_jax.config import read_without_images
-from diffusion_jax.data.transforms import to_float
 from diffusion_jax.errors import UserError
-from diffusion_jax.experiment import Experiment
-from diffusion_jax.generation import options
-from diffusion_jax.generation.networks import Networks
-from diffusion_jax.generation.program import sample_program
-from diffusion_jax.generation.sampling import Request, begin, continue_from
 from diffusion_jax.models.config import DTYPES
-from diffusion_jax.sharding import batch_sharding, make_mesh, replicated
-from diffusion_jax.training.objectives import classifier_objective, diffusion_objective
-from diffusion_jax.training.program import first_state, train_program
-from diffusion_jax.training.step import make_train_step
+from diffusion_jax.sharding import make_mesh
 from diffusion_jax.workdir import write_json
 
-Batch = dict[str, jax.Array | None]
+CONFIGS = Path(__file__).parents[1] / 'configs'
+COMPARED = [str(CONFIGS / f'{name}.py') for name in ('imagenet256', 'imagenet64')]
 
 # The table's columns: key of a row and the unit of the column.
 COLUMNS = {
@@ -77,170 +86,24 @@ COLUMNS = {
 }
 
 
-class Setup(NamedTuple):
-    experiment: Experiment
-    mesh: jax.sharding.Mesh
-    batch_size: int
-
-
-class Case(NamedTuple):
-    """A program and its arguments.
-
-    Attributes:
-        function: for a single device; its FLOPs are counted.
-        jitted: what is called; by default `function`.
-        consumes: the first argument is a state that is used up, and the first result the next one.
-    """
-
-    function: Callable
-    arguments: tuple
-    jitted: Callable | None = None
-    consumes: bool = False
-
-
-def drawn_params(network: models.UNetConfig | models.ClassifierConfig) -> models.Params:
-    """NumPy parameters: kernels from N(0, 1/fan-in), scales 1, biases 0.
-
-    They are sampled on the host, since `models.init` takes long to compile for a large network. No kernel is
-    0, as some are after `init`: nothing shall be cheaper than in a trained network.
-    """
-    rng = np.random.default_rng(0)
-
-    def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-        if leaf.ndim > 1:
-            return rng.standard_normal(leaf.shape, np.float32) / np.float32(math.prod(leaf.shape[:-1]) ** 0.5)
-        return np.full(leaf.shape, path[-1].key == 'scale', np.float32)
-
-    return jax.tree_util.tree_map_with_path(draw, models.param_shapes(network))
-
-
-def draw_batch(setup: Setup) -> Batch:
-    """Random uint8 images of the data's size, smaller ones for an upsampler, labels and indices."""
-    data, rng = setup.experiment.data, np.random.default_rng(0)
-
-    def images(size: tuple[int, int]) -> np.ndarray:
-        return rng.integers(0, 256, (setup.batch_size, *size, data.image_channels), np.uint8)
-
-    index = np.arange(setup.batch_size, dtype=np.int32)
-    batch = {
-        'image': images(data.image_size),
-        'low_res': images(data.low_res_size) if data.low_res_size else None,
-        'label': index % data.num_classes,
-        'index': index,
-    }
-    return jax.device_put(batch, batch_sharding(setup.mesh))
-
-
-def forward_case(setup: Setup) -> Case:
-    unet = setup.experiment.unet
-
-    def forward(params: models.Params, batch: Batch) -> jax.Array:
-        low_res = None if batch['low_res'] is None else to_float(batch['low_res'])
-        t = batch['index']  # any will do
-        return models.apply(unet, params, to_float(batch['image']), t, batch['label'], low_res=low_res)
-
-    params = jax.device_put(drawn_params(unet), replicated(setup.mesh))
-    return Case(forward, (params, draw_batch(setup)))
-
-
-def train_case(setup: Setup, *, classifier: bool = False) -> Case:
-    experiment, process = setup.experiment, setup.experiment.diffusion
-    if classifier:
-        network, config = experiment.classifier, experiment.train_classifier
-        objective = classifier_objective(network, process)
-    else:
-        network, config = experiment.unet, experiment.train
-        objective = diffusion_objective(network, process, experiment.data.low_res_size)
-    config = dataclasses.replace(config, batch_size=setup.batch_size, microbatches=1)
-    key = jax.random.key(experiment.seed)
-    jitted, (state, batch) = train_program(objective, network, config, setup.mesh)
-    state = first_state(objective, network, config, state, key, drawn_params(network))
-    drawn = draw_batch(setup)
-    batch = {name: drawn[name] for name in batch}
-    return Case(make_train_step(objective, config), (state, batch), jitted, consumes=True)
-
-
-def sample_case(setup: Setup, *, guided: bool = False) -> Case:
-    experiment, batch = setup.experiment, draw_batch(setup)
-    networks = Networks(experiment.unet, experiment.diffusion, experiment.classifier if guided else None)
-    recipe = experiment.sample.as_recipe()
-    recipe = recipe if guided else recipe.unguided()
-    low_res_size = experiment.data.low_res_size
-    program = sample_program(networks, recipe, setup.mesh, setup.batch_size, low_res_size)
-    params = {'diffusion': drawn_params(networks.unet)}
-    if guided:
-        params['classifier'] = drawn_params(networks.classifier)
-    recipe = options.traced(recipe, setup.batch_size)
-    seed = np.uint32(experiment.sample.seed)
-    request = Request(seed, batch['index'], batch['label'], recipe, batch['low_res'])
-    carry = jax.jit(functools.partial(begin, networks))(params, request)
-    arguments = params, request, carry, np.int32(0), np.int32(1)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, program.arguments)
-    step = functools.partial(continue_from, networks)
-    return Case(step, jax.device_put(arguments, shardings), program.jitted)
-
-
-def cases(experiment: Experiment) -> dict[str, Callable[[Setup], Case]]:
-    """The parts that a config has; each is made when its turn comes, to hold the arguments of one only."""
-    parts = {'forward': forward_case, 'train': train_case, 'sample_step': sample_case}
-    if experiment.classifier is not None:
-        parts['guided_step'] = functools.partial(sample_case, guided=True)
-        if experiment.train_classifier is not None:
-            parts['train_classifier'] = functools.partial(train_case, classifier=True)
-    return parts
-
-
-def count_flops(case: Case) -> float | None:
-    """FLOPs of a call; None where JAX_PLATFORMS shuts out the CPU, or XLA does not say."""
-    try:
-        cpu = jax.sharding.SingleDeviceSharding(jax.local_devices(backend='cpu')[0])
-    except RuntimeError:
-        return None
-    arguments = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=cpu), case.arguments
-    )
-    cost = jax.jit(case.function).lower(*arguments).cost_analysis()
-    return cost and cost.get('flops')
-
-
-def peak_memory(compiled: jax.stages.Compiled) -> int | None:
-    """Bytes of a call on one device, its arguments included; None where the compiler does not say."""
-    memory = compiled.memory_analysis()
-    if memory is None:
-        return None
-    buffers = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
-    return buffers - memory.alias_size_in_bytes
-
-
 def measure(case: Case, batch_size: int, repeats: int) -> dict[str, float | None]:
     """The numbers of a row: compiles the program, then calls it `repeats` times and waits for each result."""
-    arguments, jitted = case.arguments, case.jitted or jax.jit(case.function)
-    start = time.perf_counter()
-    lowered = jitted.lower(*arguments)
-    traced = time.perf_counter()
-    compiled = lowered.compile()
-    done = time.perf_counter()
-    seconds = []
-    for _ in range(1 + repeats):
-        called = time.perf_counter()
-        result = jax.block_until_ready(compiled(*arguments))
-        seconds.append(time.perf_counter() - called)
-        if case.consumes:
-            arguments = (result[0], *arguments[1:])
-    seconds = seconds[1:]  # the first call warms up
+    compiled = compile_case(case)
+    running = Running(case, compiled)
+    seconds = [running.seconds() for _ in range(1 + repeats)][1:]  # the first call warms up
     median = statistics.median(seconds)
-    flops = count_flops(case)  # last: it traces the program, and JAX would remember that
+    flops = count_flops(case)
     return {
         'batch_size': batch_size,
         'images_per_second': batch_size / median,
         'images_per_second_min': batch_size / max(seconds),
         'images_per_second_max': batch_size / min(seconds),
         'milliseconds': 1000 * median,
-        'trace_seconds': traced - start,
-        'compile_seconds': done - traced,
+        'trace_seconds': compiled.trace_seconds,
+        'compile_seconds': compiled.compile_seconds,
         'flops_per_image': flops and flops / batch_size,
         'flops_per_second': flops and flops / median,
-        'memory_bytes': peak_memory(compiled),
+        'memory_bytes': compiled.memory_bytes,
     }
 
 
@@ -251,64 +114,104 @@ def table_line(row: dict[str, Any]) -> str:
     return f'| {row["part"]} | ' + ' | '.join(cells) + ' |'
 
 
-def describe(setup: Setup, argv: Sequence[str]) -> dict[str, Any]:
-    """What the numbers rest on."""
-    device = jax.devices()[0]
+def versions(argv: Sequence[str]) -> dict[str, Any]:
+    """What all numbers depend on."""
     return {
         'date': datetime.now(UTC).isoformat(timespec='seconds'),
-        'device': device.device_kind,
-        'platform': device.platform,
-        'num_devices': setup.mesh.size,
         'machine': platform.platform(),
         'num_cores': os.cpu_count(),
         'python': platform.python_version(),
         **{name: importlib.metadata.version(name) for name in ('jax', 'jaxlib', 'flax')},
         'xla_flags': os.environ.get('XLA_FLAGS', ''),
         'arguments': list(argv),
+    }
+
+
+def describe(setup: Setup, argv: Sequence[str]) -> dict[str, Any]:
+    """What the numbers of a table of one config depend on."""
+    device = jax.devices()[0]
+    return versions(argv) | {
+        'device': device.device_kind,
+        'platform': device.platform,
+        'num_devices': setup.mesh.size,
         'experiment': dataclasses.asdict(setup.experiment),
     }
 
 
-def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, Setup]:
-    """The command line and what follows from it; UserError for what cannot be measured."""
+def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The options, and the settings of the config; UserError for an option that cannot work."""
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         epilog='Settings of the config are changed by --config.SECTION.SETTING=VALUE.',
         allow_abbrev=False,
     )
-    parser.add_argument('config', help='a file such as configs/digits.py')
+    parser.add_argument('config', nargs='*', help='a file such as configs/digits.py')
     parser.add_argument('--batch-size', type=int, help='over all devices; by default 8 for each')
     parser.add_argument('--dtype', choices=DTYPES, help="of both networks; by default the config's")
     parser.add_argument('--remat', action='store_true', help='recompute blocks in the backward pass')
     parser.add_argument('--parts', type=lambda text: text.split(','), help='such as forward,train')
-    parser.add_argument('--repeats', type=int, default=20, help='calls of each part')
-    parser.add_argument('--out', type=Path, metavar='FOLDER', help='takes benchmark.json')
+    parser.add_argument('--repeats', type=int, default=10, help='calls of each program that are timed')
+    parser.add_argument('--out', type=Path, metavar='FOLDER', help='takes benchmark.json or comparison.json')
+    group = parser.add_argument_group("comparison with the authors' code")
+    group.add_argument('--against', type=Path, metavar='PATH', help='a checkout of openai/guided-diffusion')
+    group.add_argument('--torch-python', default=sys.executable, help='a Python that has PyTorch')
+    group.add_argument('--budget', type=float, default=540, help='seconds for everything')
+    jobs = max(1, (os.cpu_count() or 1) // 2)
+    group.add_argument('--jobs', type=int, default=jobs, help='programs that are compiled at a time')
+    group.add_argument('--cache', type=Path, metavar='FOLDER', help='keeps compiled programs and logs')
     options, settings = parser.parse_known_args(argv)
-    config = program.parse_flags(['benchmark', f'--config={options.config}', *settings]).config
-    experiment = read_without_images(config)
+    if options.batch_size is not None:
+        between('--batch-size', options.batch_size, 1)
+    between('--repeats', options.repeats, 1)
+    between('--budget', options.budget, 1)
+    between('--jobs', options.jobs, 1)
+    if options.against is None and len(options.config) != 1:
+        raise UserError(f'{len(options.config)} configs are given; give one, or several with --against')
+    return options, settings
+
+
+def set_up(options: argparse.Namespace, settings: Sequence[str]) -> Setup:
+    """What follows from the options for a table of one config; UserError for what cannot be measured."""
     changes = ({'dtype': options.dtype} if options.dtype else {}) | ({'remat': True} if options.remat else {})
-    unet = dataclasses.replace(experiment.unet, **changes)
-    classifier = experiment.classifier and dataclasses.replace(experiment.classifier, **changes)
-    experiment = dataclasses.replace(experiment, unet=unet, classifier=classifier)
+    experiment = with_networks(read(options.config[0], settings), **changes)
     mesh = make_mesh(experiment.mesh.data, experiment.mesh.fsdp)
     batch_size = 8 * mesh.size if options.batch_size is None else options.batch_size
-    between('--batch-size', batch_size, 1)
-    between('--repeats', options.repeats, 1)
     if batch_size % mesh.size:
         devices = f'{mesh.size}, the number of devices'
         raise UserError(f'--batch-size is {batch_size}; it must be divisible by {devices}')
     for part in options.parts or ():
         one_of('--parts', part, cases(experiment))
-    return options, Setup(experiment, mesh, batch_size)
+    return Setup(experiment, mesh, batch_size)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Measures with arguments of the command line, the program's name left out; returns the exit code."""
-    try:
-        options, setup = parse(argv)
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+def compare(options: argparse.Namespace, settings: list[str], argv: Sequence[str]) -> None:
+    """Times our programs and the authors'; UserError for what cannot be compared."""
+    check_checkout(options.against)
+    if not has_torch(options.torch_python):
+        raise UserError(
+            f'--torch-python: {options.torch_python} has no PyTorch; install torch, or name another Python'
+        )
+    jax.config.update('jax_platforms', 'cpu')  # the device's memory is for the processes that are timed
+    entries = entries_of(options.config or COMPARED, settings, options.batch_size, options.against)
+    about = versions(argv)
+
+    def save() -> None:
+        if options.out:
+            report = about | comparison.report()
+            write_json(options.out / 'comparison.json', report)
+            (options.out / 'comparison.md').write_text(markdown(report))
+
+    with tempfile.TemporaryDirectory() as folder:
+        cache = options.cache or Path(folder)
+        limits = Limits(options.budget, options.repeats, options.jobs)
+        comparison = Comparison(entries, limits, options.torch_python, cache.resolve(), save)
+        comparison.run()
+    save()
+    print(markdown(about | comparison.report()))
+
+
+def table(options: argparse.Namespace, setup: Setup, argv: Sequence[str]) -> None:
+    """Measures the parts of one config."""
     report = describe(setup, argv) | {'rows': []}
     print(f'{report["num_devices"]} × {report["device"]}, jax {report["jax"]}\n')
     print('| part | ' + ' | '.join(COLUMNS) + ' |\n' + '|---' * (1 + len(COLUMNS)) + '|', flush=True)
@@ -320,6 +223,19 @@ def main(argv: Sequence[str]) -> int:
         report['rows'].append(row)
         if options.out:
             write_json(options.out / 'benchmark.json', report)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measures with arguments of the command line, the program's name left out; returns the exit code."""
+    try:
+        options, settings = arguments(argv)
+        if options.against is not None:
+            compare(options, settings, argv)
+        else:
+            table(options, set_up(options, settings), argv)
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
     return 0
 
 

@@ -1,10 +1,16 @@
 import os
-import platform
+import subprocess
+import sys
+import zlib
+from pathlib import Path
 
 import jax
 import pytest
 
+import diffusion_jax
+from diffusion_jax import compilation_cache, main
 from diffusion_jax.compilation_cache import VARIABLE, use_compilation_cache
+from tests.program import ROOT, arguments
 
 
 @pytest.fixture
@@ -18,10 +24,31 @@ def cache(monkeypatch, tmp_path):
     jax.config.update('jax_compilation_cache_dir', before)
 
 
+@pytest.fixture
+def folder(cache):
+    """The folder of the programs, with files to put there."""
+    path = cache / 'diffusion_jax' / 'compiled'
+    path.mkdir(parents=True)
+    return path
+
+
+def entry(folder, name, content, *, age=3600.0):
+    path = folder / f'{name}-cache'
+    path.write_bytes(content)
+    then = os.stat(path).st_mtime - age
+    os.utime(path, (then, then))
+    return path
+
+
 def test_programs_are_kept_in_a_folder_of_the_user(cache):
     use_compilation_cache()
-    assert jax.config.jax_compilation_cache_dir == str(cache / 'diffusion_jax' / platform.node())
+    assert jax.config.jax_compilation_cache_dir == str(cache / 'diffusion_jax' / 'compiled')
     assert os.path.isdir(jax.config.jax_compilation_cache_dir)
+
+
+def test_a_model_opened_from_python_keeps_its_programs(cache):
+    diffusion_jax.load(Path(__file__).parent / 'versions' / '2026-11-26' / 'diffusion.safetensors')
+    assert jax.config.jax_compilation_cache_dir == str(cache / 'diffusion_jax' / 'compiled')
 
 
 @pytest.mark.parametrize('value', ['', '/elsewhere'])
@@ -31,7 +58,74 @@ def test_the_variable_of_jax_decides(cache, monkeypatch, value):
     assert jax.config.jax_compilation_cache_dir is None and not os.listdir(cache)
 
 
+def test_what_jax_was_told_decides(cache):
+    jax.config.update('jax_compilation_cache_dir', '/elsewhere')
+    use_compilation_cache()
+    assert jax.config.jax_compilation_cache_dir == '/elsewhere' and not os.listdir(cache)
+
+
 def test_a_folder_that_cannot_be_made_is_done_without(cache):
     (cache / 'diffusion_jax').write_text('a file')
     use_compilation_cache()
     assert jax.config.jax_compilation_cache_dir is None
+
+
+def test_entries_that_are_cut_short_are_removed(folder):
+    whole = zlib.compress(os.urandom(1000))
+    kept = [
+        entry(folder, 'whole', whole),
+        entry(folder, 'zstd', b'\x28\xb5\x2f\xfd' + whole),
+        entry(folder, 'in_writing', whole[:-1], age=1.0),
+    ]
+    damaged = bytes([*whole[:500], whole[500] ^ 1, *whole[501:]])
+    cut = [entry(folder, f'cut_{i}', content) for i, content in enumerate((b'', whole[:-1], damaged))]
+    use_compilation_cache()
+    assert all(path.exists() for path in kept) and not any(path.exists() for path in cut)
+
+
+def test_an_entry_is_checked_once(folder, monkeypatch):
+    entry(folder, 'whole', zlib.compress(b'a program'))
+    read = []
+    monkeypatch.setattr(compilation_cache, '_is_complete', lambda path: read.append(path.name) or True)
+    for name in ('late', 'later'):
+        jax.config.update('jax_compilation_cache_dir', None)
+        use_compilation_cache()
+        entry(folder, name, b'', age=compilation_cache.WRITING_SECONDS - 60)
+    assert read == ['whole-cache']
+
+
+def test_beyond_the_limit_what_was_used_longest_ago_goes(folder, monkeypatch):
+    monkeypatch.setattr(compilation_cache, 'LARGEST', 25)
+    content = b'\x28' * 10
+    paths = [entry(folder, f'{i}', content, age=100.0 * i) for i in range(4)]
+    read_today = paths[3]
+    os.utime(read_today, (os.stat(paths[0]).st_atime + 1, os.stat(read_today).st_mtime))
+    use_compilation_cache()
+    assert [path.exists() for path in paths] == [True, False, False, True]
+
+
+def test_a_deterministic_run_keeps_its_programs_in_its_folder(tmp_path, monkeypatch):
+    folders = []
+    monkeypatch.setattr(main, 'keep_chosen_kernels', folders.append)
+    monkeypatch.setattr(main, 'run_experiment', lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    assert main.main(arguments('run')) == 0 and not folders
+    assert main.main(arguments('run', deterministic=True)) == 0
+    assert folders == [tmp_path / 'run' / 'compiled']
+
+
+def test_xla_knows_the_flags_and_programs_are_kept(tmp_path):
+    """XLA ends a process that has a flag that it does not know, or a value that it cannot read."""
+    program = f"""
+import os, pathlib, jax
+from diffusion_jax.compilation_cache import keep_chosen_kernels, use_compilation_cache
+use_compilation_cache()
+keep_chosen_kernels(pathlib.Path({str(tmp_path / 'compiled')!r}))
+print(os.environ['XLA_FLAGS'], float(jax.jit(lambda x: x + 1)(1.0)))
+"""
+    settings = {'XLA_FLAGS': '--xla_dump_max_hlo_modules=1', 'JAX_ENABLE_COMPILATION_CACHE': '0'}
+    command = [sys.executable, '-c', program]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True)
+    flags = '--xla_dump_max_hlo_modules=1 --xla_gpu_exclude_nondeterministic_ops=true'
+    assert done.stdout == f'{flags} 2.0\n', done.stderr
+    assert list((tmp_path / 'compiled').glob('*-cache'))

@@ -36,7 +36,7 @@ class DataConfig:
     image_channels: 1, grey, or 3, RGB.
     low_res_size: height and width of the images that an upsampler enlarges; None is no upsampler. In training
         they are the training image's own means over areas.
-    num_workers: threads that load batches ahead of the training step.
+    num_workers: threads that load batches ahead of the training step; in training at least one does.
     on_error: what an unreadable image does to training, validation and likelihood: 'stop' saves what is
         done and stops; 'skip' leaves the image out. In training the next readable image, in the source's
         order, takes its place; means over a split are of its readable images alone. A stopped run can be

@@ -7,7 +7,8 @@ number of hosts, and a saved position is one number that is valid on any of them
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import grain
 import numpy as np
@@ -29,7 +30,8 @@ def batches(
     num_workers: int = 0,
     host: int = 0,
     num_hosts: int = 1,
-) -> grain.DatasetIterator[Batch]:
+    place: Callable[[Batch], Any] = lambda batch: batch,
+) -> grain.DatasetIterator[Any]:
     """Endless shuffled batches {'image': uint8 [B, H, W, C], 'label': int32 [B]}, B = batch_size / num_hosts.
 
     The iterator's `get_state()` is a small dict for JSON that counts batches. `set_state` resumes exactly,
@@ -39,6 +41,7 @@ def batches(
         batch_size: of all hosts together; may exceed the number of images.
         transform: brings every image to one size; None where all have it.
         num_workers: threads that load ahead (Pillow does without the interpreter's lock); 0 loads on demand.
+        place: what is done to every batch in the end, by these threads: it puts the batch on the devices.
 
     Raises:
         UserError: num_hosts does not divide batch_size.
@@ -48,7 +51,7 @@ def batches(
     rows = np.arange(batch_size).reshape(num_hosts, -1)[host]
 
     def load(step: int, indices: np.ndarray) -> Batch:
-        return _load(source, indices[rows], transform, seed, step * batch_size + rows)
+        return place(_load(source, indices[rows], transform, seed, step * batch_size + rows))
 
     dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
     dataset = dataset.batch(batch_size, drop_remainder=True).map_with_index(load)

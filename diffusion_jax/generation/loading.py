@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from diffusion_jax.checks import one_of
+from diffusion_jax.compilation_cache import use_compilation_cache
 from diffusion_jax.data.classes import check_same_classes
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.guidance import ClassifierGuidance
@@ -53,6 +54,9 @@ def load(
 ) -> Generator:
     """Opens a diffusion model, and the classifier that guides it.
 
+    Compiled programs are kept for the next process, as the programs of the command line are: see
+    `use_compilation_cache`, which says how to turn that off.
+
     Args:
         diffusion: a file of weights, such as `diffusion-jax convert` writes; a folder of training, such as
             runs/digits/diffusion; or a run, such as runs/digits: its diffusion model and, where it has one,
@@ -70,6 +74,7 @@ def load(
         UserError: nothing of that kind is stored there, or the two networks do not fit together.
     """
     one_of('dtype', dtype, DTYPES)
+    use_compilation_cache()
     mesh = make_mesh() if mesh is None else mesh
     run = Path(file_path(diffusion))
     places = {DIFFUSION: _place(run, DIFFUSION)}

@@ -2,37 +2,60 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from diffusion_jax.models.config import TrunkConfig
-from diffusion_jax.models.layers import PRECISION, GroupNorm, add_residual, linear
+from diffusion_jax.models.layers import add_residual, linear
+from diffusion_jax.models.normalization import GroupNorm
 from diffusion_jax.models.plan import Layer
 
 
 def split_heads(qkv: jax.Array, num_heads: int, order: str) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """[B, N, 3C] to q, k and v, each [B, N, heads, C/heads]; for `order` see TrunkConfig.qkv_order."""
-    batch, tokens, _ = qkv.shape
+    """[..., 3C] to q, k and v, each [..., heads, C/heads]; for `order` see TrunkConfig.qkv_order."""
     if order == 'legacy':
-        parts = jnp.split(qkv.reshape(batch, tokens, num_heads, -1), 3, axis=-1)
-    else:
-        parts = (part.reshape(batch, tokens, num_heads, -1) for part in jnp.split(qkv, 3, axis=-1))
-    return tuple(parts)
+        return tuple(jnp.split(qkv.reshape(*qkv.shape[:-1], num_heads, -1), 3, axis=-1))
+    return tuple(part.reshape(*part.shape[:-1], num_heads, -1) for part in jnp.split(qkv, 3, axis=-1))
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, precision: str = 'highest') -> jax.Array:
     """softmax(q·kᵀ/sqrt(c))·v for each head: [B, M, heads, c], [B, N, heads, c] twice to [B, M, heads·c].
 
-    The softmax is in float32. q and k are scaled by c^(-1/4) each: their product stays small in bfloat16.
+    In bfloat16 on a GPU a kernel of cuDNN keeps the logits out of memory; it has no forward-mode derivative.
+    """
+    if q.dtype == jnp.bfloat16 and q.shape[-1] % 8 == 0 and jax.default_backend() == 'gpu':
+        h = jax.nn.dot_product_attention(q, k, v, implementation='cudnn')
+    else:
+        weights = attention_weights(q, k, precision)
+        h = jnp.einsum('bhmn,bnhc->bmhc', weights, v, precision=precision)
+    return h.reshape(*h.shape[:2], -1)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def attention_weights(q: jax.Array, k: jax.Array, precision: str) -> jax.Array:
+    """softmax(q·kᵀ/sqrt(c)), [B, heads, M, N] in q's dtype; logits and softmax are in float32.
+
+    q and k are scaled by c^(-1/4) each: their product stays small. The derivative is written by hand, so that
+    what is kept for it and its products with q and k are in q's dtype; autodiff would make them float32.
     """
     scale = q.shape[-1] ** -0.25
-    logits = jnp.einsum(
-        'bmhc,bnhc->bhmn', q * scale, k * scale, precision=PRECISION, preferred_element_type=jnp.float32
-    )
-    weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-    h = jnp.einsum('bhmn,bnhc->bmhc', weights, v, precision=PRECISION)
-    return h.reshape(*h.shape[:2], -1)
+    product = functools.partial(jnp.einsum, 'bmhc,bnhc->bhmn', precision=precision)
+    logits = product(q * scale, k * scale, preferred_element_type=jnp.float32)
+    return jax.nn.softmax(logits, axis=-1).astype(q.dtype)
+
+
+@attention_weights.defjvp
+def _attention_weights_jvp(precision: str, primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+    """dw = w·(ds − Σ w·ds), where s are the logits."""
+    (q, k), (dq, dk) = primals, tangents
+    weights = attention_weights(q, k, precision)
+    product = functools.partial(jnp.einsum, 'bmhc,bnhc->bhmn', precision=precision)
+    ds = q.shape[-1] ** -0.5 * (product(dq, k) + product(q, dk)).astype(jnp.float32)
+    w = weights.astype(jnp.float32)
+    return weights, (w * (ds - jnp.sum(w * ds, axis=-1, keepdims=True))).astype(q.dtype)
 
 
 class Attention(nnx.Module):
@@ -42,16 +65,24 @@ class Attention(nnx.Module):
         channels = layer.in_channels
         self.heads = layer.heads
         self.order = config.qkv_order
+        self.precision = config.precision
         self.rescale = config.rescale_residual
-        self.norm = GroupNorm(channels, rngs, config.dtype)
+        self.norm = GroupNorm(channels)
         self.qkv = linear(channels, 3 * channels, rngs, config.dtype)
         self.out = linear(channels, channels, rngs, config.dtype, zero=True)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         batch, height, width, channels = x.shape
-        h = self.norm(x).reshape(batch, height * width, channels)
-        h = self.out(attend(*split_heads(self.qkv(h), self.heads, self.order)))
+        h = self.norm(x, silu=False).reshape(batch, height * width, channels)
+        h = self.out(attend(*self._queries_keys_values(h), self.precision))
         return add_residual(x, h.reshape(x.shape), self.rescale)
+
+    def _queries_keys_values(self, h: jax.Array) -> list[jax.Array]:
+        """Three products rather than one that has to be split: what is split is the kernel."""
+        kernels = split_heads(self.qkv.kernel[...].astype(h.dtype), self.heads, self.order)
+        biases = split_heads(self.qkv.bias[...].astype(h.dtype), self.heads, self.order)
+        product = functools.partial(jnp.einsum, 'bnc,chd->bnhd', precision=self.precision)
+        return [product(h, kernel) + bias for kernel, bias in zip(kernels, biases, strict=True)]
 
 
 class AttentionPool(nnx.Module):

@@ -8,7 +8,8 @@ from flax import nnx
 
 from diffusion_jax.models.attention import AttentionPool
 from diffusion_jax.models.config import ClassifierConfig
-from diffusion_jax.models.layers import GroupNorm, linear
+from diffusion_jax.models.layers import linear
+from diffusion_jax.models.normalization import GroupNorm
 from diffusion_jax.models.plan import heads, level_channels, plan
 from diffusion_jax.models.trunk import Trunk
 
@@ -20,11 +21,11 @@ class AdaptiveHead(nnx.Module):
 
     def __init__(self, config: ClassifierConfig, rngs: nnx.Rngs):
         channels = level_channels(config)[-1]
-        self.norm = GroupNorm(channels, rngs)
+        self.norm = GroupNorm(channels)
         self.out = linear(channels, config.num_classes, rngs, zero=True)
 
     def __call__(self, h: jax.Array, skips: list) -> jax.Array:
-        return self.out(nnx.silu(self.norm(h.astype(jnp.float32))).mean(axis=(1, 2)))
+        return self.out(self.norm(h.astype(jnp.float32)).mean(axis=(1, 2)))
 
 
 class AttentionHead(nnx.Module):
@@ -34,11 +35,11 @@ class AttentionHead(nnx.Module):
         channels = level_channels(config)[-1]
         factor = 2 ** (len(config.channel_mult) - 1)
         size = (config.image_size[0] // factor, config.image_size[1] // factor)
-        self.norm = GroupNorm(channels, rngs)
+        self.norm = GroupNorm(channels)
         self.pool = AttentionPool(size, channels, heads(config, channels), config.num_classes, rngs)
 
     def __call__(self, h: jax.Array, skips: list) -> jax.Array:
-        return self.pool(nnx.silu(self.norm(h.astype(jnp.float32))))
+        return self.pool(self.norm(h.astype(jnp.float32)))
 
 
 class SpatialHead(nnx.Module):
@@ -51,13 +52,13 @@ class SpatialHead(nnx.Module):
         layout = plan(config)
         features = sum(block[-1].out_channels for block in (*layout.encoder, layout.middle))
         self.linear = linear(features, HIDDEN, rngs)
-        self.norm = GroupNorm(HIDDEN, rngs) if config.pool == 'spatial_v2' else None
+        self.norm = GroupNorm(HIDDEN) if config.pool == 'spatial_v2' else None
         self.out = linear(HIDDEN, config.num_classes, rngs)
 
     def __call__(self, h: jax.Array, skips: list) -> jax.Array:
         features = [feature.astype(jnp.float32).mean(axis=(1, 2)) for feature in (*skips, h)]
         h = self.linear(jnp.concatenate(features, axis=-1))
-        return self.out(nnx.silu(self.norm(h)) if self.norm else nnx.relu(h))
+        return self.out(self.norm(h) if self.norm else nnx.relu(h))
 
 
 HEADS = {

@@ -10,7 +10,13 @@ from diffusion_jax.errors import UserError
 
 QKV_ORDERS = ('legacy', 'new')
 POOLS = ('adaptive', 'attention', 'spatial', 'spatial_v2')
-DTYPES = ('float32', 'bfloat16')
+
+# What a network's `dtype` means: the dtype of its arrays, and the precision of its products.
+DTYPES = {
+    'float32': ('float32', 'highest'),
+    'tensorfloat32': ('float32', 'high'),
+    'bfloat16': ('bfloat16', 'default'),
+}
 
 # The label of images whose class a UNet is not told (classifier-free guidance, Ho & Salimans, 2207.12598).
 NULL_CLASS = -1
@@ -39,8 +45,9 @@ class TrunkConfig:
       conv_resample: without `resblock_updown`, whether resampling has a 3x3 convolution of its own.
       dropout: probability of dropout in residual blocks during training.
       rescale_residual: scales residual connections by 1/sqrt(2) (paper, table 1).
-      dtype: 'float32' or 'bfloat16', of the computation between embedding and head; parameters stay in
-        float32. float32 is float32 on every device, whatever jax_default_matmul_precision says.
+      dtype: of the computation between embedding and head; parameters stay in float32. 'float32' is float32
+        on every device, whatever jax_default_matmul_precision says; 'tensorfloat32' multiplies float32 arrays
+        in TF32 on GPUs and in three bfloat16 passes on TPUs; 'bfloat16' is the fastest (docs/gpu.md).
       remat: recompute residual and attention blocks in the backward pass instead of storing them.
     """
 
@@ -60,6 +67,14 @@ class TrunkConfig:
     rescale_residual: bool = False
     dtype: str = 'float32'
     remat: bool = False
+
+    @property
+    def array_dtype(self) -> str:
+        return DTYPES[self.dtype][0]
+
+    @property
+    def precision(self) -> str:
+        return DTYPES[self.dtype][1]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
@@ -9,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from diffusion_jax.models.config import TrunkConfig
+from diffusion_jax.models.config import DTYPES, TrunkConfig, UNetConfig
+from diffusion_jax.models.normalization import GroupNorm
 from diffusion_jax.models.plan import Layer
 
 
@@ -39,10 +41,6 @@ def downsample(x: jax.Array) -> jax.Array:
 RESAMPLE = {'up': upsample, 'down': downsample, None: lambda x: x}
 
 
-# TPUs multiply float32 in bfloat16 and GPUs in TF32 unless told otherwise; bfloat16 is a switch of its own.
-PRECISION = 'highest'
-
-
 def linear(
     in_channels: int, out_channels: int, rngs: nnx.Rngs, dtype: str = 'float32', zero: bool = False
 ) -> nnx.Linear:
@@ -53,10 +51,19 @@ def linear(
         out_channels,
         kernel_init=init,
         bias_init=init,
-        dtype=dtype,
-        precision=PRECISION,
+        dtype=DTYPES[dtype][0],
+        precision=DTYPES[dtype][1],
         rngs=rngs,
     )
+
+
+def linear_of_parts(linear: nnx.Linear, parts: tuple[jax.Array, ...]) -> jax.Array:
+    """linear of the concatenation of the parts, as a sum of products that does not need it."""
+    kernel, y, end = linear.kernel[...].astype(parts[0].dtype), linear.bias[...].astype(parts[0].dtype), 0
+    for part in parts:
+        start, end = end, end + part.shape[-1]
+        y += jnp.matmul(part, kernel[start:end], precision=linear.precision)
+    return y
 
 
 def conv3x3(
@@ -78,37 +85,45 @@ def conv3x3(
         padding=1,
         kernel_init=init,
         bias_init=init,
-        dtype=dtype,
-        precision=PRECISION,
+        dtype=DTYPES[dtype][0],
+        precision=DTYPES[dtype][1],
         rngs=rngs,
     )
 
 
-class GroupNorm(nnx.Module):
-    """Group normalization with 32 groups: statistics in float32, output in `dtype`.
+class OutputConv(nnx.Module):
+    """A 3x3 convolution, padded by 1, to the few channels of an image; its result is in float32.
 
-    The variance is that of the differences from the mean (two passes): it keeps its digits at a large mean.
-    Means are taken over pixels first and then within the groups, which is faster on a CPU than reducing over
-    both at once, as flax's does (experiments/group_norm.py).
+    A convolution to 6 channels leaves matrix units idle. Here its 9 taps are columns of one matrix product,
+    and the result is the sum of 9 shifted images. Initially zero.
     """
 
-    def __init__(self, channels: int, rngs: nnx.Rngs, dtype: str = 'float32'):
-        self.dtype = dtype
-        self.scale = nnx.Param(jnp.ones(channels))
-        self.bias = nnx.Param(jnp.zeros(channels))
+    def __init__(self, config: UNetConfig, in_channels: int):
+        self.precision = config.precision
+        self.kernel = nnx.Param(jnp.zeros((3, 3, in_channels, config.out_channels)))
+        self.bias = nnx.Param(jnp.zeros(config.out_channels))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """x [B, ..., C], normalized over everything in between and the channels of a group."""
-        x = x.astype(jnp.float32)
-        x -= self._group_mean(x)
-        inverse = jax.lax.rsqrt(self._group_mean(x**2) + 1e-5)
-        return (x * (inverse * self.scale[...]) + self.bias[...]).astype(self.dtype)
+        (height, width), (in_channels, out_channels) = x.shape[1:3], self.kernel.shape[2:]
+        columns = self.kernel[...].astype(x.dtype).transpose(2, 0, 1, 3).reshape(in_channels, -1)
+        taps = float32_product(x, columns, self.precision).reshape(*x.shape[:3], 3, 3, out_channels)
+        taps = jnp.pad(taps, ((0, 0), (1, 1), (1, 1), (0, 0), (0, 0), (0, 0)))
+        shifts = [(i, j) for i in range(3) for j in range(3)]
+        return sum(taps[:, i : i + height, j : j + width, i, j] for i, j in shifts) + self.bias[...]
 
-    @staticmethod
-    def _group_mean(x: jax.Array) -> jax.Array:
-        batch, *pixels, channels = x.shape
-        mean = x.mean(axis=tuple(range(1, x.ndim - 1))).reshape(batch, 32, -1).mean(axis=-1)
-        return mean.repeat(channels // 32, axis=-1).reshape(batch, *(1 for _ in pixels), channels)
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def float32_product(x: jax.Array, kernel: jax.Array, precision: str) -> jax.Array:
+    """x·kernel, [..., C] and [C, O], in float32. Products of its derivatives are in the operands' dtype."""
+    return jnp.matmul(x, kernel, precision=precision, preferred_element_type=jnp.float32)
+
+
+@float32_product.defjvp
+def _float32_product_jvp(precision: str, primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+    (x, kernel), (dx, d_kernel) = primals, tangents
+    matmul = functools.partial(jnp.matmul, precision=precision)
+    derivative = matmul(dx, kernel) + matmul(x, d_kernel)
+    return float32_product(x, kernel, precision), derivative.astype(jnp.float32)
 
 
 def add_residual(x: jax.Array, h: jax.Array, rescale: bool) -> jax.Array:
@@ -133,7 +148,7 @@ class ResidualBlock(nnx.Module):
 
     With AdaGN the embedding gives scale and shift of the second norm, (1 + e_s)·GroupNorm(h) + e_b;
     otherwise it is added before that norm. `layer.resample` changes the resolution on both paths, ahead of
-    the first convolution.
+    the first convolution. A decoder's input is in two parts, the concatenation of which is not needed.
     """
 
     def __init__(self, config: TrunkConfig, layer: Layer, rngs: nnx.Rngs):
@@ -141,29 +156,28 @@ class ResidualBlock(nnx.Module):
         self.resample = layer.resample
         self.scale_shift = config.scale_shift_norm
         self.rescale = config.rescale_residual
-        self.norm_in = GroupNorm(layer.in_channels, rngs, dtype)
+        self.norm_in = GroupNorm(layer.in_channels)
         self.conv_in = conv3x3(layer.in_channels, channels, rngs, dtype)
         self.embedding = linear(4 * config.model_channels, channels * (2 if self.scale_shift else 1), rngs)
-        self.norm_out = GroupNorm(channels, rngs, dtype)
+        self.norm_out = GroupNorm(channels)
         self.dropout = nnx.Dropout(config.dropout)
         self.conv_out = conv3x3(channels, channels, rngs, dtype, zero=True)
         self.skip = (
             linear(layer.in_channels, channels, rngs, dtype) if layer.in_channels != channels else None
         )
 
-    def __call__(self, x: jax.Array, embedding: jax.Array, key: jax.Array | None) -> jax.Array:
+    def __call__(self, *x: jax.Array, embedding: jax.Array, key: jax.Array | None) -> jax.Array:
         resample = RESAMPLE[self.resample]
-        h = self.conv_in(resample(nnx.silu(self.norm_in(x))))
-        e = self.embedding(nnx.silu(embedding))[:, None, None].astype(h.dtype)
+        h = self.conv_in(resample(self.norm_in(*x)))
+        e = self.embedding(nnx.silu(embedding))
         if self.scale_shift:
-            scale, shift = jnp.split(e, 2, axis=-1)
-            h = (1 + scale) * self.norm_out(h) + shift
+            h = self.norm_out(h, modulation=e)
         else:
-            h = self.norm_out(h + e)
-        h = self.dropout(nnx.silu(h), deterministic=key is None, rngs=key)
+            h = self.norm_out(h + e[:, None, None].astype(h.dtype))
+        h = self.dropout(h, deterministic=key is None, rngs=key)
         h = self.conv_out(h)
-        x = resample(x)
-        return add_residual(self.skip(x) if self.skip else x, h, self.rescale)
+        x = linear_of_parts(self.skip, x) if self.skip else jnp.concatenate(x, axis=-1)
+        return add_residual(resample(x), h, self.rescale)
 
 
 class Downsample(nnx.Module):

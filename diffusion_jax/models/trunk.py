@@ -37,7 +37,8 @@ class Sequence(nnx.Module):
         for layer in block:
             setattr(self, layer.name, LAYERS[layer.kind](config, layer, rngs))
 
-    def __call__(self, h: jax.Array, embedding: jax.Array, key: jax.Array | None) -> jax.Array:
+    def __call__(self, *h: jax.Array, embedding: jax.Array, key: jax.Array | None) -> jax.Array:
+        """h in one part or several along the channels, as the first layer takes it."""
         keys = len(self.block) * [None]
         if key is not None:
             keys = jax.random.split(jax.random.fold_in(key, self.index), len(self.block))
@@ -45,8 +46,8 @@ class Sequence(nnx.Module):
             run = getattr(self, layer.name).__call__
             if self.remat and layer.kind in ('residual', 'attention'):
                 run = jax.checkpoint(run)
-            h = run(h, embedding, layer_key) if layer.kind == 'residual' else run(h)
-        return h
+            h = (run(*h, embedding=embedding, key=layer_key) if layer.kind == 'residual' else run(*h),)
+        return h[0]
 
 
 def sequences(config: TrunkConfig, blocks: tuple[Block, ...], start: int, rngs: nnx.Rngs) -> nnx.Dict:
@@ -61,7 +62,7 @@ class Trunk(nnx.Module):
 
     def __init__(self, config: UNetConfig | ClassifierConfig, rngs: nnx.Rngs):
         layout = plan(config)
-        self.dtype = config.dtype
+        self.dtype = config.array_dtype
         self.time_embedding = TimeEmbedding(config.model_channels, rngs)
         self.encoder = sequences(config, layout.encoder, 0, rngs)
         self.middle = Sequence(config, layout.middle, len(layout.encoder), rngs)
@@ -71,6 +72,6 @@ class Trunk(nnx.Module):
         h = x.astype(self.dtype)
         skips = []
         for i in range(len(self.encoder)):
-            h = self.encoder[f'block_{i}'](h, embedding, key)
+            h = self.encoder[f'block_{i}'](h, embedding=embedding, key=key)
             skips.append(h)
-        return self.middle(h, embedding, key), skips
+        return self.middle(h, embedding=embedding, key=key), skips

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from diffusion_jax.models.config import NULL_CLASS, UNetConfig
-from diffusion_jax.models.layers import GroupNorm, conv3x3
+from diffusion_jax.models.layers import OutputConv
+from diffusion_jax.models.normalization import GroupNorm
 from diffusion_jax.models.plan import level_channels, plan
 from diffusion_jax.models.trunk import Trunk, sequences
 
@@ -29,8 +30,8 @@ class UNet(Trunk):
                 rngs=rngs,
             )
         self.decoder = sequences(config, layout.decoder, len(layout.encoder) + 1, rngs)
-        self.norm_out = GroupNorm(channels, rngs)
-        self.conv_out = conv3x3(channels, config.out_channels, rngs, zero=True)
+        self.norm_out = GroupNorm(channels)
+        self.conv_out = OutputConv(config, channels)
 
     def __call__(
         self,
@@ -53,5 +54,5 @@ class UNet(Trunk):
             embedding += jnp.where((y == NULL_CLASS)[:, None], 0, self.label_embedding(y))
         h, skips = self.encode(x, embedding, key)
         for i, skip in enumerate(reversed(skips)):
-            h = self.decoder[f'block_{i}'](jnp.concatenate([h, skip], axis=-1), embedding, key)
-        return self.conv_out(nnx.silu(self.norm_out(h.astype(jnp.float32))))
+            h = self.decoder[f'block_{i}'](h, skip, embedding=embedding, key=key)
+        return self.conv_out(self.norm_out(h))

@@ -34,6 +34,7 @@ from diffusion_jax.stored_networks import CHECKPOINTS
 from diffusion_jax.training import loop
 from diffusion_jax.training.checkpoints import read_end
 from diffusion_jax.training.config import OUTSIDE_THE_RESULT, TrainConfig
+from diffusion_jax.training.cost import describe_cost, step_cost
 from diffusion_jax.training.hooks import Call, Hook, mark
 from diffusion_jax.training.metrics import Sums, TooManySkipped
 from diffusion_jax.training.objectives import Objective
@@ -96,10 +97,13 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
     directory, network, config = training.directory, training.network, training.config
     limits.check_batch(run.experiment, directory.name)
     with limits.training_step(run.experiment, directory.name):
-        data = training_data(run.experiment, directory.name, run.source('train'))
+        place = functools.partial(put_batch, run.mesh)
+        data = training_data(run.experiment, directory.name, run.source('train'), place)
     with Checkpoints(directory / CHECKPOINTS, keep=config.keep_checkpoints) as checkpoints:
         with limits.initialisation(run.experiment, directory.name):
             program = train_program(training.objective, network, config, run.mesh)
+            cost = step_cost(program, run.mesh)
+            logger.info('%s: %s', directory.name, describe_cost(cost, run.mesh))
             state, progress = _start(run, checkpoints, training, program.arguments[0])
         if progress:
             data.set_state(progress['data'])
@@ -123,7 +127,7 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
             loop.run(
                 state,
                 program.jitted,
-                map(functools.partial(put_batch, run.mesh), data),
+                data,
                 config,
                 save=save,
                 sums=progress.get('metrics', {}),
@@ -134,6 +138,7 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
                 profiler=Profiler(config.profile, directory / 'profile'),
                 name=directory.name,
                 stop=agreed(run.stop),
+                least_step_s=cost.seconds,
             )
 
 
@@ -156,8 +161,11 @@ def way_out_named(directory: Path, checkpoints: Checkpoints) -> Iterator[None]:
         ) from error
 
 
-def training_data(experiment: Experiment, name: str, source: Source) -> Any:
-    """An iterator of this host's part of the batches that the network of this name is trained on."""
+def training_data(experiment: Experiment, name: str, source: Source, place: Callable[[Any], Any]) -> Any:
+    """This host's part of the batches that the network of this name is trained on.
+
+    Threads load the next batches and `place` them while the devices compute.
+    """
     config: TrainConfig = getattr(experiment, STAGES[name])
     names = class_names(source)
     classes = f'{len(names)} classes: {listed(names)}' if names else 'no labels'
@@ -178,9 +186,10 @@ def training_data(experiment: Experiment, name: str, source: Source) -> Any:
         config.batch_size,
         seed=experiment.seed,
         transform=make_transform(experiment.data, crop_randomly=config.random_crop, flip=config.flip),
-        num_workers=experiment.data.num_workers,
+        num_workers=max(experiment.data.num_workers, 1),  # a batch of images in memory takes 2 ms, too
         host=jax.process_index(),
         num_hosts=jax.process_count(),
+        place=place,
     )
 
 

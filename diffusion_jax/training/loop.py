@@ -39,6 +39,7 @@ def run(
     profiler: Profiler,
     name: str,
     stop: Callable[[], bool],
+    least_step_s: float | None = None,
 ) -> TrainState:
     """Trains from `state` to `config.num_steps`.
 
@@ -50,6 +51,7 @@ def run(
         on_line: called after each line of the log.
         name: of what is trained, for the progress bar.
         stop: asked after every step and within hooks; when it says yes the state is saved.
+        least_step_s: the seconds of a step at the devices' peak, of which the log tells the share.
 
     Raises:
         Interrupted: after saving, because `stop` said so.
@@ -59,7 +61,8 @@ def run(
             logged or a state saved, at no other step, since each look waits for the device.
     """
     start = int(state.step)
-    recent, timer, overdue = Recent(start, sums, config.max_skipped), Timer(config.batch_size), False
+    recent, timer = Recent(start, sums, config.max_skipped), Timer(config.batch_size, least_step_s)
+    overdue = False
 
     def leave_if(asked: object, step: int) -> None:
         if asked:

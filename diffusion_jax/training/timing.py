@@ -19,10 +19,18 @@ class Timer:
 
     Each moment is spent in `training`, `waiting` for the next batch or `aside` (saving, drawing, validating).
     The first step is in none of these: it compiles.
+
+    Args:
+        least_s: the seconds of a step at the devices' peak; None where that is not known.
     """
 
-    def __init__(self, batch_size: int, clock: Callable[[], float] = time.perf_counter):
-        self._batch_size, self._clock = batch_size, clock
+    def __init__(
+        self,
+        batch_size: int,
+        least_s: float | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        self._batch_size, self._least_s, self._clock = batch_size, least_s, clock
         self._compile_s: float | None = None
         # Seconds by what they were spent in, and 'steps': since the last line of the log, and before it.
         self._lap, self._earlier = collections.Counter(), collections.Counter()
@@ -68,6 +76,8 @@ class Timer:
         if numbers:
             step, images, wait = (numbers[f'time/{name}'] for name in ('step_s', 'images_per_s', 'data_wait'))
             parts.append(f'{step:.3g} s a step, {images:,.1f} images/s, {wait:.1%} of it waiting for data')
+            share = numbers.get('time/peak_share')
+            parts += [f'{share:.1%} of the bfloat16 peak'] if share else []
         peak = memory(jax.local_devices()).get('memory/peak_bytes')
         parts += [f'{peak / 2**30:.2f} GiB of a device'] if peak else []
         return '; '.join(parts)
@@ -81,7 +91,8 @@ class Timer:
         seconds, steps = spent['training'] + spent['waiting'], spent['steps']
         if not steps:
             return {}
-        return {
+        share = {'time/peak_share': self._least_s * steps / seconds} if self._least_s else {}
+        return share | {
             'time/step_s': seconds / steps,
             'time/images_per_s': self._batch_size * steps / seconds,
             'time/data_wait': spent['waiting'] / seconds,

@@ -6,12 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from benchmarking import programs
+from benchmarking.measuring import Running, compile_case, count_flops
 from jax.tree_util import tree_leaves_with_path
 
 from diffusion_jax import models
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.experiment import Experiment
-from diffusion_jax.sharding import make_mesh
+from diffusion_jax.program import Program
+from diffusion_jax.sharding import batch_sharding, make_mesh
 from experiments import benchmark
 from tests import tiny
 
@@ -34,7 +37,7 @@ def setup_of(unet, batch_size=8, classifier=None, low_res_size=None):
         classifier=classifier,
         sample=tiny.SAMPLE,
     )
-    return benchmark.Setup(experiment, make_mesh(), batch_size)
+    return programs.Setup(experiment, make_mesh(), batch_size)
 
 
 ALL_PARTS = ['forward', 'train', 'sample_step', 'guided_step', 'train_classifier']
@@ -64,7 +67,7 @@ def test_parts_of_a_config_give_rows(parts, choice, tmp_path, capsys):
     # A gradient costs twice the forward pass, and remat repeats nearly all of that.
     assert 3.5 < rows['train']['flops_per_image'] / rows['forward']['flops_per_image'] < 4
     # Training holds the parameters, an average and two moments, once: a state that is used up leaves room.
-    unet = benchmark.parse([DIGITS, *ONE_LEVEL])[1].experiment.unet
+    unet = programs.read(DIGITS, ONE_LEVEL).unet
     params_bytes = 4 * sum(leaf.size for leaf in jax.tree.leaves(models.param_shapes(unet)))
     assert params_bytes < rows['forward']['memory_bytes']
     assert 4 * params_bytes < rows['train']['memory_bytes'] < 8 * params_bytes
@@ -91,16 +94,16 @@ def flops_by_hand(config, batch_size):
 
 @pytest.mark.parametrize('batch_size', [8, 16])
 def test_flops_are_those_of_the_kernels(batch_size):
-    case = benchmark.forward_case(setup_of(tiny.UNET, batch_size))
+    case = programs.forward_case(setup_of(tiny.UNET, batch_size))
     expected = flops_by_hand(tiny.UNET, batch_size)
     # What is left, norms and nonlinearities, is small even in so small a network.
-    assert expected < benchmark.count_flops(case) < 1.1 * expected
+    assert expected < count_flops(case) < 1.1 * expected
 
 
 def test_flops_are_of_all_devices():
-    x = jax.device_put(np.ones((16, 32), np.float32), benchmark.batch_sharding(make_mesh()))
-    flops = benchmark.count_flops(benchmark.Case(jnp.matmul, (x, jnp.ones((32, 8)))))
-    assert flops == 2 * 16 * 32 * 8
+    x = jax.device_put(np.ones((16, 32), np.float32), batch_sharding(make_mesh()))
+    program = Program(jax.jit(jnp.matmul), (x, jnp.ones((32, 8))))
+    assert count_flops(programs.Case(jnp.matmul, program, tuple)) == 2 * 16 * 32 * 8
 
 
 def test_a_state_that_is_used_up_goes_round(monkeypatch):
@@ -109,22 +112,23 @@ def test_a_state_that_is_used_up_goes_round(monkeypatch):
     def count(state, _):
         return state + 1, state
 
-    jitted = jax.jit(count, donate_argnums=0)
-    case = benchmark.Case(count, (jnp.int32(0), jnp.int32(0)), jitted, consumes=True)
+    program = Program(jax.jit(count, donate_argnums=0), (jnp.int32(0), jnp.int32(0)))
+    case = programs.Case(count, program, lambda: (jnp.int32(0), jnp.int32(0)), consumes=True)
     wait = jax.block_until_ready
     monkeypatch.setattr(jax, 'block_until_ready', lambda result: seen.append(int(result[1])) or wait(result))
-    benchmark.measure(case, batch_size=8, repeats=3)
+    running = Running(case, compile_case(case))
+    first = running.arguments[0]
+    for _ in range(4):
+        running.seconds()
     assert seen == [0, 1, 2, 3]
-    assert case.arguments[0].is_deleted()
+    assert first.is_deleted()
 
 
 def test_guidance_costs_the_classifier_and_its_gradient():
     setup = setup_of(tiny.UNET, classifier=tiny.CLASSIFIER)
-    parts = benchmark.cases(setup.experiment)
+    parts = programs.cases(setup.experiment)
     assert list(parts) == ['forward', 'train', 'sample_step', 'guided_step']
-    flops = {
-        part: benchmark.count_flops(parts[part](setup)) for part in ('forward', 'sample_step', 'guided_step')
-    }
+    flops = {part: count_flops(parts[part](setup)) for part in ('forward', 'sample_step', 'guided_step')}
     assert flops['sample_step'] == pytest.approx(flops['forward'], rel=0.02)
     # With respect to images alone a gradient costs as much as the forward pass.
     classifier = flops_by_hand(tiny.CLASSIFIER, setup.batch_size)
@@ -133,16 +137,19 @@ def test_guidance_costs_the_classifier_and_its_gradient():
 
 def test_an_upsampler_without_a_classifier():
     setup = setup_of(tiny.UPSAMPLER, low_res_size=(4, 4))
-    parts = benchmark.cases(setup.experiment)
+    parts = programs.cases(setup.experiment)
     assert list(parts) == ['forward', 'train', 'sample_step']
     for make in parts.values():
         case = make(setup)
-        jax.eval_shape(case.function, *case.arguments)
+        result = jax.eval_shape(case.function, *case.program.arguments)
+        assert all(leaf.size for leaf in jax.tree.leaves(result))
+        arguments = case.arguments()
+        assert jax.tree.map(jnp.shape, arguments) == jax.tree.map(jnp.shape, case.program.arguments)
 
 
 def test_drawn_parameters_keep_the_output_in_range():
-    case = benchmark.forward_case(setup_of(tiny.UNET))
-    output = np.asarray(jax.jit(case.function)(*case.arguments))
+    case = programs.forward_case(setup_of(tiny.UNET))
+    output = np.asarray(jax.jit(case.function)(*case.arguments()))
     assert output.shape == (8, 8, 8, 2)
     assert 0.1 < output.std() < 10
 
@@ -156,6 +163,8 @@ def test_drawn_parameters_keep_the_output_in_range():
         ([DIGITS, '--repeats=0'], '--repeats is 0; it must be at least 1'),
         ([DIGITS, '--parts=forward,evaluate'], "--parts is 'evaluate'; it must be one of 'forward', 'train'"),
         ([DIGITS, '--batchsize=8'], '--batchsize=8: unrecognized'),
+        ([], '0 configs are given; give one'),
+        ([DIGITS, DIGITS], '2 configs are given; give one'),
     ],
 )
 def test_mistakes_are_told_in_one_line(arguments, error, capsys):

@@ -23,7 +23,7 @@ from diffusion_jax.sharding import (
     put_batch,
     this_hosts,
 )
-from experiments.benchmark import drawn_params
+from experiments.benchmarking.programs import drawn_params
 from tests.tiny import CLASSIFIER, CONDITIONAL_UNET, DIFFUSION
 
 RECIPE = Recipe(DDIM(), (ClassifierGuidance(2.0),), 'ddim5')

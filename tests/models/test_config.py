@@ -44,7 +44,10 @@ def test_accepts(config):
             'attention_resolutions is 12; it must be one of 64, 32, 16, 8',
         ),
         (dict(qkv_order='old'), "qkv_order is 'old'; it must be one of 'legacy', 'new'"),
-        (dict(dtype='float16'), "dtype is 'float16'; it must be one of 'float32', 'bfloat16'"),
+        (
+            dict(dtype='float16'),
+            "dtype is 'float16'; it must be one of 'float32', 'tensorfloat32', 'bfloat16'",
+        ),
         (dict(dropout=1.0), 'dropout is 1.0'),
         (dict(num_res_blocks=0), 'num_res_blocks is 0'),
     ],

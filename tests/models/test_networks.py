@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.extend import core
 
 from diffusion_jax.models import NULL_CLASS, ClassifierConfig, UNetConfig, apply, init, param_shapes
 from diffusion_jax.models.plan import plan
+from tests.jaxprs import equations
 
 TINY = dict(
     image_size=(8, 12),
@@ -139,13 +139,25 @@ def test_bfloat16_computes_close_to_float32(small_params):
     assert 1e-4 < np.linalg.norm(half - full) / np.linalg.norm(full) < 0.03
 
 
-def test_bfloat16_is_for_all_convolutions_but_the_last(params):
+def test_bfloat16_is_for_all_convolutions_and_the_result_is_float32(params):
     config = dataclasses.replace(UNET, dtype='bfloat16')
     jaxpr = jax.make_jaxpr(functools.partial(apply, config))(params, images(), T, Y)
     convolutions = [eqn for eqn in equations(jaxpr.jaxpr) if eqn.primitive.name == 'conv_general_dilated']
-    *torso, last = (eqn.outvars[0].aval.dtype for eqn in convolutions)
-    assert set(torso) == {jnp.dtype('bfloat16')}
-    assert last == jaxpr.out_avals[0].dtype == jnp.float32
+    assert {eqn.outvars[0].aval.dtype for eqn in convolutions} == {jnp.dtype('bfloat16')}
+    assert jaxpr.out_avals[0].dtype == jnp.float32
+
+
+def test_tensorfloat32_is_a_precision_of_products(params):
+    config = dataclasses.replace(UNET, dtype='tensorfloat32')
+    jaxpr = jax.make_jaxpr(functools.partial(apply, config))(params, images(), T, Y)
+    products = [
+        eqn for eqn in equations(jaxpr.jaxpr) if eqn.primitive.name in ('conv_general_dilated', 'dot_general')
+    ]
+    high = [eqn for eqn in products if eqn.params['precision'] == (jax.lax.Precision.HIGH,) * 2]
+    assert {str(eqn.outvars[0].aval.dtype) for eqn in products} == {'float32'}
+    # Only the embedding is in float32: two linear maps, and one in every residual block.
+    residual = [layer for layer in layers(UNET) if layer.kind == 'residual']
+    assert len(products) - len(high) == 2 + len(residual)
 
 
 def test_bfloat16_parameters_stay_float32():
@@ -221,17 +233,6 @@ CHECKPOINT = ('checkpoint', 'remat', 'remat2')
 def layers(config):
     layout = plan(config)
     return [layer for block in (*layout.encoder, layout.middle, *layout.decoder) for layer in block]
-
-
-def equations(jaxpr):
-    """All equations of a jaxpr, those of inner jaxprs included."""
-    for eqn in jaxpr.eqns:
-        yield eqn
-        for value in eqn.params.values():
-            if isinstance(value, core.ClosedJaxpr):
-                value = value.jaxpr
-            if isinstance(value, core.Jaxpr):
-                yield from equations(value)
 
 
 def count(closed, *names):

@@ -1,6 +1,9 @@
+import threading
+import time
 from types import SimpleNamespace
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from diffusion_jax import main
@@ -38,13 +41,34 @@ def test_training_that_does_not_get_ahead_names_the_way_out(tmp_path, monkeypatc
     assert list((folder / 'profile').rglob('*.xplane.pb'))
 
 
+def test_batches_are_made_and_placed_ahead_of_the_step():
+    config = main.parse_flags(arguments('unused')).config
+    experiment, placed = main.read_experiment(config), []
+
+    def place(batch):
+        placed.append(batch)
+        return threading.current_thread(), batch
+
+    data = training_data(experiment, 'diffusion', make_source(experiment.data, 'train'), place)
+    thread, batch = next(data)
+    assert thread is not threading.main_thread()
+    deadline = time.monotonic() + 10
+    while len(placed) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    ahead, position = placed[1], data.get_state()
+    np.testing.assert_array_equal(next(data)[1]['image'], ahead['image'])
+    assert (batch['image'] != ahead['image']).any()
+    data.set_state(position)  # counts what was asked for, not what was made
+    np.testing.assert_array_equal(next(data)[1]['image'], ahead['image'])
+
+
 @pytest.mark.parametrize(('name', 'stage'), [('diffusion', 'train'), ('classifier', 'train_classifier')])
 @pytest.mark.parametrize(('size', 'said'), [(16, None), (3000, '2 times'), (2000, 'about 1.33 times')])
 def test_a_batch_larger_than_the_data_is_reported(caplog, name, stage, size, said):
     config = main.parse_flags(arguments('unused', **{f'{stage}__batch_size': size})).config
     caplog.set_level('INFO')
     experiment = main.read_experiment(config)
-    training_data(experiment, name, make_source(experiment.data, 'train'))
+    training_data(experiment, name, make_source(experiment.data, 'train'), lambda batch: batch)
     lines = [line for line in caplog.messages if 'batch_size' in line]
     assert len(lines) == (said is not None)
     assert said is None or (f'config.{stage}.batch_size is {size}' in lines[0] and said in lines[0])

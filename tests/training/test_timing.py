@@ -12,7 +12,7 @@ class Clock:
 
 def test_where_the_time_goes():
     clock = Clock()
-    timer = Timer(32, clock)
+    timer = Timer(32, clock=clock)
 
     def step(wait, work):
         with timer.waiting():
@@ -40,6 +40,18 @@ def test_where_the_time_goes():
         'time/aside_s': 0,
     }
     assert timer.summary() == ('compiled in 20.0 s; 3.5 s a step, 9.1 images/s, 21.4% of it waiting for data')
+
+
+def test_the_share_of_the_peak():
+    clock = Clock()
+    timer = Timer(32, 0.5, clock)
+    for seconds in (20, 1, 3):
+        with timer.waiting():
+            clock.now += seconds / 2  # to wait is no work
+        clock.now += seconds / 2
+        timer.count_step({})
+    assert timer.take()['time/peak_share'] == 0.25
+    assert timer.summary().endswith('50.0% of it waiting for data; 25.0% of the bfloat16 peak')
 
 
 def test_a_run_of_one_step_has_no_speed():

@@ -1,0 +1,55 @@
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from diffusion_jax import peaks
+from diffusion_jax.program import Program
+from diffusion_jax.sharding import make_mesh
+from diffusion_jax.training import cost
+from diffusion_jax.training.cost import Cost, describe_cost, step_cost
+from diffusion_jax.training.program import train_program
+from tests.tiny import TRAIN, UNET
+from tests.training.test_step import objective_of, params_of
+
+
+def test_a_step_of_a_network():
+    program, mesh = train_program(objective_of(UNET), UNET, TRAIN, make_mesh()), make_mesh()
+    found = step_cost(program, mesh)
+    assert found.parameters == sum(leaf.size for leaf in jax.tree.leaves(params_of(UNET)))
+    assert found.seconds is None  # of CPUs no peak is known
+    counted = program.lower().cost_analysis()['flops']  # with all that is no product, without padding
+    assert 0.8 * counted < found.flops < 1.2 * counted
+    line = f'{found.parameters:,} parameters, {found.flops / 1e12:.3g} TFLOP a step'
+    assert describe_cost(found, mesh) == line
+
+
+class State(NamedTuple):
+    params: jax.Array
+
+
+def test_the_step_is_traced_once():
+    traced = []
+
+    def step(state, x):
+        traced.append(1)
+        return state.params @ x
+
+    matrix = jnp.ones((8, 8))
+    shape = jax.ShapeDtypeStruct(matrix.shape, matrix.dtype)
+    program = Program(jax.jit(step), (State(shape), shape))
+    assert step_cost(program, make_mesh()) == Cost(64, 2 * 8**3, None)
+    program.jitted(State(matrix), matrix)
+    assert len(traced) == 1
+
+
+def test_the_least_time_is_that_of_all_devices_at_their_peak(monkeypatch):
+    monkeypatch.setattr(cost, 'peak_of', lambda device: peaks.PEAKS['NVIDIA H100 80GB HBM3'])
+    monkeypatch.setattr(cost, 'count_flops', lambda jaxpr: 8 * 989e12 / 20)
+    mesh = make_mesh()
+    found = step_cost(train_program(objective_of(UNET), UNET, TRAIN, mesh), mesh)
+    assert found.seconds == pytest.approx(0.05)
+    assert describe_cost(found, mesh).endswith(
+        '396 TFLOP a step, at least 50 ms at the bfloat16 peak of 8 cpu'
+    )
