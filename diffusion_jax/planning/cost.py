@@ -17,6 +17,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from diffusion_jax.flops import flops_of
+
 CALLS = (
     'pjit jit closed_call core_call custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr '
     'checkpoint remat remat2'
@@ -202,21 +204,12 @@ def _loop_cost(equation: Any, loops_once: bool) -> tuple[Cost, int]:
 
 
 def _flops(equation: Any) -> collections.Counter[str]:
-    """Two for each product of a convolution or matrix product; products with padding count, those with the
-    zeros between dilated pixels do not."""
-    name, params = equation.primitive.name, equation.params
-    if name not in ('conv_general_dilated', 'dot_general'):
+    """By how the products are computed; those of loops are counted with their bodies."""
+    if equation.primitive.name in LOOPS or not (number := flops_of(equation)):
         return collections.Counter()
-    left, right = (var.aval for var in equation.invars[:2])
-    outputs = math.prod(equation.outvars[0].aval.shape)
-    if name == 'dot_general':
-        products = outputs * math.prod(left.shape[axis] for axis in params['dimension_numbers'][0][0])
-    else:
-        features = right.shape[params['dimension_numbers'].rhs_spec[0]]
-        products = outputs * math.prod(right.shape) // features // math.prod(params['lhs_dilation'])
-    kind = str(left.dtype)
+    kind = str(equation.invars[0].aval.dtype)
     if kind == 'float32':
-        precision = params['precision']
+        precision = equation.params.get('precision')
         precision = precision[0] if isinstance(precision, tuple) else precision
-        kind = f'float32 {"default" if precision is None else str(precision).lower()}'
-    return collections.Counter({kind: 2 * products})
+        kind += f' {"default" if precision is None else str(precision).lower()}'
+    return collections.Counter({kind: number})

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 
 from diffusion_jax.planning.candidates import candidates
-from diffusion_jax.planning.chips import measured_slowdown
 from diffusion_jax.planning.jobs import TRAINED, Job
+from diffusion_jax.planning.measured import slowdowns
 from diffusion_jax.planning.needs import Needs
 from diffusion_jax.planning.topology import Topology
 
@@ -18,18 +18,17 @@ def header(topology: Topology) -> str:
     """The devices, and what their data sheet says."""
     chip = topology.chip
     if chip is None:
-        return (
-            f'{topology.count} × {topology.devices[0].device_kind}; no times are given: its speed is unknown'
-        )
-    rates = f'{_three(chip.bfloat16 / 1e12)} TFLOP/s in bfloat16, {_three(chip.float32 / 1e12)} in float32'
+        kind = topology.devices[0].device_kind
+        return f'{topology.count} × {kind}; its speed is unknown, so no times are given'
+    rates = f'{_three(chip.bfloat16 / 1e12)} TFLOP/s in bfloat16, {_three(chip.highest / 1e12)} in float32'
     speed = f'{_bytes(chip.bandwidth)}/s, {rates}'
-    return f'{topology.count} × {chip.name}, each with {_bytes(chip.memory)}, {speed}'
+    return f'{topology.count} × {chip.kind}, each with {_bytes(chip.memory)}, {speed}'
 
 
 def least_seconds(job: Job, needs: Needs) -> float | None:
     """The roofline's bound on a step: all products at the chip's peak, or all bytes at its bandwidth."""
     chip = job.topology.chip
-    return chip and max(chip.seconds_of(needs.flops), needs.moved / chip.bandwidth)
+    return chip and max(chip.least_seconds(needs.flops), needs.moved / chip.bandwidth)
 
 
 def describe(job: Job, needs: Needs, num_samples: int) -> Iterator[str]:
@@ -55,20 +54,19 @@ def _times(job: Job, needs: Needs, num_samples: int) -> Iterator[str]:
     least, chip = least_seconds(job, needs), job.topology.chip
     if least is None:
         return
-    batch, by = job.config.batch_size, 'FLOPs' if chip.seconds_of(needs.flops) == least else 'memory traffic'
-    yield _line(
-        'bound', f'{_three(1000 * least)} ms', f'a step at least, by {by}: {_three(batch / least)} images/s'
-    )
+    by = 'FLOPs' if chip.least_seconds(needs.flops) == least else 'memory traffic'
+    rate = f'{_three(job.config.batch_size / least)} images/s'
+    yield _line('bound', _time(least), f'a step at least, by {by}: at most {rate}')
     whole = _runs(job, num_samples) * least
     if num_samples:
         what = f'{num_samples:,} images, each in {job.num_steps} steps'
         what = f'{job.num_steps:,} steps' if job.stage in TRAINED else what
         yield _line('in all', _time(whole), f'at least, for {what}')
-    if not chip.host:  # a GPU: some were measured
-        low, high = measured_slowdown()
+    if not chip.is_tpu:  # no TPU was measured
+        low, high = slowdowns()
         times = f'{_time(low * least)} to {_time(high * least)} a step'
         times += f', {_time(low * whole)} to {_time(high * whole)} in all' if num_samples else ''
-        yield _line('expected', times, '')
+        yield _line('expected', f'{low:.2g} to {high:.2g}', f'times the bound, as on an H100: {times}')
 
 
 def _runs(job: Job, num_samples: int) -> int:

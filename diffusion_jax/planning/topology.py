@@ -13,9 +13,9 @@ import jax
 from jax.experimental import topologies
 
 from diffusion_jax.checks import one_of
+from diffusion_jax.chips import CHIPS, Chip, chip_of
 from diffusion_jax.devices import all_devices
 from diffusion_jax.errors import UserError, reason
-from diffusion_jax.planning.chips import CHIPS, Chip, chip_of
 
 LOCAL = 'local'
 # Without the first, libtpu asks a server what machine this is; without the others it prints warnings.
@@ -61,11 +61,10 @@ def read_topology(name: str) -> Topology:
     known, colon, size = name.partition(':')
     if known not in CHIPS:
         one_of('--topology', name, (LOCAL, *CHIPS, 'v5e:2x4', 'h100:8'))
-    tpu = known.startswith('v')
-    if colon and not re.fullmatch(r'[1-9]\d*(x[1-9]\d*){1,2}' if tpu else r'[1-9]\d*', size):
-        several = f'{known}:2x4' if tpu else f'{known}:8'
-        raise UserError(f'--topology is {name!r}; give {known} for one device, or such as {several}')
     chip = CHIPS[known]
+    if colon and not re.fullmatch(r'[1-9]\d*(x[1-9]\d*){1,2}' if chip.is_tpu else r'[1-9]\d*', size):
+        several = f'{known}:2x4' if chip.is_tpu else f'{known}:8'
+        raise UserError(f'--topology is {name!r}; give {known} for one device, or such as {several}')
     axes = tuple(int(axis) for axis in size.split('x')) if size else ()
     if chip.host:
         return _described(name, chip, axes or (1,) * len(chip.host))
