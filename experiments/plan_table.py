@@ -24,7 +24,7 @@ from diffusion_jax.config import read_without_images
 from diffusion_jax.main import set_up_logging
 from diffusion_jax.planning.jobs import Job
 from diffusion_jax.planning.needs import compiled, estimated
-from diffusion_jax.planning.report import least_seconds
+from diffusion_jax.planning.report import least_seconds, three_digits
 from diffusion_jax.planning.topology import read_topology
 from diffusion_jax.workdir import write_json
 
@@ -83,7 +83,7 @@ def line(row: dict[str, Any]) -> str:
         f'{row["flops"] / images / 1e12:.3g}',
         f'{row["moved"] / images / 1e9:.3g}',
         f'{exchanged / 1e9:.2f}' if exchanged else '–',
-        f'{1000 * row["least_seconds"]:.3g}',
+        three_digits(1000 * row['least_seconds']),
         how,
     ]
     return f'| {" | ".join(cells)} |'

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import collections
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from diffusion_jax.flops import flops_of
@@ -24,8 +24,9 @@ CALLS = (
     'checkpoint remat remat2'
 ).split()
 LOOPS = ('scan', 'while', 'cond')
-KERNELS = ('conv_general_dilated', 'dot_general', 'sort', 'pallas_call', *LOOPS)
-REDUCTIONS = ('reduce_', 'arg', 'cum')  # prefixes
+# What the names of these begin with; dot_product_attention is cuDNN's.
+KERNELS = ('conv_general_dilated', 'dot_general', 'dot_product_attention', 'sort', 'pallas_call', *LOOPS)
+REDUCTIONS = ('reduce_', 'arg', 'cum')
 
 
 class Cost(NamedTuple):
@@ -185,9 +186,8 @@ class _Program:
         return most
 
 
-def _is(step: _Step, names: Iterable[str]) -> bool:
-    name = step.equation.primitive.name
-    return name in names or ('reduce_' in names and name.startswith(REDUCTIONS))
+def _is(step: _Step, beginnings: tuple[str, ...]) -> bool:
+    return step.equation.primitive.name.startswith(beginnings)
 
 
 def _loop_cost(equation: Any, loops_once: bool) -> tuple[Cost, int]:

@@ -20,7 +20,7 @@ def header(topology: Topology) -> str:
     if chip is None:
         kind = topology.devices[0].device_kind
         return f'{topology.count} × {kind}; its speed is unknown, so no times are given'
-    rates = f'{_three(chip.bfloat16 / 1e12)} TFLOP/s in bfloat16, {_three(chip.highest / 1e12)} in float32'
+    rates = f'{three_digits(chip.bfloat16 / 1e12)} TFLOP/s in bfloat16, {three_digits(chip.highest / 1e12)} in float32'
     speed = f'{_bytes(chip.bandwidth)}/s, {rates}'
     return f'{topology.count} × {chip.kind}, each with {_bytes(chip.memory)}, {speed}'
 
@@ -55,7 +55,7 @@ def _times(job: Job, needs: Needs, num_samples: int) -> Iterator[str]:
     if least is None:
         return
     by = 'FLOPs' if chip.least_seconds(needs.flops) == least else 'memory traffic'
-    rate = f'{_three(job.config.batch_size / least)} images/s'
+    rate = f'{three_digits(job.config.batch_size / least)} images/s'
     yield _line('bound', _time(least), f'a step at least, by {by}: at most {rate}')
     whole = _runs(job, num_samples) * least
     if num_samples:
@@ -86,7 +86,7 @@ def _proposals(job: Job, needs: Needs) -> Iterator[str]:
         yield '    ' + ' '.join(f'--config.{name}={value}' for name, value in each.settings.items())
         least, rate = least_seconds(each.job, each.needs), ''
         if least:
-            rate = f', at most {_three(each.job.config.batch_size / least)} images/s'
+            rate = f', at most {three_digits(each.job.config.batch_size / least)} images/s'
         yield f'      peak {_bytes(each.needs.peak)}{rate}'
 
 
@@ -102,19 +102,19 @@ def _line(name: str, value: str, remark: str) -> str:
 
 
 def _bytes(size: float) -> str:
-    return f'{_three(size / 1e9)} GB' if size >= 1e9 else f'{_three(size / 1e6)} MB'
+    return f'{three_digits(size / 1e9)} GB' if size >= 1e9 else f'{three_digits(size / 1e6)} MB'
 
 
 def _count(flops: float) -> str:
-    return f'{_three(flops / 1e12)} T' if flops >= 1e12 else f'{_three(flops / 1e9)} G'
+    return f'{three_digits(flops / 1e12)} T' if flops >= 1e12 else f'{three_digits(flops / 1e9)} G'
 
 
 def _time(seconds: float) -> str:
     if seconds < 1:
-        return f'{_three(1000 * seconds)} ms'
-    return f'{_three(seconds)} s' if seconds < 3600 else f'{_three(seconds / 3600)} h'
+        return f'{three_digits(1000 * seconds)} ms'
+    return f'{three_digits(seconds)} s' if seconds < 3600 else f'{three_digits(seconds / 3600)} h'
 
 
-def _three(value: float) -> str:
+def three_digits(value: float) -> str:
     """A number with three digits, or with all before its point."""
     return f'{value:,.0f}' if value >= 100 else f'{value:.3g}'

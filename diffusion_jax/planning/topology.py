@@ -66,6 +66,7 @@ def read_topology(name: str) -> Topology:
         several = f'{known}:2x4' if chip.is_tpu else f'{known}:8'
         raise UserError(f'--topology is {name!r}; give {known} for one device, or such as {several}')
     axes = tuple(int(axis) for axis in size.split('x')) if size else ()
+    jax.config.update('jax_platforms', 'cpu')  # devices of this machine are others, and would change the plan
     if chip.host:
         return _described(name, chip, axes or (1,) * len(chip.host))
     return Topology(name, chip, chip.memory, math.prod(axes))
@@ -86,7 +87,6 @@ def _described(name: str, chip: Chip, axes: tuple[int, ...]) -> Topology:
             f'--topology={name}: programs are compiled for it by libtpu, which is not installed; pip install '
             "'diffusion_jax[plan]'"
         )
-    jax.config.update('jax_platforms', 'cpu')  # a TPU of this machine would be another one
     jax.config.update('jax_enable_compilation_cache', False)  # without a TPU programs cannot be read back
     for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
