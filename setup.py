@@ -44,6 +44,7 @@ setup(
     extras_require={
         'cuda': [f'jax[cuda12]{JAX}'],
         'tpu': [f'jax[tpu]{JAX}'],
+        'plan': [f'jax[tpu]{JAX}'],  # libtpu, which compiles for TPUs without one
         'convert': ['torch>=2.3'],  # the first that knows NumPy 2
         'dev': ['hypothesis', 'import-linter>=2.5', 'ipykernel', 'nbclient', 'nbformat', 'pytest>=8', 'ruff'],
         'experiments': ['matplotlib', 'scikit-image'],

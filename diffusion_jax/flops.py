@@ -19,10 +19,11 @@ def count_flops(jaxpr: Any) -> float:
     Args:
         jaxpr: such as `jax.make_jaxpr(f)(x)` or `jitted.trace(x).jaxpr`, with the shapes of all devices.
     """
-    return sum(map(_flops_of, getattr(jaxpr, 'jaxpr', jaxpr).eqns))
+    return sum(map(flops_of, getattr(jaxpr, 'jaxpr', jaxpr).eqns))
 
 
-def _flops_of(equation: Any) -> float:
+def flops_of(equation: Any) -> float:
+    """The same of one equation."""
     name, params = equation.primitive.name, equation.params
     if name == 'dot_general':
         (contracted, _), _ = params['dimension_numbers']

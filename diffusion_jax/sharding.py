@@ -20,6 +20,7 @@ from diffusion_jax.errors import UserError
 
 # Leaves with fewer elements (biases, norms, tiny kernels) cost more to gather than to keep.
 MIN_SHARDED_SIZE = 4096
+AXES = ('data', 'fsdp')
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,20 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | Non
         UserError: JAX finds no devices, or the sizes do not use each exactly once.
     """
     devices = all_devices() if devices is None else devices
-    ways = len(devices) // fsdp if data == -1 and fsdp > 0 else data
-    if ways < 1 or fsdp < 1 or ways * fsdp != len(devices):
+    shape = mesh_shape(data, fsdp, len(devices))
+    # Explicit axes, the default of newer JAX, would ask a network's operations for their outputs' shardings.
+    return jax.make_mesh(shape, AXES, (AxisType.Auto, AxisType.Auto), devices=devices)
+
+
+def mesh_shape(data: int, fsdp: int, num_devices: int) -> tuple[int, int]:
+    """The sizes of the axes; data=-1 is what fsdp leaves. UserError unless they use each device once."""
+    ways = num_devices // fsdp if data == -1 and fsdp > 0 else data
+    if ways < 1 or fsdp < 1 or ways * fsdp != num_devices:
         raise UserError(
-            f'config.mesh has data={data}, fsdp={fsdp}; their product must be {len(devices)}, the number of '
+            f'config.mesh has data={data}, fsdp={fsdp}; their product must be {num_devices}, the number of '
             'devices (data=-1 takes all that fsdp leaves)'
         )
-    # Explicit axes, the default of newer JAX, would ask a network's operations for their outputs' shardings.
-    return jax.make_mesh((ways, fsdp), ('data', 'fsdp'), (AxisType.Auto, AxisType.Auto), devices=devices)
+    return ways, fsdp
 
 
 def this_hosts(mesh: Mesh) -> Mesh:
@@ -68,7 +75,7 @@ def this_hosts(mesh: Mesh) -> Mesh:
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The first axis of every array is split over all devices."""
-    return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
+    return NamedSharding(mesh, PartitionSpec(AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

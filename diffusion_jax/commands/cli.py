@@ -17,6 +17,7 @@ from diffusion_jax.commands import (
     export,
     images,
     make_reference,
+    plan,
     show_config,
 )
 from diffusion_jax.compilation_cache import use_compilation_cache
@@ -27,6 +28,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     'run': ('run an experiment: --config=digits --workdir=runs/digits', run.main),
     'configs': ('list the configs, with what to expect of each', configs.main),
     'show-config': ('print every setting of a config with its value and meaning', show_config.main),
+    'plan': ('memory and time of an experiment on some devices, before it is run', plan.main),
     'convert': ('released weights (.pt), or a training of yours, into one file for sampling', convert.main),
     'export': ("such a file into a .pt file that the authors' code loads", export.main),
     'convert-inception': (

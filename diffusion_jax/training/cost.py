@@ -7,8 +7,8 @@ from typing import NamedTuple
 import jax
 from jax.sharding import Mesh
 
+from diffusion_jax.chips import chip_of
 from diffusion_jax.flops import count_flops
-from diffusion_jax.peaks import peak_of
 from diffusion_jax.program import Program
 
 
@@ -29,8 +29,8 @@ class Cost(NamedTuple):
 def step_cost(program: Program, mesh: Mesh) -> Cost:
     """The cost of `train_program`. Traces it; the first call uses the same trace, and compiles it."""
     flops = count_flops(program.jitted.trace(*program.arguments).jaxpr)
-    peaks = [peak_of(device) for device in mesh.devices.flat]
-    seconds = flops / sum(peaks) if all(peaks) else None
+    chips = [chip_of(device.device_kind) for device in mesh.devices.flat]
+    seconds = flops / sum(chip.bfloat16 for chip in chips) if all(chips) else None
     return Cost(sum(leaf.size for leaf in jax.tree.leaves(program.arguments[0].params)), flops, seconds)
 
 

@@ -14,6 +14,7 @@ from diffusion_jax.diffusion.samplers import DDIM
 from diffusion_jax.generation import Generator
 from diffusion_jax.generation.networks import Networks
 from diffusion_jax.generation.program import begin, bound_program, sample_program, steps
+from diffusion_jax.planning.collectives import exchanged
 from diffusion_jax.sharding import (
     MIN_SHARDED_SIZE,
     gathered,
@@ -23,7 +24,6 @@ from diffusion_jax.sharding import (
     this_hosts,
 )
 from experiments.benchmarking.programs import drawn_params
-from experiments.collectives import exchanged
 from tests.tiny import CLASSIFIER, CONDITIONAL_UNET, DIFFUSION
 
 RECIPE = Recipe(DDIM(), (ClassifierGuidance(2.0),), 'ddim5')

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from diffusion_jax import peaks
+from diffusion_jax.chips import CHIPS
 from diffusion_jax.program import Program
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.training import cost
@@ -45,7 +45,7 @@ def test_the_step_is_traced_once():
 
 
 def test_the_least_time_is_that_of_all_devices_at_their_peak(monkeypatch):
-    monkeypatch.setattr(cost, 'peak_of', lambda device: peaks.PEAKS['NVIDIA H100 80GB HBM3'])
+    monkeypatch.setattr(cost, 'chip_of', lambda kind: CHIPS['h100'])
     monkeypatch.setattr(cost, 'count_flops', lambda jaxpr: 8 * 989e12 / 20)
     mesh = make_mesh()
     found = step_cost(train_program(objective_of(UNET), UNET, TRAIN, mesh), mesh)

@@ -12,10 +12,10 @@ import optax
 import pytest
 
 from diffusion_jax import models
+from diffusion_jax.planning.collectives import exchanged
 from diffusion_jax.sharding import MIN_SHARDED_SIZE, make_mesh, put_batch
 from diffusion_jax.training.objectives import Objective, draw_noise
 from diffusion_jax.training.program import first_state, train_program
-from experiments.collectives import exchanged
 from tests.tiny import CLASSIFIER, CONDITIONAL_UNET, TRAIN, UNET, UPSAMPLER
 from tests.training.test_step import NUM_TIMESTEPS, batch_of, objective_of, params_of
 

@@ -1,0 +1,105 @@
+"""The devices that a plan is for, by name: local ones, TPUs that are only described, or numbers of GPUs."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import math
+import os
+import re
+from typing import NamedTuple
+
+import jax
+from jax.experimental import topologies
+
+from diffusion_jax.checks import one_of
+from diffusion_jax.chips import CHIPS, Chip, chip_of
+from diffusion_jax.devices import all_devices
+from diffusion_jax.errors import UserError, reason
+
+LOCAL = 'local'
+# Without the first, libtpu asks a server what machine this is; without the others it prints warnings.
+ENVIRONMENT = {
+    'TPU_SKIP_MDS_QUERY': '1',
+    'TPU_ACCELERATOR_TYPE': 'v5litepod-8',
+    'TPU_WORKER_HOSTNAMES': 'localhost',
+}
+
+
+class Topology(NamedTuple):
+    """Devices of one kind.
+
+    Attributes:
+        chip: None where nothing is known about the device, as about a CPU.
+        memory: bytes of each device that programs can use; None if unknown.
+        count: the number of devices.
+        devices: what programs are compiled for; () where they cannot be.
+        hosts: on how many machines the devices are; each draws its own samples.
+    """
+
+    name: str
+    chip: Chip | None
+    memory: float | None
+    count: int
+    devices: tuple[jax.Device, ...] = ()
+    hosts: int = 1
+
+    def one_host(self) -> Topology:
+        """The devices of one machine."""
+        own = tuple(device for device in self.devices if device.process_index == 0)
+        return self._replace(count=self.count // self.hosts, devices=own, hosts=1)
+
+
+def read_topology(name: str) -> Topology:
+    """The topology that a text names: 'local', 'v5e:2x4', 'v5e' (one chip), 'h100' or 'h100:8'.
+
+    Raises:
+        UserError: there is no such chip or arrangement, or libtpu is not installed.
+    """
+    if name == LOCAL:
+        return _local()
+    known, colon, size = name.partition(':')
+    if known not in CHIPS:
+        one_of('--topology', name, (LOCAL, *CHIPS, 'v5e:2x4', 'h100:8'))
+    chip = CHIPS[known]
+    if colon and not re.fullmatch(r'[1-9]\d*(x[1-9]\d*){1,2}' if chip.is_tpu else r'[1-9]\d*', size):
+        several = f'{known}:2x4' if chip.is_tpu else f'{known}:8'
+        raise UserError(f'--topology is {name!r}; give {known} for one device, or such as {several}')
+    axes = tuple(int(axis) for axis in size.split('x')) if size else ()
+    jax.config.update('jax_platforms', 'cpu')  # devices of this machine are others, and would change the plan
+    if chip.host:
+        return _described(name, chip, axes or (1,) * len(chip.host))
+    return Topology(name, chip, chip.memory, math.prod(axes))
+
+
+def _local() -> Topology:
+    devices = tuple(all_devices())
+    chip = chip_of(devices[0].device_kind)
+    limit = (devices[0].memory_stats() or {}).get('bytes_limit')
+    memory = limit or (chip.memory if chip else None)
+    return Topology(LOCAL, chip, memory, len(devices), devices, jax.process_count())
+
+
+def _described(name: str, chip: Chip, axes: tuple[int, ...]) -> Topology:
+    """TPUs as libtpu describes them; nothing is asked of the network."""
+    if importlib.util.find_spec('libtpu') is None:
+        raise UserError(
+            f'--topology={name}: programs are compiled for it by libtpu, which is not installed; pip install '
+            "'diffusion_jax[plan]'"
+        )
+    jax.config.update('jax_enable_compilation_cache', False)  # without a TPU programs cannot be read back
+    for variable, value in ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
+    kind, shape = name.partition(':')[0], 'x'.join(map(str, axes))
+    one_host = all(size <= most for size, most in itertools.zip_longest(axes, chip.host, fillvalue=1))
+    options = {'chips_per_host_bounds': [*axes, 1][:3]} if one_host else {}
+    try:
+        described = topologies.get_topology_desc(f'{kind}:{shape}', platform='tpu', **options)
+    except Exception as error:  # libtpu's, of several classes
+        raise UserError(
+            f'--topology is {name!r}; libtpu has no such arrangement ({reason(error)}); give one such as '
+            f'{kind}:{"x".join(map(str, chip.host[: len(axes)]))}'
+        ) from error
+    devices = tuple(described.devices)
+    hosts = len({device.process_index for device in devices})
+    return Topology(name, chip, chip.memory, len(devices), devices, hosts)

@@ -1,0 +1,40 @@
+"""What the steps of shrunk configs cost by estimate, kept in floors.json. After a change that moves less:
+
+python -m tests.planning.floors
+"""
+
+import json
+from pathlib import Path
+
+from diffusion_jax.command_line import read_config
+from diffusion_jax.config import read_without_images
+from diffusion_jax.planning.jobs import STAGES, Job
+from diffusion_jax.planning.needs import estimated
+from diffusion_jax.planning.topology import read_topology
+
+FILE = Path(__file__).with_suffix('.json')
+SHRUNK = {'num_res_blocks': 1, 'channel_mult': '1,2'}
+CONFIGS = {  # one in float32, one in bfloat16; attention at the lower of both levels
+    'digits': SHRUNK | {'attention_resolutions': '4'},
+    'imagenet64': SHRUNK | {'attention_resolutions': '32', 'model_channels': 64},
+}
+
+
+def costs(config: str) -> dict[str, dict[str, int]]:
+    """GFLOP, MB moved and MB of temporaries of a step on 8 images, for each stage."""
+    networks = ('unet', 'classifier')
+    changes = [
+        f'--config.{name}.{key}={value}' for name in networks for key, value in CONFIGS[config].items()
+    ]
+    changes += [f'--config.{stage}.batch_size=8' for stage in STAGES]
+    experiment = read_without_images(read_config(config, changes))
+    found = {}
+    for stage in STAGES:
+        needs = estimated(Job(experiment, stage, read_topology('h100')))
+        numbers = {'FLOPs': sum(needs.flops.values()), 'bytes': needs.moved, 'temporaries': needs.temporaries}
+        found[stage] = {name: int(number) for name, number in numbers.items()}
+    return found
+
+
+if __name__ == '__main__':
+    FILE.write_text(json.dumps({config: costs(config) for config in CONFIGS}, indent=1) + '\n')

@@ -1,0 +1,126 @@
+"""What a step needs: arguments exactly, the rest near to what XLA for CPUs says."""
+
+import dataclasses
+
+import jax
+import pytest
+
+from diffusion_jax import models
+from diffusion_jax.data.config import DataConfig
+from diffusion_jax.errors import UserError
+from diffusion_jax.experiment import Experiment
+from diffusion_jax.planning import needs as needs_module
+from diffusion_jax.planning.jobs import Job
+from diffusion_jax.planning.needs import compiled, estimated
+from diffusion_jax.planning.topology import read_topology
+from diffusion_jax.sharding import MeshConfig
+from tests.tiny import CLASSIFIER, DIFFUSION, SAMPLE, TRAIN, UNET
+
+DATA = DataConfig(name='digits', num_classes=10, image_size=(8, 8), image_channels=1)
+EXPERIMENT = Experiment(
+    stages=('train', 'train_classifier', 'sample'),
+    data=DATA,
+    diffusion=DIFFUSION,
+    unet=UNET,
+    train=TRAIN,
+    classifier=CLASSIFIER,
+    train_classifier=TRAIN,
+    sample=dataclasses.replace(SAMPLE, batch_size=16),
+)
+IMAGE = 8 * 8
+
+
+def job(stage, topology='local', fsdp=1, **changes):
+    experiment = dataclasses.replace(EXPERIMENT, mesh=MeshConfig(fsdp=fsdp))
+    return Job(experiment, stage, read_topology(topology)).changed(**changes)
+
+
+def num_params(*networks):
+    return sum(leaf.size for network in networks for leaf in jax.tree.leaves(models.param_shapes(network)))
+
+
+@pytest.mark.parametrize(('stage', 'network'), [('train', UNET), ('train_classifier', CLASSIFIER)])
+def test_the_arguments_of_training(stage, network):
+    """Parameters, averages and two moments, two images with labels; a weight for each timestep, counters."""
+    expected = 4 * num_params(network) * (1 + len(TRAIN.ema_rates) + 2) + 2 * (IMAGE + 4)
+    for needs in (estimated(job(stage)), compiled(job(stage))):
+        assert 0 <= needs.arguments - expected <= 4 * DIFFUSION.num_timesteps + 32
+
+
+def test_the_arguments_of_sampling():
+    """Parameters of both networks; two images in float32 with index and label; seed, position and numbers."""
+    expected = 4 * num_params(UNET, CLASSIFIER) + 2 * (4 * IMAGE + 4 + 4)
+    assert estimated(job('sample')).arguments == pytest.approx(expected, abs=64)
+    assert compiled(job('sample')).arguments == pytest.approx(expected, abs=64)
+
+
+@pytest.mark.parametrize('stage', ['train', 'sample'])
+def test_with_fsdp_a_device_holds_a_part_and_gathers(stage):
+    whole, split = job(stage), job(stage, fsdp=8)
+    assert estimated(split).arguments < 0.2 * estimated(whole).arguments
+    assert estimated(split).temporaries > estimated(whole).temporaries
+    found = compiled(split)
+    assert found.arguments == pytest.approx(estimated(split).arguments, abs=16)  # unused ones are left out
+    assert found.exchanged['all-gather'] > 3 * num_params(UNET)
+    assert found.fits is None  # a CPU's memory is not known
+
+
+def test_data_parallel_training_sums_gradients():
+    assert compiled(job('train')).exchanged.keys() == {'all-reduce'}
+    assert compiled(job('sample')).exchanged == {}
+
+
+@pytest.mark.parametrize('stage', ['train', 'train_classifier', 'sample'])
+def test_estimates_are_near_to_what_xla_says(stage):
+    """XLA for CPUs fuses in its own way."""
+    ours, theirs = estimated(job(stage)), compiled(job(stage))
+    assert 0.3 < ours.temporaries / theirs.temporaries < 2
+    assert 0.3 < ours.moved / theirs.moved < 2
+
+
+def test_the_parts_of_a_batch_count_each():
+    """XLA counts the body of their loop once."""
+    whole, parts = (compiled(job('train', train={'microbatches': number})) for number in (1, 2))
+    assert parts.flops == whole.flops
+    assert 0.8 < parts.moved / whole.moved < 1.6
+
+
+def test_what_does_not_fit(monkeypatch):
+    def refuse(call, what):
+        raise RuntimeError('RESOURCE_EXHAUSTED: Ran out of memory. Used 20.50G of 15.75G hbm.')
+
+    monkeypatch.setattr(needs_module, '_patiently', refuse)
+    found = compiled(job('train'))
+    assert not found.fits
+    assert found.peak == 20.5 * 2**30
+
+
+@pytest.mark.parametrize(
+    ('stage', 'changes', 'message'),
+    [
+        ('train', {'train': {'batch_size': 12}}, 'config.train.batch_size is 12; it must be divisible by 8'),
+        ('train', {'train': {'microbatches': 4}}, 'train.microbatches is 4; it must be divisible by 8'),
+        ('sample', {'sample': {'batch_size': 4}}, 'config.sample.batch_size is 4; it must be divisible by 8'),
+        ('train', {'mesh': {'fsdp': 3}}, 'config.mesh has data=-1, fsdp=3; their product must be 8'),
+    ],
+)
+def test_what_cannot_be_split(stage, changes, message):
+    for topology in ('local', 'h100:8'):
+        with pytest.raises(UserError, match=message):
+            job(stage, topology, **changes).check()
+
+
+def test_each_host_samples_with_its_own_devices():
+    topology = read_topology('h100:8')._replace(hosts=2)
+    assert Job(EXPERIMENT, 'sample', topology).mesh_shape == (4, 1)
+    assert Job(EXPERIMENT, 'train', topology).mesh_shape == (8, 1)
+    split = dataclasses.replace(EXPERIMENT, mesh=MeshConfig(fsdp=8))
+    assert Job(split, 'sample', topology).mesh_shape == (1, 4)
+
+
+def test_a_message_while_it_compiles(monkeypatch, caplog):
+    monkeypatch.setattr(needs_module, 'STILL_COMPILING', 0.01)
+    event = needs_module.threading.Event()
+    with caplog.at_level('INFO'):
+        assert needs_module._patiently(lambda: event.wait(0.1), 'train: compiles') is False
+    assert 'train: compiles: for 0 minutes by now' in caplog.text
