@@ -20,7 +20,7 @@ from absl import logging as absl_logging
 
 from diffusion_jax import __version__
 from diffusion_jax.command_line import SHORT_HELP, Options, long_help, parse_flags
-from diffusion_jax.compilation_cache import keep_chosen_kernels, use_compilation_cache
+from diffusion_jax.compilation_cache import compile_fast_on_gpus, keep_chosen_kernels, use_compilation_cache
 from diffusion_jax.config import read_experiment
 from diffusion_jax.errors import UserError, say
 from diffusion_jax.exits import exit_code
@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str]) -> int:
     set_up_logging()
     use_compilation_cache()
+    compile_fast_on_gpus()
     if len(argv) == 1:
         say(SHORT_HELP)
         return 2

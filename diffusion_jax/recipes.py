@@ -55,8 +55,8 @@ def unet(name: str, **changes: Any) -> Section:
 
 
 def classifier(name: str) -> Section:
-    """The network of a released classifier. The authors guide with it in float32; what bfloat16 changes of the
-    guided noise is small beside what it changes of the diffusion model's (docs/gpu.md)."""
+    """The network of a released classifier. The authors guide with it in float32; bfloat16 changes samples
+    less here than in the diffusion model (docs/gpu.md)."""
     return section(name) | HALF
 
 

@@ -3,8 +3,8 @@
     python experiments/precision.py runs/digits
     python experiments/precision.py 64x64_diffusion.safetensors 64x64_classifier.safetensors --num=16
 
-The difference of an image is the root mean square over its pixels, in units of 1/255. A few images change more
-than others, since guidance amplifies small differences. On CPUs 'tensorfloat32' is float32.
+The difference of an image is the root mean square over its pixels, in units of 1/255. A few images change
+more than others: guidance amplifies small differences. On CPUs 'tensorfloat32' is float32.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def main() -> None:
         return 127.5 * other.sample(options.num, classes, seed=0, floats=True).x_0
 
     exact = samples('float32', 'float32')
-    print(f'{jax.devices()[0].device_kind}, jax {jax.__version__}, {options.num} samples of {options.files}\n')
+    device = jax.devices()[0].device_kind
+    print(f'{device}, jax {jax.__version__}, {options.num} samples of {options.files}\n')
     print('| diffusion model | classifier | median image | mean | largest |\n|---|---|---|---|---|')
     for unet, classifier in PAIRS:
         difference = np.sqrt(np.mean((samples(unet, classifier) - exact) ** 2, axis=(1, 2, 3)))

@@ -20,7 +20,7 @@ from diffusion_jax.commands import (
     plan,
     show_config,
 )
-from diffusion_jax.compilation_cache import use_compilation_cache
+from diffusion_jax.compilation_cache import compile_fast_on_gpus, use_compilation_cache
 from diffusion_jax.errors import say
 from diffusion_jax.exits import exit_code
 
@@ -64,6 +64,7 @@ def _main(arguments: Sequence[str]) -> int:
         return 2
     run.set_up_logging()
     use_compilation_cache()
+    compile_fast_on_gpus()
     return COMMANDS[name][1]([f'diffusion-jax {name}', *rest])
 
 

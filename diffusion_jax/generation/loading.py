@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from diffusion_jax.checks import one_of
-from diffusion_jax.compilation_cache import use_compilation_cache
+from diffusion_jax.compilation_cache import compile_fast_on_gpus, use_compilation_cache
 from diffusion_jax.data.classes import check_same_classes
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.guidance import ClassifierGuidance
@@ -75,6 +75,7 @@ def load(
     """
     one_of('dtype', dtype, DTYPES)
     use_compilation_cache()
+    compile_fast_on_gpus()
     mesh = make_mesh() if mesh is None else mesh
     run = Path(file_path(diffusion))
     places = {DIFFUSION: _place(run, DIFFUSION)}
