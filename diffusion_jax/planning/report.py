@@ -20,7 +20,8 @@ def header(topology: Topology) -> str:
     if chip is None:
         kind = topology.devices[0].device_kind
         return f'{topology.count} × {kind}; its speed is unknown, so no times are given'
-    rates = f'{three_digits(chip.bfloat16 / 1e12)} TFLOP/s in bfloat16, {three_digits(chip.highest / 1e12)} in float32'
+    tflops = (three_digits(rate / 1e12) for rate in (chip.bfloat16, chip.highest))
+    rates = '{} TFLOP/s in bfloat16, {} in float32'.format(*tflops)
     speed = f'{_bytes(chip.bandwidth)}/s, {rates}'
     return f'{topology.count} × {chip.kind}, each with {_bytes(chip.memory)}, {speed}'
 
