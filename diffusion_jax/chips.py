@@ -31,6 +31,11 @@ class Chip(NamedTuple):
     def is_tpu(self) -> bool:
         return self.kind.startswith('TPU')
 
+    @property
+    def fuses_attention(self) -> bool:
+        """Whether it is a GPU for which cuDNN has attention in bfloat16 as one kernel."""
+        return not self.is_tpu and self.bfloat16 > self.high
+
     def least_seconds(self, flops: Mapping[str, float]) -> float:
         """For products by kind, as `planning.cost.Cost` has them."""
         rates = {'bfloat16': self.bfloat16, 'float32 highest': self.highest}

@@ -52,26 +52,29 @@ class _Step(NamedTuple):
     results: tuple[int, ...]
 
 
-def estimate(jaxpr: Any, loops_once: bool = False) -> Cost:
+def estimate(jaxpr: Any, loops_once: bool = False, fused_attention: bool = False) -> Cost:
     """The cost of a jaxpr, such as `jax.make_jaxpr(function)(*arguments).jaxpr`, on one device.
 
     Args:
         loops_once: the body of a `lax.scan` is counted once, as XLA counts it. That of a `lax.while_loop`
             always is.
+        fused_attention: the weights of attention in bfloat16 are never in memory, as in cuDNN's kernel.
     """
-    return _Program(jaxpr).cost(loops_once)
+    return _Program(jaxpr, fused_attention).cost(loops_once)
 
 
 class _Program:
     """A jaxpr without calls, and which of its arrays are in memory.
 
     Attributes:
+        weights: the shapes of the weights of attention, which are nowhere in memory.
         shapes: of every array its number of elements and the bytes of one.
         steps: those whose results are used.
         sources: of every array those in memory that it is computed from; its own number if it is written.
     """
 
-    def __init__(self, jaxpr: Any) -> None:
+    def __init__(self, jaxpr: Any, fused_attention: bool) -> None:
+        self.fused_attention, self.weights = fused_attention, set()
         self.shapes: list[tuple[int, int]] = []
         self.steps: list[_Step] = []
         inputs = [self._new(var) for var in (*jaxpr.constvars, *jaxpr.invars)]
@@ -82,7 +85,8 @@ class _Program:
         self._find_sources()
 
     def _new(self, var: Any) -> int:
-        self.shapes.append((math.prod(var.aval.shape), var.aval.dtype.itemsize))
+        elements = 0 if var.aval.shape in self.weights else math.prod(var.aval.shape)
+        self.shapes.append((elements, var.aval.dtype.itemsize))
         return len(self.shapes) - 1
 
     def _inline(self, jaxpr: Any, inputs: Sequence[int | None]) -> list[int | None]:
@@ -96,6 +100,9 @@ class _Program:
                 constants = [self._new(var) for var in getattr(inner, 'jaxpr', inner).constvars]
                 results = self._inline(getattr(inner, 'jaxpr', inner), [*constants, *operands])
             else:
+                if self.fused_attention and _is_of_heads(equation):
+                    arrays = [var.aval for var in (*equation.invars, *equation.outvars)]
+                    self.weights.add(max(arrays, key=lambda array: array.size).shape)
                 results = tuple(map(self._new, equation.outvars))
                 self.steps.append(_Step(equation, operands, results))
             names |= zip(equation.outvars, results, strict=True)
@@ -144,7 +151,7 @@ class _Program:
         for index, step in enumerate(self.steps):
             flops.update(_flops(step.equation))
             if _is(step, LOOPS):
-                body, times = _loop_cost(step.equation, loops_once)
+                body, times = _loop_cost(step.equation, loops_once, self.fused_attention)
                 flops.update({kind: times * number for kind, number in body.flops.items()})
                 num_bytes += times * body.num_bytes
                 inside[index] = body.temporaries
@@ -190,7 +197,15 @@ def _is(step: _Step, beginnings: tuple[str, ...]) -> bool:
     return step.equation.primitive.name.startswith(beginnings)
 
 
-def _loop_cost(equation: Any, loops_once: bool) -> tuple[Cost, int]:
+def _is_of_heads(equation: Any) -> bool:
+    """Whether it is a product in bfloat16 for every image and every head of attention."""
+    if equation.primitive.name != 'dot_general' or equation.invars[0].aval.dtype != 'bfloat16':
+        return False
+    _, (batch, _) = equation.params['dimension_numbers']
+    return len(batch) == 2
+
+
+def _loop_cost(equation: Any, loops_once: bool, fused_attention: bool) -> tuple[Cost, int]:
     """The cost of the body, and how often it is counted; of several branches that which moves most."""
     params = equation.params
     if equation.primitive.name == 'cond':
@@ -199,7 +214,7 @@ def _loop_cost(equation: Any, loops_once: bool) -> tuple[Cost, int]:
         bodies, times = [params['body_jaxpr']], 1
     else:
         bodies, times = [params['jaxpr']], 1 if loops_once else params['length']
-    costs = [estimate(body.jaxpr, loops_once) for body in bodies]
+    costs = [estimate(body.jaxpr, loops_once, fused_attention) for body in bodies]
     return max(costs, key=lambda cost: cost.num_bytes), times
 
 

@@ -114,14 +114,19 @@ def _traced(job: Job) -> tuple[Cost, Cost, Sequence[Any]]:
     """The cost of one device's part, the same with loops counted once, and the arguments of this part."""
     batch_size = job.config.batch_size // job.num_devices
     alone = job.changed(**{job.stage: {'batch_size': batch_size}}).experiment
-    return _trace(dataclasses.replace(alone, mesh=MeshConfig()), job.stage)
+    chip = job.topology.chip
+    fused_attention = chip is not None and chip.fuses_attention
+    return _trace(dataclasses.replace(alone, mesh=MeshConfig()), job.stage, fused_attention)
 
 
 @functools.lru_cache
-def _trace(experiment: Experiment, stage: str) -> tuple[Cost, Cost, Sequence[Any]]:
+def _trace(
+    experiment: Experiment, stage: str, fused_attention: bool
+) -> tuple[Cost, Cost, Sequence[Any]]:
     program = make_program(experiment, stage, make_mesh(devices=all_devices()[:1]))
     jaxpr = program.jitted.trace(*program.arguments).jaxpr.jaxpr
-    return estimate(jaxpr), estimate(jaxpr, loops_once=True), program.arguments
+    every, once = (estimate(jaxpr, loops_once, fused_attention) for loops_once in (False, True))
+    return every, once, program.arguments
 
 
 def _size(leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding | None = None) -> int:
