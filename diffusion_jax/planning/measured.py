@@ -21,11 +21,12 @@ class Measured(NamedTuple):
     bound: float
 
 
-# 26 November 2026, JAX 0.11.2, both networks in bfloat16.
+# 27 November 2026, JAX 0.11.2, both networks in bfloat16 (experiments/results/gpu.md).
 MEASURED = (
-    Measured('h100', 'imagenet64', 'sample', 64, 89.8, 62.2),
-    Measured('h100', 'imagenet256', 'sample', 16, 112.7, 55.5),
-    Measured('h100', 'imagenet256', 'train', 16, 303.0, 155.6),
+    Measured('h100', 'imagenet64', 'sample', 64, 53.5, 23.8),
+    Measured('h100', 'imagenet256', 'sample', 16, 93.3, 41.1),
+    Measured('h100', 'imagenet64', 'train', 64, 136.3, 50.8),
+    Measured('h100', 'imagenet256', 'train', 16, 259.6, 113.0),
 )
 
 

@@ -120,9 +120,7 @@ def _traced(job: Job) -> tuple[Cost, Cost, Sequence[Any]]:
 
 
 @functools.lru_cache
-def _trace(
-    experiment: Experiment, stage: str, fused_attention: bool
-) -> tuple[Cost, Cost, Sequence[Any]]:
+def _trace(experiment: Experiment, stage: str, fused_attention: bool) -> tuple[Cost, Cost, Sequence[Any]]:
     program = make_program(experiment, stage, make_mesh(devices=all_devices()[:1]))
     jaxpr = program.jitted.trace(*program.arguments).jaxpr.jaxpr
     every, once = (estimate(jaxpr, loops_once, fused_attention) for loops_once in (False, True))

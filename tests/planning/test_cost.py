@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from diffusion_jax.models.attention import attend
 from diffusion_jax.planning.cost import estimate
 
 X = jax.ShapeDtypeStruct((4, 16, 16, 8), jnp.float32)
@@ -105,3 +106,16 @@ def test_what_is_not_used_costs_nothing():
         return x + 1
 
     assert cost(unused, X, KERNEL).flops == {}
+
+
+def test_weights_of_fused_attention_are_not_in_memory():
+    q = jax.ShapeDtypeStruct((2, 64, 3, 16), jnp.bfloat16)
+    array, rows = 2 * 64 * 3 * 16 * 2, 2 * 3 * 64 * 4
+    fused, plain = (cost(attend, q, q, q, fused_attention=fused) for fused in (True, False))
+    assert fused.flops == plain.flops
+    # Scaling q and k, four arrays read or written; the products, four; the transposed result, two; and the
+    # largest logit and the sum of each row.
+    assert fused.num_bytes == 10 * array + 2 * rows
+    assert plain.num_bytes > fused.num_bytes + 2 * 64 * rows
+    single = 3 * [q.update(dtype=jnp.float32)]
+    assert cost(attend, *single, fused_attention=True) == cost(attend, *single)
