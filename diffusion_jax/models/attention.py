@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -24,14 +25,23 @@ def split_heads(qkv: jax.Array, num_heads: int, order: str) -> tuple[jax.Array, 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, precision: str = 'highest') -> jax.Array:
     """softmax(q·kᵀ/sqrt(c))·v for each head: [B, M, heads, c], [B, N, heads, c] twice to [B, M, heads·c].
 
-    In bfloat16 on a GPU a kernel of cuDNN keeps the logits out of memory; it has no forward-mode derivative.
+    In bfloat16 on a GPU a kernel of cuDNN keeps the logits out of memory. It has a gradient, but no second
+    derivative and no forward mode.
     """
-    if q.dtype == jnp.bfloat16 and q.shape[-1] % 8 == 0 and jax.default_backend() == 'gpu':
+    if q.dtype == jnp.bfloat16 and has_flash_attention(q.shape[-1]):
         h = jax.nn.dot_product_attention(q, k, v, implementation='cudnn')
     else:
         weights = attention_weights(q, k, precision)
         h = jnp.einsum('bhmn,bnhc->bmhc', weights, v, precision=precision)
     return h.reshape(*h.shape[:2], -1)
+
+
+def has_flash_attention(head_size: int) -> bool:
+    """Whether cuDNN has the kernel: on CUDA GPUs since Ampere, for heads of at most 128 channels."""
+    device = jax.config.jax_default_device or jax.devices()[0]
+    capability = str(getattr(device, 'compute_capability', ''))  # '9.0'; of an AMD GPU such as 'gfx90a'
+    recent = re.fullmatch(r'\d+\.\d+', capability) is not None and float(capability) >= 8
+    return recent and head_size % 8 == 0 and head_size <= 128
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))

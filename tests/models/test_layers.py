@@ -1,5 +1,8 @@
 """The parts of networks, against plain NumPy."""
 
+from types import SimpleNamespace
+from unittest import mock
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +11,7 @@ from flax import nnx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusion_jax.models.attention import attend, attention_weights, split_heads
+from diffusion_jax.models.attention import attend, attention_weights, has_flash_attention, split_heads
 from diffusion_jax.models.config import UNetConfig
 from diffusion_jax.models.layers import (
     OutputConv,
@@ -141,6 +144,24 @@ def test_products_of_the_derivative_are_in_the_computing_dtype():
     products = [eqn for eqn in equations(jaxpr) if eqn.primitive.name == 'dot_general']
     assert len(products) == 6
     assert {str(operand.aval.dtype) for eqn in products for operand in eqn.invars} == {'bfloat16'}
+
+
+@pytest.mark.parametrize(
+    ('capability', 'head_size', 'expected'),
+    [
+        ('9.0', 64, True),
+        ('8.0', 128, True),
+        ('8.9', 192, False),
+        ('8.0', 20, False),
+        ('7.5', 64, False),
+        ('gfx90a', 64, False),
+        (None, 64, False),
+    ],
+)
+def test_devices_with_flash_attention(capability, head_size, expected):
+    device = SimpleNamespace(compute_capability=capability)
+    with mock.patch.object(jax, 'devices', lambda: [device]):
+        assert has_flash_attention(head_size) == expected
 
 
 def test_softmax_is_in_float32():
