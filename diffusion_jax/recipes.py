@@ -55,8 +55,8 @@ def unet(name: str, **changes: Any) -> Section:
 
 
 def classifier(name: str) -> Section:
-    """The network of a released classifier. The authors guide with it in float32; bfloat16 changes samples
-    less here than in the diffusion model (docs/gpu.md)."""
+    """The network of a released classifier. The authors guide with it in float32; on digits, bfloat16
+    changed samples less here than in the diffusion model (experiments/results/precision.md)."""
     return section(name) | HALF
 
 

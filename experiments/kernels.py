@@ -1,7 +1,7 @@
 """The kernels of the networks, each alone, in all its variants: which form is fastest on this device?
 
     python experiments/kernels.py
-    python experiments/kernels.py --kinds=norm,attention --scale=8 --repeats=5   # on a CPU: smaller batches
+    python experiments/kernels.py --kinds=norm,attention --scale=16 --repeats=5   # on a CPU: smaller batches
 
 Each kind is a function of the networks with the shapes of ADM-64 (batch 64) and ADM-256 (batch 16), forward
 (f) and forward with gradient (g): `ours` is what the networks use, the other variants are what was compared.

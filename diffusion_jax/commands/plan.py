@@ -23,7 +23,7 @@ Memory and time of an experiment's training and sampling steps, before they are 
 
 TPUs (v5e, v5p, v6e) need no TPU but libtpu: pip install 'diffusion_jax[plan]'. Compiling takes minutes to
 half an hour for a training step of the paper's networks; --stage=sample is faster. GPUs (t4, l4, a100-40,
-a100, h100, h200; h100:8 are eight) and TPU v4 are planned by arithmetic, in seconds.
+a100, h100, h200; h100:8 are eight) and TPU v4 are planned by arithmetic, in about a minute.
 
 Settings are changed by --config.SECTION.SETTING=VALUE. docs/plan.md explains the numbers."""
 

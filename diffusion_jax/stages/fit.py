@@ -186,7 +186,7 @@ def training_data(experiment: Experiment, name: str, source: Source, place: Call
         config.batch_size,
         seed=experiment.seed,
         transform=make_transform(experiment.data, crop_randomly=config.random_crop, flip=config.flip),
-        num_workers=max(experiment.data.num_workers, 1),  # a batch of images in memory takes 2 ms, too
+        num_workers=max(experiment.data.num_workers, 1),  # making a batch takes 2 ms even from memory
         host=jax.process_index(),
         num_hosts=jax.process_count(),
         place=place,

@@ -1,4 +1,4 @@
-"""What a training step costs, told when training starts: parameters, FLOPs, and the least time for them."""
+"""What a training step costs, for the log: parameters, FLOPs, and the least time for them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from diffusion_jax.flops import count_flops
 from diffusion_jax.program import Program
 
 
-class Cost(NamedTuple):
+class StepCost(NamedTuple):
     """Of one training step.
 
     Attributes:
         parameters: their number.
         flops: of the step, on all devices together; see `count_flops`.
-        seconds: the least time, at the bfloat16 peak of the devices; None where that is not known.
+        seconds: the least time, at the bfloat16 peak of the devices; None where it is unknown.
     """
 
     parameters: int
@@ -26,15 +26,15 @@ class Cost(NamedTuple):
     seconds: float | None
 
 
-def step_cost(program: Program, mesh: Mesh) -> Cost:
+def step_cost(program: Program, mesh: Mesh) -> StepCost:
     """The cost of `train_program`. Traces it; the first call uses the same trace, and compiles it."""
     flops = count_flops(program.jitted.trace(*program.arguments).jaxpr)
     chips = [chip_of(device.device_kind) for device in mesh.devices.flat]
     seconds = flops / sum(chip.bfloat16 for chip in chips) if all(chips) else None
-    return Cost(sum(leaf.size for leaf in jax.tree.leaves(program.arguments[0].params)), flops, seconds)
+    return StepCost(sum(leaf.size for leaf in jax.tree.leaves(program.arguments[0].params)), flops, seconds)
 
 
-def describe_cost(cost: Cost, mesh: Mesh) -> str:
+def describe_cost(cost: StepCost, mesh: Mesh) -> str:
     """A line for the log."""
     text = f'{cost.parameters:,} parameters, {cost.flops / 1e12:.3g} TFLOP a step'
     if cost.seconds is None:

@@ -51,7 +51,7 @@ def run(
         on_line: called after each line of the log.
         name: of what is trained, for the progress bar.
         stop: asked after every step and within hooks; when it says yes the state is saved.
-        least_step_s: the seconds of a step at the devices' peak, of which the log tells the share.
+        least_step_s: the seconds of a step at the devices' peak; the log has their share of the real step.
 
     Raises:
         Interrupted: after saving, because `stop` said so.

@@ -21,7 +21,7 @@ class Timer:
     The first step is in none of these: it compiles.
 
     Args:
-        least_s: the seconds of a step at the devices' peak; None where that is not known.
+        least_s: the seconds of a step at the devices' peak; None where it is unknown.
     """
 
     def __init__(

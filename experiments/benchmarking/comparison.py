@@ -259,8 +259,8 @@ class Comparison:
                 self.save()
 
     def report(self) -> dict[str, Any]:
-        """Everything that is known so far, as JSON can hold it."""
-        return self.results | {
-            'seconds': time.monotonic() - self.started,
-            'rows': [asdict(e) for e in self.entries],
-        }
+        """Everything that is known so far, as JSON can hold it, without paths of this machine."""
+        rows = [asdict(entry) for entry in self.entries]
+        for row in rows:
+            row['job'] = {key: value for key, value in row['job'].items() if key not in ('config', 'path')}
+        return self.results | {'seconds': time.monotonic() - self.started, 'rows': rows}

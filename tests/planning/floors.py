@@ -6,11 +6,13 @@ python -m tests.planning.floors
 import json
 from pathlib import Path
 
+import jax
+
 from diffusion_jax.command_line import read_config
 from diffusion_jax.config import read_without_images
-from diffusion_jax.planning.jobs import STAGES, Job
-from diffusion_jax.planning.needs import estimated
-from diffusion_jax.planning.topology import read_topology
+from diffusion_jax.planning.cost import estimate
+from diffusion_jax.planning.jobs import STAGES, make_program
+from diffusion_jax.sharding import make_mesh
 
 FILE = Path(__file__).with_suffix('.json')
 SHRUNK = {'num_res_blocks': 1, 'channel_mult': '1,2'}
@@ -21,7 +23,7 @@ CONFIGS = {  # one in float32, one in bfloat16; attention at the lower of both l
 
 
 def costs(config: str) -> dict[str, dict[str, int]]:
-    """GFLOP, MB moved and MB of temporaries of a step on 8 images, for each stage."""
+    """FLOPs, bytes moved and bytes of temporaries of a step on 8 images, for each stage."""
     networks = ('unet', 'classifier')
     changes = [
         f'--config.{name}.{key}={value}' for name in networks for key, value in CONFIGS[config].items()
@@ -30,8 +32,13 @@ def costs(config: str) -> dict[str, dict[str, int]]:
     experiment = read_without_images(read_config(config, changes))
     found = {}
     for stage in STAGES:
-        needs = estimated(Job(experiment, stage, read_topology('h100')))
-        numbers = {'FLOPs': sum(needs.flops.values()), 'bytes': needs.moved, 'temporaries': needs.temporaries}
+        program = make_program(experiment, stage, make_mesh(devices=jax.devices()[:1]))
+        cost = estimate(program.jitted.trace(*program.arguments).jaxpr.jaxpr, fused_attention=True)
+        numbers = {
+            'FLOPs': sum(cost.flops.values()),
+            'bytes': cost.num_bytes,
+            'temporaries': cost.temporaries,
+        }
         found[stage] = {name: int(number) for name, number in numbers.items()}
     return found
 

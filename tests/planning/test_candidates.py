@@ -43,7 +43,9 @@ def test_batches_of_samples():
     (smaller,) = proposed('sample', 'h100', 0.5, **large)
     assert smaller == {'sample.batch_size': 64}
     (larger,) = proposed('sample', 'h100', 4, **small)
-    assert larger['sample.batch_size'] > 8
+    number, memory = larger['sample.batch_size'], 4 * estimated(job('sample', 'h100', **small)).peak
+    peaks = [estimated(job('sample', 'h100', sample={'batch_size': n})).peak for n in (number, 2 * number)]
+    assert 4 <= number and peaks[0] <= 0.9 * memory < peaks[1]
     assert proposed('sample', 'h100', 1.2, **large) == []
 
 

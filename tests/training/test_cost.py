@@ -8,7 +8,7 @@ from diffusion_jax.chips import CHIPS
 from diffusion_jax.program import Program
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.training import cost
-from diffusion_jax.training.cost import Cost, describe_cost, step_cost
+from diffusion_jax.training.cost import StepCost, describe_cost, step_cost
 from diffusion_jax.training.program import train_program
 from tests.tiny import TRAIN, UNET
 from tests.training.test_step import objective_of, params_of
@@ -39,7 +39,7 @@ def test_the_step_is_traced_once():
     matrix = jnp.ones((8, 8))
     shape = jax.ShapeDtypeStruct(matrix.shape, matrix.dtype)
     program = Program(jax.jit(step), (State(shape), shape))
-    assert step_cost(program, make_mesh()) == Cost(64, 2 * 8**3, None)
+    assert step_cost(program, make_mesh()) == StepCost(64, 2 * 8**3, None)
     program.jitted(State(matrix), matrix)
     assert len(traced) == 1
 
