@@ -7,7 +7,16 @@ from diffusion_jax.streams import PatientStream
 
 
 class UserError(Exception):
-    """Bad input. The message is one line that says what was wrong, where, and what to do; exit code 2."""
+    """Bad input; exit code 2. Its text is one line, `where: problem; remedy`.
+
+    where: the setting, file, argument or part that is wrong, such as 'train.batch_size'.
+    problem: what is wrong with it, with the value that was found.
+    remedy: what is allowed, or what to do; empty where `problem` makes it obvious.
+    """
+
+    def __init__(self, where: str, problem: str = '', remedy: str = ''):
+        self.where, self.problem, self.remedy = where, problem, remedy
+        super().__init__('; '.join(filter(None, [': '.join(filter(None, [where, problem])), remedy])))
 
 
 class CheckFailed(Exception):

@@ -10,7 +10,7 @@ import jax
 
 from diffusion_jax.devices import all_devices
 from diffusion_jax.errors import CheckFailed, UserError, reason, say
-from diffusion_jax.hosts import lost
+from diffusion_jax.hosts import abort
 from diffusion_jax.interruption import Interrupted
 from diffusion_jax.memory import describe, is_out_of_memory
 from diffusion_jax.streams import patient_streams
@@ -43,7 +43,7 @@ def exit_code(program: Callable[[], int | None]) -> int:
                 raise
             if not isinstance(error, jax.errors.JaxRuntimeError):
                 traceback.print_exc()
-            lost(error)
+            abort(error)
 
 
 def _say(prefix: str, error: Exception) -> None:

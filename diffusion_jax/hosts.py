@@ -97,19 +97,20 @@ def connect(hosts: Hosts) -> None:
         ) from error
     all_devices()
     # CPUs wait 30 s for each other when they first compute together, which compiling may outlast: do it now.
-    together = agreed(lambda: False)
-    together(), together()
+    together = synced_flag(lambda: False)
+    together()
+    together()
     if jax.process_index() > 0:
         say(f'host {jax.process_index()} of {jax.process_count()}; host 0 shows progress and writes logs')
 
 
-def part(code: int) -> None:
+def shutdown(code: int) -> None:
     """Ends the connection; where the other hosts do not end theirs, the process, with this exit code."""
     with deadline(PARTING_SECONDS, code):
         jax.distributed.shutdown()
 
 
-def lost(error: Exception) -> NoReturn:
+def abort(error: Exception) -> NoReturn:
     """Ends the process after an error in what all hosts compute: there is no parting from the dead."""
     who = f'host {jax.process_index()} of {jax.process_count()}'
     say(
@@ -125,7 +126,7 @@ def wait_for_all_hosts(where: str) -> None:
         multihost_utils.sync_global_devices(where)
 
 
-def on_any_host(yes: bool) -> bool:
+def any_process(yes: bool) -> bool:
     """Whether any host says yes; all come to the same place and learn the same."""
     return yes if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(yes)).any())
 
@@ -150,18 +151,18 @@ def check_same(what: str, value: object) -> None:
 
 
 @contextlib.contextmanager
-def all_or_none() -> Iterator[None]:
+def raise_together() -> Iterator[None]:
     """Where one host raises an error the others raise UserError, instead of waiting for it ever after."""
     wrong = None
     try:
         yield
     except Exception as error:
         wrong = error
-    if on_any_host(wrong is not None):
+    if any_process(wrong is not None):
         raise wrong or UserError('another host cannot go on; it says why')
 
 
-def agreed(ask: Callable[[], bool]) -> Callable[[], bool]:
+def synced_flag(ask: Callable[[], bool]) -> Callable[[], bool]:
     """`ask` as the hosts answer it together, in a loop that all of them are in.
 
     Of several hosts each call tells what was asked for at the call before: no device waits for the answer.

@@ -50,7 +50,7 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def attentive(call: Callable[[], Result]) -> Result:
+def interruptible(call: Callable[[], Result]) -> Result:
     """Runs a call that may take minutes inside JAX in another thread, so that this one can hear signals."""
     with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
         return pool.submit(call).result()

@@ -25,7 +25,7 @@ from diffusion_jax.config import read_experiment
 from diffusion_jax.errors import UserError, say
 from diffusion_jax.exits import exit_code
 from diffusion_jax.experiment import STAGES, Experiment, Pretrained, check_stages
-from diffusion_jax.hosts import all_or_none, connect, on_any_host, part, wait_for_all_hosts
+from diffusion_jax.hosts import any_process, connect, raise_together, wait_for_all_hosts
 from diffusion_jax.interruption import Interrupted, stop_requests
 from diffusion_jax.settings import read_section
 from diffusion_jax.sharding import make_mesh
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program with command line arguments, the program's name first; returns its exit code."""
     code = exit_code(functools.partial(_main, list(sys.argv if argv is None else argv)))
     if jax.distributed.is_initialized():
-        part(code)
+        shutdown(code)
     return code
 
 
@@ -106,7 +106,7 @@ def run_experiment(experiment: Experiment, workdir: Path, stages: Sequence[str] 
         stop = held.enter_context(stop_requests())
         run = Run(experiment, workdir.absolute(), mesh, stop)
         planned = _planned(stages, experiment.stages, experiment.pretrained)
-        with all_or_none():
+        with raise_together():
             if first_host:
                 held.enter_context(lock(workdir))
             run = networks.with_average(run, planned)
@@ -115,13 +115,13 @@ def run_experiment(experiment: Experiment, workdir: Path, stages: Sequence[str] 
         for stage in planned:
             wait_for_all_hosts(f'{stage}: begun')  # after all that others wrote before
             # Agreed before any of them changes what the others look at.
-            with all_or_none():
+            with raise_together():
                 complete = MODULES[stage].complete(run)
-            if not on_any_host(not complete):
+            if not any_process(not complete):
                 logger.info('%s: complete already', stage)
             else:
                 MODULES[stage].main(run)
-            if stage != planned[-1] and on_any_host(stop()):
+            if stage != planned[-1] and any_process(stop()):
                 raise Interrupted(f'stopped after the stage {stage}')
         wait_for_all_hosts('ended')
 

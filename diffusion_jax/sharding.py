@@ -59,7 +59,7 @@ def mesh_shape(data: int, fsdp: int, num_devices: int) -> tuple[int, int]:
     return ways, fsdp
 
 
-def this_hosts(mesh: Mesh) -> Mesh:
+def local_mesh(mesh: Mesh) -> Mesh:
     """A mesh over this host's devices alone, for work that needs no other host's.
 
     It keeps the size of 'fsdp' where that divides the number of devices of the host. Otherwise 'fsdp' spans
@@ -114,7 +114,7 @@ def abstract_on(shardings: Any, tree: Any) -> Any:
     return jax.tree.map(lie, shardings, tree)
 
 
-def on_whole_params(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
+def gather_in_step(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
     """`function(params, …)` on parameters that are gathered over 'fsdp', and whose gradient is split again.
 
     Every device then works on its part of the batch alone (ZeRO, 1910.02054): between steps it keeps its part
@@ -134,12 +134,12 @@ def on_whole_params(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., A
     return lambda params, *arguments: function(gather(params), *arguments)
 
 
-def gathered(mesh: Mesh | None, params: Any, x: jax.Array) -> Any:
+def gather_params(mesh: Mesh | None, params: Any, x: jax.Array) -> Any:
     """Parameters gathered over 'fsdp' for one evaluation of a network on x; without fsdp as they are.
 
     A barrier ties each array to x. In a loop that changes x the compiler then cannot gather before the loop,
     which would keep all parameters on every device until its end; within an evaluation it may gather each
-    array just before its layer, and free it after. See `on_whole_params` for why they are gathered at all.
+    array just before its layer, and free it after. See `gather_in_step` for why they are gathered at all.
     """
     if mesh is None or mesh.shape['fsdp'] == 1:
         return params
@@ -158,7 +158,7 @@ def put_batch(mesh: Mesh, batch: Any) -> Any:
     return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), batch)
 
 
-def put_whole(mesh: Mesh, batch: Any) -> Any:
+def put_global(mesh: Mesh, batch: Any) -> Any:
     """Host arrays → global arrays where every host has the whole batch: split over all devices, or where
     their number does not divide it on each."""
 
@@ -169,7 +169,7 @@ def put_whole(mesh: Mesh, batch: Any) -> Any:
     return jax.tree.map(put, batch)
 
 
-def fetch(array: jax.Array) -> np.ndarray:
+def to_host(array: jax.Array) -> np.ndarray:
     """The whole array on every host; where it lies on several, all ask for it."""
     if not array.is_fully_addressable:
         array = multihost_utils.process_allgather(array, tiled=True)

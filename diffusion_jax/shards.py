@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from diffusion_jax.errors import UserError, reason
-from diffusion_jax.hosts import all_or_none, largest_of_hosts, on_any_host
-from diffusion_jax.interruption import Interrupted, attentive
+from diffusion_jax.hosts import any_process, largest_of_hosts, raise_together
+from diffusion_jax.interruption import Interrupted, interruptible
 from diffusion_jax.report import Progress
 from diffusion_jax.workdir import write_npz
 
@@ -83,10 +83,10 @@ def write(
         return
     with (progress or Progress(title, num_rows)).begin(done) as progress:
         for number in range(rounds):
-            if on_any_host(stop()):
+            if any_process(stop()):
                 where = f'{missing[0].path.parent}: ' if missing else ''
                 raise Interrupted(f'{where}stopped after {done} of {num_rows} images, which are saved')
-            with all_or_none():
+            with raise_together():
                 for shard in missing[number : number + 1]:
                     _write_one(shard, compute, f'{done} of {num_rows} images are saved')
                     done += _length(shard)
@@ -94,7 +94,7 @@ def write(
 
 
 def _write_one(shard: Shard, compute: Callable[[int, int], Rows], saved: str) -> None:
-    arrays = attentive(functools.partial(compute, shard.start, shard.stop))
+    arrays = interruptible(functools.partial(compute, shard.start, shard.stop))
     try:
         write_npz(shard.path, **arrays)
     except OSError as error:

@@ -12,7 +12,7 @@ from diffusion_jax.data.stored.samples import open_samples
 from diffusion_jax.errors import UserError
 from diffusion_jax.interruption import Interrupted
 from diffusion_jax.report import MetricsWriter, Progress
-from diffusion_jax.sharding import fetch, make_mesh, put_whole
+from diffusion_jax.sharding import make_mesh, put_global, to_host
 from tests.hosts import (
     SPLIT,
     TRAININGS,
@@ -80,13 +80,13 @@ def test_hosts_train_together(tmp_path):
 @pytest.mark.parametrize('error', [UserError('a bad flag'), ValueError('a mistake'), Interrupted('stopped')])
 def test_what_stops_one_host_stops_all(error, monkeypatch):
     """Both sides of it: the host itself, and one to which it is told."""
-    with pytest.raises(type(error), match=str(error)), hosts.all_or_none():
+    with pytest.raises(type(error), match=str(error)), hosts.raise_together():
         raise error
     told = []
-    monkeypatch.setattr(hosts, 'on_any_host', lambda yes: told.append(yes) or True)
-    with pytest.raises(UserError, match='another host cannot go on'), hosts.all_or_none():
+    monkeypatch.setattr(hosts, 'any_process', lambda yes: told.append(yes) or True)
+    with pytest.raises(UserError, match='another host cannot go on'), hosts.raise_together():
         pass
-    with pytest.raises(type(error), match=str(error)), hosts.all_or_none():
+    with pytest.raises(type(error), match=str(error)), hosts.raise_together():
         raise error
     assert told == [False, True]
 
@@ -103,11 +103,11 @@ def test_what_other_hosts_report_goes_nowhere(tmp_path, monkeypatch, capfd):
 @pytest.mark.parametrize('rows', [16, 10])
 def test_a_whole_batch_comes_back_whole(rows):
     batch = {'image': np.arange(rows * 3).reshape(rows, 3), 'label': np.arange(rows)}
-    placed = put_whole(make_mesh(), batch)
+    placed = put_global(make_mesh(), batch)
     parts = 8 if rows == 16 else 1
     assert {shard.data.shape[0] for shard in placed['image'].addressable_shards} == {rows // parts}
     for name, array in placed.items():
-        np.testing.assert_array_equal(fetch(array), batch[name])
+        np.testing.assert_array_equal(to_host(array), batch[name])
 
 
 @pytest.fixture(scope='module')

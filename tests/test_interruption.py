@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from diffusion_jax.interruption import attentive, stop_requests
+from diffusion_jax.interruption import interruptible, stop_requests
 
 
 def test_a_signal_is_heard_while_a_call_is_under_way(capsys):
@@ -22,7 +22,7 @@ def test_a_signal_is_heard_while_a_call_is_under_way(capsys):
         return 'done'
 
     with stop_requests() as stop:
-        assert attentive(call) == 'done'
+        assert interruptible(call) == 'done'
     assert capsys.readouterr().err.count('stopping as soon as') == 2
 
 
@@ -41,10 +41,10 @@ def test_in_another_thread_signals_are_not_heard():
 
 SLEEPER = """
 import time
-from diffusion_jax.interruption import attentive, stop_requests
+from diffusion_jax.interruption import interruptible, stop_requests
 with stop_requests():
     print('ready', flush=True)
-    attentive(lambda: time.sleep(600))
+    interruptible(lambda: time.sleep(600))
 """
 
 

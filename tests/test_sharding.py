@@ -11,8 +11,8 @@ from diffusion_jax.sharding import (
     abstract_on,
     batch_sharding,
     check_batch_size,
+    gather_in_step,
     make_mesh,
-    on_whole_params,
     param_shardings,
     put_batch,
     replicated,
@@ -106,7 +106,7 @@ def test_sharded_gradient_is_the_gradient():
         return jnp.mean(jnp.tanh(y + params['bias']) ** 2)
 
     shardings = param_shardings(mesh, params)
-    sharded = jax.jit(jax.grad(on_whole_params(mesh, loss)))(
+    sharded = jax.jit(jax.grad(gather_in_step(mesh, loss)))(
         jax.device_put(params, shardings), put_batch(mesh, np.asarray(x))
     )
     assert sharded['kernel'].sharding.shard_shape((3, 3, 16, 32)) == (3, 3, 16, 8)

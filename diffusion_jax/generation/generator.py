@@ -33,7 +33,7 @@ from diffusion_jax.generation.networks import Networks
 from diffusion_jax.generation.sampling import Parts, Request, Samples
 from diffusion_jax.memory import OutOfMemory, out_of_memory
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig
-from diffusion_jax.sharding import fetch
+from diffusion_jax.sharding import to_host
 
 _one_batch = functools.partial(
     out_of_memory, remedy='give fewer images: all are computed in one batch', raises=OutOfMemory
@@ -142,7 +142,7 @@ class Generator:
             found = _recorded(self.networks, self.params, request, record=record)
             x_0, records, log_weight = found.x_0, found.records, found.log_weight
         result, finite = running.finish(x_0)
-        arguments.check_samples(fetch(finite)[:num_images], how.get('first', 0), recipe)
+        arguments.check_samples(to_host(finite)[:num_images], how.get('first', 0), recipe)
         return Samples(
             running.first_rows(num_images, result),
             running.first_rows(num_images, x_0) if floats else None,
@@ -214,7 +214,7 @@ class Generator:
         images = requests.full_images(self, 'images', images, num_images, np.uint8)
         rows = requests.put(self, {'images': images, 'y': requests.labels(self, num_images, y)})
         recipe = Recipe(respacing=respacing, clip=clip, timesteps=timesteps)
-        noise = fetch(_invert(self.networks, self.params, rows['images'], rows['y'], recipe))[: len(images)]
+        noise = to_host(_invert(self.networks, self.params, rows['images'], rows['y'], recipe))[: len(images)]
         arguments.check_finite_rows('the noise x_T', noise, np.arange(len(images)))
         return noise
 
@@ -256,7 +256,7 @@ class Generator:
         judged = Judged(seed=jnp.uint32(seed), **requests.put(self, rows))
         bound = program.bound(self.networks, respacing, clip)
         terms = bound(self.params['diffusion'], judged)
-        terms = {name: fetch(term)[: len(images)] for name, term in terms.items()}
+        terms = {name: to_host(term)[: len(images)] for name, term in terms.items()}
         for name, term in terms.items():
             arguments.check_finite_rows(f"the bound's term '{name}'", term, index)
         return terms

@@ -18,7 +18,7 @@ from diffusion_jax.diffusion.process import Level, Prediction, Transition, predi
 from diffusion_jax.diffusion.schedules import Schedule, row, schedule_of, transitions
 from diffusion_jax.errors import UserError
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig
-from diffusion_jax.sharding import gathered
+from diffusion_jax.sharding import gather_params
 
 
 class Networks(NamedTuple):
@@ -57,7 +57,7 @@ def make_denoiser(
 
     def denoise(x_t: jax.Array, level: Level) -> Prediction:
         t = jnp.broadcast_to(level.t, x_t.shape[:1])
-        whole = gathered(networks.mesh, params, x_t)
+        whole = gather_params(networks.mesh, params, x_t)
         output = models.apply(unet, whole, x_t, t, y, low_res=low_res)
         return predict(output, x_t, at(level), diffusion.prediction)
 
@@ -72,7 +72,7 @@ def make_log_prob(networks: Networks, params: Params, y: jax.Array) -> LogProb:
     """log p(y|x_t) of the noise-aware classifier, [B]."""
 
     def log_prob(x_t: jax.Array, level: Level) -> jax.Array:
-        whole = gathered(networks.mesh, params, x_t)
+        whole = gather_params(networks.mesh, params, x_t)
         logits = models.apply(networks.classifier, whole, x_t, jnp.broadcast_to(level.t, x_t.shape[:1]))
         return jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], axis=1)[:, 0]
 

@@ -19,7 +19,7 @@ from diffusion_jax.generation import arguments, options
 from diffusion_jax.generation.labels import Labels, read_labels
 from diffusion_jax.generation.sampling import Request
 from diffusion_jax.models import UNetConfig
-from diffusion_jax.sharding import put_whole
+from diffusion_jax.sharding import put_global
 
 if TYPE_CHECKING:
     from diffusion_jax.generation.generator import Generator
@@ -133,7 +133,7 @@ def put(model: Generator, rows: Any) -> Any:
         padding = -len(row) % model.mesh.size
         return np.concatenate([row, np.repeat(row[-1:], padding, axis=0)])
 
-    return put_whole(model.mesh, jax.tree.map(fill, rows))
+    return put_global(model.mesh, jax.tree.map(fill, rows))
 
 
 def read_recipe(

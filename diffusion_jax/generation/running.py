@@ -18,7 +18,7 @@ from diffusion_jax.generation.networks import Networks
 from diffusion_jax.generation.sampling import Request
 from diffusion_jax.models import Params
 from diffusion_jax.report import Progress
-from diffusion_jax.sharding import fetch
+from diffusion_jax.sharding import to_host
 
 if TYPE_CHECKING:
     from diffusion_jax.generation.generator import Generator
@@ -73,14 +73,14 @@ def finish(x_0: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def first_rows(num_images: int, rows: jax.Array | None) -> np.ndarray | None:
     """[B, …] on the host, without the padding."""
-    return None if rows is None else fetch(rows)[:num_images]
+    return None if rows is None else to_host(rows)[:num_images]
 
 
 def first_records(num_images: int, batch: int, records: Any) -> Any:
     """Records [N, …] on the host, without the padding where their second axis is that of the images."""
 
     def cut(array: jax.Array) -> np.ndarray:
-        found = fetch(array)
+        found = to_host(array)
         return found[:, :num_images] if found.shape[1:2] == (batch,) else found
 
     return jax.tree.map(cut, records)

@@ -11,8 +11,8 @@ from flax import nnx
 
 from diffusion_jax.models.config import TrunkConfig
 from diffusion_jax.models.layers import add_residual, linear
+from diffusion_jax.models.layout import Layer
 from diffusion_jax.models.normalization import GroupNorm
-from diffusion_jax.models.plan import Layer
 
 
 def split_heads(qkv: jax.Array, num_heads: int, order: str) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -9,8 +9,8 @@ from flax import nnx
 from diffusion_jax.models.attention import AttentionPool
 from diffusion_jax.models.config import ClassifierConfig
 from diffusion_jax.models.layers import linear
+from diffusion_jax.models.layout import heads, level_channels, make_layout
 from diffusion_jax.models.normalization import GroupNorm
-from diffusion_jax.models.plan import heads, level_channels, plan
 from diffusion_jax.models.trunk import Trunk
 
 HIDDEN = 2048  # of the perceptrons on spatial means
@@ -49,7 +49,7 @@ class SpatialHead(nnx.Module):
     """
 
     def __init__(self, config: ClassifierConfig, rngs: nnx.Rngs):
-        layout = plan(config)
+        layout = make_layout(config)
         features = sum(block[-1].out_channels for block in (*layout.encoder, layout.middle))
         self.linear = linear(features, HIDDEN, rngs)
         self.norm = GroupNorm(HIDDEN) if config.pool == 'spatial_v2' else None

@@ -11,8 +11,8 @@ import numpy as np
 from flax import nnx
 
 from diffusion_jax.models.config import DTYPES, TrunkConfig, UNetConfig
+from diffusion_jax.models.layout import Layer
 from diffusion_jax.models.normalization import GroupNorm
-from diffusion_jax.models.plan import Layer
 
 
 def timestep_embedding(t: jax.Array, dim: int) -> jax.Array:

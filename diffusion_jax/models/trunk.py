@@ -8,7 +8,7 @@ from flax import nnx
 from diffusion_jax.models.attention import Attention
 from diffusion_jax.models.config import ClassifierConfig, TrunkConfig, UNetConfig
 from diffusion_jax.models.layers import Downsample, ResidualBlock, TimeEmbedding, Upsample, conv3x3
-from diffusion_jax.models.plan import Block, Layer, plan
+from diffusion_jax.models.layout import Block, Layer, make_layout
 
 
 def _conv(config: TrunkConfig, layer: Layer, rngs: nnx.Rngs) -> nnx.Conv:
@@ -61,7 +61,7 @@ class Trunk(nnx.Module):
     """Time embedding, encoder and middle."""
 
     def __init__(self, config: UNetConfig | ClassifierConfig, rngs: nnx.Rngs):
-        layout = plan(config)
+        layout = make_layout(config)
         self.dtype = config.array_dtype
         self.time_embedding = TimeEmbedding(config.model_channels, rngs)
         self.encoder = sequences(config, layout.encoder, 0, rngs)

@@ -8,8 +8,8 @@ from flax import nnx
 
 from diffusion_jax.models.config import NULL_CLASS, UNetConfig
 from diffusion_jax.models.layers import OutputConv
+from diffusion_jax.models.layout import level_channels, make_layout
 from diffusion_jax.models.normalization import GroupNorm
-from diffusion_jax.models.plan import level_channels, plan
 from diffusion_jax.models.trunk import Trunk, sequences
 
 
@@ -18,7 +18,7 @@ class UNet(Trunk):
 
     def __init__(self, config: UNetConfig, rngs: nnx.Rngs):
         super().__init__(config, rngs)
-        layout = plan(config)
+        layout = make_layout(config)
         channels = level_channels(config)[0]
         self.num_classes = config.num_classes
         self.low_res = config.low_res

@@ -57,7 +57,7 @@ class Job(NamedTuple):
 
     @property
     def mesh_shape(self) -> tuple[int, int]:
-        """Each host draws samples with its own devices alone, as `sharding.this_hosts` says."""
+        """Each host draws samples with its own devices alone, as `sharding.local_mesh` says."""
         mesh, topology = self.experiment.mesh, self.topology
         data, fsdp = mesh_shape(mesh.data, mesh.fsdp, topology.count)
         if self.stage == 'sample' and topology.hosts > 1:

@@ -29,7 +29,7 @@ from diffusion_jax.evaluation.frechet import frechet_distance
 from diffusion_jax.evaluation.inception.files import load_inception
 from diffusion_jax.evaluation.pixels import image_shape, pixels_of
 from diffusion_jax.evaluation.protocol import description, protocol, remarks, sampling_protocol, table
-from diffusion_jax.sharding import this_hosts
+from diffusion_jax.sharding import local_mesh
 from diffusion_jax.stages import limits
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import (
@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 def main(run: Run) -> None:
     """Raises CheckFailed, after writing the numbers, where they are below what the config requires."""
-    run = run.on(this_hosts(run.mesh))
+    run = run.on(local_mesh(run.mesh))
     stamp = sample_stamp(run)
     samples = samples_directory(run.workdir, run.experiment.sample.name, stamp)
     check_stamp(samples, stamp)
@@ -224,7 +224,7 @@ def _open_reference(reference: str, data: DataConfig) -> Side:
 def check_evaluation(run: Run, *, guided: bool | None = None) -> None:
     """UserError where the stage could not do what the config says."""
     guided = run.experiment.sample.guided if guided is None else guided
-    make_extractor(run.on(this_hosts(run.mesh)), matched_reference(run, guided=guided).side)
+    make_extractor(run.on(local_mesh(run.mesh)), matched_reference(run, guided=guided).side)
     if run.experiment.sample.num_samples < 4:
         raise UserError('config.sample.num_samples is below 4; the stage evaluate needs 3 neighbours of each')
 

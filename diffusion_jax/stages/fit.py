@@ -21,7 +21,7 @@ from diffusion_jax.data.sources.skipping import remedy_named, skipping
 from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.errors import UserError
 from diffusion_jax.experiment import Experiment
-from diffusion_jax.hosts import agreed, all_or_none, on_any_host
+from diffusion_jax.hosts import any_process, raise_together, synced_flag
 from diffusion_jax.models import ClassifierConfig, UNetConfig, describe_network
 from diffusion_jax.report import MetricsWriter, names_at
 from diffusion_jax.sharding import put_batch
@@ -73,19 +73,19 @@ def is_complete(run: Run, training: Training) -> bool:
     Raises:
         UserError: it was trained with other settings.
     """
-    with all_or_none():
+    with raise_together():
         _check_stamp(run, training)
     config, directory = training.config, training.directory
     checkpoints = directory / CHECKPOINTS
     end = read_end(checkpoints, training.network, config.num_steps, config.ema_rates, run.mesh)
-    return not on_any_host(end is None) and not hooks_left(training, *end)
+    return not any_process(end is None) and not hooks_left(training, *end)
 
 
 def hooks_left(training: Training, step: int, progress: dict[str, Any]) -> list[str]:
     """The hooks that were left when a step was saved, have not been called since, and are still wanted."""
     left = [name for name in progress.get('due', []) if training.intervals.get(name)]
     done = names_at(training.directory, step) if left else set()
-    return [name for name in left if not on_any_host(mark(name) in done)]
+    return [name for name in left if not any_process(mark(name) in done)]
 
 
 def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict[str, Call]]) -> None:
@@ -108,14 +108,14 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
         if progress:
             data.set_state(progress['data'])
         due = hooks_left(training, int(state.step), progress)
-        with all_or_none():
+        with raise_together():
             if jax.process_index() == 0:
                 write_stamp(directory, _stamp(run, training))
             writer = MetricsWriter(directory, resume_step=int(state.step))
 
         def save(state: TrainState, sums: Sums, due: list[str]) -> None:
             # A run that goes on from here writes no line of the log before it again.
-            if on_any_host(not writer.flush()):
+            if any_process(not writer.flush()):
                 checkpoints.put_off(int(state.step), 'the log cannot be written')
                 return
             record = {'data': data.get_state(), 'metrics': sums, 'due': due}
@@ -137,7 +137,7 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
                 writer=writer,
                 profiler=Profiler(config.profile, directory / 'profile'),
                 name=directory.name,
-                stop=agreed(run.stop),
+                stop=synced_flag(run.stop),
                 least_step_s=cost.seconds,
             )
 

@@ -19,7 +19,7 @@ from diffusion_jax.data.sources.skipping import is_readable, remedy_named, skipp
 from diffusion_jax.data.transforms import make_transform, reduce_images
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.errors import UserError
-from diffusion_jax.sharding import this_hosts
+from diffusion_jax.sharding import local_mesh
 from diffusion_jax.shards import SHARDS, Rows, fill, found, read
 from diffusion_jax.stages import limits
 from diffusion_jax.stages.networks import load_network, network_stamp
@@ -36,7 +36,7 @@ _OUTSIDE_THE_RESULT = ('num_images', 'batch_size')
 
 
 def main(run: Run) -> None:
-    run = run.on(this_hosts(run.mesh))
+    run = run.on(local_mesh(run.mesh))
     stamp, order = likelihood_stamp(run), _image_order(run)
     directory = _directory(run, stamp)
     check_stamp(directory, stamp)

@@ -18,9 +18,9 @@ from diffusion_jax.generation.generator import Generator
 from diffusion_jax.generation.grid import image_grid, save_png
 from diffusion_jax.generation.images import count_pngs, write_pngs
 from diffusion_jax.generation.shards import Draw, draw_samples, join
-from diffusion_jax.hosts import all_or_none, on_any_host
+from diffusion_jax.hosts import any_process, raise_together
 from diffusion_jax.report import Progress
-from diffusion_jax.sharding import this_hosts
+from diffusion_jax.sharding import local_mesh
 from diffusion_jax.shards import SHARDS, gaps
 from diffusion_jax.stages import limits
 from diffusion_jax.stages.networks import load_network, network_path, network_stamp
@@ -48,7 +48,7 @@ _OUTSIDE_THE_RESULT = (
 
 
 def main(run: Run) -> None:
-    run = run.on(this_hosts(run.mesh))
+    run = run.on(local_mesh(run.mesh))
     config = run.experiment.sample
     stamp = sample_stamp(run)
     directory = samples_directory(run.workdir, config.name, stamp)
@@ -165,7 +165,7 @@ def _draw(run: Run, directory: Path, generator: Generator) -> None:
     config = run.experiment.sample
     guided = generator.classifier is not None
     # Agreed before any of them changes what the others look at.
-    if on_any_host(not is_complete(directory, config.num_samples)):
+    if any_process(not is_complete(directory, config.num_samples)):
         title = f'samples, {_guidance(config) if generator.recipes[0][1].guidance else UNGUIDED}'
         batch_size = min(config.batch_size, -(-config.num_samples // run.mesh.size) * run.mesh.size)
         hosts = {'host': jax.process_index(), 'num_hosts': jax.process_count()}
@@ -175,7 +175,7 @@ def _draw(run: Run, directory: Path, generator: Generator) -> None:
             draw_samples(
                 directory, title, draw, config.num_samples, batch_size, run.stop, progress=progress, **hosts
             )
-    with all_or_none():
+    with raise_together():
         if jax.process_index() == 0:
             _finish(run, directory, named=guided or run.experiment.unet.num_classes is not None)
 

@@ -12,8 +12,8 @@ from diffusion_jax.evaluation.comparison import compare
 from diffusion_jax.evaluation.extractors import FEATURES, Extractor
 from diffusion_jax.evaluation.feature_sets import of_features
 from diffusion_jax.generation.arguments import NotFinite
-from diffusion_jax.interruption import attentive
-from diffusion_jax.sharding import this_hosts
+from diffusion_jax.interruption import interruptible
+from diffusion_jax.sharding import local_mesh
 from diffusion_jax.stages import limits
 from diffusion_jax.stages.evaluate import (
     check_evaluation,
@@ -38,7 +38,7 @@ def evaluate_samples(run: Run) -> Call:
     """
     config, num_samples = run.experiment.sample, run.experiment.train.evaluate_samples
     side = matched_reference(run, guided=False, num_samples=num_samples).side
-    extractor = make_extractor(run.on(this_hosts(run.mesh)), side)
+    extractor = make_extractor(run.on(local_mesh(run.mesh)), side)
     reference = reference_features(run, side, extractor)
     inputs = sample_inputs(run)
 
@@ -48,7 +48,9 @@ def evaluate_samples(run: Run) -> Call:
         features = []
         for first in range(0, num_samples, config.batch_size):
             try:
-                images, _ = attentive(functools.partial(draw, np.arange(first, first + config.batch_size)))
+                images, _ = interruptible(
+                    functools.partial(draw, np.arange(first, first + config.batch_size))
+                )
             except NotFinite as error:
                 logger.warning('%s: no evaluation at step %d: %s', run.workdir / DIFFUSION, step, error)
                 return {}

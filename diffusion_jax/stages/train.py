@@ -15,7 +15,7 @@ from diffusion_jax.data.sources.skipping import skipping
 from diffusion_jax.data.transforms import make_transform, reduce_images
 from diffusion_jax.generation.arguments import NotFinite
 from diffusion_jax.generation.grid import save_png
-from diffusion_jax.interruption import attentive
+from diffusion_jax.interruption import interruptible
 from diffusion_jax.report import MetricsWriter, if_possible
 from diffusion_jax.stages.fit import Training, fit, is_complete
 from diffusion_jax.stages.run import Run
@@ -66,7 +66,7 @@ def _draw_grids(run: Run, writer: MetricsWriter) -> Call:
         params = state.ema.get(str(config.ema_rate), state.params)
         draw = make_draw(run, make_generator(run, {DIFFUSION: params}).unguided(), inputs)
         try:
-            images, labels = attentive(functools.partial(draw, np.arange(config.batch_size)))
+            images, labels = interruptible(functools.partial(draw, np.arange(config.batch_size)))
         except NotFinite as error:
             logger.warning('%s: no grid at step %d: %s', run.workdir / DIFFUSION, step, error)
             return {}

@@ -9,7 +9,7 @@ import numpy as np
 from diffusion_jax.data.pipeline import epoch
 from diffusion_jax.data.sources.skipping import is_readable, skipping
 from diffusion_jax.data.transforms import make_transform
-from diffusion_jax.sharding import on_whole_params, put_whole
+from diffusion_jax.sharding import gather_in_step, put_global
 from diffusion_jax.stages.fit import Training, fit, is_complete
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stored_networks import CLASSIFIER
@@ -49,7 +49,7 @@ def _validate(run: Run, objective: Objective) -> Call:
     With data.on_error='skip' unreadable images are left out, and `left_out` is their number.
     """
     data, batch_size = run.experiment.data, run.experiment.train_classifier.batch_size
-    transform, losses = make_transform(data), on_whole_params(run.mesh, objective.losses)
+    transform, losses = make_transform(data), gather_in_step(run.mesh, objective.losses)
 
     @jax.jit
     def evaluate(params, batch, key):
@@ -65,7 +65,7 @@ def _validate(run: Run, objective: Objective) -> Call:
         batches = epoch(source, batch_size, transform=transform, num_workers=data.num_workers)
         metrics = []
         for batch, key in zip(batches, keys, strict=False):
-            metrics.append(evaluate(state.params, put_whole(run.mesh, batch), key))
+            metrics.append(evaluate(state.params, put_global(run.mesh, batch), key))
             leave_if(stop)
         left_out = int((~is_readable(source, np.arange(len(source)))).sum())
         values = means(add_up(metrics)) | ({'left_out': left_out} if left_out else {})

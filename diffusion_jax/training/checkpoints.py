@@ -30,7 +30,7 @@ from jax.sharding import Mesh
 from diffusion_jax import models
 from diffusion_jax.devices import all_devices
 from diffusion_jax.errors import UserError
-from diffusion_jax.hosts import on_any_host
+from diffusion_jax.hosts import any_process
 from diffusion_jax.models import (
     ClassifierConfig,
     Params,
@@ -99,7 +99,7 @@ def read_end(
         step = latest_step(directory)
     except DamagedCheckpoint:  # training says so when it goes on from the one before
         step = None
-    if on_any_host(step is None or step < num_steps):
+    if any_process(step is None or step < num_steps):
         return None
     try:
         for rate in (0.0, *ema_rates):
@@ -218,7 +218,7 @@ def read(
     all_devices()  # where there are none, that is no damage
     check_path(directory)
     shared = any(not leaf.sharding.is_fully_addressable for leaf in jax.tree.leaves(targets))
-    agree = on_any_host if shared else bool
+    agree = any_process if shared else bool
     arrays = {name: ocp.args.StandardRestore(target) for name, target in targets.items()}
     texts = {name: ocp.args.JsonRestore() for name in (*records, 'digests')}
     folder, wrong = Path(directory).absolute() / str(step), None

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from diffusion_jax import models
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig
 from diffusion_jax.program import Program
-from diffusion_jax.sharding import abstract_on, batch_sharding, on_whole_params, param_shardings, replicated
+from diffusion_jax.sharding import abstract_on, batch_sharding, gather_in_step, param_shardings, replicated
 from diffusion_jax.training.config import TrainConfig
 from diffusion_jax.training.objectives import Objective
 from diffusion_jax.training.step import TrainState, init_state, make_train_step
@@ -32,7 +32,7 @@ def train_program(
         ),
         'label': jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),
     }
-    step = make_train_step(objective._replace(losses=on_whole_params(mesh, objective.losses)), config)
+    step = make_train_step(objective._replace(losses=gather_in_step(mesh, objective.losses)), config)
     jitted = jax.jit(
         step,
         in_shardings=(shardings, batch_sharding(mesh)),

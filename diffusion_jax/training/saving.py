@@ -19,7 +19,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from diffusion_jax.errors import UserError
-from diffusion_jax.hosts import all_or_none, check_same, on_any_host
+from diffusion_jax.hosts import any_process, check_same, raise_together
 from diffusion_jax.interruption import Interrupted
 from diffusion_jax.training.barrier import Barrier
 from diffusion_jax.training.checkpoints import DamagedCheckpoint, checksum, read, reason_of
@@ -67,7 +67,7 @@ class Checkpoints:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         """Raises UserError where the last write failed, unless another error is under way."""
         expected = error is None or isinstance(error, Interrupted)
-        self._settle(on_any_host if expected else bool)  # other errors may be of one host alone
+        self._settle(any_process if expected else bool)  # other errors may be of one host alone
         self._close()
         if not self._failure:
             return
@@ -93,7 +93,7 @@ class Checkpoints:
         arrays = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         texts = {name: ocp.args.JsonSave(record) for name, record in (records | {'digests': digests}).items()}
         wrong = self._try_folder()
-        if on_any_host(wrong is not None):
+        if any_process(wrong is not None):
             self._failure = _failure(step, wrong or RuntimeError('host 0 could not make its folder'))
             self._go_on()
             return
@@ -119,7 +119,7 @@ class Checkpoints:
 
     def look_after(self) -> None:
         """Says now whether a write has failed, not only at the next `save`; all hosts call it."""
-        if not self._writing or on_any_host(self._manager.is_saving_in_progress()):
+        if not self._writing or any_process(self._manager.is_saving_in_progress()):
             return
         if not self._settle():
             self._go_on()
@@ -154,7 +154,7 @@ class Checkpoints:
     def _set_aside(self, damaged: dict[int, str], whole: int) -> None:
         """Moves checkpoints out of sight of Orbax, which writes no step before the newest that it sees."""
         self._close()
-        with all_or_none():
+        with raise_together():
             for step, reason in damaged.items() if jax.process_index() == 0 else ():
                 folder = self.directory / str(step)
                 try:
@@ -203,7 +203,7 @@ class Checkpoints:
         with contextlib.suppress(Exception):  # it repeats what `_settle` was told
             self._manager.close()
 
-    def _settle(self, agree: Callable[[bool], bool] = on_any_host) -> bool:
+    def _settle(self, agree: Callable[[bool], bool] = any_process) -> bool:
         """Waits for the save under way, if any, and checks what it wrote. False: it failed."""
         if not self._writing:
             return True

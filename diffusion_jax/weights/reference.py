@@ -15,7 +15,7 @@ from flax import traverse_util
 
 from diffusion_jax.errors import UserError
 from diffusion_jax.models import ClassifierConfig, UNetConfig, param_shapes
-from diffusion_jax.models.plan import plan
+from diffusion_jax.models.layout import make_layout
 
 
 class Module(NamedTuple):
@@ -138,7 +138,7 @@ def _entries(config: UNetConfig | ClassifierConfig) -> tuple[Entry, ...]:
 
 def _modules(config: UNetConfig | ClassifierConfig) -> dict[str, Module]:
     """The table for one network: our module to the authors', those that this network lacks included."""
-    layout = plan(config)
+    layout = make_layout(config)
     blocks = [
         *((f'encoder/block_{i}', f'input_blocks.{i}', block) for i, block in enumerate(layout.encoder)),
         ('middle', 'middle_block', layout.middle),

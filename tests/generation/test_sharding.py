@@ -17,11 +17,11 @@ from diffusion_jax.generation.program import begin, bound_program, sample_progra
 from diffusion_jax.planning.collectives import exchanged
 from diffusion_jax.sharding import (
     MIN_SHARDED_SIZE,
-    gathered,
+    gather_params,
+    local_mesh,
     make_mesh,
     param_shardings,
     put_batch,
-    this_hosts,
 )
 from experiments.benchmarking.programs import drawn_params
 from tests.tiny import CLASSIFIER, CONDITIONAL_UNET, DIFFUSION
@@ -141,7 +141,7 @@ def test_gradients_pass_the_gathering():
     kernel, x = np.random.default_rng(0).standard_normal((2, 64, 64), np.float32)
 
     def loss(kernel, x, mesh):
-        return jnp.mean(jnp.tanh(x @ gathered(mesh, kernel, x)) ** 2)
+        return jnp.mean(jnp.tanh(x @ gather_params(mesh, kernel, x)) ** 2)
 
     gradients = jax.jit(jax.grad(loss, argnums=(0, 1)), static_argnums=2)
     split = gradients(jax.device_put(kernel, param_shardings(mesh, kernel)), put_batch(mesh, x), mesh)
@@ -157,4 +157,4 @@ def test_a_host_keeps_fsdp_among_its_devices(sizes, num_local, expected, monkeyp
     mesh = make_mesh(*sizes)
     monkeypatch.setattr(jax, 'process_count', lambda: 2)
     monkeypatch.setattr(jax, 'local_devices', lambda: jax.devices()[:num_local])
-    assert this_hosts(mesh).devices.shape == expected
+    assert local_mesh(mesh).devices.shape == expected

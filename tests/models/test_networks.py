@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax.models import NULL_CLASS, ClassifierConfig, UNetConfig, apply, init, param_shapes
-from diffusion_jax.models.plan import plan
+from diffusion_jax.models.layout import make_layout
 from tests.jaxprs import equations
 
 TINY = dict(
@@ -121,7 +121,7 @@ def test_every_residual_block_draws_its_own_dropout(params):
     jaxpr = jax.make_jaxpr(functools.partial(apply, UNET))(params, images(), T, Y, key=jax.random.key(0))
     assert count(jaxpr, 'random_bits') == len([layer for layer in layers(UNET) if layer.kind == 'residual'])
     folds = [eqn.invars[1].val for eqn in equations(jaxpr.jaxpr) if eqn.primitive.name == 'random_fold_in']
-    layout = plan(UNET)
+    layout = make_layout(UNET)
     assert sorted(folds) == list(range(len(layout.encoder) + 1 + len(layout.decoder)))
 
 
@@ -231,7 +231,7 @@ CHECKPOINT = ('checkpoint', 'remat', 'remat2')
 
 
 def layers(config):
-    layout = plan(config)
+    layout = make_layout(config)
     return [layer for block in (*layout.encoder, layout.middle, *layout.decoder) for layer in block]
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffusion_jax.models import ClassifierConfig, UNetConfig
-from diffusion_jax.models.plan import Layer, plan
+from diffusion_jax.models.layout import Layer, make_layout
 
 CONFIG = UNetConfig(
     image_size=(16, 24),
@@ -22,7 +22,7 @@ def names(blocks):
 
 
 def test_encoder():
-    assert names(plan(CONFIG).encoder) == [
+    assert names(make_layout(CONFIG).encoder) == [
         ('conv',),
         ('residual',),
         ('residual',),
@@ -30,16 +30,16 @@ def test_encoder():
         ('residual', 'attention'),
         ('residual', 'attention'),
     ]
-    assert plan(CONFIG).encoder[0] == (Layer('conv', 'conv', 3, 32),)
-    assert plan(CONFIG).encoder[3] == (Layer('downsample', 'residual', 32, 32, resample='down'),)
-    assert plan(CONFIG).encoder[4] == (
+    assert make_layout(CONFIG).encoder[0] == (Layer('conv', 'conv', 3, 32),)
+    assert make_layout(CONFIG).encoder[3] == (Layer('downsample', 'residual', 32, 32, resample='down'),)
+    assert make_layout(CONFIG).encoder[4] == (
         Layer('residual', 'residual', 32, 64),
         Layer('attention', 'attention', 64, 64, heads=4),
     )
 
 
 def test_decoder_mirrors_the_encoder():
-    decoder = plan(CONFIG).decoder
+    decoder = make_layout(CONFIG).decoder
     assert names(decoder) == [
         ('residual', 'attention'),
         ('residual', 'attention'),
@@ -55,25 +55,25 @@ def test_decoder_mirrors_the_encoder():
 
 def test_plain_resampling_has_layers_of_its_own():
     config = UNetConfig(resblock_updown=False)
-    assert plan(config).encoder[3] == (Layer('downsample', 'downsample', 128, 128),)
-    assert plan(config).decoder[2][-1] == Layer('upsample', 'upsample', 512, 512)
+    assert make_layout(config).encoder[3] == (Layer('downsample', 'downsample', 128, 128),)
+    assert make_layout(config).decoder[2][-1] == Layer('upsample', 'upsample', 512, 512)
 
 
 def test_middle_always_attends():
-    middle = plan(UNetConfig(attention_resolutions=())).middle
+    middle = make_layout(UNetConfig(attention_resolutions=())).middle
     assert [layer.kind for layer in middle] == ['residual', 'attention', 'residual']
 
 
 def test_classifier_is_the_unet_without_decoder():
     trunk = dict(image_size=(32, 32), channel_mult=(1, 2), attention_resolutions=(16,))
-    unet, classifier = plan(UNetConfig(**trunk)), plan(ClassifierConfig(**trunk))
+    unet, classifier = make_layout(UNetConfig(**trunk)), make_layout(ClassifierConfig(**trunk))
     assert classifier.encoder == unet.encoder
     assert classifier.middle == unet.middle
     assert classifier.decoder == ()
 
 
 def test_upsampler_sees_twice_the_channels():
-    assert plan(UNetConfig(low_res=True)).encoder[0][0].in_channels == 6
+    assert make_layout(UNetConfig(low_res=True)).encoder[0][0].in_channels == 6
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,9 @@ def test_upsampler_sees_twice_the_channels():
     ],
 )
 def test_heads(settings, encoder_heads, decoder_heads):
-    layout = plan(UNetConfig(image_size=(8, 8), channel_mult=(1,), attention_resolutions=(8,), **settings))
+    layout = make_layout(
+        UNetConfig(image_size=(8, 8), channel_mult=(1,), attention_resolutions=(8,), **settings)
+    )
     assert layout.encoder[1][1].heads == layout.middle[1].heads == encoder_heads
     assert layout.decoder[0][1].heads == decoder_heads
 
@@ -97,7 +99,7 @@ def test_heads(settings, encoder_heads, decoder_heads):
     attend=st.sets(st.sampled_from([4, 8, 16, 32, 64])),
 )
 def test_layers_fit_together(mult, num_res_blocks, resblock_updown, attend):
-    layout = plan(
+    layout = make_layout(
         UNetConfig(
             model_channels=64,
             channel_mult=tuple(mult),

@@ -24,7 +24,7 @@ class Layer(NamedTuple):
 Block = tuple[Layer, ...]
 
 
-class Plan(NamedTuple):
+class Layout(NamedTuple):
     """The output of each encoder block is a skip connection; each decoder block takes the latest one left."""
 
     encoder: tuple[Block, ...]
@@ -42,7 +42,7 @@ def heads(config: TrunkConfig, channels: int) -> int:
     return channels // config.num_head_channels if config.num_head_channels else config.num_heads
 
 
-def plan(config: UNetConfig | ClassifierConfig) -> Plan:
+def make_layout(config: UNetConfig | ClassifierConfig) -> Layout:
     """The layers of a network (paper, section 3)."""
     is_unet = isinstance(config, UNetConfig)
     encoder = _encoder(config, config.image_channels * (2 if is_unet and config.low_res else 1))
@@ -53,7 +53,7 @@ def plan(config: UNetConfig | ClassifierConfig) -> Plan:
         Layer('residual_out', 'residual', channels, channels),
     )
     decoder = _decoder(config, encoder) if is_unet else ()
-    return Plan(encoder, middle, decoder)
+    return Layout(encoder, middle, decoder)
 
 
 def _encoder(config: TrunkConfig, in_channels: int) -> tuple[Block, ...]:
