@@ -25,7 +25,7 @@ from diffusion_jax.config import read_experiment
 from diffusion_jax.errors import UserError, say
 from diffusion_jax.exits import exit_code
 from diffusion_jax.experiment import STAGES, Experiment, Pretrained, check_stages
-from diffusion_jax.hosts import any_process, connect, raise_together, wait_for_all_hosts
+from diffusion_jax.hosts import any_process, connect, raise_together, shutdown, wait_for_all_hosts
 from diffusion_jax.interruption import Interrupted, stop_requests
 from diffusion_jax.settings import read_section
 from diffusion_jax.sharding import make_mesh
