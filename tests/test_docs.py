@@ -133,7 +133,7 @@ def test_readme(tmp_path, monkeypatch):
         'y': request.y,
         'scale': 6.0,
         'keys': keys,
-        'x_T': loop.initial_noise(keys, (8, 8, 3)),
+        'x_T': loop.noise_of(keys, (8, 8, 3))(0, 0),
     }
     exec(second, scope)
     np.testing.assert_allclose(np.asarray(scope['images'], int), more.images, rtol=0, atol=1)

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from diffusion_jax.data.transforms import to_float
-from diffusion_jax.diffusion.likelihood import bits_per_dimension
-from diffusion_jax.diffusion.samplers.loop import per_sample_noise
+from diffusion_jax.diffusion.samplers.loop import noise_of
 from diffusion_jax.diffusion.schedules import schedule_of, transitions
+from diffusion_jax.diffusion.variational_bound import bits_per_dimension
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import Generator
 from diffusion_jax.generation.networks import Networks, make_denoiser
@@ -38,7 +38,7 @@ def test_the_terms_are_those_of_the_loop_with_each_images_own_noise(model):
     @jax.jit
     def loop(images):
         def noise(t):
-            return per_sample_noise(keys, t, (8, 8, 1))
+            return noise_of(keys, (8, 8, 1))(t, 0)
 
         return bits_per_dimension(denoise, to_float(images), table, noise, DIFFUSION.variance)
 

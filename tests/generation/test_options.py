@@ -19,7 +19,7 @@ from diffusion_jax.diffusion.guidance import (
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import DDIM, DDPM, SAMPLERS, Heun
 from diffusion_jax.errors import UserError
-from diffusion_jax.generation import options
+from diffusion_jax.generation import arguments, options
 from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.options import read_guidance, read_sampler
 
@@ -184,9 +184,9 @@ def test_timesteps_are_fractional_or_the_nearest():
 
 
 def test_numbers_are_arrays_of_one_type_and_shape():
-    part = options.traced(Interval(ClassifierGuidance(2), 0, np.float64(5)), 3)
+    part = arguments.traced(Interval(ClassifierGuidance(2), 0, np.float64(5)), 3)
     assert part.guidance.scale.shape == (3,) and part.guidance.scale.dtype == np.float32
     assert part.low.shape == part.high.shape == () and part.high.dtype == np.float32
-    assert options.traced(Reuse(part), 3).every.dtype == np.int32
+    assert arguments.traced(Reuse(part), 3).every.dtype == np.int32
     with pytest.raises(UserError, match='DDIM.eta is .*; it must be a number'):
-        options.traced(DDIM([0.5, 1.0, 0.5]), 3)  # one for all images
+        arguments.traced(DDIM([0.5, 1.0, 0.5]), 3)  # one for all images

@@ -10,8 +10,9 @@ from diffusion_jax import models
 from diffusion_jax.diffusion.guidance import ClassifierGuidance
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import DDIM, SAMPLERS
-from diffusion_jax.diffusion.samplers.loop import initial_noise, per_sample_noise
-from diffusion_jax.generation import Samples, options, sampling
+from diffusion_jax.diffusion.samplers.loop import noise_of
+from diffusion_jax.generation import Samples, sampling
+from diffusion_jax.generation.arguments import traced
 from diffusion_jax.generation.networks import Networks
 from diffusion_jax.generation.sampling import Request, make_labels, sample_keys
 from diffusion_jax.sharding import batch_sharding, make_mesh, replicated
@@ -43,7 +44,7 @@ def request(index, *, seed=0, scale=2.0, eta=0.5, y=None, sampler=None, **how):
     y = index % 10 if y is None else jnp.asarray(y, jnp.int32)
     guidance = (ClassifierGuidance(scale),) if scale is not None else ()
     recipe = Recipe(sampler or DDIM(eta), guidance, **{'respacing': 'ddim5'} | how)
-    return Request(jnp.uint32(seed), index, y, options.traced(recipe, len(index)))
+    return Request(jnp.uint32(seed), index, y, traced(recipe, len(index)))
 
 
 _generate = jax.jit(sampling.generate, static_argnums=0, static_argnames='remat')

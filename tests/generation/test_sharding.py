@@ -13,7 +13,7 @@ from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import DDIM
 from diffusion_jax.generation import Generator
 from diffusion_jax.generation.networks import Networks
-from diffusion_jax.generation.program import begin, bound_program, sample_program, steps
+from diffusion_jax.generation.program import jitted, sample_program
 from diffusion_jax.planning.collectives import exchanged
 from diffusion_jax.sharding import (
     MIN_SHARDED_SIZE,

@@ -15,7 +15,7 @@ import numpy as np
 
 from diffusion_jax.diffusion import losses, timestep_samplers
 from diffusion_jax.diffusion.denoiser import clip, plain, score_shift
-from diffusion_jax.diffusion.likelihood import prior_term
+from diffusion_jax.diffusion.variational_bound import prior_term
 from diffusion_jax.diffusion.process import (
     Gaussian,
     add_noise,
