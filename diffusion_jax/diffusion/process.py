@@ -169,28 +169,23 @@ def posterior(prediction: Prediction, x_t: Array, transition: Transition, varian
       transition β̃ of the one before it; 'learned' is the network's log-variance; 'learned_range' lies between
       β̃ (v = −1) and β (v = 1) in the logarithm (Improved DDPM, eq. 15), v not being clamped.
     """
-    mean_x0, mean_xt = align((transition.mean_x0, transition.mean_xt), x_t)
+    transition = align(transition, x_t)
     mean = prediction.mean
     if mean is None:
-        mean = mean_x0 * prediction.x_0 + mean_xt * x_t
-    log_variance = _LOG_VARIANCES[variance](align(transition, x_t), prediction.variance)
+        mean = transition.mean_x0 * prediction.x_0 + transition.mean_xt * x_t
+    if variance == 'learned_range':
+        fraction = (prediction.variance + 1) / 2
+        log_variance = fraction * transition.log_beta + (1 - fraction) * transition.log_posterior
+    else:
+        log_variance = {
+            'fixed_small': transition.log_posterior,
+            'fixed_large': transition.log_large,
+            'learned': prediction.variance,
+        }[variance]
     value = jnp.exp(log_variance)
     if variance == 'fixed_small':
-        value = jnp.where(align(is_last(transition), x_t), 0.0, value)
+        value = jnp.where(is_last(transition), 0.0, value)
     return Gaussian(mean, value, log_variance)
-
-
-def _learned_range(transition: Transition, v: Array) -> Array:
-    fraction = (v + 1) / 2
-    return fraction * transition.log_beta + (1 - fraction) * transition.log_posterior
-
-
-_LOG_VARIANCES = {
-    'fixed_small': lambda transition, _: transition.log_posterior,
-    'fixed_large': lambda transition, _: transition.log_large,
-    'learned': lambda _, log_variance: log_variance,
-    'learned_range': _learned_range,
-}
 
 
 def true_posterior(x_0: Array, x_t: Array, transition: Transition) -> Gaussian:

@@ -38,7 +38,7 @@ class Recipe(Part):
 
     def with_scale(self, scale: Number) -> Recipe:
         """The recipe whose guidances have this scale; classifier guidance is added if there is none."""
-        guidance = tuple(_scaled(each, scale) for each in self.guidance) or (ClassifierGuidance(scale),)
+        guidance = tuple(scaled(each, scale) for each in self.guidance) or (ClassifierGuidance(scale),)
         return dataclasses.replace(self, guidance=guidance)
 
     def unguided(self) -> Recipe:
@@ -58,7 +58,8 @@ def innermost(guidance: Guidance) -> Guidance:
     return guidance
 
 
-def _scaled(guidance: Guidance, scale: Number) -> Guidance:
+def scaled(guidance: Guidance, scale: Number) -> Guidance:
+    """The guidance with this scale, if it has one."""
     if innermost(guidance) is not guidance:
-        return dataclasses.replace(guidance, guidance=_scaled(guidance.guidance, scale))
+        return dataclasses.replace(guidance, guidance=scaled(guidance.guidance, scale))
     return dataclasses.replace(guidance, scale=scale) if 'scale' in options(guidance) else guidance

@@ -31,11 +31,11 @@ from diffusion_jax.generation import options, requests, sampling
 from diffusion_jax.generation.arguments import check_finite
 from diffusion_jax.generation.networks import Networks
 from diffusion_jax.generation.program import jitted, reporting, run, to_rows
+from diffusion_jax.generation.requests import Labels
 from diffusion_jax.generation.sampling import Parts, Request, Samples
 from diffusion_jax.memory import OutOfMemory, out_of_memory
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig
 
-Labels = int | str | Sequence[int | str] | np.ndarray
 _one_batch = functools.partial(
     out_of_memory, remedy='give fewer images: all are computed in one batch', raises=OutOfMemory
 )
@@ -53,11 +53,10 @@ class Generator:
     It is a pytree whose leaves are the parameters, so that a jitted function may take it as an argument.
 
     Attributes:
-        params: 'diffusion', and 'classifier' where there is one; on the mesh as `param_shardings` says. With
-            fsdp every step gathers them and frees them again.
-        recipes: by name; the first is the default. A released model has those of the paper, a
-            model of a run that of the run's samples.
-        classes: the names of the classes in label order; () where they are not known.
+        params: 'diffusion', and 'classifier' if there is one; on the mesh as by `param_shardings`.
+        recipes: by name; the first is the default. A released model has those of the paper, a model of a run
+            that of the run's samples.
+        classes: the names of the classes in label order; () if they are unknown.
     """
 
     unet: UNetConfig
@@ -135,27 +134,7 @@ class Generator:
         records = to_rows(num_images, records, len(finite))
         return Samples(images, x_0, records, log_weight, evaluations(recipe.sampler, grid, done))
 
-    def request(self, num_images: int, y: Labels | None = None, **how: Any) -> Request:
-        """The arguments of `generate`, checked, on the devices, padded to a multiple of their number.
-
-        Args:
-            y: one class for all images or one for each, by number or by name; needed by a conditional model,
-                and by guidance with a classifier.
-            first: the images are those with the indices first, first + 1, … of the seed, below 2³¹.
-            seed: below 2³².
-            recipe: a name in `recipes`, or a Recipe; what follows changes it.
-            sampler: a text such as 'ddim' or 'heun:s_churn=40', or a Sampler.
-            respacing: the noise levels, such as '250', 'ddim25' or 'karras:18'; see `diffusion.grids`.
-            guidance: a text such as 'classifier:scale=2', a Guidance, a function from denoiser to denoiser,
-                or several of them, the innermost first; '' is none.
-            scale: of all guidances except those whose text gives one; one for all images or one for each. A
-                recipe without guidance gets that of the classifier, unless `guidance` is given.
-            clip: clamps x_0 to [−1, 1] in every step, before guidance by gradients.
-            timesteps: 'fractional' or 'nearest', for levels between trained timesteps.
-            low_res: uint8 [num_images, h, w, C], needed by an upsampler; of the size in its training.
-            x_T: float32 [num_images, H, W, C], the start; by default the seed's noise.
-        """
-        return requests.make_request(self, num_images, y, **how)
+    request = requests.make_request
 
     def parts(self, request: Request) -> Parts:
         """Sampler, guided denoiser, grid, noise and x_T of a request, for a loop of your own."""

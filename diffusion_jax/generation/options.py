@@ -31,7 +31,7 @@ from diffusion_jax.diffusion.guidance import (
 )
 from diffusion_jax.diffusion.parts import Part, options
 from diffusion_jax.diffusion.process import Transition
-from diffusion_jax.diffusion.recipe import innermost
+from diffusion_jax.diffusion.recipe import innermost, scaled
 from diffusion_jax.diffusion.samplers import SAMPLERS, Sampler
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import arguments
@@ -49,17 +49,22 @@ def read_sampler(sampler: str | Sampler, eta: float = 0.0) -> Sampler:
     return sampler
 
 
-def read_guidance(guidance: Guidances, scale: Any = 1.0) -> tuple[Guidance, ...]:
-    """Guidances, the innermost first; scale: the default of those whose text gives none."""
+def read_guidance(guidance: Guidances, default: Any = 1.0, scale: Any = None) -> tuple[Guidance, ...]:
+    """Guidances, the innermost first.
+
+    Args:
+        default: the scale of texts that give none.
+        scale: replaces `default`, and the scales of guidances that are not texts.
+    """
     if isinstance(guidance, str):
         texts = re.split(r'\+(?!\s*\d)', guidance)  # not the + of 1e+3
+        scale = default if scale is None else scale
         return tuple(_read_modified(text, scale) for text in texts if text.strip())
     if isinstance(guidance, (tuple, list)):
-        return tuple(part for each in guidance for part in read_guidance(each, scale))
-    if isinstance(guidance, Modifier):
-        return (_read_modifier(guidance),)
+        return tuple(part for each in guidance for part in read_guidance(each, default, scale))
     if isinstance(guidance, Guidance):
-        return (guidance,)
+        guidance = _read_modifier(guidance) if isinstance(guidance, Modifier) else guidance
+        return (guidance if scale is None else scaled(guidance, scale),)
     if not callable(guidance) or isinstance(guidance, type):
         kinds = f'one of {", ".join(GUIDANCES)}, a Guidance, or a function from denoiser to denoiser'
         raise UserError('guidance', f'got {guidance!r}', f'must be {kinds}')

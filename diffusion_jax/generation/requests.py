@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -22,7 +23,10 @@ from diffusion_jax.models import UNetConfig
 from diffusion_jax.sharding import batch_sharding, replicated
 
 if TYPE_CHECKING:
-    from diffusion_jax.generation.generator import Generator, Labels
+    from diffusion_jax.generation.generator import Generator
+
+
+Labels = int | str | Sequence[int | str] | np.ndarray
 
 
 def make_request(
@@ -38,15 +42,29 @@ def make_request(
     x_T: np.ndarray | None = None,
     **changes: Any,
 ) -> Request:
-    """See `Generator.request`."""
+    """A request for images, on the devices, padded to a multiple of their number.
+
+    Args:
+        y: one class for all images or one for each, by number or by name; needed by a conditional model,
+            and by guidance with a classifier.
+        first, seed: the images are those with the indices first, first + 1, … of the seed.
+        recipe: a name in `model.recipes`, or a Recipe.
+        scale: of all guidances except those whose text gives one; one for all images or one for each. A
+            recipe without guidance gets that of the classifier, unless `guidance` is given.
+        low_res: uint8 [num_images, h, w, C], needed by an upsampler; of the size in its training.
+        x_T: float32 [num_images, H, W, C], the start; by default the seed's noise.
+        changes: of the recipe, see `Recipe`: respacing, clip, timesteps;
+            sampler: a text such as 'ddim' or 'heun:s_churn=40', or a Sampler;
+            guidance: a text such as 'classifier:scale=2', a Guidance, a function from denoiser to denoiser,
+            or several of them, the innermost first; '' is none.
+    """
     num_images = whole_number('num_images', num_images, 1)
     first = whole_number('first', first, below=INT32 - num_images + 1)
-    seed = whole_number('seed', seed, below=2**32)
     if scale is not None:
         scale = one_for_each('scale', scale, num_images, np.float32)
     recipe = read_recipe(model, recipe, scale, **changes)
     request = Request(
-        seed=np.uint32(seed),
+        seed=np.uint32(whole_number('seed', seed, below=2**32)),
         index=np.arange(first, first + num_images, dtype=np.int32),
         y=labels(model, num_images, y, recipe),
         recipe=traced(recipe, num_images),
@@ -178,48 +196,34 @@ def read_recipe(
 ) -> Recipe:
     """A recipe of the model with the changes that are not None. UserError unless the model supports it."""
     recipes = dict(model.recipes)
-    if recipe is None:
-        recipe = model.recipes[0][1]
-    elif isinstance(recipe, str):
-        one_of('recipe', recipe, recipes)
-        recipe = recipes[recipe]
-    elif not isinstance(recipe, Recipe):
+    if recipe is None or isinstance(recipe, str):
+        name = model.recipes[0][0] if recipe is None else recipe
+        one_of('recipe', name, recipes)
+        recipe = recipes[name]
+    if not isinstance(recipe, Recipe):
         raise UserError('recipe', f'got {recipe!r}', f'must be one of {", ".join(recipes)}, or a Recipe')
     changes = {name: value for name, value in changes.items() if value is not None}
     recipe = dataclasses.replace(recipe, **changes)
-    recipe = dataclasses.replace(recipe, sampler=options.read_sampler(recipe.sampler))
+    parts = {
+        'sampler': options.read_sampler(recipe.sampler),
+        'guidance': options.read_guidance(recipe.guidance),
+    }
+    recipe = dataclasses.replace(recipe, **parts)
     if guidance is not None:
-        recipe = dataclasses.replace(recipe, guidance=_read_guidance(guidance, scale, recipe.scale))
-    else:
-        recipe = dataclasses.replace(recipe, guidance=options.read_guidance(recipe.guidance))
-        if scale is not None and (scale.any() or recipe.guidance or model.classifier):
-            recipe = recipe.with_scale(scale)
+        guidance = options.read_guidance(guidance, recipe.scale, scale)
+        recipe = dataclasses.replace(recipe, guidance=guidance)
+    elif scale is not None and (scale.any() or recipe.guidance or model.classifier):
+        recipe = recipe.with_scale(scale)
     scales = [getattr(innermost(each), 'scale', None) for each in recipe.guidance]
     if scale is not None and scale.any() and not any(each is scale for each in scales):
         raise UserError('scale', 'given without a guidance that uses it', 'leave it out')
-    _check_recipe(model, recipe)
-    return recipe
-
-
-def _read_guidance(guidance: options.Guidances, scale: Any, default: Any) -> tuple[Any, ...]:
-    """Guidances with a scale, which that in a text overrides. default: of texts that give none."""
-    if isinstance(guidance, (tuple, list)):
-        return tuple(part for each in guidance for part in _read_guidance(each, scale, default))
-    if isinstance(guidance, str):
-        return options.read_guidance(guidance, default if scale is None else scale)
-    guidance = options.read_guidance(guidance)
-    return guidance if scale is None else Recipe(guidance=guidance).with_scale(scale).guidance
-
-
-def _check_recipe(model: Generator, recipe: Recipe) -> None:
     options.check_respacing(model.diffusion, recipe.respacing, recipe.timesteps)
     one_of('clip', recipe.clip, (True, False))
     if 'log_prob' in recipe.needs and model.classifier is None:
-        raise UserError(
-            'scale', 'the recipe needs a classifier, and none is loaded', 'load one, or leave out scale'
-        )
+        raise UserError('recipe', 'needs a classifier, and none is loaded', 'load one, or leave out scale')
     if 'null' in recipe.needs:
         check_null_class(model.unet)
+    return recipe
 
 
 def check_null_class(unet: UNetConfig) -> None:

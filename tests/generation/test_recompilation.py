@@ -9,7 +9,6 @@ from diffusion_jax.diffusion.guidance import GUIDANCES, MODIFIERS, ClassifierFre
 from diffusion_jax.diffusion.parts import Part, options
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import DDIM, SAMPLERS
-from tests.generation.test_generator import make_model
 
 CLASSIFIER = ClassifierGuidance()
 RECIPES = (
@@ -44,11 +43,6 @@ def others(part):
 def test_other_numbers_are_others():
     recipe = others(Recipe(DDIM(), (MODIFIERS['reuse'](CLASSIFIER),)))
     assert recipe == Recipe(DDIM(0.25), (MODIFIERS['reuse'](ClassifierGuidance(0.25), 3),))
-
-
-@pytest.fixture(scope='module')
-def model():
-    return make_model()
 
 
 @pytest.mark.parametrize('name', RECIPES)

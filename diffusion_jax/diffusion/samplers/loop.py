@@ -62,9 +62,8 @@ def sample(
     """
     step = _stepper(sampler, denoise, grid, noise_at, record)
     positions = jnp.arange(1, len(grid.level.t) + 1)
-    (state, _), records = jax.lax.scan(
-        jax.checkpoint(step) if remat else step, start(sampler, denoise, x_T), positions
-    )
+    carry = start(sampler, denoise, x_T)
+    (state, _), records = jax.lax.scan(jax.checkpoint(step) if remat else step, carry, positions)
     return state, records
 
 

@@ -9,16 +9,11 @@ import pytest
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.denoiser import plain
 from diffusion_jax.diffusion.grids import level_at, make_grid
-from diffusion_jax.diffusion.guidance import classifier_guidance, reused
+from diffusion_jax.diffusion.guidance import ClassifierGuidance, Models, Reuse, classifier_guidance
 from diffusion_jax.diffusion.process import Level
 from diffusion_jax.diffusion.samplers import DDIM, DDPM, DPMSolverPP2M, Heun, Image, Sampler, sample
-from diffusion_jax.diffusion.samplers.loop import (
-    advance,
-    evaluations,
-    noise_of,
-    start,
-)
-from diffusion_jax.diffusion.schedules import between, make_schedule
+from diffusion_jax.diffusion.samplers.loop import advance, evaluations, noise_of, start
+from diffusion_jax.diffusion.schedules import between, make_schedule, to_clean
 from tests.diffusion.gaussian import Data, loop_moments
 
 LINEAR = DiffusionConfig('linear', 1000)
@@ -38,14 +33,13 @@ def guided(scale=1.0):
 
 def with_reuse():
     """A guided denoiser that has a memory."""
-    return reused(lambda inner: classifier_guidance(inner, DATA.log_prob, 1.0), DATA.denoiser(), 2)
+    return Reuse(ClassifierGuidance(1.0, DATA.log_prob), 2).wrap(DATA.denoiser(), Models())
 
 
 def grid_at(log_snr):
     """A grid over the levels of these log-SNRs and to the clean image; where they fall, noise is added."""
     level = level_at(make_schedule('linear', 1000), np.asarray(log_snr, np.float64))
-    grid = between(Level(*(np.append(a, clean) for a, clean in zip(level, (0.0, 1.0, 0.0), strict=True))))
-    return jax.tree.map(lambda a: a if a.dtype == bool else np.float32(a), grid)
+    return jax.tree.map(lambda a: a if a.dtype == bool else np.float32(a), to_clean(level))
 
 
 class Sum(Sampler):
