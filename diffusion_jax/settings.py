@@ -120,8 +120,8 @@ def meanings(cls: type) -> dict[str, str]:
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         doc = inspect.cleandoc(base.__dict__.get('__doc__') or '')
-        attributes = doc.partition('Attributes:\n')[2].partition('\n\n')[0]
-        for names, text in re.findall(r'^ {4}(\w[\w, ]*): (.*(?:\n {5,}.*)*)', attributes, re.MULTILINE):
+        attributes = inspect.cleandoc('\n' + doc.partition('Attributes:\n')[2].partition('\n\n')[0])
+        for names, text in re.findall(r'^(\w[\w, ]*): (.*(?:\n .*)*)', attributes, re.MULTILINE):
             found |= dict.fromkeys(names.split(', '), ' '.join(text.split()))
     return found
 
