@@ -30,7 +30,7 @@ def between(
 
 
 def not_finite(array: np.ndarray) -> str:
-    """The first value that float32 cannot hold and its index, such as 'nan at [0, 3]'; '' if there is none."""
+    """The first value that float32 cannot hold and its index, such as 'nan at [0, 3]', or ''."""
     with np.errstate(over='ignore'):
         finite = np.isfinite(array.astype(np.float32, copy=False))
     if finite.all():

@@ -116,7 +116,7 @@ def nearest(name: str, known: Collection[str]) -> list[str]:
 
 
 def meanings(cls: type) -> dict[str, str]:
-    """The descriptions of fields in the sections `Attributes:` of the docstrings of a dataclass and its bases."""
+    """Descriptions of fields, from the sections `Attributes:` in docstrings of a dataclass and its bases."""
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         doc = inspect.cleandoc(base.__dict__.get('__doc__') or '')
