@@ -12,6 +12,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.interruption import Interrupted
 from diffusion_jax.report import MetricsWriter, Progress
 from diffusion_jax.sharding import make_mesh, put_global, to_host
+from diffusion_jax.training.saving import Checkpoints
 from tests.hosts import (
     SPLIT,
     TRAININGS,
@@ -25,6 +26,7 @@ from tests.hosts import (
     untrained,
 )
 from tests.program import arguments, leaves, run
+from tests.training.states import abstract, small_state
 
 
 def test_where_the_others_do_not_come_the_last_line_says_so(tmp_path):
@@ -40,6 +42,22 @@ def test_where_the_others_do_not_come_the_last_line_says_so(tmp_path):
         assert last.startswith('error: not all hosts connected within 2 s'), text
         assert f'this is host {host} of 2, ' in last
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_hosts_save_and_restore_their_parts_of_a_state(tmp_path):
+    address = free_address()
+    pair = [
+        start(['', address, str(host), str(tmp_path)], [], program=('-m', 'tests.saving_host'))
+        for host in range(2)
+    ]
+    codes, printed = ends(pair)
+    assert codes == [0, 0], '\n'.join(printed)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['2', '3']
+    with Checkpoints(tmp_path) as checkpoints:
+        restored, _ = checkpoints.restore(abstract())
+    expected = jax.jit(small_state.__wrapped__)().params
+    np.testing.assert_allclose(restored.params['kernel'], expected['kernel'], rtol=1e-6)
+    np.testing.assert_allclose(restored.ema['0.99']['bias'], expected['bias'], rtol=1e-6)
 
 
 @pytest.mark.slow  # 57 s of CPU time, cold: two processes compile the same
