@@ -15,7 +15,6 @@ from diffusion_jax.data.stored.archive import ArrayImages, names_in_archive
 from diffusion_jax.data.stored.image_set import ImageSet
 from diffusion_jax.data.stored.samples import shard_folder
 from diffusion_jax.data.stored.source import SourceImages
-from diffusion_jax.data.transforms import Size
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.extraction import extract
 from diffusion_jax.evaluation.extractors import Extractor
@@ -31,6 +30,7 @@ from diffusion_jax.evaluation.inception_score import inception_score
 from diffusion_jax.evaluation.kid import kid_and_error
 from diffusion_jax.evaluation.precision_recall import coverage
 from diffusion_jax.evaluation.uncertainty import frechet_error, inception_score_error, share_error
+from diffusion_jax.images import Size
 from diffusion_jax.workdir import STAMP_FILE
 
 

@@ -16,9 +16,10 @@ from diffusion_jax.data.config import HOW_IMAGES_ARE_READ
 from diffusion_jax.data.pipeline import load_batch
 from diffusion_jax.data.sources import describe
 from diffusion_jax.data.sources.skipping import is_readable, remedy_named, skipping
-from diffusion_jax.data.transforms import make_transform, reduce_images
+from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.errors import UserError
+from diffusion_jax.images import reduce_images
 from diffusion_jax.sharding import local_mesh
 from diffusion_jax.shards import SHARDS, Rows, fill, found, read
 from diffusion_jax.stages import limits

@@ -12,9 +12,9 @@ import pytest
 from diffusion_jax import main
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.sources import make_source
-from diffusion_jax.data.transforms import reduce_images
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import Generator
+from diffusion_jax.images import reduce_images
 from diffusion_jax.models import param_shapes
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.stages import likelihood

@@ -10,7 +10,8 @@ import numpy as np
 
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.sources import Source, name_of
-from diffusion_jax.data.transforms import Size, center_crop
+from diffusion_jax.data.transforms import center_crop
+from diffusion_jax.images import Size
 
 LARGEST = 500_000_000  # bytes of all cropped images
 

@@ -8,7 +8,7 @@ from diffusion_jax.data.stored.archive import open_archive
 from diffusion_jax.data.stored.folder import open_folder
 from diffusion_jax.data.stored.image_set import ImageSet
 from diffusion_jax.data.stored.samples import open_samples, shard_folder
-from diffusion_jax.data.transforms import Size
+from diffusion_jax.images import Size
 
 
 def open_images(path: str | Path, size: Size | None = None) -> ImageSet:

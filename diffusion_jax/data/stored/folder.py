@@ -17,8 +17,9 @@ from diffusion_jax.data.sources.folder import FolderSource, open_listing
 from diffusion_jax.data.sources.reading import read_header
 from diffusion_jax.data.stored.image_set import TREATMENT, even_parts, file_identity
 from diffusion_jax.data.stored.source import THREADS, SourceImages
-from diffusion_jax.data.transforms import Size, Transform, center_crop
+from diffusion_jax.data.transforms import Transform, center_crop
 from diffusion_jax.errors import UserError
+from diffusion_jax.images import Size
 
 logger = logging.getLogger(__name__)
 
