@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from diffusion_jax.checks import between
+from diffusion_jax.data.image_sets.source import SourceImages
 from diffusion_jax.data.sources.reading import read_header
-from diffusion_jax.data.stored.source import SourceImages
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.comparison import Side, features_of
 from diffusion_jax.evaluation.config import RESIZES

@@ -21,7 +21,7 @@ def make_transform(
 ) -> Transform | None:
     """Every image to `config.image_size`: cropped at the centre or at random, and mirrored half of the time.
 
-    None where images have their size already and nothing is drawn: whole batches are gathered at once then.
+    None where images have their size already and nothing is random.
     """
     if config.name == 'digits' and not crop_randomly and not flip:
         return None
@@ -37,7 +37,7 @@ def make_transform(
 
 
 def center_crop(image: np.ndarray, size: Size) -> np.ndarray:
-    """The centre of the image, after it was shrunk or enlarged until it just covers `size`."""
+    """The centre of the image, resized to the smallest image that covers `size`."""
     image = cover(image, size)
     top, left = (image.shape[0] - size[0]) // 2, (image.shape[1] - size[1]) // 2
     return image[top : top + size[0], left : left + size[1]]
@@ -46,11 +46,11 @@ def center_crop(image: np.ndarray, size: Size) -> np.ndarray:
 def random_crop(image: np.ndarray, size: Size, integers: Callable[[int, int], int]) -> np.ndarray:
     """A random part of the image that shows 80 to 100 % of what `size` could cover.
 
-    integers: draws from [low, high), such as `numpy.random.Generator.integers` or `random.randrange`.
+    integers: samples from [low, high), such as `numpy.random.Generator.integers` or `random.randrange`.
     """
     side = min(size)
-    drawn = integers(side, math.ceil(side / MIN_CROP_FRACTION) + 1)
-    image = cover(image, (round(size[0] * drawn / side), round(size[1] * drawn / side)))
+    covered = integers(side, math.ceil(side / MIN_CROP_FRACTION) + 1)
+    image = cover(image, (round(size[0] * covered / side), round(size[1] * covered / side)))
     top = integers(0, image.shape[0] - size[0] + 1)
     left = integers(0, image.shape[1] - size[1] + 1)
     return image[top : top + size[0], left : left + size[1]]

@@ -11,7 +11,7 @@ import numpy as np
 
 from diffusion_jax.data.pipeline import batches
 from diffusion_jax.data.sources import class_names
-from diffusion_jax.data.sources.skipping import skipping
+from diffusion_jax.data.sources.wrappers import skipping
 from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.generation.arguments import NotFinite
 from diffusion_jax.generation.grid import save_png
