@@ -13,7 +13,7 @@ def jax_error(text):
 @pytest.mark.parametrize(
     ('error', 'amount'),
     [
-        (jax_error('RESOURCE_EXHAUSTED: Out of memory allocating 118189471424 bytes.'), ' (118 GB)'),
+        (jax_error('RESOURCE_EXHAUSTED: Out of memory allocating 118189471424 bytes.'), ' (118,189,471,424 bytes)'),
         (
             jax_error('RESOURCE_EXHAUSTED: TPU compile error. Ran out of memory. Used 20.5G of 15.75G hbm.'),
             ' (Used 20.5G of 15.75G)',
@@ -55,6 +55,6 @@ def test_the_remedy_of_a_stage_replaces_that_of_a_call():
     error = caught.value
     assert (error.where, error.problem, error.remedy) == (
         'sampling',
-        'out of memory (5 GB)',
+        'out of memory (5,000,000,000 bytes)',
         'lower config.x',
     )

@@ -385,4 +385,4 @@ def test_more_images_than_memory_holds(model, monkeypatch):
     monkeypatch.setattr(running, 'run', no_memory)
     with pytest.raises(UserError) as error:
         model.sample(2, 3, **STEPS)
-    assert (error.value.where, error.value.problem) == ('sampling', 'out of memory (118 GB)')
+    assert (error.value.where, error.value.problem) == ('sampling', 'out of memory (118,189,471,424 bytes)')
