@@ -65,7 +65,7 @@ def test_a_batch_that_no_memory_holds(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(loop, 'run', no_memory)
     assert run(tmp_path, 'train', train__evaluate_every=0) == 2
     error = capfd.readouterr().err.splitlines()[-1]
-    assert 'out of memory (118 GB asked for) in a training step of the diffusion model; ' in error
+    assert 'a training step of the diffusion model: out of memory (118,189,471,424 bytes); ' in error
     for setting in (
         'config.train.batch_size (16)',
         'config.train.microbatches',
