@@ -17,7 +17,7 @@ from diffusion_jax.settings import read_section
 
 PAPER_SAMPLES = 50_000
 PAPER_REFERENCES = 'VIRTUAL_'  # how the names of the authors' reference files begin
-RELEASED_FILES = (
+RELEASED_FILES = (  # of Inception; older versions also converted the second and the third
     'pt_inception-2015-12-05-6726825d.pth',
     'inception-2015-12-05.pt',
     'inception-v3-2015-12-05.pkl',
