@@ -85,8 +85,8 @@ def _stored_classes(options: Options) -> tuple[str, ...]:
 
 
 def set_up_logging() -> None:
-    """Our own messages on stderr as they are; of the libraries only errors."""
-    absl_logging.set_verbosity(absl_logging.ERROR)
+    """Prints messages of this package alone; libraries also raise the errors that they log."""
+    absl_logging.set_verbosity(absl_logging.FATAL)
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.handlers = [logging.StreamHandler(PatientStream(sys.stderr))]
