@@ -46,7 +46,7 @@ def waiting(source: Source, transform: Transform | None, ahead: int, step: float
         time.sleep(step)
         timer.count_step(())
     data.close()
-    return timer.take()['time/data_wait']
+    return timer.flush()['time/data_wait']
 
 
 def colour_images(size: int = 24) -> ArraySource:

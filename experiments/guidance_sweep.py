@@ -44,7 +44,7 @@ def sweep(workdir: Path, num_samples: int) -> list[dict]:
     params = {name: load_network(run, name) for name in (DIFFUSION, CLASSIFIER)}
     real = open_split(run.experiment.data, 'test').read_all()
     rows = []
-    with Progress('guidance sweep', 2 * len(SCALES)) as progress:
+    with Progress('guidance sweep', 2 * len(SCALES), unit='rows') as progress:
         for sampler, respacing in (('ddpm', '25'), ('ddim', 'ddim25')):
             for scale in SCALES:
                 sample = dataclasses.replace(

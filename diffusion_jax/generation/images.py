@@ -35,7 +35,7 @@ def write_pngs(images: ImageSet, directory: Path, stop: Callable[[], bool], *, l
             f'{directory}: contains {min(others)}, which is no image of {images.name}; choose another folder'
         )
     done = 0
-    with Progress('PNG files', len(names), at_first='') as progress:
+    with Progress('PNG files', len(names)) as progress:
         for part in images.parts:
             for image in images.read(part).images:
                 if stop():

@@ -84,11 +84,11 @@ def train(objective: Objective, network: UNetConfig | ClassifierConfig, num_step
     mesh = make_mesh(devices=jax.devices()[:1])
     step, (state, _) = train_program(objective, network, config, mesh)
     state = first_state(objective, network, config, state, jax.random.key(0))
-    with Progress(type(network).__name__, num_steps, images_per_step=config.batch_size) as progress:
+    with Progress(type(network).__name__, num_steps, unit='steps') as progress:
         for number in range(1, num_steps + 1):
             state, metrics = step(state, put_batch(mesh, next(data)))
             if number % 50 == 0:
-                progress.update(number, loss=means(metrics)['loss'])
+                progress.update(number, {'loss': means(metrics)['loss']})
     return jax.tree.map(np.asarray, state.ema[str(EMA_RATE)])
 
 
