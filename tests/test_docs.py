@@ -185,7 +185,7 @@ def check_subcommand(name, *arguments, monkeypatch):
     with monkeypatch.context() as patched, pytest.raises(Parsed) as parsed:
         for method in ('parse_known_args', 'parse_known_intermixed_args'):
             patched.setattr(Parser, method, stopped(getattr(Parser, method)))
-        COMMANDS[name][1]([name, *arguments])
+        COMMANDS[name].main([name, *arguments])
     known, settings = parsed.value.args
     if settings or getattr(known, 'config', None):
         read_without_images(read_config(known.config, settings))

@@ -1,10 +1,10 @@
-"""Two networks, some hundred times smaller, to run the notebook with where there is no accelerator.
+"""Train two networks, some hundred times smaller, to run the notebook without an accelerator.
 
     python experiments/notebooks/shrunk.py weights
 
 They are trained on four photographs that come with scikit-image and scikit-learn, cropped at random and
-mirrored, 24×24 pixels each. The labels are ImageNet's, so that all else in the notebook is as it is with the
-released weights. Needs the extra `experiments`; about ten minutes on 2 CPU cores.
+mirrored, 24×24 pixels each. The labels are ImageNet's, so that the rest of the notebook is the same as
+with the released weights. Needs the extra `experiments`; about ten minutes on 2 CPU cores.
 
 Photographs: cat, Stéfan van der Walt, and coffee, Rachel Michetti, both CC0; tower in Beijing's Summer
 Palace, danielbuechele, and dahlia, vultilion, both CC BY 2.0.
