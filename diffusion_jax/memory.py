@@ -44,5 +44,5 @@ def describe(error: BaseException) -> str:
     amount = AMOUNT.search(str(error))
     if amount is None:
         return 'out of memory'
-    size = f'{int(amount["bytes"]):,} bytes' if amount["bytes"] else amount[0]
+    size = f'{int(amount["bytes"]):,} bytes' if amount['bytes'] else amount[0]
     return f'out of memory ({size})'

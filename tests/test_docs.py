@@ -16,7 +16,7 @@ from diffusion_jax.diffusion.samplers import loop
 from diffusion_jax.generation import loading, options, sampling
 from diffusion_jax.models import ClassifierConfig, UNetConfig, param_shapes
 from diffusion_jax.sharding import make_mesh
-from diffusion_jax.weights.files import Weights, save_weights
+from diffusion_jax.weights.files import Spec, save_weights
 from diffusion_jax.weights.released import RELEASED
 from tests.tiny import TRUNK
 from tests.versions import VERSIONS
@@ -115,8 +115,8 @@ def test_readme(tmp_path, monkeypatch):
             lambda leaf: rng.normal(scale=0.05, size=leaf.shape).astype(np.float32), param_shapes(network)
         )
         file, process = f'256x256_{name}', DiffusionConfig()
-        weights = Weights(network, params, process, file, class_names())
-        save_weights(tmp_path / f'{file}.safetensors', weights)
+        spec = Spec(network, process, file, class_names())
+        save_weights(tmp_path / f'{file}.safetensors', spec, params)
     monkeypatch.chdir(tmp_path)
     first, second = blocks(README)
     scope = {}

@@ -33,7 +33,11 @@ def ends(error):
         (PermissionError(errno.EACCES, 'Permission denied', 'secret'), 2, 'error: secret: '),
         (OSError(errno.EROFS, 'Read-only file system', 'a/b'), 2, 'a/b: cannot be used (Read-only'),
         (MemoryError(), 2, 'error: out of memory'),
-        (jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 5000 bytes.'), 2, '5,000 bytes'),
+        (
+            jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 5000 bytes.'),
+            2,
+            '5,000 bytes',
+        ),
     ],
 )
 def test_an_error_of_a_user_is_one_line(capsys, error, code, line):

@@ -13,7 +13,10 @@ def jax_error(text):
 @pytest.mark.parametrize(
     ('error', 'amount'),
     [
-        (jax_error('RESOURCE_EXHAUSTED: Out of memory allocating 118189471424 bytes.'), ' (118,189,471,424 bytes)'),
+        (
+            jax_error('RESOURCE_EXHAUSTED: Out of memory allocating 118189471424 bytes.'),
+            ' (118,189,471,424 bytes)',
+        ),
         (
             jax_error('RESOURCE_EXHAUSTED: TPU compile error. Ran out of memory. Used 20.5G of 15.75G hbm.'),
             ' (Used 20.5G of 15.75G)',

@@ -10,7 +10,7 @@ import numpy as np
 from flax import traverse_util
 
 from diffusion_jax.evaluation.inception.network import Params
-from diffusion_jax.weights.arrays import damaged, load_arrays, read_header, save_arrays
+from diffusion_jax.weights.arrays import damaged, load_arrays, save_arrays
 
 FORMAT = 'diffusion_jax inception 1'
 
@@ -51,7 +51,7 @@ def save_inception(path: str | Path, inception: Inception) -> None:
         'source_sha256': inception.source_sha256,
         'sha256': inception.sha256,
     }
-    save_arrays(path, FORMAT, traverse_util.flatten_dict(inception.params, sep='/'), metadata)
+    save_arrays(path, FORMAT, inception.params, metadata)
 
 
 def load_inception(path: str | Path) -> Inception:
@@ -61,8 +61,7 @@ def load_inception(path: str | Path) -> Inception:
         UserError: there is none, it is not one of ours, or it is damaged.
     """
     remedy = 'give a file that `diffusion-jax convert-inception` wrote'
-    metadata, checksums, _ = read_header(path, FORMAT, remedy)
-    params = traverse_util.unflatten_dict(load_arrays(path, checksums), sep='/')
-    if params_sha256(params) != metadata['sha256']:
-        raise damaged(path, 'its parameters are not those that its SHA-256 is of')
-    return Inception(params, **metadata)
+    header, params = load_arrays(path, FORMAT, remedy)
+    if params_sha256(params) != header.metadata['sha256']:
+        raise damaged(path, 'SHA-256 of the parameters')
+    return Inception(params, **header.metadata)

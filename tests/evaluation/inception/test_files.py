@@ -83,7 +83,7 @@ def test_every_flipped_byte_is_found(saved, tmp_path):
 
 def test_parameters_under_another_sha256_are_named(tmp_path):
     save_inception(tmp_path / 'file', INCEPTION._replace(sha256=64 * '0'))
-    with pytest.raises(UserError, match='file: damaged .its parameters are not those that its SHA-256 is of'):
+    with pytest.raises(UserError, match='file: damaged .*SHA-256'):
         load_inception(tmp_path / 'file')
 
 
@@ -93,10 +93,10 @@ def test_what_is_not_ours_is_named(saved, tmp_path):
     (tmp_path / 'text').write_text('no weights at all')
     (tmp_path / 'short').write_bytes(saved.read_bytes()[:-10])
     for name, message in {
-        'foreign': 'is a safetensors file of another program',
-        'network': "its format is 'diffusion_jax weights 1'",
-        'text': 'no safetensors file',
-        'short': 'not whole',
+        'foreign': 'format None',
+        'network': "format 'diffusion_jax weights 1'",
+        'text': 'no intact safetensors file',
+        'short': 'no intact safetensors file',
         'nothing': 'no such file',
         '.': 'is a folder',
     }.items():
