@@ -56,7 +56,7 @@ def _main(argv: Sequence[str]) -> None:
 
 
 def set_up() -> None:
-    """Prints messages of this package alone (libraries also raise the errors that they log), keeps programs."""
+    """Prints messages of this package alone (libraries raise what they log) and keeps compiled programs."""
     absl_logging.set_verbosity(absl_logging.FATAL)
     logger.setLevel(logging.INFO)
     logger.propagate = False

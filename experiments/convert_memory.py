@@ -27,7 +27,8 @@ import torch  # noqa: F401 (imported here, so that it counts among the imports)
 
 from diffusion_jax.commands import convert, export
 from diffusion_jax.weights.files import load_weights
-from diffusion_jax.weights.released import released_shapes
+from diffusion_jax.weights.reference import reference_shapes
+from diffusion_jax.weights.released import RELEASED
 from diffusion_jax.weights.torch_files import read_state, write_state
 
 RESULTS = Path(__file__).parent / 'results'
@@ -70,7 +71,8 @@ def same(a: Path, b: Path) -> bool:
 def experiment(name: str, folder: Path) -> dict:
     rng = np.random.default_rng(0)
     state = {
-        key: rng.standard_normal(shape, dtype=np.float32) for key, shape in released_shapes(name).items()
+        key: rng.standard_normal(shape, dtype=np.float32)
+        for key, shape in reference_shapes(RELEASED[name].network).items()
     }
     released, nameless, ours, back = (folder / file for file in (f'{name}.pt', 'model.pt', 'ours', 'back.pt'))
     write_state(released, state)

@@ -34,7 +34,7 @@ from diffusion_jax.training.config import TrainConfig
 from diffusion_jax.training.metrics import means
 from diffusion_jax.training.objectives import Objective, classifier_objective, diffusion_objective
 from diffusion_jax.training.program import first_state, train_program
-from diffusion_jax.weights.files import Weights, save_weights
+from diffusion_jax.weights.files import Spec, save_weights
 
 SIZE = (24, 24)
 TRUNK = {
@@ -97,9 +97,9 @@ def main() -> None:
     parser.add_argument('folder', type=Path, help='gets the two files of weights')
     folder = parser.parse_args().folder
     classifier = train(classifier_objective(CLASSIFIER, DIFFUSION), CLASSIFIER, num_steps=300)
-    save_weights(folder / '256x256_classifier.safetensors', Weights(CLASSIFIER, classifier, DIFFUSION))
+    save_weights(folder / '256x256_classifier.safetensors', Spec(CLASSIFIER, DIFFUSION), classifier)
     unet = train(diffusion_objective(UNET, DIFFUSION), UNET, num_steps=1000)
-    save_weights(folder / '256x256_diffusion.safetensors', Weights(UNET, unet, DIFFUSION))
+    save_weights(folder / '256x256_diffusion.safetensors', Spec(UNET, DIFFUSION), unet)
 
 
 if __name__ == '__main__':
