@@ -73,7 +73,7 @@ def _open(path: Path) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(path) as archive:
             yield archive
     except UNREADABLE as error:
-        raise UserError(f'{path}', f'is not an intact npz file ({reason(error)})') from error
+        raise UserError(f'{path}', f'cannot be read as an npz file ({reason(error)})') from error
 
 
 def _read_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
