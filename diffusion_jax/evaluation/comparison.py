@@ -27,7 +27,7 @@ from diffusion_jax.evaluation.feature_sets import (
 )
 from diffusion_jax.evaluation.frechet import Gaussian, frechet_distance
 from diffusion_jax.evaluation.inception_score import inception_score
-from diffusion_jax.evaluation.kid import kid_and_error
+from diffusion_jax.evaluation.kid import kid
 from diffusion_jax.evaluation.precision_recall import coverage
 from diffusion_jax.evaluation.uncertainty import frechet_error, inception_score_error, share_error
 from diffusion_jax.images import Size
@@ -152,7 +152,6 @@ def _dimensions(stored: Gaussian | None, default: int | None) -> int | None:
     return default if stored is None else len(stored.mean)
 
 
-@np.errstate(over='ignore', invalid='ignore')  # what is not finite is reported
 def compare(
     samples: FeatureSet,
     reference: FeatureSet,
@@ -160,8 +159,6 @@ def compare(
     num_resamples: int = 0,
 ) -> dict[str, Any]:
     """Every metric that what is known of both allows, by name; with resamples also 'standard_errors'.
-
-    Numbers that are not finite are not in it; 'not_finite' has their names where there are some.
 
     Args:
         logits: features → logits of Inception's classes; None where the features are not Inception's.
@@ -189,14 +186,5 @@ def compare(
         shares = {'precision': covered.samples, 'recall': covered.reference}
         found |= {name: float(share.mean()) for name, share in shares.items()}
         errors |= {name: share_error(share) for name, share in shares.items()}
-        found['kid'], errors['kid'] = kid_and_error(samples.features, reference.features)
-    errors = errors if num_resamples else {}
-    not_finite = [name for name, value in found.items() if not np.isfinite(value)]
-    not_finite += [f'standard_errors.{name}' for name, value in errors.items() if not np.isfinite(value)]
-    result: dict[str, Any] = _finite(found)
-    result |= {'standard_errors': _finite(errors)} if num_resamples else {}
-    return result | ({'not_finite': not_finite} if not_finite else {})
-
-
-def _finite(numbers: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in numbers.items() if np.isfinite(value)}
+        found['kid'], errors['kid'] = kid(samples.features, reference.features)
+    return found | ({'standard_errors': errors} if num_resamples else {})

@@ -12,7 +12,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.comparison import compare
 from diffusion_jax.evaluation.extractors import Extractor, pixel_extractor, pixels
 from diffusion_jax.evaluation.feature_sets import of_features
-from diffusion_jax.evaluation.inception.sources import RELEASED
+from diffusion_jax.evaluation.inception.sources import REMEDY
 
 MAX_DIMENSIONS = 3 * 32 * 32  # covariances of larger images take minutes and gigabytes
 
@@ -50,8 +50,8 @@ def pixels_of(shapes: Mapping[str, Shape], inception: str, otherwise: str) -> Ex
         if math.prod(shape) > MAX_DIMENSIONS:
             raise UserError(
                 f'{name}: has images of {_text(shape)}; without {inception} pixels are compared, of images '
-                f'up to 32×32×3. Set {inception} (`diffusion-jax convert-inception` makes its file of '
-                f'{RELEASED}); or compare features of a network of your own (`diffusion-jax evaluate '
+                f'up to 32×32×3. Set {inception} (`diffusion-jax convert-inception` makes its file: '
+                f'{REMEDY}); or compare features of a network of your own (`diffusion-jax evaluate '
                 f'SAMPLES.npy REFERENCE.npy`, each float [N, D]); or {otherwise}'
             )
     (one, first), *others = shapes.items()

@@ -98,14 +98,13 @@ def evaluate(run: Run, directory: Path) -> dict[str, Any]:
     if matched.sampled is None:
         of_classes = {'class_balance': 'drawn without classes'}
     about = protocol(samples, of_samples, reference, of_reference) | of_classes | extractor.protocol
-    found += remarks(about, of_samples, of_reference, result.pop('not_finite', ()))
+    found += remarks(about, of_samples, of_reference)
     if not config.inception and config.reference in SPLITS:
         result['real_frechet_distance'] = _real_distance(run, extractor)
     if config.judge:
         result['judge_test_accuracy'] = judge.accuracy_on_real_digits()
     if run.experiment.sample.with_unguided:
         *_, unguided = _compare(run, directory / UNGUIDED, extractor, of_reference)
-        unguided.pop('not_finite', None)
         errors = unguided.pop('standard_errors', {})
         result |= {f'unguided_{name}': value for name, value in unguided.items() if name != 'num_samples'}
         if errors:
