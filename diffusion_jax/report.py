@@ -6,7 +6,6 @@ Of several hosts the first alone shows and writes them; what the others report g
 from __future__ import annotations
 
 import collections
-import contextlib
 import json
 import logging
 import math
@@ -15,7 +14,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -249,15 +248,6 @@ def names_at(directory: str | Path, step: int) -> set[str]:
     path = Path(directory) / METRICS_FILE
     whole = path.read_bytes().split(b'\n')[:-1] if path.exists() else []
     return {name for line in whole if _step_of(path, line) == step for name in json.loads(line)}
-
-
-@contextlib.contextmanager
-def if_possible(path: Path) -> Iterator[None]:
-    """Writes a file that is only looked at: where the disk does not take it, that is said, and no more."""
-    try:
-        yield
-    except OSError as error:
-        logger.warning('%s: cannot be written (%s); left out', path, reason(error))
 
 
 def _record(event: Event) -> bytes:
