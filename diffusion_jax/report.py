@@ -5,13 +5,12 @@ With several hosts only the first shows and writes them.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -192,15 +191,6 @@ def last_logged_step(directory: str | Path) -> int:
     path = Path(directory) / METRICS_FILE
     lines = path.read_bytes().split(b'\n')[:-1] if path.exists() else []
     return _step_of(path, lines[-1]) if lines else 0
-
-
-@contextlib.contextmanager
-def if_possible(path: Path) -> Iterator[None]:
-    """Writes a file that nothing depends on: an error of the system is reported and ignored."""
-    try:
-        yield
-    except OSError as error:
-        logger.warning('%s: cannot be written (%s)', path, reason(error))
 
 
 def _drop_later_steps(path: Path, last_step: int) -> None:

@@ -154,7 +154,8 @@ def test_classes_are_sampled_by_name_without_the_images(copy, capfd):
     with np.load(next((copy / 'run' / 'samples' / 'bees' / 'shards').iterdir())) as shard:
         assert shard['arr_1'].tolist() == [1, 1, 1, 1]
     assert program(copy, 'run', 'sample', sample__classes="('wasp',)") == 2
-    assert "config.sample.classes: 'wasp' is no class; the classes are ant, bee" in capfd.readouterr().err
+    error = capfd.readouterr().err
+    assert all(part in error for part in ('config.sample.classes', "'wasp'", 'ant, bee'))
 
 
 @pytest.mark.parametrize('names', [('ant', 'bee'), ('bee', 'cow')])

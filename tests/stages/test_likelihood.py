@@ -171,7 +171,9 @@ def test_without_a_network_there_is_no_bound(run, tmp_path, capfd):
     assert 'no checkpoint of the diffusion; set config.pretrained.diffusion' in capfd.readouterr().err
 
 
-def test_other_images_of_the_same_names_are_another_result(experiment, weights):
+def test_other_images_of_the_same_names_are_another_result(experiment, weights, monkeypatch):
+    monkeypatch.setattr(Run, 'source', lambda run, split: make_source(experiment.data, split))
+
     def stamp(path):
         data = dataclasses.replace(experiment.data, name='folder', path=path)
         changed = dataclasses.replace(
@@ -180,7 +182,6 @@ def test_other_images_of_the_same_names_are_another_result(experiment, weights):
             pretrained=dataclasses.replace(experiment.pretrained, diffusion=str(weights)),
         )
         run = Run(changed, weights.parent, make_mesh(), lambda: False)
-        run.sources['test'] = make_source(experiment.data, 'test')
         return likelihood.likelihood_stamp(run)
 
     assert stamp('one') == stamp('one') != stamp('two')
