@@ -87,6 +87,7 @@ def _stored_classes(options: Options) -> tuple[str, ...]:
 def set_up_logging() -> None:
     """Prints messages of this package alone; libraries also raise the errors that they log."""
     absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.getLogger('asyncio').setLevel(logging.CRITICAL)
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.handlers = [logging.StreamHandler(PatientStream(sys.stderr))]

@@ -35,7 +35,7 @@ from diffusion_jax.training import loop
 from diffusion_jax.training.checkpoints import reached_end
 from diffusion_jax.training.config import OUTSIDE_THE_RESULT, TrainConfig
 from diffusion_jax.training.cost import describe_cost, step_cost
-from diffusion_jax.training.hooks import Call, Hook
+from diffusion_jax.training.loop import Call, Hook
 from diffusion_jax.training.metrics import Sums, TooManySkipped
 from diffusion_jax.training.objectives import Objective
 from diffusion_jax.training.program import first_state, train_program
