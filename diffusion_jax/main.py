@@ -58,6 +58,7 @@ def _main(argv: Sequence[str]) -> None:
 def set_up() -> None:
     """Prints messages of this package alone (libraries raise what they log) and keeps compiled programs."""
     absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.getLogger('asyncio').setLevel(logging.CRITICAL)
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.handlers = [logging.StreamHandler(PatientStream(sys.stderr))]

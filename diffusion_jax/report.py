@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,9 +27,7 @@ from diffusion_jax.errors import UserError, reason
 from diffusion_jax.streams import PatientStream
 
 logger = logging.getLogger(__name__)
-logging.getLogger('tensorboardX.x2num').setLevel(
-    logging.ERROR
-)  # its warnings about values that are not finite
+logging.getLogger('tensorboardX.x2num').setLevel(logging.ERROR)  # it warns of NaN
 
 METRICS_FILE = 'metrics.jsonl'
 LINE = '{desc} {percentage:3.0f}%  {n:.0f}/{total}  [{elapsed}<{remaining}, {rate_fmt}{postfix}]'
@@ -36,25 +35,13 @@ BAR = '{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total} [{elapsed}<{remaining}, 
 
 
 class Progress:
-    """A tqdm bar; without a terminal or a notebook, a line every `interval` seconds.
-
-    Args:
-        total: the number of units of work.
-        start: the number that is done already.
-    """
+    """A tqdm bar of `total` units, of which `start` are done; a line every `interval` seconds in files."""
 
     def __init__(
-        self,
-        title: str,
-        total: int,
-        *,
-        start: int = 0,
-        unit: str = 'images',
-        interval: float = 10.0,
-        stream: TextIO | None = None,
+        self, title: str, total: int, *, start: int = 0, unit: str = 'images', interval: float = 10.0
     ):
-        self._options = {'desc': title, 'total': total, 'unit': f' {unit}'}
-        self._total, self._done, self._interval, self._stream = total, start, interval, stream
+        self._title, self._total, self._unit, self._interval = title, total, unit, interval
+        self._done = start
 
     def begin(self, done: int) -> Progress:
         """Sets the number that is done already."""
@@ -62,12 +49,12 @@ class Progress:
         return self
 
     def __enter__(self) -> Progress:
-        stream = PatientStream(sys.stderr if self._stream is None else self._stream)
+        stream = PatientStream(sys.stderr)
         options = {'file': stream, 'bar_format': BAR, 'dynamic_ncols': True}
         if not stream.isatty() and not issubclass(tqdm, tqdm_notebook):
             options = {'file': _Lines(stream), 'bar_format': LINE, 'mininterval': self._interval}
-        silent = jax.process_index() > 0
-        self._bar = tqdm(**self._options, **options, initial=self._done, miniters=0, disable=silent)
+        options |= {'initial': self._done, 'miniters': 0, 'disable': jax.process_index() > 0}
+        self._bar = tqdm(desc=self._title, total=self._total, unit=f' {self._unit}', **options)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -76,20 +63,17 @@ class Progress:
     def update(self, done: int, values: Mapping[str, float] | None = None) -> None:
         """Sets the number that is done, and values that are shown with it."""
         self._done = done
-        if values is not None:
-            texts = {
-                name: f'{value:,.0f}' if value >= 1000 else f'{value:.4g}' for name, value in values.items()
-            }
-            self._bar.set_postfix(texts, refresh=False)
+        texts = {name: f'{x:,.0f}' if x >= 1000 else f'{x:.4g}' for name, x in (values or {}).items()}
+        self._bar.set_postfix(texts, refresh=False)
         self._bar.update(done - self._bar.n)
 
     def within(self, step: int, num_steps: int, size: int) -> None:
-        """Sets the steps that are done of the next `size` units."""
+        """Sets the number of steps that are done of the next `size` units."""
         self._bar.update(min(self._done + size * step / num_steps, self._total) - self._bar.n)
 
 
 class _Lines:
-    """Writes every state of a bar as a line, since files and logs do not return the carriage."""
+    """Writes every state of a bar as a line."""
 
     def __init__(self, stream: PatientStream):
         self._stream = stream
@@ -107,22 +91,22 @@ class MetricsWriter:
 
     Lines of metrics that a full disk does not accept stay in memory and are written later; event files end.
 
-    Args:
-        resume_step: lines of later steps are removed, because a resumed run writes them again.
+    resume_step: lines of later steps are removed, because a resumed run writes them again.
     """
 
     def __init__(self, directory: str | Path, resume_step: int = 0):
-        self._writes = jax.process_index() == 0
-        if not self._writes:
-            return
-        self._path = Path(directory) / METRICS_FILE
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        if self._path.exists():
-            _drop_later_steps(self._path, resume_step)
-        self._file = open(self._path, 'ab', buffering=0)
+        self._path, self._events = Path(os.devnull), None
         self._waiting, self._failed = b'', False
-        self._events: EventsWriter | None = EventsWriter(str(self._path.with_name('events')))
-        # TensorBoard drops what earlier files contain of this and later steps.
+        if jax.process_index() == 0:
+            self._path = Path(directory) / METRICS_FILE
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            if self._path.exists():
+                ends = [end for end, step in _lines(self._path) if step <= resume_step]
+                os.truncate(self._path, max(ends, default=0))
+            # Not SummaryWriter: a full disk ends its thread, and then its queue blocks the training.
+            self._events = EventsWriter(str(self._path.with_name('events')))
+        self._file = open(self._path, 'ab', buffering=0)
+        # TensorBoard drops this and later steps from earlier files.
         self._add_event(resume_step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def __enter__(self) -> MetricsWriter:
@@ -133,8 +117,6 @@ class MetricsWriter:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """A line of metrics.jsonl: the step, then the values by name; null for what is not finite."""
-        if not self._writes:
-            return
         values = {name: float(value) for name, value in values.items()}
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._append((json.dumps({'step': step} | finite) + '\n').encode())
@@ -143,19 +125,14 @@ class MetricsWriter:
 
     def image(self, step: int, name: str, image: np.ndarray) -> None:
         """uint8 [H, W, C], grey or RGB; only for TensorBoard."""
-        if self._writes:
-            self._add_event(step, summary=summary.image(name, image, dataformats='HWC'))
+        self._add_event(step, summary=summary.image(name, image, dataformats='HWC'))
 
     def flush(self) -> bool:
         """Whether all lines of metrics are written, after another attempt."""
-        if not self._writes:
-            return True
         self._tensorboard('flush')
         return self._append(b'')
 
     def close(self) -> None:
-        if not self._writes:
-            return
         if not self._append(b''):
             logger.warning('%s: %d bytes could not be written and are lost', self._path, len(self._waiting))
         self._file.close()
@@ -169,7 +146,7 @@ class MetricsWriter:
             self._failed = False
         except OSError as error:
             if not self._failed:
-                logger.warning('%s: cannot be written (%s); will be tried again', self._path, reason(error))
+                logger.warning('%s: cannot be written now (%s)', self._path, reason(error))
             self._failed = True
         return not self._waiting
 
@@ -177,37 +154,29 @@ class MetricsWriter:
         self._tensorboard('write_event', Event(wall_time=time.time(), step=step, **content))
 
     def _tensorboard(self, method: str, *args: Any) -> None:
-        """Calls a method of the writer of event files; the first one that fails ends them."""
+        """Calls a method of the writer of event files, until one fails."""
         try:
             if self._events is not None:
                 getattr(self._events, method)(*args)
         except OSError as error:
             self._events = None
-            logger.warning('%s: event files of TensorBoard end (%s)', self._path.parent, reason(error))
+            logger.warning('%s: TensorBoard gets no more events (%s)', self._path.parent, reason(error))
 
 
 def last_logged_step(directory: str | Path) -> int:
     """The step of the last complete line of metrics in a folder; 0 without one."""
     path = Path(directory) / METRICS_FILE
-    lines = path.read_bytes().split(b'\n')[:-1] if path.exists() else []
-    return _step_of(path, lines[-1]) if lines else 0
+    return max((step for _, step in _lines(path)), default=0) if path.exists() else 0
 
 
-def _drop_later_steps(path: Path, last_step: int) -> None:
-    """Truncates the file at the first line that is of a later step or incomplete."""
+def _lines(path: Path) -> Iterator[tuple[int, int]]:
+    """Where each complete line of metrics ends, and its step."""
     end = 0
-    with open(path, 'rb+') as file:
-        for line in file:
-            if not line.endswith(b'\n') or _step_of(path, line) > last_step:
-                break
-            end += len(line)
-        file.truncate(end)
-
-
-def _step_of(path: Path, line: bytes) -> int:
-    try:
-        return int(json.loads(line)['step'])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            str(path), f'contains a line that is no metrics: {line[:40]!r}', 'remove the line or the file'
-        ) from error
+    for line in path.read_bytes().splitlines(keepends=True):
+        end += len(line)
+        if line.endswith(b'\n'):
+            try:
+                yield end, int(json.loads(line)['step'])
+            except (ValueError, KeyError, TypeError) as error:
+                problem = f'contains a line that is no metrics: {line[:40]!r}'
+                raise UserError(str(path), problem, 'remove the line or the file') from error

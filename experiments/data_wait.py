@@ -41,7 +41,7 @@ def waiting(source: Source, transform: Transform | None, ahead: int, step: float
     data = batches(source, BATCH, seed=0, transform=transform, num_workers=ahead, place=place)
     timer = Timer(BATCH)
     for _ in range(steps):
-        with timer.waiting():
+        with timer.spending('waiting'):
             next(data)
         time.sleep(step)
         timer.count_step(())

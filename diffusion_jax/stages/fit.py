@@ -33,11 +33,10 @@ from diffusion_jax.stored_networks import CHECKPOINTS
 from diffusion_jax.training import loop
 from diffusion_jax.training.checkpoints import reached_end
 from diffusion_jax.training.config import OUTSIDE_THE_RESULT, TrainConfig
-from diffusion_jax.training.cost import describe_cost, step_cost
-from diffusion_jax.training.hooks import Call, Hook
+from diffusion_jax.training.loop import Call, Hook
 from diffusion_jax.training.metrics import Sums, TooManySkipped
 from diffusion_jax.training.objectives import Objective
-from diffusion_jax.training.program import first_state, train_program
+from diffusion_jax.training.program import first_state, step_cost, train_program
 from diffusion_jax.training.saving import Checkpoints
 from diffusion_jax.training.step import TrainState
 from diffusion_jax.training.timing import Profiler, Timer
@@ -95,8 +94,8 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
     with Checkpoints(directory / CHECKPOINTS, keep=config.keep_checkpoints) as checkpoints:
         with limits.initialisation(run.experiment, directory.name):
             program = train_program(training.objective, network, config, run.mesh)
-            cost = step_cost(program, run.mesh)
-            logger.info('%s: %s', directory.name, describe_cost(cost, run.mesh))
+            cost, least_s = step_cost(program, run.mesh)
+            logger.info('%s: %s', directory.name, cost)
             state, progress = _start(run, checkpoints, training, program.arguments[0])
         if progress:
             data.set_state(progress['data'])
@@ -123,7 +122,7 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
                     Hook(name, training.intervals[name], call) for name, call in make_calls(writer).items()
                 ],
                 writer=writer,
-                timer=Timer(config.batch_size, cost.seconds),
+                timer=Timer(config.batch_size, least_s),
                 profiler=Profiler(config.profile, directory / 'profile'),
             )
             loop.run(state, program.jitted, data, config, calls, name=directory.name, sums=sums)

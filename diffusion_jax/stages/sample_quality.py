@@ -25,7 +25,7 @@ from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import make_draw, make_generator
 from diffusion_jax.stages.sample_inputs import sample_inputs
 from diffusion_jax.stored_networks import DIFFUSION
-from diffusion_jax.training.hooks import Call, Stop, leave_if
+from diffusion_jax.training.loop import Call, Stop, leave_if
 from diffusion_jax.training.step import TrainState
 
 logger = logging.getLogger(__name__)

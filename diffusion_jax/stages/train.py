@@ -24,7 +24,7 @@ from diffusion_jax.stages.sample import make_draw, make_generator
 from diffusion_jax.stages.sample_inputs import Inputs, sample_inputs
 from diffusion_jax.stages.sample_quality import evaluate_samples
 from diffusion_jax.stored_networks import DIFFUSION
-from diffusion_jax.training.hooks import Call, Stop
+from diffusion_jax.training.loop import Call, Stop
 from diffusion_jax.training.objectives import diffusion_objective
 from diffusion_jax.training.step import TrainState
 from diffusion_jax.workdir import if_possible

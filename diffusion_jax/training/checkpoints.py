@@ -32,10 +32,8 @@ from diffusion_jax.models import ClassifierConfig, Params, UNetConfig, network_d
 from diffusion_jax.sharding import abstract_on, make_mesh, param_shardings
 from diffusion_jax.training.digest import digest
 
-# TensorStore reads a backslash as a slash; etils reads 'gs:/' as a bucket and '**' as a recursive pattern.
-UNREADABLE = ('\\', 'gs:/', '**')
-# Orbax finds the files of all hosts by a glob pattern that begins with the path.
-UNWRITABLE = ('*', '?', '[')
+# TensorStore reads a backslash as a slash, etils 'gs:/' as a bucket; Orbax uses the path in glob patterns.
+UNUSABLE = ('\\', 'gs:/', '*', '?', '[')
 # Error numbers and status prefixes (TensorStore, JAX) of an intact checkpoint that cannot be read now.
 MISSING = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 NOT_DAMAGE = ('UNKNOWN', 'PERMISSION_DENIED', 'UNAVAILABLE', 'ABORTED', 'RESOURCE_EXHAUSTED')
@@ -50,39 +48,23 @@ class DamagedCheckpoint(UserError):
         self.reason = reason
 
 
-def check_path(path: str | Path, *, write: bool = False) -> None:
-    """UserError where Orbax cannot read checkpoints from a path, or cannot write them there.
-
-    Symbolic links are not resolved, so that a link with another name can be used.
-    """
+def check_path(path: str | Path) -> None:
+    """UserError where Orbax loses checkpoints of a path. Symbolic links are not resolved."""
     text = str(Path(path).absolute())
-    bad = [repr(part) for part in UNREADABLE + UNWRITABLE * write if part in text]
+    bad = [repr(part) for part in UNUSABLE if part in text]
     if text.encode(errors='replace').decode() != text:
         bad.append('bytes that are not UTF-8')
     if bad:
-        verb = 'written to' if write else 'read from'
-        raise UserError(
-            repr(text),
-            f'checkpoints cannot be {verb} a path with {bad[0]}',
-            'rename the folder, or use a symbolic link to it',
-        )
+        remedy = 'rename the folder, or use a symbolic link to it'
+        raise UserError(repr(text), f'cannot store checkpoints, because the path contains {bad[0]}', remedy)
 
 
 def latest_step(directory: Path) -> int | None:
     """The newest step in a folder of checkpoints; None without a folder or a checkpoint."""
-    try:
-        return max(ocp.utils.checkpoint_steps(directory), default=None) if directory.is_dir() else None
-    except OSError as error:
-        raise UserError(str(error.filename or directory), f'cannot be read ({reason(error)})') from error
+    return max(ocp.utils.checkpoint_steps(directory), default=None) if directory.is_dir() else None
 
 
-def reached_end(
-    directory: Path,
-    config: UNetConfig | ClassifierConfig,
-    num_steps: int,
-    ema_rates: Sequence[float],
-    mesh: Mesh,
-) -> bool:
+def reached_end(directory: Path, config: Any, num_steps: int, ema_rates: Sequence[float], mesh: Mesh) -> bool:
     """Whether the newest checkpoint is of `num_steps` or later, and its parameters and averages are intact.
 
     All hosts call it together.
@@ -109,8 +91,7 @@ def read_network(directory: Path) -> UNetConfig | ClassifierConfig:
 def check_checkpoint(directory: Path, config: UNetConfig | ClassifierConfig, ema_rate: float = 0.0) -> int:
     """The step of the newest checkpoint, after checking its network and averages.
 
-    Args:
-        ema_rate: the rate of an average; 0 for the parameters themselves.
+    ema_rate: the rate of an average; 0 for the parameters themselves.
 
     Raises:
         UserError: no checkpoint, another architecture, or no average of this rate.
@@ -133,10 +114,9 @@ def check_checkpoint(directory: Path, config: UNetConfig | ClassifierConfig, ema
 def load_params(
     directory: Path, config: Any, ema_rate: float = 0.0, mesh: Mesh | None = None
 ) -> tuple[Params, int]:
-    """Parameters of the newest checkpoint, and its step. For the other arguments see `check_checkpoint`.
+    """Parameters of the newest checkpoint and its step, after `check_checkpoint`.
 
-    Args:
-        mesh: the parameters are placed on it by `param_shardings`; by default on the first device.
+    mesh: the parameters are placed on it by `param_shardings`; by default on the first device.
 
     Raises:
         UserError: see `check_checkpoint`; or the checkpoint is damaged, or a parameter is not finite.
@@ -173,9 +153,8 @@ def read(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Items of arrays and JSON records by name, checked against their digests.
 
-    Args:
-        targets: by item a tree of ShapeDtypeStruct. Hosts that share their shardings read together, and all
-            raise where one does.
+    targets: by item a tree of ShapeDtypeStruct. Hosts that share their shardings read together, and all raise
+        where one does.
 
     Raises:
         DamagedCheckpoint: something is missing or is not what was written.

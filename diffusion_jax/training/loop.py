@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +13,6 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.interruption import Interrupted
 from diffusion_jax.report import MetricsWriter, Progress
 from diffusion_jax.training.config import TrainConfig
-from diffusion_jax.training.hooks import Hook, call_hooks, leave_if
 from diffusion_jax.training.metrics import Metrics, MetricsAccumulator, Sums
 from diffusion_jax.training.step import TrainState, skipped_steps
 from diffusion_jax.training.timing import Profiler, Timer
@@ -21,15 +21,36 @@ logger = logging.getLogger(__name__)
 
 SHOWN = {'loss': 'loss', 'skipped_steps': 'skipped', 'time/images_per_s': 'images/s'}  # in the progress bar
 
+Stop = Callable[[], bool]
+Call = Callable[[int, TrainState, Stop], dict[str, float]]
+
+
+class Hook(NamedTuple):
+    """A call every `every` steps and after the last one; 0 disables it. A resumed run may repeat it.
+
+    call: (step, state, stop) → values for the log. It calls `leave_if(stop)` after every batch.
+    """
+
+    name: str
+    every: int
+    call: Call
+
+    def is_due(self, step: int, num_steps: int) -> bool:
+        return self.every > 0 and (step % self.every == 0 or step == num_steps)
+
+
+def leave_if(stop: Stop) -> None:
+    """Raises Interrupted if `stop` says so."""
+    if stop():
+        raise Interrupted
+
 
 class Calls(NamedTuple):
     """What the loop calls.
 
-    Attributes:
-        save: starts a checkpoint of the state and of the metrics since the last line of the log; does nothing
-            if the step is saved already.
-        poll: called after each line of the log.
-        stop: called after every step and within hooks. If it returns True the state is saved.
+    save: starts a checkpoint of the state and of the metrics since the last line, unless the step is saved.
+    poll: called after each line of the log.
+    stop: called after every step and within hooks; True ends the training after a save.
     """
 
     save: Callable[[TrainState, Sums], None]
@@ -68,7 +89,7 @@ def run(
         with Progress(name, config.num_steps, start=start, unit='steps') as progress, calls.profiler:
             for step in range(start if sums else start + 1, config.num_steps + 1):
                 if step > start:
-                    with calls.timer.waiting():
+                    with calls.timer.spending('waiting'):
                         batch = next(batches)
                     state, metrics = calls.profiler.call(step, train_step, state, batch)
                     recent.add(metrics)
@@ -77,7 +98,7 @@ def run(
                 last, overdue = step == config.num_steps, overdue or _is_due(step, config.checkpoint_every)
                 # The parameters may be what makes steps fail: they must not replace an older checkpoint.
                 if last or (overdue and recent.sums() and not recent.skipped_in_a_row):
-                    with calls.timer.paused(state):
+                    with calls.timer.spending('paused', after=state):
                         calls.save(state, recent.sums())
                     overdue = False
                 _finish_step(step, state, config, calls, recent, progress)
@@ -102,10 +123,14 @@ def _finish_step(
     progress: Progress,
 ) -> None:
     """Calls hooks and logs a line, if these are due."""
-    values, due = {}, [hook for hook in calls.hooks if hook.is_due(step, config.num_steps)]
-    if due:
-        with calls.timer.paused(state):
-            values = call_hooks(due, step, state, calls.stop)
+    values: dict[str, float] = {}
+    for hook in calls.hooks:
+        if hook.is_due(step, config.num_steps):
+            leave_if(calls.stop)
+            with calls.timer.spending('paused', after=state):
+                begin = time.perf_counter()
+                values |= hook.call(step, state, calls.stop)
+                values[f'time/{hook.name}_s'] = time.perf_counter() - begin
     if step == config.num_steps or _is_due(step, config.log_every):
         values = recent.flush() | {'skipped_steps': skipped_steps(state)} | calls.timer.flush() | values
     if values:

@@ -34,18 +34,15 @@ TIMEOUT_SECONDS = 300  # of a host whose write waits for the other hosts
 class Checkpoints:
     """The newest checkpoints in a folder, for the one run that writes there.
 
-    A failed save, typically because the disk is full, is reported in one line. Older checkpoints stay, and
-    the next `save` tries again. Several hosts write together; if one of them fails all do.
+    A failed save, typically because of a full disk, is reported in one line; older checkpoints stay. Hosts
+    write together; if one of them fails all do.
 
-    Args:
-        keep: the number of checkpoints that are kept; None keeps all.
-
-    Attributes:
-        latest_step: the newest step, which may still be being written; None without a checkpoint.
+    keep: the number of checkpoints that are kept; None keeps all.
+    latest_step: the newest step, which may still be being written; None without a checkpoint.
     """
 
     def __init__(self, directory: Path, keep: int | None = None):
-        check_path(directory, write=True)
+        check_path(directory)
         self.directory = Path(directory).absolute()
         self._keep = keep
         self._failure = ''
@@ -107,11 +104,7 @@ class Checkpoints:
         self._report()
 
     def poll(self, wait: bool = False) -> None:
-        """Reports a write that has failed by now; all hosts call it together.
-
-        Args:
-            wait: for a write that is under way.
-        """
+        """Reports a write that has failed by now, or, with `wait`, in the end; all hosts call it together."""
         if self._write is None or (not wait and any_process(not self._write.done())):
             return
         self._finish_write()
@@ -119,12 +112,9 @@ class Checkpoints:
             self._report()
 
     def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """The newest intact state, and the progress that was saved with it.
+        """The newest intact state and its progress. Newer checkpoints are moved to `damaged/`, with warnings.
 
-        Newer checkpoints, which are damaged, are moved to `damaged/`, with a warning for each.
-
-        Args:
-            abstract: the state as ShapeDtypeStructs with the shardings of the result.
+        abstract: the state as ShapeDtypeStructs with the shardings of the result.
 
         Raises:
             UserError: no checkpoint is intact; none is moved.
@@ -149,16 +139,11 @@ class Checkpoints:
     def _quarantine(self, damaged: dict[int, str], intact: int) -> None:
         with raise_together():
             for step, why in damaged.items() if jax.process_index() == 0 else ():
-                folder, target = self.directory / str(step), _free_name(self.directory / DAMAGED / str(step))
-                try:
-                    target.parent.mkdir(exist_ok=True)
-                    folder.rename(target)
-                except OSError as error:
-                    raise UserError(
-                        str(folder),
-                        f'damaged ({why}), and cannot be moved to {DAMAGED}/ ({reason(error)})',
-                        'fix the cause and rerun the command',
-                    ) from error
+                folder, suffixes = self.directory / str(step), itertools.chain([''], itertools.count(-2, -1))
+                targets = (self.directory / DAMAGED / f'{step}{suffix}' for suffix in suffixes)
+                target = next(path for path in targets if not path.exists())
+                target.parent.mkdir(exist_ok=True)
+                folder.rename(target)
                 moved = f'damaged ({why}); moved to {DAMAGED}/{target.name}'
                 logger.warning('%s: %s, resuming from step %d', folder, moved, intact)
         self._refresh()
@@ -193,11 +178,6 @@ class Checkpoints:
         logger.warning(
             '%s: %s; training continues, newest checkpoint: %s', self.directory, self._failure, newest
         )
-
-
-def _free_name(path: Path) -> Path:
-    names = (path.with_name(f'{path.name}-{number}') for number in itertools.count(2))
-    return next(name for name in itertools.chain([path], names) if not name.exists())
 
 
 def _items(state: TrainState) -> dict[str, Any]:

@@ -23,11 +23,10 @@ logger = logging.getLogger(__name__)
 class Timer:
     """The stopwatch of a training loop.
 
-    Time is spent in `training`, `waiting` for the next batch or `paused` (saving, hooks). The first step,
-    which compiles, is counted in none of these.
+    Time is spent in 'training', 'waiting' for the next batch (meanwhile devices may still be computing) or
+    'paused' (saving, hooks). The first step, which compiles, is counted in none of these.
 
-    Args:
-        least_s: the seconds of a step at the devices' peak; None where it is unknown.
+    least_s: the seconds of a step at the devices' peak; None where it is unknown.
     """
 
     def __init__(
@@ -43,19 +42,12 @@ class Timer:
         self._mark = clock()
 
     @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """For the next batch. The devices may still be computing: they idle for at most this time."""
+    def spending(self, kind: str, after: Any = ()) -> Iterator[None]:
+        """For 'waiting' or 'paused', which begins once the arrays `after` are computed."""
+        jax.block_until_ready(after)
         self._spend('training')
         yield
-        self._spend('waiting')
-
-    @contextlib.contextmanager
-    def paused(self, state: Any) -> Iterator[None]:
-        """For something other than training, which needs this state."""
-        jax.block_until_ready(state)
-        self._spend('training')
-        yield
-        self._spend('paused')
+        self._spend(kind)
 
     def count_step(self, metrics: Any) -> None:
         """Counts a step that was dispatched. Waits for the first one, which has just been compiled."""
@@ -104,39 +96,35 @@ def memory(devices: Sequence[jax.Device]) -> dict[str, float]:
 class Profiler:
     """Traces the steps `first` to `last` of a training with jax.profiler; () traces none.
 
-    TensorBoard's profile plugin and xprof read the trace. A trace that fails is reported, and training
-    continues.
+    TensorBoard's profile plugin and xprof read the trace. If it fails, training continues.
     """
 
     def __init__(self, steps: tuple[int, ...], directory: Path):
-        self._steps, self._directory, self._tracing = steps, directory, False
+        self._first, self._last = steps or (1, 0)
+        self._directory, self._tracing = directory, False
 
     def __enter__(self) -> Profiler:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._stop()
+        if self._tracing:
+            self._try(jax.profiler.stop_trace)
 
     def call(self, step: int, function: Callable[..., Any], *args: Any) -> Any:
         """The result of `function`, which computes a step. Waits for it if it is the last of the trace."""
-        if self._steps and not self._tracing and self._steps[0] <= step <= self._steps[1]:
-            self._tracing = self._try(jax.profiler.start_trace, self._directory)
+        if not self._tracing and self._first <= step <= self._last:
+            self._tracing = True
+            self._try(jax.profiler.start_trace, self._directory)
         result = function(*args)
-        if self._tracing and step == self._steps[1]:
+        if self._tracing and step == self._last:
             jax.block_until_ready(result)
-            self._stop()
+            self._tracing = False
+            self._try(jax.profiler.stop_trace)
         return result
 
-    def _stop(self) -> None:
-        if self._tracing and self._try(jax.profiler.stop_trace):
-            logger.info('%s: contains a trace', self._directory)
-        self._tracing = False
-
-    def _try(self, call: Callable[..., None], *args: Any) -> bool:
+    def _try(self, call: Callable[..., None], *args: Any) -> None:
         try:
             call(*args)
         except (OSError, RuntimeError) as error:
             logger.warning('%s: no trace (%s)', self._directory, reason(error))
-            self._steps = ()
-            return False
-        return True
+            self._tracing, self._last = False, 0

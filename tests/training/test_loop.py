@@ -12,7 +12,7 @@ from diffusion_jax.data.sources.reading import UnreadableImage
 from diffusion_jax.errors import UserError
 from diffusion_jax.interruption import Interrupted
 from diffusion_jax.training import loop
-from diffusion_jax.training.hooks import Hook, leave_if
+from diffusion_jax.training.loop import Hook, leave_if
 from diffusion_jax.training.metrics import TooManySkipped
 from diffusion_jax.training.step import skipped_steps
 from diffusion_jax.training.timing import Profiler, Timer

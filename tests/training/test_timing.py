@@ -16,7 +16,7 @@ def test_where_the_time_goes():
     timer = Timer(32, clock=clock)
 
     def step(wait, work):
-        with timer.waiting():
+        with timer.spending('waiting'):
             clock.now += wait
         clock.now += work
         timer.count_step({})
@@ -24,7 +24,7 @@ def test_where_the_time_goes():
     step(5, 20)  # compiles
     for _ in range(3):
         step(1, 3)
-    with timer.paused({}):
+    with timer.spending('paused'):
         clock.now += 100
     assert timer.flush() == {
         'time/compile_s': 20,
@@ -46,7 +46,7 @@ def test_the_share_of_the_peak():
     clock = Clock()
     timer = Timer(32, 0.5, clock)
     for seconds in (20, 1, 3):
-        with timer.waiting():
+        with timer.spending('waiting'):
             clock.now += seconds / 2  # to wait is no work
         clock.now += seconds / 2
         timer.count_step({})
