@@ -22,7 +22,7 @@ from diffusion_jax.weights.files import Weights, save_weights
 from diffusion_jax.weights.reference import from_reference
 from diffusion_jax.weights.released import RELEASED, released_classes, resembling
 from diffusion_jax.weights.torch_files import read_state
-from diffusion_jax.workdir import check_place
+from diffusion_jax.workdir import check_writable
 
 USAGE = """diffusion-jax convert [NAME] SOURCE --out FILE.safetensors
        diffusion-jax convert SOURCE --out FILE.safetensors --config=FILE [--network=classifier]
@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
     source = Path(args.source)
     if Path(args.out).is_dir() or Path(args.out).resolve() == source.resolve():
         raise UserError(f'{args.out}: is the source or a folder; name another file with --out')
-    check_place(args.out)
+    check_writable(args.out)
     weights, what = _from_training(source, args.ema) if source.is_dir() else _from_torch(source, args)
     save_weights(args.out, weights)
     leaves = jax.tree.leaves(weights.params)
