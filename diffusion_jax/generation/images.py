@@ -31,7 +31,7 @@ def write_pngs(images: ImageSet, directory: Path, stop: Callable[[], bool], *, l
         problem = f'contains {min(others)}, which is no image of {images.name}'
         raise UserError(str(directory), problem, 'choose another folder')
     pixels = (image for part in images.parts for image in images.read(part).images)
-    with Progress('PNG files', len(names), at_first='') as progress:
+    with Progress('PNG files', len(names)) as progress:
         for done, (name, image) in enumerate(zip(names, pixels, strict=True)):
             if stop():
                 raise Interrupted(f'{directory}: stopped after {done} of {len(names)} PNG files')

@@ -9,9 +9,8 @@ import pytest
 from diffusion_jax import main
 from diffusion_jax.data.sources import make_source
 from diffusion_jax.errors import UserError
-from diffusion_jax.report import MetricsWriter
 from diffusion_jax.stages import train
-from diffusion_jax.stages.fit import Training, hooks_left, training_data, way_out_named
+from diffusion_jax.stages.fit import training_data, way_out_named
 from diffusion_jax.training.metrics import TooManySkipped
 from diffusion_jax.training.objectives import Objective, draw_noise
 from tests.program import arguments
@@ -33,7 +32,7 @@ def test_training_that_does_not_get_ahead_names_the_way_out(tmp_path, monkeypatc
     assert main.main(arguments(tmp_path, 'train', **changes)) == 2
     folder = tmp_path / 'diffusion'
     assert (
-        f'error: {folder}: step 5 was the last of 3 in a row whose loss or gradient is not finite; the last '
+        f'error: {folder}: the loss or gradient of the 3 steps up to step 5 is not finite; the last '
         f'good checkpoint is of step 2, {folder}/checkpoints/2; start from it in another --workdir, by '
         f'--stage=train --config.pretrained.diffusion={folder}, with a smaller'
     ) in capfd.readouterr().err
@@ -80,16 +79,3 @@ def test_before_the_first_checkpoint_the_way_out_is_the_start(tmp_path):
         way_out_named(tmp_path / 'diffusion', SimpleNamespace(latest_step=None)),
     ):
         raise TooManySkipped('step 3')
-
-
-def test_what_is_left_of_a_step_is_what_the_log_does_not_have(tmp_path):
-    intervals = {'grid': 5, 'evaluation': 10, 'validation': 0}
-    training = Training(tmp_path, None, None, None, {}, '', intervals)
-    progress = {'due': ['grid', 'evaluation', 'validation']}
-    assert hooks_left(training, 10, {}) == []
-    assert hooks_left(training, 10, progress) == ['grid', 'evaluation']  # the third is not wanted any more
-    with MetricsWriter(tmp_path) as writer:
-        writer.scalars(5, {'time/evaluation_s': 1.0})
-        writer.scalars(10, {'loss': 1.0})
-        writer.scalars(10, {'time/grid_s': 1.0})
-    assert hooks_left(training, 10, progress) == ['evaluation']
