@@ -21,7 +21,7 @@ from diffusion_jax.images import Size
 from diffusion_jax.memory import out_of_memory
 from diffusion_jax.settings import file_path
 from diffusion_jax.sharding import make_mesh
-from diffusion_jax.workdir import check_place, lock
+from diffusion_jax.workdir import check_writable, lock
 
 LARGEST_SIZE = 8192
 EXAMINED = 1000  # image files, in random order, that are asked for their size
@@ -109,7 +109,7 @@ def check_out(out: str | Path, *inputs: str | None) -> Path:
     for given in filter(None, inputs):
         if Path(out).resolve() == Path(given).resolve():
             raise UserError(f'{out}: is also what is read; name another file with --out')
-    check_place(out)
+    check_writable(out)
     return Path(out)
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 
 from diffusion_jax.data.classes import check_same_classes, listed
-from diffusion_jax.data.config import HOW_IMAGES_ARE_READ, WHERE_IMAGES_LIE
+from diffusion_jax.data.config import LOCATION_SETTINGS, READING_SETTINGS
 from diffusion_jax.data.pipeline import batches
 from diffusion_jax.data.sources import Source, class_names, describe
 from diffusion_jax.data.sources.wrappers import cached, skipping
@@ -200,7 +200,7 @@ def _stamp(run: Run, training: Training) -> dict[str, Any]:
     network, experiment = training.network, run.experiment
     train = dataclasses.asdict(training.config)
     data = dataclasses.asdict(experiment.data)
-    outside = (*HOW_IMAGES_ARE_READ, *WHERE_IMAGES_LIE)
+    outside = (*READING_SETTINGS, *LOCATION_SETTINGS)
     # What a description leaves out, or names only where it is set.
     names = [name for name in ('dropout', 'dtype', 'label_dropout') if hasattr(network, name)]
     not_described = {name: getattr(network, name) for name in names}
@@ -221,7 +221,7 @@ def _check_stamp(run: Run, training: Training) -> None:
     before = read_stamp(directory) or stamp
     if 'images' not in before:  # of an older version, which knew images by their place
         data = dataclasses.asdict(run.experiment.data)
-        stamp['data'] |= {key: data[key] for key in WHERE_IMAGES_LIE if key in before['data']}
+        stamp['data'] |= {key: data[key] for key in LOCATION_SETTINGS if key in before['data']}
         logger.info('%s: does not say which images it was begun with; the present ones are used', directory)
     stored = before.get('images', stamp['images'])
     another = (

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion_jax.data.config import HOW_IMAGES_ARE_READ
+from diffusion_jax.data.config import READING_SETTINGS
 from diffusion_jax.data.pipeline import load_batch
 from diffusion_jax.data.sources import describe
 from diffusion_jax.data.sources.wrappers import is_readable, skipping
@@ -21,7 +21,7 @@ from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.errors import UserError
 from diffusion_jax.images import reduce_images
 from diffusion_jax.sharding import local_mesh
-from diffusion_jax.shards import SHARDS, Rows, fill, found, read
+from diffusion_jax.shards import SHARDS, Rows, fill, list_shards, read
 from diffusion_jax.stages import limits
 from diffusion_jax.stages.networks import load_network, network_stamp
 from diffusion_jax.stages.run import Run
@@ -74,7 +74,7 @@ def likelihood_stamp(run: Run) -> dict[str, Any]:
         'ema_rate': experiment.sample.ema_rate,
         'diffusion': network_stamp(run, DIFFUSION),
         'process': {key: value for key, value in process.items() if key != 'loss'},
-        'data': {key: value for key, value in data.items() if key not in HOW_IMAGES_ARE_READ},
+        'data': {key: value for key, value in data.items() if key not in READING_SETTINGS},
         'images': describe(run.source(experiment.likelihood.split)),
     }
 
@@ -99,7 +99,7 @@ def mean_terms(directory: Path, num_images: int) -> dict[str, Any]:
         UserError: fewer than two images are left.
     """
     totals, sums = [], dict.fromkeys(('prior', 'vb', 'x_0_mse', 'eps_mse'), 0.0)
-    for shard in found(directory):
+    for shard in list_shards(directory):
         # One shard is in memory at a time. There may be more images than asked for, of an earlier run.
         terms = read(shard, 'index', 'total', *sums)
         terms = {name: term[: max(num_images - shard.start, 0)] for name, term in terms.items()}

@@ -17,7 +17,7 @@ from diffusion_jax.data.image_sets.samples import shard_folder
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.classes import Sampled
 from diffusion_jax.generation.sampling import make_labels
-from diffusion_jax.shards import found
+from diffusion_jax.shards import list_shards
 from diffusion_jax.stages.run import Run
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def check_labels(path: str | Path, labels: np.ndarray, num_classes: int) -> None
 def content_digest(path: str | Path) -> str:
     """Stands for the content of a file, or of all shards in a folder of samples."""
     folder = shard_folder(Path(path)) if Path(path).is_dir() else None
-    files = [shard.path for shard in found(folder)] if folder else [Path(path)]
+    files = [shard.path for shard in list_shards(folder)] if folder else [Path(path)]
     digests = ''.join(_digest(file, file_identity(file)) for file in files)
     return hashlib.sha256(digests.encode()).hexdigest()[:16]
 
