@@ -44,10 +44,10 @@ def test_where_the_others_do_not_come_the_last_line_says_so(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_two_hosts_save_and_restore_their_parts_of_a_state(tmp_path):
+def test_two_hosts_agree_and_save_and_restore_their_parts_of_a_state(tmp_path):
     address = free_address()
     pair = [
-        start(['', address, str(host), str(tmp_path)], [], program=('-m', 'tests.saving_host'))
+        start(['', address, str(host), str(tmp_path)], [], program=('-m', 'tests.toy_host'))
         for host in range(2)
     ]
     codes, printed = ends(pair)
