@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from diffusion_jax.stages.tuning import check_start, load_start
 
 from diffusion_jax import generation, main, models
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.stages.networks import with_average
 from diffusion_jax.stages.run import Run
-from diffusion_jax.stages.tuning import check_start, load_start
 from diffusion_jax.stored_networks import describe_stored
 from diffusion_jax.training.saving import Checkpoints
 from diffusion_jax.training.step import init_state
