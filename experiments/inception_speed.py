@@ -36,7 +36,7 @@ def prepare_ours(state: dict[str, np.ndarray]):
     import jax
 
     from diffusion_jax.evaluation.inception import network
-    from diffusion_jax.evaluation.inception.names import params_from_state
+    from diffusion_jax.evaluation.inception.sources import params_from_state
 
     params = jax.device_put(params_from_state(state))
 

@@ -40,14 +40,14 @@ def ours() -> tuple[dict[str, Metric], str]:
 
     from diffusion_jax.evaluation.frechet import frechet_distance, moments
     from diffusion_jax.evaluation.inception_score import inception_score
-    from diffusion_jax.evaluation.kid import kid_and_error
-    from diffusion_jax.evaluation.precision_recall import precision_recall
+    from diffusion_jax.evaluation.kid import kid
+    from diffusion_jax.evaluation.precision_recall import coverage
 
     jax.devices()
     metrics = {
         'fid': lambda a, b: [frechet_distance(moments(a), moments(b))],
-        'pr': lambda a, b: list(precision_recall(a, b)),
-        'kid': lambda a, b: list(kid_and_error(a, b)),
+        'pr': lambda a, b: [float(covered.mean()) for covered in coverage(a, b)],
+        'kid': lambda a, b: list(kid(a, b)),
         'is': lambda logits: [inception_score(logits, len(logits) // 10)],
     }
     return metrics, f'jax {jax.__version__}, numpy {np.__version__}'

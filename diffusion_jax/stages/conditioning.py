@@ -10,10 +10,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from diffusion_jax.data.stored import open_images
-from diffusion_jax.data.stored.archive import read_archive, read_array
-from diffusion_jax.data.stored.image_set import ImageSet
-from diffusion_jax.data.stored.samples import shard_folder
+from diffusion_jax.data.image_sets import open_images
+from diffusion_jax.data.image_sets.archive import read_archive, read_array
+from diffusion_jax.data.image_sets.base import ImageSet
+from diffusion_jax.data.image_sets.samples import shard_folder
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.classes import Sampled
 from diffusion_jax.generation.config import SampleConfig
@@ -89,7 +89,7 @@ def open_base(run: Run) -> tuple[ImageSet, np.ndarray]:
     if shape != expected:
         raise UserError(path, f'the images have shape {shape}', f'this upsampler needs {expected}')
     if run.experiment.unet.num_classes is None:
-        return base, np.zeros(sum(part.stop - part.start for part in base.parts), np.int64)
+        return base, np.zeros(len(base), np.int64)
     if base.labels is None:
         raise UserError(path, 'no labels (arr_1)', 'this upsampler needs the class of each image')
     _check_labels(path, base.labels, data.num_classes)

@@ -16,8 +16,7 @@ from diffusion_jax.data.classes import check_same_classes, listed
 from diffusion_jax.data.config import HOW_IMAGES_ARE_READ, WHERE_IMAGES_LIE
 from diffusion_jax.data.pipeline import batches
 from diffusion_jax.data.sources import class_names, describe
-from diffusion_jax.data.sources.remembered import remembered
-from diffusion_jax.data.sources.skipping import remedy_named, skipping
+from diffusion_jax.data.sources.wrappers import cached, skipping
 from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.errors import UserError
 from diffusion_jax.hosts import any_process, raise_together, synced_flag
@@ -145,12 +144,7 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
             record = {'data': data.get_state(), 'metrics': sums, 'due': due}
             checkpoints.save(state, record, describe_network(network))
 
-        with (
-            writer,
-            explain_divergence(directory, checkpoints),
-            remedy_named(),
-            _step_fits(run, directory.name),
-        ):
+        with writer, explain_divergence(directory, checkpoints), _step_fits(run, directory.name):
             calls = make_calls(writer).items()
             loop.run(
                 state,
@@ -200,7 +194,7 @@ def training_data(run: Run, name: str, place: Callable[[Any], Any]) -> Any:
     config: TrainConfig = getattr(experiment, stage)
     names = class_names(source)
     classes = f'{len(names)} classes: {listed(names)}' if names else 'no labels'
-    skipped = f'; {source.skipped}' if getattr(source, 'skipped', '') else ''
+    skipped = f'; {source.skipped}' if source.skipped else ''
     logger.info('data: %s training images, %s%s', f'{len(source):,}', classes, skipped)
     if config.batch_size > len(source):
         logger.info(
@@ -210,7 +204,7 @@ def training_data(run: Run, name: str, place: Callable[[Any], Any]) -> Any:
             config.batch_size / len(source),
         )
     if not config.random_crop:
-        source = remembered(source, experiment.data)
+        source = cached(source, experiment.data)
     return batches(
         skipping(source, experiment.data),
         config.batch_size,

@@ -14,10 +14,11 @@ import numpy as np
 from diffusion_jax.data.config import HOW_IMAGES_ARE_READ
 from diffusion_jax.data.pipeline import load_batch
 from diffusion_jax.data.sources import describe
-from diffusion_jax.data.sources.skipping import is_readable, remedy_named, skipping
-from diffusion_jax.data.transforms import make_transform, reduce_images
+from diffusion_jax.data.sources.wrappers import is_readable, skipping
+from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.errors import UserError
+from diffusion_jax.images import reduce_images
 from diffusion_jax.sharding import check_batch_size
 from diffusion_jax.shards import SHARDS, Rows, fill, found, read
 from diffusion_jax.stages import stamps
@@ -74,17 +75,16 @@ def main(run: Run, results: Results) -> None:
     compute = _make_compute(run, order)
     if jax.process_index() == 0:
         write_stamp(*results)
-    with remedy_named():
-        fill(
-            directory,
-            f'likelihood, {run.experiment.likelihood.split} split',
-            len(order),
-            run.batch_size('likelihood', len(order)),
-            compute,
-            run.stop,
-            host=jax.process_index(),
-            num_hosts=jax.process_count(),
-        )
+    fill(
+        directory,
+        f'likelihood, {run.experiment.likelihood.split} split',
+        len(order),
+        run.batch_size('likelihood', len(order)),
+        compute,
+        run.stop,
+        host=jax.process_index(),
+        num_hosts=jax.process_count(),
+    )
     if jax.process_index() == 0:
         _write_result(run, results, mean_terms(directory, len(order)))
 

@@ -24,7 +24,6 @@ class Run:
         mesh: all devices for a training, those of this host for any other stage.
         stop: whether the user or the machine has requested a stop.
         stages: the stages that are run, in this order.
-        sources: the images that were listed so far, by split; see `source`.
         checked: the splits whose images were checked.
     """
 
@@ -33,14 +32,11 @@ class Run:
     mesh: jax.sharding.Mesh
     stop: Callable[[], bool]
     stages: tuple[str, ...] = ()
-    sources: dict[str, Source] = dataclasses.field(default_factory=dict, repr=False)
     checked: set[str] = dataclasses.field(default_factory=set, repr=False)
 
     def source(self, split: str) -> Source:
-        """The images of 'train' or 'test', listed once. Raises UserError where they do not fit the config."""
-        if split not in self.sources:
-            self.sources[split] = make_source(self.experiment.data, split)
-        return self.sources[split]
+        """The images of 'train' or 'test'. Raises UserError where they do not fit the config."""
+        return make_source(self.experiment.data, split)
 
     def check_images(self, split: str) -> None:
         """Checks the images of a split, once; see `data.checking.check_images`."""

@@ -53,7 +53,7 @@ def test_samples_are_compared_by_inception(settings, tmp_path, capfd):
         ({'evaluate__inception': 'none.safetensors'}, 'none.safetensors: no such file'),
         ({'evaluate__reference': 'none.npz'}, 'none.npz: no such file'),
         ({'evaluate__inception': ''}, 'config.data.image_size: has images of 8×8×1, '),
-        ({'evaluate__resize': 'bicubic'}, 'config.evaluate.resize is '),
+        ({'evaluate__resize': 'bicubic'}, 'config.evaluate.resize: '),
         ({'evaluate__bootstrap': 1}, 'config.evaluate.bootstrap is 1'),
     ],
 )

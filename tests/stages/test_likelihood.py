@@ -1,6 +1,5 @@
 """The stage as its users run it, with a conditional upsampler of digits: all that a bound can depend on."""
 
-import dataclasses
 import json
 import os
 import signal
@@ -8,17 +7,18 @@ import signal
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from diffusion_jax import main
 from diffusion_jax.data.config import DataConfig
+from diffusion_jax.data.pipeline import load_batch
 from diffusion_jax.data.sources import make_source
-from diffusion_jax.data.transforms import reduce_images
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import Generator
+from diffusion_jax.images import reduce_images
 from diffusion_jax.models import param_shapes
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.stages import likelihood
-from diffusion_jax.stages.run import Run
 from diffusion_jax.weights.files import Weights, load_weights, read_header, save_weights
 from tests.program import arguments
 from tests.stages.runs import make_run, read_experiment
@@ -70,7 +70,7 @@ def finished(run, tmp_path_factory):
 def test_the_numbers_are_those_of_the_images_with_their_labels_and_reductions(finished, experiment, weights):
     result = read(finished / 'likelihood')
     index = np.random.default_rng(0).permutation(297)[:20]
-    batch = make_source(DataConfig('digits'), 'test').gather(index)
+    batch = load_batch(make_source(DataConfig('digits'), 'test'), index)
     params = load_weights(weights).params
     model = Generator(experiment.unet, experiment.diffusion, {'diffusion': params}, make_mesh())
     batches = [
@@ -176,16 +176,15 @@ def test_without_a_network_there_is_no_bound(tmp_path):
     assert 'config.pretrained.diffusion' in error.value.remedy
 
 
-def test_other_images_of_the_same_names_are_another_result(experiment, weights):
-    def stamp(path):
-        data = dataclasses.replace(experiment.data, name='folder', path=path)
-        changed = dataclasses.replace(
-            experiment,
-            data=data,
-            pretrained=dataclasses.replace(experiment.pretrained, diffusion=str(weights)),
-        )
-        sources = {'test': make_source(experiment.data, 'test')}
-        run = Run(changed, weights.parent, make_mesh(), lambda: False, sources=sources)
-        return likelihood.locate(run).stamp
+def test_other_images_of_the_same_names_are_another_result(weights, tmp_path):
+    def stamp(folder):
+        for i in range(10):
+            (folder / str(i)).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / str(i) / 'a.png')
+        splits = {'data__train_split': '', 'data__test_split': ''}
+        data = {'data__name': 'folder', 'data__path': folder, 'evaluate__judge': ''} | splits
+        return likelihood.locate(make_run(pretrained__diffusion=weights, **UPSAMPLER | data)).stamp
 
-    assert stamp('one') == stamp('one') != stamp('two')
+    one, two = stamp(tmp_path / 'one'), stamp(tmp_path / 'two')
+    assert one['images'] == two['images'] and one != two
+    assert one == stamp(tmp_path / 'one')
