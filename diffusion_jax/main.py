@@ -87,7 +87,6 @@ def run_experiment(experiment: Experiment, workdir: Path, stages: Sequence[str] 
         with raise_together():
             if first_host:
                 held.enter_context(lock(workdir))
-            run = networks.with_average(run)
             # Each host trains with all devices, and samples and evaluates with its own.
             own = run.on(local_mesh(mesh))
             runs = {stage: run if stage in TRAINED_BY.values() else own for stage in planned}

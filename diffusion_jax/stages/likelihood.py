@@ -22,7 +22,7 @@ from diffusion_jax.images import reduce_images
 from diffusion_jax.sharding import check_batch_size
 from diffusion_jax.shards import SHARDS, Rows, fill, found, read
 from diffusion_jax.stages import stamps
-from diffusion_jax.stages.networks import check_network, load_network, network_stamp
+from diffusion_jax.stages.networks import average_of, check_network, load_network, network_stamp
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import make_generator
 from diffusion_jax.stages.stamps import Results, settings_of
@@ -52,7 +52,7 @@ def locate(run: Run) -> Results:
     experiment, config = run.experiment, run.experiment.likelihood
     stamp = {
         'likelihood': settings_of(config, OUTSIDE_THE_RESULT),
-        'ema_rate': experiment.sample.ema_rate,
+        'ema_rate': average_of(run, DIFFUSION),
         'diffusion': network_stamp(run, DIFFUSION),
         'process': settings_of(experiment.diffusion, ('loss',)),
         'data': settings_of(experiment.data, HOW_IMAGES_ARE_READ),

@@ -34,6 +34,7 @@ from diffusion_jax.stages.conditioning import (
     open_base,
 )
 from diffusion_jax.stages.networks import (
+    average_of,
     check_classes,
     check_network,
     load_network,
@@ -89,7 +90,7 @@ def locate(run: Run) -> Results:
     """
     experiment, config = run.experiment, run.experiment.sample
     stamp = {
-        'sample': settings_of(config, OUTSIDE_THE_RESULT),
+        'sample': settings_of(config, OUTSIDE_THE_RESULT) | {'ema_rate': average_of(run, DIFFUSION)},
         'process': settings_of(experiment.diffusion, ('loss',)),
     } | {name: network_stamp(run, name) for name in _networks(config)}
     if experiment.unet.low_res:
@@ -187,7 +188,7 @@ def draw_while_training(
     run: Run, state: TrainState, conditioning: Conditioning, index: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Unguided samples and their labels, from the average that sampling will use."""
-    params = state.ema.get(str(run.experiment.sample.ema_rate), state.params)
+    params = state.ema.get(str(average_of(run, DIFFUSION)), state.params)
     draw = make_draw(run, make_generator(run, {DIFFUSION: params}).unguided(), conditioning)
     return interruptible(functools.partial(draw, index))
 

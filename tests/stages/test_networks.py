@@ -12,7 +12,7 @@ from diffusion_jax import generation, models
 from diffusion_jax.errors import UserError
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.stages.finetune import check_start, load_start
-from diffusion_jax.stages.networks import check_network, with_average
+from diffusion_jax.stages.networks import average_of, check_network
 from diffusion_jax.stored_networks import describe_stored
 from diffusion_jax.training.saving import Checkpoints
 from diffusion_jax.training.step import init_state
@@ -124,14 +124,24 @@ def test_a_folder_of_another_process_is_refused(experiment, tmp_path):
     assert 'ema_0.5' in str(error.value)
 
 
-def test_a_pretrained_folder_is_sampled_with_its_own_slowest_average(tmp_path):
+@pytest.mark.parametrize(
+    ('rates', 'given', 'used'),
+    [('0.9,0.999,0.99', None, 0.999), ('()', None, 0.0), ('0.9,0.99', 0.9, 0.9), ('0.9', 0.0, 0.0)],
+)
+def test_samples_are_drawn_with_the_slowest_average_by_default(rates, given, used):
+    run = make_run(train__ema_rates=rates, sample__ema_rate=given)
+    assert average_of(run, 'diffusion') == used and average_of(run, 'classifier') == 0.0
+
+
+def test_a_pretrained_folder_is_sampled_with_its_own_slowest_average(files, tmp_path):
     trained = tmp_path / 'trained'
     write_stamp(trained, {'train': {'ema_rates': [0.9, 0.99]}, 'pretrained': ''})
     changes = {'workdir': tmp_path / 'run', 'pretrained__diffusion': trained}
     for stages, rate in ((('sample',), 0.99), (('train', 'sample'), 0.995)):
-        assert with_average(make_run(stages=stages, **changes)).experiment.sample.ema_rate == rate
+        assert average_of(make_run(stages=stages, **changes), 'diffusion') == rate
     write_stamp(tmp_path / 'run' / 'diffusion', {'pretrained': str(trained)})  # it was fine-tuned here
-    assert with_average(make_run(stages=('sample',), **changes)).experiment.sample.ema_rate == 0.995
+    assert average_of(make_run(stages=('sample',), **changes), 'diffusion') == 0.995
+    assert average_of(make_run(pretrained__diffusion=files['diffusion']), 'diffusion') == 0.995
 
 
 def test_a_file_may_be_moved(files, tmp_path, capfd):
