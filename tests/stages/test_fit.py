@@ -10,7 +10,7 @@ from diffusion_jax import main
 from diffusion_jax.errors import UserError
 from diffusion_jax.report import MetricsWriter
 from diffusion_jax.stages import train
-from diffusion_jax.stages.fit import Training, explain_divergence, hooks_left, training_data
+from diffusion_jax.stages.fit import Training, check, explain_divergence, hooks_left, training_data
 from diffusion_jax.training.metrics import TooManySkipped
 from diffusion_jax.training.objectives import Objective, draw_noise
 from tests.program import arguments
@@ -91,3 +91,11 @@ def test_what_is_left_of_a_step_is_what_the_log_does_not_have(tmp_path):
         writer.scalars(10, {'loss': 1.0})
         writer.scalars(10, {'time/grid_s': 1.0})
     assert hooks_left(training, 10, progress) == ['evaluation']
+
+
+def test_a_batch_larger_than_memory_is_refused_before_it_is_read():
+    with pytest.raises(UserError) as error:
+        check(make_run(train__batch_size=2 * 10**9, train__microbatches=1), 'diffusion')
+    assert error.value.where == 'config.train.batch_size'
+    assert '2000000000' in error.value.problem and '640,000,000,000' in error.value.problem
+    check(make_run(), 'diffusion')
