@@ -4,7 +4,9 @@ import copy
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from diffusion_jax.config import read_experiment, with_defaults
 from diffusion_jax.errors import UserError
@@ -72,6 +74,22 @@ def test_a_config_may_do_without_a_classifier():
     with pytest.raises(UserError) as error:
         check_stages(experiment, ('train_classifier',), '--stage')
     assert error.value.where == '--stage' and 'section classifier' in error.value.problem
+
+
+def test_the_number_and_the_names_of_classes_come_from_the_images(tmp_path):
+    """A number that is the name of a class is this name."""
+    for name in ('1', '2', 'bee'):
+        (tmp_path / 'train' / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / 'train' / name / '0.png')
+    data = {'name': 'folder', 'path': str(tmp_path)}
+    changes = {'data': data, 'evaluate__judge': '', 'unet__class_conditional': True}
+    experiment = read_experiment(changed(**changes, sample__classes=(1, 'Bee')))
+    assert experiment.sample.classes == (0, 2)
+    assert experiment.unet.num_classes == experiment.classifier.num_classes == 3
+    assert refused(changed(**changes, sample__classes=('wasp',))).where == 'config.sample.classes'
+    stored = read_experiment(changed(**changes, sample__classes=('wasp',)), stored_classes=('ant', 'wasp'))
+    assert stored.sample.classes == (1,) and stored.unet.num_classes == 2
+    assert read_experiment(changed(sample__classes=(1,))).sample.classes == (1,)
 
 
 def test_integers_are_accepted_as_floats_and_lists_as_tuples():

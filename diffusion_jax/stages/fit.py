@@ -130,7 +130,7 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
     make_calls: returns what the hooks do, by name.
     """
     directory, network, config = training.directory, training.network, training.config
-    with _step_fits(run, directory.name):
+    with step_fits(run, directory.name):
         data = training_data(run, directory.name, functools.partial(put_batch, run.mesh))
     with Checkpoints(directory / CHECKPOINTS, keep=config.keep_checkpoints) as checkpoints:
         program = train_program(training.objective, network, config, run.mesh)
@@ -153,7 +153,7 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
             record = {'data': data.get_state(), 'metrics': sums, 'due': due}
             checkpoints.save(state, record, describe_network(network))
 
-        with writer, explain_divergence(directory, checkpoints), _step_fits(run, directory.name):
+        with writer, explain_divergence(directory, checkpoints), step_fits(run, directory.name):
             calls = make_calls(writer).items()
             loop.run(
                 state,
@@ -173,9 +173,11 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
             )
 
 
-def _step_fits(run: Run, name: str) -> AbstractContextManager[None]:
+def step_fits(run: Run, name: str) -> AbstractContextManager[None]:
+    """If a training step runs out of memory, names the settings to change; see `Run.fits`."""
     stage, section = TRAINED_BY[name], SECTIONS[name]
-    alternatives = f', raise config.{stage}.microbatches, or set config.{section}.remat=True'
+    remat = getattr(run.experiment, section).remat
+    alternatives = f', raise config.{stage}.microbatches' + f', set config.{section}.remat=True' * (not remat)
     return run.fits(f'a training step of the {name} model', f'{stage}.batch_size', alternatives)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -10,9 +11,16 @@ import pytest
 
 from diffusion_jax import generation, models
 from diffusion_jax.errors import UserError
+from diffusion_jax.experiment import Pretrained
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.stages.finetune import check_start, load_start
-from diffusion_jax.stages.networks import average_of, check_network
+from diffusion_jax.stages.networks import (
+    average_of,
+    check_classes,
+    check_network,
+    find_network,
+    start_stamp,
+)
 from diffusion_jax.stored_networks import describe_stored
 from diffusion_jax.training.saving import Checkpoints
 from diffusion_jax.training.step import init_state
@@ -94,7 +102,7 @@ def test_another_file_makes_other_samples(files, tmp_path):
     [
         ('diffusion', 'classifier', 'classifier', 'diffusion'),
         ('diffusion', 'linear', 'schedule is linear', ''),
-        ('classifier', 'seven', 'num_classes is 7', '--stage=train_classifier'),
+        ('classifier', 'seven', 'num_classes is 7', 'train_classifier'),
         ('classifier', 'classifier_linear', 'schedule is linear', ''),
         ('classifier', 'diffusion', 'diffusion', 'classifier'),
     ],
@@ -208,3 +216,52 @@ def test_png_files_belong_to_what_is_complete(files, tmp_path, capfd):
     assert 'complete already' not in capfd.readouterr().err
     assert run(tmp_path, 'sample', **networks, **change) == 0
     assert 'sample: complete already' in capfd.readouterr().err
+
+
+@pytest.mark.parametrize('classes', [tuple('0123456789'), tuple('9876543210'), ()])
+def test_fine_tuning_keeps_the_label_embedding_of_the_same_classes(experiment, tmp_path, classes):
+    """It starts again if the same labels mean other classes."""
+    network = dataclasses.replace(experiment.unet, num_classes=10)
+    params = random_params(network, 0)
+    path = tmp_path / 'named.safetensors'
+    save_weights(path, Weights(network, params, experiment.diffusion, classes=tuple('0123456789')))
+    start = load_start(path, network, classes, jax.random.key(0), make_mesh())
+    same = classes != tuple('9876543210')
+    kept = np.array_equal(start['label_embedding']['embedding'], params['label_embedding']['embedding'])
+    assert kept == same
+    np.testing.assert_array_equal(start['conv_out']['kernel'], params['conv_out']['kernel'])
+
+
+def test_a_fine_tuned_network_takes_precedence_over_its_start(files, tmp_path):
+    """Stamps of older versions have the path of the start as it was typed."""
+    given = Pretrained(diffusion=str(tmp_path / 'start'), classifier=str(files['classifier']))
+    for name in ('diffusion', 'classifier'):
+        assert find_network(tmp_path, name, Pretrained()) == tmp_path / name
+        assert find_network(tmp_path, name, given) == Path(getattr(given, name))
+    for start in (str(tmp_path / 'start'), f'{tmp_path}/start/'):
+        write_stamp(tmp_path / 'diffusion', {'pretrained': start})
+        assert find_network(tmp_path, 'diffusion', given) == tmp_path / 'diffusion'
+    write_stamp(tmp_path / 'classifier', {'pretrained': start_stamp(str(files['classifier']))})
+    assert find_network(tmp_path, 'classifier', given) == tmp_path / 'classifier'
+    write_stamp(tmp_path / 'classifier', {'pretrained': start_stamp(str(files['seven']))})
+    assert find_network(tmp_path, 'classifier', given) == files['classifier']
+
+
+def test_networks_of_other_classes_are_refused(experiment, tmp_path):
+    conditional = dataclasses.replace(experiment.unet, num_classes=10)
+    given = {}
+    for name, network, classes in (
+        ('diffusion', conditional, tuple('0123456789')),
+        ('classifier', experiment.classifier, tuple('0123456798')),
+    ):
+        given[f'pretrained__{name}'] = tmp_path / f'{name}.safetensors'
+        weights = Weights(network, random_params(network, 0), experiment.diffusion, classes=classes)
+        save_weights(given[f'pretrained__{name}'], weights)
+    with pytest.raises(UserError) as error:
+        check_classes(make_run(stages=('sample',), unet__class_conditional=True, **given))
+    assert error.value.where == str(given['pretrained__classifier']) and "'9'" in str(error.value)
+    check_classes(make_run(stages=('sample',), **given))  # without classes of its own
+    # A classifier that will be trained has the classes of the images.
+    del given['pretrained__classifier']
+    run = make_run(tmp_path / 'run', ('train_classifier',), unet__class_conditional=True, **given)
+    check_classes(run)
