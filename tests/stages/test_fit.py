@@ -29,6 +29,7 @@ from diffusion_jax.workdir import write_stamp
 from tests.stages.runs import make_run
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_names_the_last_good_checkpoint(tmp_path):
     """From step 3 on no loss is a number: Adam moves every parameter by about the learning rate a step."""
 
