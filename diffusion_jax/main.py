@@ -55,8 +55,8 @@ def _main(argv: Sequence[str]) -> None:
 
 
 def set_up() -> None:
-    """Our own messages go to stderr as they are, of the libraries only errors; compiled programs are kept."""
-    absl_logging.set_verbosity(absl_logging.ERROR)
+    """Prints messages of this package alone (libraries raise what they log) and keeps compiled programs."""
+    absl_logging.set_verbosity(absl_logging.FATAL)
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.handlers = [logging.StreamHandler(PatientStream(sys.stderr))]

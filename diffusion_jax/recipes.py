@@ -10,7 +10,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from diffusion_jax.weights.released import RELEASED, section
+from diffusion_jax.models import UNetConfig
+from diffusion_jax.models.config import DERIVED
+from diffusion_jax.weights.released import RELEASED
 
 Section = dict[str, Any]
 
@@ -48,12 +50,16 @@ def diffusion(name: str) -> Section:
 
 
 def network(name: str, **changes: Any) -> Section:
-    """A released network, in bfloat16 instead of the authors' float16.
+    """A released network as the section `unet` or `classifier`, in bfloat16 instead of the authors' float16.
 
     Their classifiers are in float32. On digits, bfloat16 changed samples less in the classifier than in the
     diffusion model (experiments/results/precision.md).
     """
-    return section(name) | {'dtype': 'bfloat16'} | changes
+    config = RELEASED[name].network
+    settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in DERIVED}
+    if isinstance(config, UNetConfig):
+        settings['class_conditional'] = config.num_classes is not None
+    return settings | {'dtype': 'bfloat16'} | changes
 
 
 def diffusion_training(num_steps: int, **changes: Any) -> Section:

@@ -1,12 +1,12 @@
-"""Fidelity against diversity: classifier guidance of the digits over scales, for DDPM and DDIM.
+"""Measure fidelity and diversity of guided digits over guidance scales, for DDPM and DDIM.
 
-The paper's figure 4 in small: with the scale, precision and label agreement rise and recall falls.
+As in the paper's figure 4, precision and label agreement rise with the scale, and recall falls.
 
     python -m diffusion_jax.main --config=configs/digits.py --workdir=runs/digits   # or: make demo
     pip install matplotlib
     python experiments/guidance_sweep.py runs/digits
 
-Writes guidance_sweep.json, .md (a table) and .png to experiments/results/. About 10 minutes on 2 CPU cores.
+Writes guidance_sweep.json, .md (a table) and .png to experiments/results/. Takes 10 minutes on 2 CPU cores.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def sweep(workdir: Path, num_samples: int) -> list[dict]:
     params = {name: load_network(run, name) for name in (DIFFUSION, CLASSIFIER)}
     real = open_split(run.experiment.data, 'test').read_all()
     rows = []
-    with Progress('guidance sweep', 2 * len(SCALES)) as progress:
+    with Progress('guidance sweep', 2 * len(SCALES), unit='rows') as progress:
         for sampler, respacing in (('ddpm', '25'), ('ddim', 'ddim25')):
             for scale in SCALES:
                 sample = dataclasses.replace(

@@ -23,7 +23,7 @@ from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.errors import UserError
 from diffusion_jax.hosts import any_process, raise_together, synced_flag
 from diffusion_jax.models import ClassifierConfig, UNetConfig, describe_network
-from diffusion_jax.report import MetricsWriter, names_at
+from diffusion_jax.report import MetricsWriter, last_logged_step
 from diffusion_jax.sharding import check_batch_size, put_batch
 from diffusion_jax.stages.finetune import check_start, load_start
 from diffusion_jax.stages.networks import check_classes, start_stamp
@@ -31,16 +31,16 @@ from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.stamps import check_stamp, settings_of
 from diffusion_jax.stored_networks import CHECKPOINTS, CLASSIFIER, DIFFUSION, TRAINED_BY
 from diffusion_jax.training import loop
-from diffusion_jax.training.checkpoints import read_end
+from diffusion_jax.training.checkpoints import latest_step
 from diffusion_jax.training.config import OUTSIDE_THE_RESULT, TrainConfig
 from diffusion_jax.training.cost import describe_cost, step_cost
-from diffusion_jax.training.hooks import Call, Hook, mark
+from diffusion_jax.training.hooks import Call, Hook
 from diffusion_jax.training.metrics import Sums, TooManySkipped
 from diffusion_jax.training.objectives import Objective
-from diffusion_jax.training.profiling import Profiler
 from diffusion_jax.training.program import first_state, train_program
 from diffusion_jax.training.saving import Checkpoints
 from diffusion_jax.training.step import TrainState
+from diffusion_jax.training.timing import Profiler, Timer
 from diffusion_jax.workdir import read_stamp, write_stamp
 
 logger = logging.getLogger(__name__)
@@ -105,23 +105,17 @@ def check(run: Run, name: str) -> None:
 
 
 def is_complete(run: Run, training: Training) -> bool:
-    """Whether the newest checkpoint is intact and of the last step or a later one, and no hook is left.
+    """Whether there is a checkpoint of the last step or a later one, and that step is logged, which follows
+    its hooks. Those who read the checkpoint check that it is intact.
 
     Raises:
         UserError: it was trained with other settings.
     """
-    with raise_together():
-        _check_stamp(run, training)
-    config, directory = training.config, training.directory
-    end = read_end(directory / CHECKPOINTS, training.network, config.num_steps, config.ema_rates, run.mesh)
-    return not any_process(end is None) and not hooks_left(training, *end)
-
-
-def hooks_left(training: Training, step: int, progress: dict[str, Any]) -> list[str]:
-    """The hooks that were left when a step was saved, have not been called since, and are still wanted."""
-    left = [name for name in progress.get('due', []) if training.intervals.get(name)]
-    done = names_at(training.directory, step) if left else set()
-    return [name for name in left if not any_process(mark(name) in done)]
+    _check_stamp(run, training)
+    directory, num_steps = training.directory, training.config.num_steps
+    step = latest_step(directory / CHECKPOINTS)
+    saved = step is not None and (directory / CHECKPOINTS / str(step) / 'digests').is_dir()
+    return saved and num_steps <= min(step, last_logged_step(directory))
 
 
 def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict[str, Call]]) -> None:
@@ -139,38 +133,32 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
         state, progress = _start(run, checkpoints, training, program.arguments[0])
         if progress:
             data.set_state(progress['data'])
-        due = hooks_left(training, int(state.step), progress)
+        step, sums = int(jax.device_get(state.step)), progress.get('metrics', {})
         with raise_together():
             if jax.process_index() == 0:
                 write_stamp(directory, training.stamp)
-            writer = MetricsWriter(directory, resume_step=int(state.step))
+            writer = MetricsWriter(directory, resume_step=step - 1 if sums else step)
 
-        def save(state: TrainState, sums: Sums, due: list[str]) -> None:
-            # A run that resumes from here does not write the lines of the log before it again.
-            if any_process(not writer.flush()):
-                checkpoints.put_off(int(state.step), 'the log cannot be written')
+        def save(state: TrainState, sums: Sums) -> None:
+            if any_process(not writer.flush()):  # a run that resumes from here does not write its lines again
+                checkpoints.skip(int(jax.device_get(state.step)), 'the log cannot be written')
                 return
-            record = {'data': data.get_state(), 'metrics': sums, 'due': due}
-            checkpoints.save(state, record, describe_network(network))
+            progress = {'data': data.get_state(), 'metrics': sums}
+            checkpoints.save(state, progress, describe_network(network))
 
         with writer, explain_divergence(directory, checkpoints), step_fits(run, directory.name):
-            calls = make_calls(writer).items()
-            loop.run(
-                state,
-                program.jitted,
-                data,
-                config,
+            calls = loop.Calls(
                 save=save,
-                sums=progress.get('metrics', {}),
-                hooks=[Hook(name, training.intervals[name], call) for name, call in calls],
-                due=due,
-                on_line=checkpoints.look_after,
-                writer=writer,
-                profiler=Profiler(config.profile, directory / 'profile'),
-                name=directory.name,
+                poll=checkpoints.poll,
                 stop=synced_flag(run.stop),
-                least_step_s=cost.seconds,
+                hooks=[
+                    Hook(name, training.intervals[name], call) for name, call in make_calls(writer).items()
+                ],
+                writer=writer,
+                timer=Timer(config.batch_size, cost.seconds),
+                profiler=Profiler(config.profile, directory / 'profile'),
             )
+            loop.run(state, program.jitted, data, config, calls, name=directory.name, sums=sums)
 
 
 def step_fits(run: Run, name: str) -> AbstractContextManager[None]:

@@ -16,7 +16,7 @@ from diffusion_jax.data.image_sets.samples import open_samples
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.generator import Generator
-from diffusion_jax.generation.grid import image_grid, save_png
+from diffusion_jax.generation.grid import class_grid, save_png
 from diffusion_jax.generation.images import count_pngs, write_pngs
 from diffusion_jax.generation.requests import check_null_class
 from diffusion_jax.generation.shards import draw_samples, join
@@ -37,7 +37,6 @@ logger = logging.getLogger(__name__)
 
 SAMPLES_FILE, GRID_FILE, PNG_FOLDER = 'samples.npz', 'grid.png', 'png'
 UNGUIDED = 'unguided'
-MAX_ROWS = 20  # of a picture
 # Settings that do not change the samples.
 FILES = ('name', 'recipe', 'batch_size', 'base_samples', 'npz', 'png', 'unguided', 'grid_columns')
 
@@ -53,7 +52,7 @@ def check(run: Run) -> None:
         try:
             check_null_class(describe_stored(path).network)
         except UserError as error:
-            raise UserError(str(path), error.problem, error.remedy) from error
+            raise UserError(str(path), str(error)) from error
     networks.check_classes(run)
     if run.experiment.unet.low_res:
         conditioning.open_base(run)
@@ -194,34 +193,14 @@ def _draw_all(run: Run, directory: Path, generator: Generator, names: Sequence[s
 
 
 def _write_files(run: Run, directory: Path, names: Sequence[str] | None) -> None:
-    """Writes the files made of all samples; for names see `picture`."""
+    """Writes the files made of all samples; for names see `class_grid`."""
     config, samples = run.experiment.sample, open_samples(directory)
     if config.npz and not (directory / SAMPLES_FILE).exists():
         join(directory, directory / SAMPLES_FILE)
-    save_png(directory / GRID_FILE, picture(samples.take, samples.labels, config.grid_columns, names))
+    save_png(directory / GRID_FILE, class_grid(samples.take, samples.labels, config.grid_columns, names))
     if config.png:
         write_pngs(samples, directory / PNG_FOLDER, run.stop, labelled=names is not None)
     pngs = directory / PNG_FOLDER if config.png else f'diffusion-jax images {directory} --out DIR'
     logger.info('%s: %d images, the first in %s', directory, len(samples), GRID_FILE)
     logger.info('  arrays: %s/*.npz (arr_0: uint8 images, arr_1: labels)', directory / SHARDS)
     logger.info('  PNG files: %s', pngs)
-
-
-def picture(
-    take: Callable[[np.ndarray], np.ndarray], labels: np.ndarray, columns: int, names: Sequence[str] | None
-) -> np.ndarray:
-    """A grid with a row for each of the first classes, or simply of the first images if rows would be short.
-
-    Args:
-        take: indices → these images.
-        names: of the classes by label, () if they are unknown; None if the images belong to no class, and the
-            rows only correspond to those of guided samples.
-    """
-    classes = np.unique(labels)[:MAX_ROWS]
-    per_class = min(columns, *(np.sum(labels == label) for label in classes))
-    if len(classes) == 1 or per_class == 1:
-        first = np.arange(min(columns * columns, len(labels)))
-        return image_grid(take(first), min(columns, len(first)))
-    chosen = np.concatenate([np.flatnonzero(labels == label)[:per_class] for label in classes])
-    row_labels = None if names is None else [names[label] if names else str(label) for label in classes]
-    return image_grid(take(chosen), per_class, row_labels=row_labels)

@@ -1,4 +1,4 @@
-"""What a training does beside its steps, now and then: it draws a grid, validates, evaluates samples."""
+"""What a training does in addition to its steps: sample a grid, validate, evaluate samples."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from diffusion_jax.interruption import Interrupted
-from diffusion_jax.report import MetricsWriter
 from diffusion_jax.training.step import TrainState
 
 Stop = Callable[[], bool]
@@ -15,13 +14,12 @@ Call = Callable[[int, TrainState, Stop], dict[str, float]]
 
 
 class Hook(NamedTuple):
-    """Something that is done every so many steps, and after the last one.
+    """A call every `every` steps and after the last step; `every` 0 disables it.
+
+    It may be repeated: a resumed run calls the hooks of its first step again.
 
     Attributes:
-        name: `time/<name>_s` in the log says that it was done at a step, and how long it took.
-        every: so many steps; 0 is never.
-        call: (step, state, stop) → numbers for the log. Whenever a batch of its work is done it asks `stop`,
-            and raises Interrupted where that says yes: it is then done anew when the training goes on.
+        call: (step, state, stop) → values for the log. It calls `leave_if(stop)` after every batch.
     """
 
     name: str
@@ -32,27 +30,18 @@ class Hook(NamedTuple):
         return self.every > 0 and (step % self.every == 0 or step == num_steps)
 
 
-def call_hooks(
-    hooks: Sequence[Hook], step: int, state: TrainState, writer: MetricsWriter, stop: Stop
-) -> list[str]:
-    """Calls one after the other; the names of those that are left because `stop` said so."""
-    for number, hook in enumerate(hooks):
-        began = time.perf_counter()
-        try:
-            leave_if(stop)
-            values = hook.call(step, state, stop)
-        except Interrupted:
-            return [left.name for left in hooks[number:]]
-        writer.scalars(step, values | {mark(hook.name): time.perf_counter() - began})
-    return []
+def call_hooks(hooks: Sequence[Hook], step: int, state: TrainState, stop: Stop) -> dict[str, float]:
+    """The values of all hooks, and the seconds of each as `time/<name>_s`. Interrupted if `stop` says so."""
+    values: dict[str, float] = {}
+    for hook in hooks:
+        leave_if(stop)
+        start = time.perf_counter()
+        values |= hook.call(step, state, stop)
+        values[f'time/{hook.name}_s'] = time.perf_counter() - start
+    return values
 
 
 def leave_if(stop: Stop) -> None:
-    """Raises Interrupted where `stop` says so."""
+    """Raises Interrupted if `stop` says so."""
     if stop():
         raise Interrupted
-
-
-def mark(name: str) -> str:
-    """What a line of the log has that was written when the hook of this name was done."""
-    return f'time/{name}_s'

@@ -80,7 +80,7 @@ def test_the_number_of_classes_and_their_names_come_from_the_images(finished):
 def test_a_file_of_weights_has_the_names(finished, tmp_path):
     out = tmp_path / 'weights.safetensors'
     assert convert.main(['convert', str(finished / 'run' / 'diffusion'), '--out', str(out)]) == 0
-    assert load_weights(out).classes == stored_classes(out) == ('ant', 'bee')
+    assert load_weights(out)[0].classes == stored_classes(out) == ('ant', 'bee')
 
 
 def test_a_training_resumes_where_its_images_were_moved(copy):

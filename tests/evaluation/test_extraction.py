@@ -138,7 +138,7 @@ def test_statistics_come_back_from_a_file(tmp_path, stored):
         ({'mu': np.array([0, np.inf]), 'sigma': np.eye(2)}, 'mu is not finite in row 1'),
         ({'features': np.zeros((9, 0))}, r'features is float64 \[9, 0\]'),
         ({'features': np.full((9, 2), 1e26)}, 'features has numbers beyond'),
-        ({'features': np.array([[1], [None]], object)}, 'features.npy holds Python objects'),
+        ({'features': np.array([[1], [None]], object)}, '.*no plain numbers'),
         (
             {'features': np.zeros((9, 2)), 'mu': np.zeros(3), 'sigma': np.eye(3)},
             'mu has 3 features, features 2',

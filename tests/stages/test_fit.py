@@ -12,14 +12,11 @@ from PIL import Image
 
 from diffusion_jax.data.sources import open_source
 from diffusion_jax.errors import UserError
-from diffusion_jax.report import MetricsWriter
 from diffusion_jax.stages import train, train_classifier
 from diffusion_jax.stages.fit import (
-    Training,
     check,
     explain_divergence,
     fit,
-    hooks_left,
     step_fits,
     training_data,
 )
@@ -91,19 +88,6 @@ def test_divergence_is_explained(tmp_path, step):
     assert (f'{folder}/checkpoints/{step}' in error.value.problem) == (step is not None)
     start = f'--stage=train --config.pretrained.diffusion={folder}'
     assert (start in error.value.remedy) == (step is not None)
-
-
-def test_what_is_left_of_a_step_is_what_the_log_does_not_have(tmp_path):
-    intervals = {'grid': 5, 'evaluation': 10, 'validation': 0}
-    training = Training(tmp_path, None, None, None, {}, intervals)
-    progress = {'due': ['grid', 'evaluation', 'validation']}
-    assert hooks_left(training, 10, {}) == []
-    assert hooks_left(training, 10, progress) == ['grid', 'evaluation']  # the third is not wanted any more
-    with MetricsWriter(tmp_path) as writer:
-        writer.scalars(5, {'time/evaluation_s': 1.0})
-        writer.scalars(10, {'loss': 1.0})
-        writer.scalars(10, {'time/grid_s': 1.0})
-    assert hooks_left(training, 10, progress) == ['evaluation']
 
 
 def test_a_batch_larger_than_memory_is_refused_before_it_is_read():

@@ -32,7 +32,9 @@ def open_samples(path: Path) -> SampleImages:
     """The samples that exist now. Raises UserError where there are none."""
     directory = shard_folder(path)
     if directory is None:
-        raise UserError(f'{path}', 'contains no samples', 'run the stage sample with this config first')
+        raise UserError(
+            str(path), 'contains no samples', 'run the stage sample first, or give another folder'
+        )
     existing = shards.found(directory)
     labels = np.concatenate([shards.read(shard, 'arr_1')['arr_1'] for shard in existing])
     parts = [Part(shard.start, shard.stop, file_identity(shard.path)) for shard in existing]
