@@ -34,7 +34,7 @@ from diffusion_jax.stored_networks import (
     is_file,
     load_stored,
 )
-from diffusion_jax.weights.files import Weights
+from diffusion_jax.weights.files import Spec
 from diffusion_jax.weights.released import RELEASED, Recipes
 from diffusion_jax.workdir import read_stamp
 
@@ -94,7 +94,7 @@ def load(
     )
 
 
-def _check_pair(places: dict[str, Path], stored: dict[str, Weights]) -> None:
+def _check_pair(places: dict[str, Path], stored: dict[str, Spec]) -> None:
     """UserError unless one is a diffusion model, and the other, if any, can guide it."""
     place, model = places[DIFFUSION], stored[DIFFUSION]
     if not isinstance(model.network, UNetConfig):
@@ -109,7 +109,7 @@ def _check_pair(places: dict[str, Path], stored: dict[str, Weights]) -> None:
         )
 
 
-def check_guide(guide: Weights, model: Weights, path: str | Path) -> None:
+def check_guide(guide: Spec, model: Spec, path: str | Path) -> None:
     """UserError unless a classifier can guide a model."""
     if not isinstance(guide.network, ClassifierConfig):
         raise UserError(str(path), 'holds no classifier', 'give it as the first argument')
@@ -153,7 +153,7 @@ def _average(place: Path, name: str) -> float:
     return {DIFFUSION: config.ema_rate, CLASSIFIER: config.classifier_ema_rate}[name]
 
 
-def _recipes(place: Path, model: Weights, guided: bool, *, given: bool) -> Recipes:
+def _recipes(place: Path, model: Spec, guided: bool, *, given: bool) -> Recipes:
     """The recipes of a model, the default first; without a classifier they are not guided by one.
 
     given: the caller gave the classifier, which then guides a run's own recipe, too.

@@ -14,12 +14,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffusion_jax import models
-from diffusion_jax.data.transforms import Size
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.generation import sampling
 from diffusion_jax.generation.arguments import traced
 from diffusion_jax.generation.networks import Networks
 from diffusion_jax.generation.sampling import Request
+from diffusion_jax.images import Size
 from diffusion_jax.models import Params
 from diffusion_jax.program import Program
 from diffusion_jax.report import Progress

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax.data.transforms import to_float, to_uint8
 from diffusion_jax.diffusion import variational_bound
 from diffusion_jax.diffusion.denoiser import Denoiser, clip
 from diffusion_jax.diffusion.grids import inversion, make_grid
@@ -22,8 +21,8 @@ from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import DDIM, loop, sample
 from diffusion_jax.diffusion.samplers.loop import Carry, NoiseAt, Record, noise_of
 from diffusion_jax.diffusion.schedules import schedule_of, transitions
-from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.networks import Networks, make_denoiser, make_log_prob
+from diffusion_jax.images import to_float, to_uint8
 from diffusion_jax.models import NULL_CLASS, Params
 
 
@@ -217,12 +216,3 @@ def bits_per_dimension(
 def sample_keys(seed: jax.Array, index: jax.Array) -> jax.Array:
     """One key for each sample index [B]."""
     return jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed, impl='threefry2x32'), i))(index)
-
-
-def make_labels(config: SampleConfig, num_classes: int, index: jax.Array) -> jax.Array:
-    """The class of each sample [B]; like the image, it depends on the seed and the index alone."""
-    classes = jnp.asarray(config.classes or range(num_classes), jnp.int32)
-    if config.labels == 'balanced':
-        return classes[index % len(classes)]
-    keys = sample_keys(config.seed, index)
-    return classes[jax.vmap(lambda key: jax.random.randint(key, (), 0, len(classes)))(keys)]

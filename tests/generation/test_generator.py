@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax.data.transforms import to_uint8
 from diffusion_jax.diffusion.guidance import ClassifierGuidance
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import DDIM
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import show, trajectory
 from diffusion_jax.generation.arguments import NotFinite
+from diffusion_jax.images import to_uint8
 from diffusion_jax.sharding import make_mesh
 from tests.errors import refused
 from tests.generation.shared import (

@@ -4,12 +4,12 @@ import jax
 import numpy as np
 import pytest
 
-from diffusion_jax.data.transforms import to_float
 from diffusion_jax.diffusion.samplers.loop import noise_of
 from diffusion_jax.diffusion.schedules import schedule_of, transitions
 from diffusion_jax.diffusion.variational_bound import bits_per_dimension
 from diffusion_jax.generation.networks import Networks, make_denoiser
 from diffusion_jax.generation.sampling import sample_keys
+from diffusion_jax.images import to_float
 from diffusion_jax.sharding import make_mesh
 from tests.errors import refused
 from tests.generation.shared import params

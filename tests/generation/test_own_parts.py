@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax.data.transforms import to_uint8
 from diffusion_jax.diffusion.denoiser import add_gradient
 from diffusion_jax.diffusion.guidance import Guidance, Interval
 from diffusion_jax.diffusion.parts import Number, option
@@ -18,6 +17,7 @@ from diffusion_jax.diffusion.samplers import SAMPLERS, Image, Sampler
 from diffusion_jax.diffusion.schedules import make_schedule
 from diffusion_jax.generation import generate
 from diffusion_jax.generation.networks import make_denoiser
+from diffusion_jax.images import to_uint8
 from diffusion_jax.sharding import make_mesh
 from tests.errors import refused
 from tests.generation.shared import STEPS, closeness, make_model, random_params
