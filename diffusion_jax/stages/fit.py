@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -80,13 +78,6 @@ def check(run: Run, name: str) -> None:
     config, start = getattr(experiment, stage), getattr(experiment.pretrained, name)
     key = f'{stage}.batch_size' + (f' / {stage}.microbatches' if config.microbatches > 1 else '')
     check_batch_size(run.mesh, config.batch_size // config.microbatches, key)
-    # A host holds its part of a batch as uint8 and as float32.
-    image_bytes = 5 * math.prod((*experiment.data.image_size, experiment.data.image_channels))
-    needed = image_bytes * config.batch_size // jax.process_count()
-    available = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-    if needed > available:
-        problem = f'{config.batch_size} images need {needed:,} bytes, and this machine has {available:,}'
-        raise UserError(f'config.{stage}.batch_size', problem, 'lower it')
     if start:
         check_start(Path(start), experiment.networks[name], experiment.diffusion)
     check_classes(run)

@@ -24,7 +24,7 @@ complete = fit.complete
 
 def check(run: Run) -> None:
     if run.experiment.data.num_classes == 1:
-        remedy = 'a classifier needs at least two; select the other stages, such as --stage=train,sample'
+        remedy = 'a classifier needs at least two; give --stage=train,sample --config.sample.scale=0'
         raise UserError('config.data.num_classes', 'is 1', remedy)
     fit.check(run, CLASSIFIER)
     if run.experiment.train_classifier.validate_every:

@@ -14,7 +14,6 @@ from diffusion_jax.data.sources import open_source
 from diffusion_jax.errors import UserError
 from diffusion_jax.stages import train, train_classifier
 from diffusion_jax.stages.fit import (
-    check,
     explain_divergence,
     fit,
     training_data,
@@ -88,14 +87,6 @@ def test_divergence_is_explained(tmp_path, step):
     assert (f'{folder}/checkpoints/{step}' in error.value.problem) == (step is not None)
     start = f'--stage=train --config.pretrained.diffusion={folder}'
     assert (start in error.value.remedy) == (step is not None)
-
-
-def test_a_batch_larger_than_memory_is_refused_before_it_is_read():
-    with pytest.raises(UserError) as error:
-        check(make_run(train__batch_size=2 * 10**9, train__microbatches=1), 'diffusion')
-    assert error.value.where == 'config.train.batch_size'
-    assert '2000000000' in error.value.problem and '640,000,000,000' in error.value.problem
-    check(make_run(), 'diffusion')
 
 
 def test_too_little_memory_names_the_part_and_what_to_lower():
