@@ -10,7 +10,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from diffusion_jax.weights.released import RELEASED, section
+from diffusion_jax.models import UNetConfig
+from diffusion_jax.models.config import DERIVED
+from diffusion_jax.weights.released import RELEASED
 
 Section = dict[str, Any]
 
@@ -49,15 +51,24 @@ def diffusion(name: str) -> Section:
     return dataclasses.asdict(RELEASED[name].diffusion)
 
 
+def network(name: str) -> Section:
+    """A released network as the section `unet` or `classifier`."""
+    config = RELEASED[name].network
+    settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in DERIVED}
+    if isinstance(config, UNetConfig):
+        settings['class_conditional'] = config.num_classes is not None
+    return settings
+
+
 def unet(name: str, **changes: Any) -> Section:
     """The network of a released diffusion model or upsampler."""
-    return section(name) | HALF | changes
+    return network(name) | HALF | changes
 
 
 def classifier(name: str) -> Section:
     """The network of a released classifier. The authors guide with it in float32; on digits, bfloat16
     changed samples less here than in the diffusion model (experiments/results/precision.md)."""
-    return section(name) | HALF
+    return network(name) | HALF
 
 
 def diffusion_training(num_steps: int, **changes: Any) -> Section:

@@ -5,7 +5,6 @@ With several hosts only the first shows and writes them.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
@@ -181,12 +180,3 @@ def _lines(path: Path) -> Iterator[tuple[int, int]]:
             except (ValueError, KeyError, TypeError) as error:
                 problem = f'contains a line that is no metrics: {line[:40]!r}'
                 raise UserError(str(path), problem, 'remove the line or the file') from error
-
-
-@contextlib.contextmanager
-def if_possible(path: Path) -> Iterator[None]:
-    """Writes a file that nothing depends on: an error of the system is reported and ignored."""
-    try:
-        yield
-    except OSError as error:
-        logger.warning('%s: cannot be written (%s)', path, reason(error))

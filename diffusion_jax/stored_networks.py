@@ -17,7 +17,7 @@ from diffusion_jax.models import ClassifierConfig, Params, UNetConfig, differenc
 from diffusion_jax.settings import read_section
 from diffusion_jax.sharding import param_shardings
 from diffusion_jax.training.checkpoints import check_checkpoint, latest_step, load_params, read_network
-from diffusion_jax.weights.files import Weights, load_weights, read_header
+from diffusion_jax.weights.files import Spec, load_weights, read_spec
 from diffusion_jax.workdir import STAMP_FILE, read_stamp
 
 Network = UNetConfig | ClassifierConfig
@@ -28,25 +28,25 @@ TRAINED_BY = {UNetConfig: 'train', ClassifierConfig: 'train_classifier'}
 KINDS = {UNetConfig: 'a diffusion model', ClassifierConfig: 'a classifier'}
 
 
-def describe_stored(path: Path) -> Weights:
+def describe_stored(path: Path) -> Spec:
     """The network stored at a path and its diffusion process, without the parameters.
 
     Raises:
         UserError: no network is stored there. The message lists the contents of a folder.
     """
     if is_file(path):
-        return read_header(path)
+        return read_spec(path)
     stamp = _training_stamp(path)
     if latest_step(path / CHECKPOINTS) is None:
         raise UserError(f'{path / CHECKPOINTS}: no checkpoint yet; run the training until it saves one')
     process = read_section(DiffusionConfig, stamp.get('diffusion'), f'{path}/{STAMP_FILE}: diffusion')
-    return Weights(read_network(path / CHECKPOINTS), {}, process, classes=stored_classes(path))
+    return Spec(read_network(path / CHECKPOINTS), process, classes=stored_classes(path))
 
 
 def stored_classes(path: Path) -> tuple[str, ...]:
     """The names of the classes of a stored network, in label order; () where they are not known."""
     if is_file(path):
-        return read_header(path).classes
+        return read_spec(path).classes
     return tuple((read_stamp(path) or {}).get('images', {}).get('classes', ()))
 
 
@@ -55,7 +55,7 @@ def check_stored(path: Path, network: Network, process: DiffusionConfig, ema_rat
 
     ema_rate: the average in a folder of training, 0 for the parameters themselves; a file has one set only.
     """
-    stored, wanted = describe_stored(path), Weights(network, {}, process)
+    stored, wanted = describe_stored(path), Spec(network, process)
     if type(stored.network) is not type(network):
         kinds = f'{KINDS[type(stored.network)]}, not {KINDS[type(network)]}'
         raise UserError(f'{path}: holds {kinds}; give another file or folder')
@@ -87,7 +87,7 @@ def load_stored(
         UserError: the file or the checkpoint is damaged, or has no such average.
     """
     if is_file(path):
-        params = load_weights(path).params
+        params = load_weights(path)[1]
         return params if mesh is None else jax.device_put(params, param_shardings(mesh, params)), ''
     params, step = load_params(path / CHECKPOINTS, network, ema_rate, mesh)
     return params, f', step {step}' + (f', average of rate {ema_rate}' if ema_rate else '')

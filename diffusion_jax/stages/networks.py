@@ -26,7 +26,7 @@ from diffusion_jax.stored_networks import (
     load_stored,
 )
 from diffusion_jax.training.checkpoints import latest_step
-from diffusion_jax.weights.files import read_header
+from diffusion_jax.weights.files import read_spec
 from diffusion_jax.workdir import read_stamp
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def network_stamp(run: Run, name: str) -> dict[str, Any]:
     step. A file may be moved."""
     path = network_path(run, name)
     if is_file(path):
-        header = read_header(path)
+        header = read_spec(path)
         return {'weights': header.name, 'digest': header.digest}
     step = latest_step(path / CHECKPOINTS)
     if step is None:
@@ -88,7 +88,7 @@ def start_stamp(pretrained: str) -> str:
     if not pretrained:
         return ''
     path = Path(pretrained)
-    return f'weights {read_header(path).digest}' if is_file(path) else str(path)
+    return f'weights {read_spec(path).digest}' if is_file(path) else str(path)
 
 
 def load_network(run: Run, name: str) -> Params:

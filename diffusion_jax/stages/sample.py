@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,10 @@ import jax
 import numpy as np
 
 from diffusion_jax.data.classes import listed
-from diffusion_jax.data.stored.samples import open_samples
+from diffusion_jax.data.image_sets.samples import open_samples
 from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.generator import Generator
-from diffusion_jax.generation.grid import image_grid, save_png
+from diffusion_jax.generation.grid import class_grid, save_png
 from diffusion_jax.generation.images import count_pngs, write_pngs
 from diffusion_jax.generation.shards import Draw, draw_samples, join
 from diffusion_jax.hosts import any_process, raise_together
@@ -34,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 SAMPLES_FILE, GRID_FILE, PNG_FOLDER = 'samples.npz', 'grid.png', 'png'
 UNGUIDED = 'unguided'
-MAX_ROWS = 20  # of a picture
 _OUTSIDE_THE_RESULT = (
     'name',
     'recipe',
@@ -190,7 +188,7 @@ def _finish(run: Run, directory: Path, *, named: bool) -> None:
     if config.npz and not (directory / SAMPLES_FILE).exists():
         join(directory, directory / SAMPLES_FILE)
     names = sample_classes(run) if named else None
-    save_png(directory / GRID_FILE, picture(samples.take, samples.labels, config.grid_columns, names))
+    save_png(directory / GRID_FILE, class_grid(samples.take, samples.labels, config.grid_columns, names))
     if config.png:
         write_pngs(samples, directory / PNG_FOLDER, run.stop, labelled=named)
     pngs = directory / PNG_FOLDER if config.png else f'diffusion-jax images {directory} --out DIR'
@@ -202,23 +200,3 @@ def _finish(run: Run, directory: Path, *, named: bool) -> None:
 def is_complete(directory: Path, num_samples: int) -> bool:
     """Whether all samples are there."""
     return not gaps(directory / SHARDS, num_samples, num_samples)
-
-
-def picture(
-    take: Callable[[np.ndarray], np.ndarray], labels: np.ndarray, columns: int, names: Sequence[str] | None
-) -> np.ndarray:
-    """The first images of the first classes, one class a row; just the first images where that makes no rows.
-
-    Args:
-        take: indices → these images.
-        names: of the classes by label, () where they are not known; None where the images are of no class,
-            and the rows only correspond to those of guided samples.
-    """
-    classes = np.unique(labels)[:MAX_ROWS]
-    per_class = min(columns, *(np.sum(labels == label) for label in classes))
-    if len(classes) == 1 or per_class == 1:
-        first = np.arange(min(columns * columns, len(labels)))
-        return image_grid(take(first), min(columns, len(first)))
-    chosen = np.concatenate([np.flatnonzero(labels == label)[:per_class] for label in classes])
-    row_labels = None if names is None else [names[label] if names else str(label) for label in classes]
-    return image_grid(take(chosen), per_class, row_labels=row_labels)

@@ -82,7 +82,7 @@ def test_the_number_of_classes_and_their_names_come_from_the_images(finished):
 def test_a_file_of_weights_has_the_names(finished, tmp_path):
     out = tmp_path / 'weights.safetensors'
     assert convert.main(['convert', str(finished / 'run' / 'diffusion'), '--out', str(out)]) == 0
-    assert load_weights(out).classes == stored_classes(out) == ('ant', 'bee')
+    assert load_weights(out)[0].classes == stored_classes(out) == ('ant', 'bee')
 
 
 def test_renamed_classes_are_refused(copy, capfd):
@@ -154,7 +154,8 @@ def test_classes_are_sampled_by_name_without_the_images(copy, capfd):
     with np.load(next((copy / 'run' / 'samples' / 'bees' / 'shards').iterdir())) as shard:
         assert shard['arr_1'].tolist() == [1, 1, 1, 1]
     assert program(copy, 'run', 'sample', sample__classes="('wasp',)") == 2
-    assert "config.sample.classes: 'wasp' is no class; the classes are ant, bee" in capfd.readouterr().err
+    error = capfd.readouterr().err
+    assert all(part in error for part in ('config.sample.classes', "'wasp'", 'ant, bee'))
 
 
 @pytest.mark.parametrize('names', [('ant', 'bee'), ('bee', 'cow')])

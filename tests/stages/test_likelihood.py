@@ -11,15 +11,16 @@ import pytest
 
 from diffusion_jax import main
 from diffusion_jax.data.config import DataConfig
+from diffusion_jax.data.pipeline import load_batch
 from diffusion_jax.data.sources import make_source
-from diffusion_jax.data.transforms import reduce_images
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import Generator
+from diffusion_jax.images import reduce_images
 from diffusion_jax.models import param_shapes
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.stages import likelihood
 from diffusion_jax.stages.run import Run
-from diffusion_jax.weights.files import Weights, load_weights, read_header, save_weights
+from diffusion_jax.weights.files import Spec, load_weights, read_spec, save_weights
 from tests.program import arguments
 
 UPSAMPLER = {
@@ -46,7 +47,7 @@ def weights(experiment, tmp_path_factory):
     shapes = param_shapes(experiment.unet)
     params = jax.tree.map(lambda leaf: 0.1 * rng.standard_normal(leaf.shape, np.float32), shapes)
     path = tmp_path_factory.mktemp('weights') / 'upsampler.safetensors'
-    save_weights(path, Weights(experiment.unet, params, experiment.diffusion))
+    save_weights(path, Spec(experiment.unet, experiment.diffusion), params)
     return path
 
 
@@ -69,8 +70,8 @@ def finished(run, tmp_path_factory):
 def test_the_numbers_are_those_of_the_images_with_their_labels_and_reductions(finished, experiment, weights):
     result = read(finished / 'likelihood')
     index = np.random.default_rng(0).permutation(297)[:20]
-    batch = make_source(DataConfig('digits'), 'test').gather(index)
-    params = load_weights(weights).params
+    batch = load_batch(make_source(DataConfig('digits'), 'test'), index)
+    params = load_weights(weights)[1]
     model = Generator(experiment.unet, experiment.diffusion, {'diffusion': params}, make_mesh())
     batches = [
         model.bits_per_dimension(
@@ -117,7 +118,7 @@ def test_the_protocol_says_what_the_bound_is_of(finished, run, weights, capfd):
     protocol = read(finished / 'likelihood')['protocol']
     assert protocol['likelihood'] == {'split': 'test', 'respacing': '3', 'seed': 0, 'clip': False}
     assert protocol['steps'] == 3 and protocol['data']['name'] == 'digits'
-    assert protocol['diffusion']['digest'] == read_header(weights).digest
+    assert protocol['diffusion']['digest'] == read_spec(weights).digest
     assert run(finished, likelihood__batch_size=16) == 0
     assert 'complete already' in capfd.readouterr().err
 
@@ -170,7 +171,9 @@ def test_without_a_network_there_is_no_bound(run, tmp_path, capfd):
     assert 'no checkpoint of the diffusion; set config.pretrained.diffusion' in capfd.readouterr().err
 
 
-def test_other_images_of_the_same_names_are_another_result(experiment, weights):
+def test_other_images_of_the_same_names_are_another_result(experiment, weights, monkeypatch):
+    monkeypatch.setattr(Run, 'source', lambda run, split: make_source(experiment.data, split))
+
     def stamp(path):
         data = dataclasses.replace(experiment.data, name='folder', path=path)
         changed = dataclasses.replace(
@@ -179,7 +182,6 @@ def test_other_images_of_the_same_names_are_another_result(experiment, weights):
             pretrained=dataclasses.replace(experiment.pretrained, diffusion=str(weights)),
         )
         run = Run(changed, weights.parent, make_mesh(), lambda: False)
-        run.sources['test'] = make_source(experiment.data, 'test')
         return likelihood.likelihood_stamp(run)
 
     assert stamp('one') == stamp('one') != stamp('two')

@@ -16,7 +16,7 @@ from diffusion_jax.stages.tuning import check_start, load_start
 from diffusion_jax.stored_networks import describe_stored
 from diffusion_jax.training.saving import Checkpoints
 from diffusion_jax.training.step import init_state
-from diffusion_jax.weights.files import Weights, load_weights, save_weights
+from diffusion_jax.weights.files import Spec, load_weights, save_weights
 from diffusion_jax.workdir import write_stamp
 from tests.program import arguments, run
 from tests.tiny import TRAIN
@@ -42,21 +42,19 @@ def files(experiment, tmp_path_factory):
     guide = experiment.classifier
     seven = dataclasses.replace(guide, num_classes=7)
     conditional = dataclasses.replace(experiment.unet, num_classes=10)
-    networks = {
-        'diffusion': Weights(experiment.unet, random_params(experiment.unet, 0), experiment.diffusion),
-        'classifier': Weights(
-            experiment.classifier, random_params(experiment.classifier, 1), experiment.diffusion
-        ),
-        'linear': Weights(experiment.unet, random_params(experiment.unet, 0), other_process),
-        'conditional': Weights(conditional, random_params(conditional, 0), experiment.diffusion),
-        'seven': Weights(seven, random_params(seven, 2), experiment.diffusion),
-        'classifier_linear': Weights(
-            experiment.classifier, random_params(experiment.classifier, 1), other_process
-        ),
+    process = experiment.diffusion
+    specs = {
+        'diffusion': Spec(experiment.unet, process),
+        'classifier': Spec(guide, process),
+        'linear': Spec(experiment.unet, other_process),
+        'conditional': Spec(conditional, process),
+        'seven': Spec(seven, process),
+        'classifier_linear': Spec(guide, other_process),
     }
-    paths = {name: folder / f'{name}.safetensors' for name in networks}
-    for name, weights in networks.items():
-        save_weights(paths[name], weights)
+    paths = {name: folder / f'{name}.safetensors' for name in specs}
+    seeds = {'classifier': 1, 'seven': 2, 'classifier_linear': 1}
+    for name, spec in specs.items():
+        save_weights(paths[name], spec, random_params(spec.network, seeds.get(name, 0)))
     return paths
 
 
@@ -83,7 +81,7 @@ def test_another_file_makes_other_samples(files, tmp_path):
     stored = models.param_shapes(generation.load(files['diffusion']).unet)
     weights = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.05, np.float32), stored)
     model = generation.load(files['diffusion'])
-    save_weights(copy, Weights(model.unet, weights, model.diffusion))
+    save_weights(copy, Spec(model.unet, model.diffusion), weights)
     assert run(tmp_path, 'sample', pretrained__diffusion=copy, **change) == 0
     assert len(list((tmp_path / 'samples').rglob('samples.npz'))) == 2
 
@@ -150,7 +148,7 @@ def test_tuning_for_other_classes_draws_the_head_anew_and_says_so(files, tmp_pat
     assert run(tmp_path, 'train_classifier', **pretrained(files, classifier='seven'), **change) == 0
     assert ': head/pool/out/bias, head/pool/out/kernel' in capfd.readouterr().err
     tuned = ocp.StandardCheckpointer().restore(tmp_path / 'classifier' / 'checkpoints' / '4' / 'params')
-    stored = load_weights(files['seven']).params
+    stored = load_weights(files['seven'])[1]
     assert tuned['head']['pool']['out']['bias'].shape == (10,)
     for part in ('encoder', 'middle', 'time_embedding'):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), tuned[part], stored[part])
@@ -186,7 +184,7 @@ def test_label_dropout_is_no_part_of_the_architecture(files, experiment):
     network, mesh = dataclasses.replace(stored, label_dropout=0.1), make_mesh()
     check_start(files['conditional'], network, experiment.diffusion)
     params = load_start(files['conditional'], network, (), jax.random.key(0), mesh)
-    jax.tree.map(np.testing.assert_array_equal, params, load_weights(files['conditional']).params)
+    jax.tree.map(np.testing.assert_array_equal, params, load_weights(files['conditional'])[1])
 
 
 def test_png_files_belong_to_what_is_complete(files, tmp_path, capfd):
