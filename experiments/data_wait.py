@@ -22,7 +22,7 @@ import numpy as np
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.pipeline import batches
 from diffusion_jax.data.sources import Source, make_source
-from diffusion_jax.data.sources.array import ArraySource
+from diffusion_jax.data.sources.base import ArraySource
 from diffusion_jax.data.transforms import Transform, make_transform
 from diffusion_jax.sharding import make_mesh, put_batch
 from diffusion_jax.training.timing import Timer

@@ -20,12 +20,11 @@ import matplotlib
 import numpy as np
 
 from diffusion_jax import main as program
-from diffusion_jax.data.stored.source import open_split
+from diffusion_jax.data.image_sets.source import open_split
 from diffusion_jax.evaluation import judge
 from diffusion_jax.evaluation.pixels import evaluate_pixels
 from diffusion_jax.report import Progress
 from diffusion_jax.sharding import make_mesh
-from diffusion_jax.stages.evaluate import read_all
 from diffusion_jax.stages.networks import load_network
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import make_draw, make_generator
@@ -43,7 +42,7 @@ def sweep(workdir: Path, num_samples: int) -> list[dict]:
     options = program.parse_flags(['guidance_sweep', f'--config={config}', f'--workdir={workdir}'])
     run = Run(program.read_experiment(options.config), workdir.absolute(), make_mesh(1, 1), lambda: False)
     params = {name: load_network(run, name) for name in (DIFFUSION, CLASSIFIER)}
-    real = read_all(open_split(run.experiment.data, 'test'))
+    real = open_split(run.experiment.data, 'test').read_all()
     rows = []
     with Progress('guidance sweep', 2 * len(SCALES)) as progress:
         for sampler, respacing in (('ddpm', '25'), ('ddim', 'ddim25')):

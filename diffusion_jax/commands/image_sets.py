@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from diffusion_jax.checks import between
+from diffusion_jax.data.image_sets.source import SourceImages
 from diffusion_jax.data.sources.reading import read_header
-from diffusion_jax.data.stored.source import SourceImages
-from diffusion_jax.data.transforms import Size
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.comparison import Side, features_of
 from diffusion_jax.evaluation.config import RESIZES
@@ -18,6 +17,7 @@ from diffusion_jax.evaluation.extractors import Extractor, inception_extractor
 from diffusion_jax.evaluation.feature_sets import FeatureSet
 from diffusion_jax.evaluation.inception.files import load_inception
 from diffusion_jax.evaluation.pixels import image_shape, pixels_of
+from diffusion_jax.images import Size
 from diffusion_jax.memory import out_of_memory
 from diffusion_jax.settings import file_path
 from diffusion_jax.sharding import make_mesh

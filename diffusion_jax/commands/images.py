@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffusion_jax.commands.parser import Parser
-from diffusion_jax.data.stored.archive import open_archive
-from diffusion_jax.data.stored.samples import open_samples, shard_folder
+from diffusion_jax.data.image_sets.archive import open_archive
+from diffusion_jax.data.image_sets.samples import open_samples, shard_folder
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation.images import write_pngs
 from diffusion_jax.interruption import stop_requests

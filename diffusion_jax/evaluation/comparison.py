@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from diffusion_jax.data.image_sets import open_images
+from diffusion_jax.data.image_sets.archive import names_in_archive
+from diffusion_jax.data.image_sets.base import ArrayImages, ImageSet
+from diffusion_jax.data.image_sets.samples import shard_folder
+from diffusion_jax.data.image_sets.source import SourceImages
 from diffusion_jax.data.sources.files import shown
-from diffusion_jax.data.stored import open_images
-from diffusion_jax.data.stored.archive import ArrayImages, names_in_archive
-from diffusion_jax.data.stored.image_set import ImageSet
-from diffusion_jax.data.stored.samples import shard_folder
-from diffusion_jax.data.stored.source import SourceImages
-from diffusion_jax.data.transforms import Size
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.extraction import extract
 from diffusion_jax.evaluation.extractors import Extractor
@@ -31,6 +30,7 @@ from diffusion_jax.evaluation.inception_score import inception_score
 from diffusion_jax.evaluation.kid import kid
 from diffusion_jax.evaluation.precision_recall import coverage
 from diffusion_jax.evaluation.uncertainty import frechet_error, inception_score_error, share_error
+from diffusion_jax.images import Size
 from diffusion_jax.workdir import STAMP_FILE
 
 
@@ -114,8 +114,8 @@ def features_of(
     shards = extract(side.images, extractor, directory, stop, **hosts)
     max_rows = REFERENCE_ROWS if is_reference and not isinstance(side.images, ArrayImages) else None
     found = from_shards(shards, max_rows, keep_spatial=keep_spatial, name=side.name)
-    if isinstance(side.images, SourceImages) and side.images.skipped:
-        found = found._replace(skipped=f'{side.name}: {side.images.skipped}')
+    if isinstance(side.images, SourceImages) and side.images.source.skipped:
+        found = found._replace(skipped=f'{side.name}: {side.images.source.skipped}')
     if side.stored.gaussian is None:
         return found
     # Its statistics are of more images than those that a file of the authors holds.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from diffusion_jax.data.stored.image_set import ImageSet
+from diffusion_jax.data.image_sets.base import ImageSet
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.comparison import compare
 from diffusion_jax.evaluation.extractors import Extractor, pixel_extractor, pixels
@@ -31,7 +31,7 @@ def image_shape(images: ImageSet) -> Shape:
         rows = images.read(part)
         if len(rows.images):
             return rows.images.shape[1:]
-        left_out += rows.left_out
+        left_out += rows.unreadable
     raise UserError(f'{images.name}: has no image that can be used ({left_out[0]})')
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from diffusion_jax.data.stored.image_set import ImageSet
+from diffusion_jax.data.image_sets.base import ImageSet
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation.grid import save_png
 from diffusion_jax.interruption import Interrupted

@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 import jax
 
-from diffusion_jax.data.transforms import to_float
 from diffusion_jax.diffusion.denoiser import clip
 from diffusion_jax.diffusion.likelihood import bits_per_dimension
 from diffusion_jax.diffusion.samplers.loop import per_sample_noise
 from diffusion_jax.diffusion.schedules import schedule_of, transitions
 from diffusion_jax.generation.networks import Networks, make_denoiser
 from diffusion_jax.generation.sampling import sample_keys
+from diffusion_jax.images import to_float
 from diffusion_jax.models import Params
 
 

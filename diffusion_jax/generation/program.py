@@ -11,12 +11,12 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from diffusion_jax import models
-from diffusion_jax.data.transforms import Size
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.generation import likelihood, options, sampling
 from diffusion_jax.generation.likelihood import Judged
 from diffusion_jax.generation.networks import Networks
 from diffusion_jax.generation.sampling import Request
+from diffusion_jax.images import Size
 from diffusion_jax.models import Params
 from diffusion_jax.program import Program
 from diffusion_jax.sharding import abstract_on, batch_sharding, param_shardings, replicated

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from diffusion_jax.data.transforms import to_float, to_uint8
 from diffusion_jax.diffusion.process import Level, add_noise
 from diffusion_jax.diffusion.samplers.loop import initial_noise
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import arguments, program, requests, sampling
 from diffusion_jax.generation.networks import Networks
 from diffusion_jax.generation.sampling import Request
+from diffusion_jax.images import to_float, to_uint8
 from diffusion_jax.models import Params
 from diffusion_jax.report import Progress
 from diffusion_jax.sharding import to_host

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax.data.transforms import to_float, to_uint8
 from diffusion_jax.diffusion.denoiser import Denoiser, clip
 from diffusion_jax.diffusion.grids import inversion, make_grid
 from diffusion_jax.diffusion.guidance import Models
@@ -32,6 +31,7 @@ from diffusion_jax.diffusion.samplers.loop import (
 )
 from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.networks import Networks, make_denoiser, make_log_prob
+from diffusion_jax.images import to_float, to_uint8
 from diffusion_jax.models import NULL_CLASS, Params
 
 

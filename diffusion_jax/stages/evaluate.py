@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from diffusion_jax.data.config import DataConfig
+from diffusion_jax.data.image_sets.base import file_identity
+from diffusion_jax.data.image_sets.samples import open_samples
+from diffusion_jax.data.image_sets.source import open_split
 from diffusion_jax.data.sources import class_names
-from diffusion_jax.data.stored.image_set import ImageSet, file_identity
-from diffusion_jax.data.stored.samples import open_samples
-from diffusion_jax.data.stored.source import open_split
 from diffusion_jax.errors import CheckFailed, UserError
 from diffusion_jax.evaluation import judge
 from diffusion_jax.evaluation.classes import Matched, Sampled, about_classes, known_classes, match
@@ -134,7 +133,7 @@ def _compare(
     result = {'num_samples': known.num_images}
     result |= compare(known, of_reference, extractor.logits, bootstrap)
     if run.experiment.evaluate.judge:
-        result['label_agreement'] = judge.label_agreement(read_all(images), images.labels)
+        result['label_agreement'] = judge.label_agreement(images.read_all(), images.labels)
     return samples, known, result
 
 
@@ -226,11 +225,6 @@ def check_evaluation(run: Run, *, guided: bool | None = None) -> None:
     make_extractor(run.on(local_mesh(run.mesh)), matched_reference(run, guided=guided).side)
     if run.experiment.sample.num_samples < 4:
         raise UserError('config.sample.num_samples is below 4; the stage evaluate needs 3 neighbours of each')
-
-
-def read_all(images: ImageSet) -> np.ndarray:
-    """uint8 [N, H, W, C], all of a set."""
-    return np.concatenate([images.read(part).images for part in images.parts])
 
 
 def _result_path(run: Run) -> Path:

@@ -16,8 +16,7 @@ from diffusion_jax.data.classes import check_same_classes, listed
 from diffusion_jax.data.config import HOW_IMAGES_ARE_READ, WHERE_IMAGES_LIE
 from diffusion_jax.data.pipeline import batches
 from diffusion_jax.data.sources import Source, class_names, describe
-from diffusion_jax.data.sources.remembered import remembered
-from diffusion_jax.data.sources.skipping import remedy_named, skipping
+from diffusion_jax.data.sources.wrappers import cached, skipping
 from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.errors import UserError
 from diffusion_jax.experiment import Experiment
@@ -122,7 +121,7 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
             checkpoints.save(state, record, describe_network(network))
 
         fits = limits.training_step(run.experiment, directory.name)
-        with writer, way_out_named(directory, checkpoints), remedy_named(), fits:
+        with writer, way_out_named(directory, checkpoints), fits:
             calls = make_calls(writer).items()
             loop.run(
                 state,
@@ -169,7 +168,7 @@ def training_data(experiment: Experiment, name: str, source: Source, place: Call
     config: TrainConfig = getattr(experiment, STAGES[name])
     names = class_names(source)
     classes = f'{len(names)} classes: {listed(names)}' if names else 'no labels'
-    skipped = f'; {source.skipped}' if getattr(source, 'skipped', '') else ''
+    skipped = f'; {source.skipped}' if source.skipped else ''
     logger.info('data: %s training images, %s%s', f'{len(source):,}', classes, skipped)
     times = config.batch_size / len(source)
     if times > 1:
@@ -180,7 +179,7 @@ def training_data(experiment: Experiment, name: str, source: Source, place: Call
             f'{times:.0f}' if times.is_integer() else f'about {times:.3g}',
         )
     if not config.random_crop:
-        source = remembered(source, experiment.data)
+        source = cached(source, experiment.data)
     return batches(
         skipping(source, experiment.data),
         config.batch_size,

@@ -15,10 +15,11 @@ import numpy as np
 from diffusion_jax.data.config import HOW_IMAGES_ARE_READ
 from diffusion_jax.data.pipeline import load_batch
 from diffusion_jax.data.sources import describe
-from diffusion_jax.data.sources.skipping import is_readable, remedy_named, skipping
-from diffusion_jax.data.transforms import make_transform, reduce_images
+from diffusion_jax.data.sources.wrappers import is_readable, skipping
+from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.errors import UserError
+from diffusion_jax.images import reduce_images
 from diffusion_jax.sharding import local_mesh
 from diffusion_jax.shards import SHARDS, Rows, fill, found, read
 from diffusion_jax.stages import limits
@@ -46,8 +47,7 @@ def main(run: Run) -> None:
     batch_size = _batch_size(run, len(order))
     hosts = {'host': jax.process_index(), 'num_hosts': jax.process_count()}
     title = f'likelihood, {run.experiment.likelihood.split} split'
-    with remedy_named():
-        fill(directory / SHARDS, title, len(order), batch_size, judge, run.stop, **hosts)
+    fill(directory / SHARDS, title, len(order), batch_size, judge, run.stop, **hosts)
     if jax.process_index() == 0:
         _finish(run, directory, stamp, len(order))
 

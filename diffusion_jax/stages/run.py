@@ -19,20 +19,16 @@ class Run:
 
     Attributes:
         stop: whether the user or the machine has asked to leave.
-        sources: the images that were listed so far, by split; see `source`.
     """
 
     experiment: Experiment
     workdir: Path
     mesh: jax.sharding.Mesh
     stop: Callable[[], bool]
-    sources: dict[str, Source] = dataclasses.field(default_factory=dict, repr=False)
 
     def source(self, split: str) -> Source:
-        """The images of 'train' or 'test', listed once. Raises UserError where they do not fit the config."""
-        if split not in self.sources:
-            self.sources[split] = make_source(self.experiment.data, split)
-        return self.sources[split]
+        """The images of 'train' or 'test'. Raises UserError where they do not fit the config."""
+        return make_source(self.experiment.data, split)
 
     def on(self, mesh: jax.sharding.Mesh) -> Run:
         """The same run on another mesh."""

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from diffusion_jax.data.classes import listed
-from diffusion_jax.data.stored.samples import open_samples
+from diffusion_jax.data.image_sets.samples import open_samples
 from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.generator import Generator
 from diffusion_jax.generation.grid import image_grid, save_png

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_jax.data.stored import open_images
-from diffusion_jax.data.stored.archive import read_archive, read_array
-from diffusion_jax.data.stored.image_set import file_identity
-from diffusion_jax.data.stored.samples import shard_folder
+from diffusion_jax.data.image_sets import open_images
+from diffusion_jax.data.image_sets.archive import read_archive, read_array
+from diffusion_jax.data.image_sets.base import file_identity
+from diffusion_jax.data.image_sets.samples import shard_folder
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.classes import Sampled
 from diffusion_jax.generation.sampling import make_labels
@@ -71,7 +71,7 @@ def load_base(run: Run) -> tuple[np.ndarray, np.ndarray]:
     if Path(path).is_dir() and shard_folder(Path(path)) is None:
         raise UserError(f'{path}: no samples there; give a folder of samples, or an npz')
     base = open_images(path)
-    images = np.concatenate([base.read(part).images for part in base.parts])
+    images = base.read_all()
     shape = (*data.low_res_size, data.image_channels)
     if images.shape[1:] != shape:
         raise UserError(f'{path}: its images are {list(images.shape[1:])}; needed are {list(shape)}')

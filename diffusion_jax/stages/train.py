@@ -11,10 +11,11 @@ import numpy as np
 
 from diffusion_jax.data.pipeline import batches
 from diffusion_jax.data.sources import class_names
-from diffusion_jax.data.sources.skipping import skipping
-from diffusion_jax.data.transforms import make_transform, reduce_images
+from diffusion_jax.data.sources.wrappers import skipping
+from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.generation.arguments import NotFinite
 from diffusion_jax.generation.grid import save_png
+from diffusion_jax.images import reduce_images
 from diffusion_jax.interruption import interruptible
 from diffusion_jax.report import MetricsWriter, if_possible
 from diffusion_jax.stages.fit import Training, fit, is_complete

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.data.pipeline import epoch
-from diffusion_jax.data.sources.skipping import is_readable, skipping
+from diffusion_jax.data.sources.wrappers import is_readable, skipping
 from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.sharding import gather_in_step, put_global
 from diffusion_jax.stages.fit import Training, fit, is_complete

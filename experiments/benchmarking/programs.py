@@ -14,12 +14,12 @@ import numpy as np
 from diffusion_jax import main as program
 from diffusion_jax import models
 from diffusion_jax.config import read_without_images
-from diffusion_jax.data.transforms import to_float
 from diffusion_jax.experiment import Experiment
 from diffusion_jax.generation import options
 from diffusion_jax.generation.networks import Networks
 from diffusion_jax.generation.program import sample_program
 from diffusion_jax.generation.sampling import Request, begin, continue_from
+from diffusion_jax.images import to_float
 from diffusion_jax.program import Program
 from diffusion_jax.sharding import batch_sharding, replicated
 from diffusion_jax.training.objectives import classifier_objective, diffusion_objective

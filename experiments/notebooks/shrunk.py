@@ -20,10 +20,11 @@ import numpy as np
 from skimage import data as photographs
 from sklearn.datasets import load_sample_image
 
+from diffusion_jax.data.classes import label_of
 from diffusion_jax.data.config import DataConfig
-from diffusion_jax.data.imagenet import class_names, label_of
+from diffusion_jax.data.imagenet import all_names, class_names
 from diffusion_jax.data.pipeline import batches
-from diffusion_jax.data.sources.array import ArraySource
+from diffusion_jax.data.sources.base import ArraySource
 from diffusion_jax.data.transforms import cover, make_transform
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig
@@ -69,7 +70,8 @@ def source() -> ArraySource:
         'palace': load_sample_image('china.jpg')[:, :427],
     }
     shrunk = [cover(image, (64, 64)) for image in images.values()]
-    return ArraySource(np.stack(shrunk), np.array([label_of(name) for name in images]), class_names())
+    labels = [label_of(name, all_names()) for name in images]
+    return ArraySource(np.stack(shrunk), np.array(labels), class_names())
 
 
 def train(objective: Objective, network: UNetConfig | ClassifierConfig, num_steps: int) -> Params:

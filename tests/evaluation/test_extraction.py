@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion_jax.data.stored import open_images
+from diffusion_jax.data.image_sets import open_images
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.extraction import extract
 from diffusion_jax.evaluation.extractors import FEATURES, SPATIAL, Extractor, pixel_extractor, pixels

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax.data.transforms import to_uint8
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.guidance import ClassifierGuidance
 from diffusion_jax.diffusion.recipe import Recipe
@@ -13,6 +12,7 @@ from diffusion_jax.diffusion.samplers import DDIM, DDPM
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import Generator, Samples, load, running, show, trajectory
 from diffusion_jax.generation.arguments import NotFinite
+from diffusion_jax.images import to_uint8
 from diffusion_jax.models import ClassifierConfig, UNetConfig, param_shapes
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.weights.files import Weights, save_weights

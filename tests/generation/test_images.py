@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from diffusion_jax.commands import images as command
-from diffusion_jax.data.stored.samples import open_samples
+from diffusion_jax.data.image_sets.samples import open_samples
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation.images import write_pngs
 from diffusion_jax.generation.shards import draw_samples

@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import pytest
 
-from diffusion_jax.data.transforms import to_float
 from diffusion_jax.diffusion.likelihood import bits_per_dimension
 from diffusion_jax.diffusion.samplers.loop import per_sample_noise
 from diffusion_jax.diffusion.schedules import schedule_of, transitions
@@ -12,6 +11,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.generation import Generator
 from diffusion_jax.generation.networks import Networks, make_denoiser
 from diffusion_jax.generation.sampling import sample_keys
+from diffusion_jax.images import to_float
 from diffusion_jax.sharding import make_mesh
 from tests.generation.test_sampling import params
 from tests.tiny import CLASSIFIER, DIFFUSION, UNET

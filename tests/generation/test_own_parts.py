@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from diffusion_jax import models
-from diffusion_jax.data.transforms import to_uint8
 from diffusion_jax.diffusion.denoiser import add_gradient
 from diffusion_jax.diffusion.guidance import Guidance, Interval
 from diffusion_jax.diffusion.parts import Number, option
@@ -20,6 +19,7 @@ from diffusion_jax.diffusion.schedules import make_schedule
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import generate
 from diffusion_jax.generation.networks import make_denoiser
+from diffusion_jax.images import to_uint8
 from diffusion_jax.sharding import make_mesh
 from tests.generation.test_generator import closeness, make_model
 from tests.generation.test_sampling import randomize

@@ -11,10 +11,11 @@ import pytest
 
 from diffusion_jax import main
 from diffusion_jax.data.config import DataConfig
+from diffusion_jax.data.pipeline import load_batch
 from diffusion_jax.data.sources import make_source
-from diffusion_jax.data.transforms import reduce_images
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import Generator
+from diffusion_jax.images import reduce_images
 from diffusion_jax.models import param_shapes
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.stages import likelihood
@@ -69,7 +70,7 @@ def finished(run, tmp_path_factory):
 def test_the_numbers_are_those_of_the_images_with_their_labels_and_reductions(finished, experiment, weights):
     result = read(finished / 'likelihood')
     index = np.random.default_rng(0).permutation(297)[:20]
-    batch = make_source(DataConfig('digits'), 'test').gather(index)
+    batch = load_batch(make_source(DataConfig('digits'), 'test'), index)
     params = load_weights(weights).params
     model = Generator(experiment.unet, experiment.diffusion, {'diffusion': params}, make_mesh())
     batches = [
