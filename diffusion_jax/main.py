@@ -1,8 +1,4 @@
-"""`python -m diffusion_jax.main --config=digits --workdir=runs/digits`: runs an experiment.
-
-The results are written to --workdir. The stages of the config run in order, or those that --stage names. A
-stage that is complete is skipped, an interrupted one resumes: to resume, give the same command again.
-"""
+"""`python -m diffusion_jax.main`: run an experiment, such as --config=digits --workdir=runs/digits."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ import contextlib
 import functools
 import logging
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -18,14 +13,12 @@ from types import ModuleType
 import jax
 from absl import logging as absl_logging
 
-from diffusion_jax import __version__
-from diffusion_jax.command_line import SHORT_HELP, Options, long_help, parse_flags
+from diffusion_jax.command_line import Options, parse_flags
 from diffusion_jax.compilation_cache import compile_fast_on_gpus, keep_chosen_kernels, use_compilation_cache
 from diffusion_jax.config import read_experiment
-from diffusion_jax.errors import UserError, say
 from diffusion_jax.exits import exit_code
 from diffusion_jax.experiment import STAGES, Experiment, Pretrained, check_stages
-from diffusion_jax.hosts import any_process, connect, raise_together, shutdown, wait_for_all_hosts
+from diffusion_jax.hosts import any_process, connect, raise_together, shutdown
 from diffusion_jax.interruption import Interrupted, stop_requests
 from diffusion_jax.settings import read_section
 from diffusion_jax.sharding import make_mesh
@@ -45,25 +38,14 @@ MODULES: dict[str, ModuleType] = dict(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program with command line arguments, the program's name first; returns its exit code."""
-    code = exit_code(functools.partial(_main, list(sys.argv if argv is None else argv)))
+    code = exit_code(functools.partial(_main, sys.argv if argv is None else argv))
     if jax.distributed.is_initialized():
         shutdown(code)
     return code
 
 
-def _main(argv: Sequence[str]) -> int:
-    set_up_logging()
-    use_compilation_cache()
-    compile_fast_on_gpus()
-    if len(argv) == 1:
-        say(SHORT_HELP)
-        return 2
-    if {'-h', '--help'} & set(argv):
-        print(long_help(__doc__))
-        return 0
-    if '--version' in argv:
-        print(f'diffusion_jax {__version__}')
-        return 0
+def _main(argv: Sequence[str]) -> None:
+    set_up()
     options = parse_flags(argv)
     experiment = read_experiment(options.config, _stored_classes(options))
     if experiment.deterministic:
@@ -71,7 +53,16 @@ def _main(argv: Sequence[str]) -> int:
     if options.hosts is not None:
         connect(options.hosts)
     run_experiment(experiment, options.workdir, options.stages)
-    return 0
+
+
+def set_up() -> None:
+    """Our own messages go to stderr as they are, of the libraries only errors; compiled programs are kept."""
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.handlers = [logging.StreamHandler(PatientStream(sys.stderr))]
+    use_compilation_cache()
+    compile_fast_on_gpus()
 
 
 def _stored_classes(options: Options) -> tuple[str, ...]:
@@ -84,28 +75,15 @@ def _stored_classes(options: Options) -> tuple[str, ...]:
     return next(filter(None, map(stored_classes, paths)), ())
 
 
-def set_up_logging() -> None:
-    """Our own messages on stderr as they are; of the libraries only errors."""
-    absl_logging.set_verbosity(absl_logging.ERROR)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    logger.handlers = [logging.StreamHandler(PatientStream(sys.stderr))]
-
-
 def run_experiment(experiment: Experiment, workdir: Path, stages: Sequence[str] = ()) -> None:
     """Runs the named stages, by default those of the experiment, in one working directory."""
     check_stages(experiment, stages, '--stage')
     mesh = make_mesh(experiment.mesh.data, experiment.mesh.fsdp)
-    if not threading.main_thread().is_alive():  # no thread pool takes work any more
-        raise UserError(
-            'the main thread has exited, and Python shuts down; call Thread.join on this thread there'
-        )
     first_host = jax.process_index() == 0
     logger.setLevel(logging.INFO if first_host else logging.WARNING)
+    planned = _planned(stages, experiment.stages, experiment.pretrained)
     with contextlib.ExitStack() as held:
-        stop = held.enter_context(stop_requests())
-        run = Run(experiment, workdir.absolute(), mesh, stop)
-        planned = _planned(stages, experiment.stages, experiment.pretrained)
+        run = Run(experiment, workdir.absolute(), mesh, held.enter_context(stop_requests()))
         with raise_together():
             if first_host:
                 held.enter_context(lock(workdir))
@@ -113,21 +91,21 @@ def run_experiment(experiment: Experiment, workdir: Path, stages: Sequence[str] 
             check_inputs(run, planned)
         logger.info('%d %s device(s), results in %s', mesh.size, jax.default_backend(), workdir)
         for stage in planned:
-            wait_for_all_hosts(f'{stage}: begun')  # after all that others wrote before
-            # Agreed before any of them changes what the others look at.
+            any_process(False)  # wait until all hosts have written what this stage reads
             with raise_together():
                 complete = MODULES[stage].complete(run)
-            if not any_process(not complete):
-                logger.info('%s: complete already', stage)
-            else:
+            # All hosts decide before any of them changes what the others read.
+            if any_process(not complete):
                 MODULES[stage].main(run)
-            if stage != planned[-1] and any_process(stop()):
+            else:
+                logger.info('%s: complete already', stage)
+            if stage != planned[-1] and any_process(run.stop()):
                 raise Interrupted(f'stopped after the stage {stage}')
-        wait_for_all_hosts('ended')
+        any_process(False)  # the first host holds the lock until all have ended
 
 
 def _planned(named: Sequence[str], stages: Sequence[str], pretrained: Pretrained) -> list[str]:
-    """The stages that the command line names, or those of the config but the training of given networks."""
+    """The stages that the command line names, or those of the config except training of given networks."""
     given = [stage for name, stage in networks.STAGES.items() if getattr(pretrained, name)]
     return list(named) or [stage for stage in stages if stage not in given]
 

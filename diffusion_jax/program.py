@@ -20,5 +20,5 @@ class Program(NamedTuple):
     arguments: tuple[Any, ...]
 
     def lower(self) -> jax.stages.Lowered:
-        """The program lowered for its arguments; `.compile()` needs neither data nor the devices."""
+        """The lowered program; `.compile()` of it needs neither data nor the devices."""
         return self.jitted.lower(*self.arguments)

@@ -21,10 +21,10 @@ import jax
 
 from diffusion_jax.command_line import read_config
 from diffusion_jax.config import read_without_images
-from diffusion_jax.main import set_up_logging
-from diffusion_jax.planning.jobs import Job
-from diffusion_jax.planning.needs import compiled, estimated
-from diffusion_jax.planning.report import least_seconds, three_digits
+from diffusion_jax.main import set_up
+from diffusion_jax.planning.candidates import least_seconds
+from diffusion_jax.planning.needs import Job, compiled, estimated
+from diffusion_jax.planning.report import three_digits
 from diffusion_jax.planning.topology import read_topology
 from diffusion_jax.workdir import write_json
 
@@ -93,7 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument('--only', default='', help='part of a name such as "v5e:2x4 imagenet64 train"')
     only = parser.parse_args().only
-    set_up_logging()
+    set_up()
     rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for topology in (*ARITHMETIC, *COMPILED):  # the fast ones first
         for (config, stage), (small, large) in PROGRAMS.items():

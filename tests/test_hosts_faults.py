@@ -42,7 +42,7 @@ def test_what_one_host_refuses_all_do(tmp_path):
     with lock(tmp_path):
         codes, printed = ends(start_hosts(arguments(tmp_path, 'train')))
     assert codes == [2, 2], '\n'.join(printed)
-    assert 'in use by process' in printed[0] and 'another host cannot go on' in printed[1]
+    assert 'in use by process' in printed[0] and 'error: another host: failed' in printed[1]
 
 
 def test_what_one_host_is_asked_all_do(together, tmp_path):
@@ -61,7 +61,7 @@ def test_the_death_of_a_host_ends_the_other(host, together, tmp_path):
     # Either a computation fails, or JAX ends the process by its own text, which no Python code can follow.
     assert codes[1 - host] in (1, -signal.SIGABRT), printed
     said = {
-        1: 'if one of them died, give the same command on all of them',
+        1: 'a computation of all hosts failed',
         -signal.SIGABRT: 'another task died',
     }
     assert said[codes[1 - host]] in printed[1 - host]
@@ -221,7 +221,7 @@ def test_hosts_that_see_different_checkpoints_are_refused(host, copy):
     checkpoints = copy / 'diffusion' / 'checkpoints'
     for own, text in enumerate(printed):
         seen = [15, 18] if own == host else [15, 18, 20]
-        assert f'hosts see different checkpoints in {checkpoints}, this one {seen};' in text, text
+        assert f'checkpoints in {checkpoints}: hosts see different values, this one {seen};' in text, text
         assert 'Traceback' not in text
     assert sorted(path.name for path in checkpoints.iterdir()) == ['15', '18', '20']
 

@@ -134,7 +134,7 @@ def test_an_error_of_one_host_that_nobody_expects_ends_all(drawn, tmp_path):
     finished, change = drawn
     codes, printed = ends(start_hosts(arguments(tmp_path, 'sample', **change), program=('-c', MISTAKEN)))
     assert codes == [2, 1], '\n'.join(printed)
-    assert 'error: another host cannot go on' in printed[0] and 'ValueError: a mistake' in printed[1]
+    assert 'error: another host: failed' in printed[0] and 'ValueError: a mistake' in printed[1]
     run_hosts(tmp_path, 'sample', **change)
     ours, theirs = (open_samples(each / 'samples').take(np.arange(60)) for each in (tmp_path, finished))
     np.testing.assert_array_equal(ours, theirs)

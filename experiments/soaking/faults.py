@@ -107,7 +107,7 @@ def late_host(run: Run, dice: random.Random) -> str:
     hosts = (f'--coordinator={coordinator}', '--num_hosts=2', '--host=0', '--initialization_timeout=3')
     run.start(NO_END, *hosts)
     code = run.end()
-    if code == 0 or 'not all hosts came' not in run.said():
+    if code == 0 or 'not all hosts connected' not in run.said():
         run.fail(f'late host: exit code {code}')
     return f'started as one of two hosts, which ended with exit code {code}'
 
