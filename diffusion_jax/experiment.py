@@ -22,9 +22,10 @@ from diffusion_jax.generation.requests import check_null_class
 from diffusion_jax.models import ClassifierConfig, UNetConfig, check_classifier, check_unet
 from diffusion_jax.settings import FilePath
 from diffusion_jax.sharding import MeshConfig
+from diffusion_jax.stored_networks import CLASSIFIER, DIFFUSION, TRAINED_BY
 from diffusion_jax.training.config import TrainConfig, check_train
 
-STAGES = ('train', 'train_classifier', 'sample', 'evaluate', 'likelihood')
+STAGES = (*TRAINED_BY.values(), 'sample', 'evaluate', 'likelihood')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +77,10 @@ class Experiment:
     mesh: MeshConfig = MeshConfig()
     seed: int = 0
     deterministic: bool = False
+
+    @property
+    def networks(self) -> dict[str, UNetConfig | ClassifierConfig | None]:
+        return {DIFFUSION: self.unet, CLASSIFIER: self.classifier}
 
 
 def with_slowest_average(experiment: Experiment, ema_rates: Collection[float]) -> Experiment:

@@ -25,10 +25,10 @@ from diffusion_jax.evaluation import judge
 from diffusion_jax.evaluation.pixels import evaluate_pixels
 from diffusion_jax.report import Progress
 from diffusion_jax.sharding import make_mesh
+from diffusion_jax.stages.conditioning import make_conditioning
 from diffusion_jax.stages.networks import load_network
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import make_draw, make_generator
-from diffusion_jax.stages.sample_inputs import sample_inputs
 from diffusion_jax.stored_networks import CLASSIFIER, DIFFUSION
 
 SCALES = (0, 0.5, 1, 2, 3, 4, 6, 8, 10)
@@ -53,7 +53,7 @@ def sweep(workdir: Path, num_samples: int) -> list[dict]:
                 changed = dataclasses.replace(
                     run, experiment=dataclasses.replace(run.experiment, sample=sample)
                 )
-                draw = make_draw(changed, make_generator(changed, params), sample_inputs(changed))
+                draw = make_draw(changed, make_generator(changed, params), make_conditioning(changed))
                 starts = range(0, num_samples, sample.batch_size)
                 batches = [draw(np.arange(start, start + sample.batch_size)) for start in starts]
                 images, labels = (np.concatenate(part)[:num_samples] for part in zip(*batches, strict=True))

@@ -29,7 +29,6 @@ from diffusion_jax.diffusion.samplers.loop import (
     sample,
     start,
 )
-from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.networks import Networks, make_denoiser, make_log_prob
 from diffusion_jax.images import to_float, to_uint8
 from diffusion_jax.models import NULL_CLASS, Params
@@ -202,12 +201,3 @@ def guided_denoiser(networks: Networks, params: dict[str, Params], request: Requ
 def sample_keys(seed: jax.Array, index: jax.Array) -> jax.Array:
     """One key for each sample index [B]."""
     return jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed, impl='threefry2x32'), i))(index)
-
-
-def make_labels(config: SampleConfig, num_classes: int, index: jax.Array) -> jax.Array:
-    """The class of each sample [B]; like the image, it depends on the seed and the index alone."""
-    classes = jnp.asarray(config.classes or range(num_classes), jnp.int32)
-    if config.labels == 'balanced':
-        return classes[index % len(classes)]
-    keys = sample_keys(config.seed, index)
-    return classes[jax.vmap(lambda key: jax.random.randint(key, (), 0, len(classes)))(keys)]

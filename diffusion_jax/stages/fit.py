@@ -1,12 +1,12 @@
-"""Trains one network in its own folder, or goes on where an earlier run left it."""
+"""Trains one network in its own folder, or resumes where an earlier run stopped."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,21 +15,19 @@ import jax
 from diffusion_jax.data.classes import check_same_classes, listed
 from diffusion_jax.data.config import HOW_IMAGES_ARE_READ, WHERE_IMAGES_LIE
 from diffusion_jax.data.pipeline import batches
-from diffusion_jax.data.sources import Source, class_names, describe
+from diffusion_jax.data.sources import class_names, describe
 from diffusion_jax.data.sources.wrappers import cached, skipping
 from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.errors import UserError
-from diffusion_jax.experiment import Experiment
 from diffusion_jax.hosts import any_process, raise_together, synced_flag
 from diffusion_jax.models import ClassifierConfig, UNetConfig, describe_network
 from diffusion_jax.report import MetricsWriter, names_at
-from diffusion_jax.sharding import put_batch
-from diffusion_jax.stages import limits
-from diffusion_jax.stages.networks import STAGES, start_stamp
+from diffusion_jax.sharding import check_batch_size, put_batch
+from diffusion_jax.stages.finetune import check_start, load_start
+from diffusion_jax.stages.networks import check_classes, start_stamp
 from diffusion_jax.stages.run import Run
-from diffusion_jax.stages.stamps import check_stamp
-from diffusion_jax.stages.tuning import load_start
-from diffusion_jax.stored_networks import CHECKPOINTS
+from diffusion_jax.stages.stamps import check_stamp, settings_of
+from diffusion_jax.stored_networks import CHECKPOINTS, CLASSIFIER, DIFFUSION, TRAINED_BY
 from diffusion_jax.training import loop
 from diffusion_jax.training.checkpoints import read_end
 from diffusion_jax.training.config import OUTSIDE_THE_RESULT, TrainConfig
@@ -45,29 +43,60 @@ from diffusion_jax.workdir import read_stamp, write_stamp
 
 logger = logging.getLogger(__name__)
 
+SECTIONS = {DIFFUSION: 'unet', CLASSIFIER: 'classifier'}  # of a config, by network
+
 
 class Training(NamedTuple):
     """What is trained, and where.
 
     Attributes:
-        objective: what the network is trained to do.
-        process: the settings of the diffusion process that the result depends on.
+        directory: named after the network.
+        stamp: what the parameters depend on.
         intervals: after how many steps each hook is called, by name; 0 is never.
-        pretrained: a folder of training or a file of weights to start from; '' to start from scratch.
     """
 
     directory: Path
     network: UNetConfig | ClassifierConfig
     objective: Objective
     config: TrainConfig
-    process: dict[str, Any]
-    pretrained: str
+    stamp: dict[str, Any]
     intervals: dict[str, int]
 
 
+def locate(
+    run: Run, name: str, objective: Objective, process: dict[str, Any], intervals: dict[str, int]
+) -> Training:
+    """The training of a network by its name; process: the settings of the diffusion process that matter."""
+    experiment, network = run.experiment, run.experiment.networks[name]
+    config = getattr(experiment, TRAINED_BY[name])
+    # What a description leaves out, or includes only if it is set.
+    not_described = [key for key in ('dropout', 'dtype', 'label_dropout') if hasattr(network, key)]
+    stamp = {
+        'network': describe_network(network) | {key: getattr(network, key) for key in not_described},
+        'diffusion': process,
+        'data': settings_of(experiment.data, (*HOW_IMAGES_ARE_READ, *WHERE_IMAGES_LIE)),
+        'images': describe(run.source('train')),
+        'train': settings_of(config, OUTSIDE_THE_RESULT),
+        'pretrained': start_stamp(getattr(experiment.pretrained, name)),
+        'seed': experiment.seed,
+    }
+    return Training(run.workdir / name, network, objective, config, stamp, intervals)
+
+
+def check(run: Run, name: str) -> None:
+    """Raises UserError if the devices, the images or the network to start from do not fit the training."""
+    experiment, stage = run.experiment, TRAINED_BY[name]
+    config, pretrained = getattr(experiment, stage), getattr(experiment.pretrained, name)
+    key = f'{stage}.batch_size' + (f' / {stage}.microbatches' if config.microbatches > 1 else '')
+    check_batch_size(run.mesh, config.batch_size // config.microbatches, key)
+    if pretrained:
+        check_start(Path(pretrained), experiment.networks[name], experiment.diffusion)
+    check_classes(run)
+    run.check_images('train')
+
+
 def is_complete(run: Run, training: Training) -> bool:
-    """Whether the newest checkpoint is of the last step, or beyond, what it says of the network is whole, and
-    nothing is left to do at that step.
+    """Whether the newest checkpoint is intact and of the last step or a later one, and no hook is left.
 
     Raises:
         UserError: it was trained with other settings.
@@ -75,8 +104,7 @@ def is_complete(run: Run, training: Training) -> bool:
     with raise_together():
         _check_stamp(run, training)
     config, directory = training.config, training.directory
-    checkpoints = directory / CHECKPOINTS
-    end = read_end(checkpoints, training.network, config.num_steps, config.ema_rates, run.mesh)
+    end = read_end(directory / CHECKPOINTS, training.network, config.num_steps, config.ema_rates, run.mesh)
     return not any_process(end is None) and not hooks_left(training, *end)
 
 
@@ -90,38 +118,33 @@ def hooks_left(training: Training, step: int, progress: dict[str, Any]) -> list[
 def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict[str, Call]]) -> None:
     """Trains to the last step, with checkpoints and logs in the training's folder.
 
-    Args:
-        make_calls: what the hooks do, by name.
+    make_calls: returns what the hooks do, by name.
     """
     directory, network, config = training.directory, training.network, training.config
-    limits.check_batch(run.experiment, directory.name)
-    with limits.training_step(run.experiment, directory.name):
-        place = functools.partial(put_batch, run.mesh)
-        data = training_data(run.experiment, directory.name, run.source('train'), place)
+    with _step_fits(run, directory.name):
+        data = training_data(run, directory.name, functools.partial(put_batch, run.mesh))
     with Checkpoints(directory / CHECKPOINTS, keep=config.keep_checkpoints) as checkpoints:
-        with limits.initialisation(run.experiment, directory.name):
-            program = train_program(training.objective, network, config, run.mesh)
-            cost = step_cost(program, run.mesh)
-            logger.info('%s: %s', directory.name, describe_cost(cost, run.mesh))
-            state, progress = _start(run, checkpoints, training, program.arguments[0])
+        program = train_program(training.objective, network, config, run.mesh)
+        cost = step_cost(program, run.mesh)
+        logger.info('%s: %s', directory.name, describe_cost(cost, run.mesh))
+        state, progress = _start(run, checkpoints, training, program.arguments[0])
         if progress:
             data.set_state(progress['data'])
         due = hooks_left(training, int(state.step), progress)
         with raise_together():
             if jax.process_index() == 0:
-                write_stamp(directory, _stamp(run, training))
+                write_stamp(directory, training.stamp)
             writer = MetricsWriter(directory, resume_step=int(state.step))
 
         def save(state: TrainState, sums: Sums, due: list[str]) -> None:
-            # A run that goes on from here writes no line of the log before it again.
+            # A run that resumes from here does not write the lines of the log before it again.
             if any_process(not writer.flush()):
                 checkpoints.put_off(int(state.step), 'the log cannot be written')
                 return
             record = {'data': data.get_state(), 'metrics': sums, 'due': due}
             checkpoints.save(state, record, describe_network(network))
 
-        fits = limits.training_step(run.experiment, directory.name)
-        with writer, way_out_named(directory, checkpoints), fits:
+        with writer, explain_divergence(directory, checkpoints), _step_fits(run, directory.name):
             calls = make_calls(writer).items()
             loop.run(
                 state,
@@ -141,42 +164,44 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
             )
 
 
+def _step_fits(run: Run, name: str) -> AbstractContextManager[None]:
+    stage, section = TRAINED_BY[name], SECTIONS[name]
+    alternatives = f', raise config.{stage}.microbatches, or set config.{section}.remat=True'
+    return run.fits(f'a training step of the {name} model', f'{stage}.batch_size', alternatives)
+
+
 @contextlib.contextmanager
-def way_out_named(directory: Path, checkpoints: Checkpoints) -> Iterator[None]:
-    """Where training ends because it does not get ahead, says from where and how to go on."""
+def explain_divergence(directory: Path, checkpoints: Checkpoints) -> Iterator[None]:
+    """If too many steps were skipped, names the last good checkpoint and how to start from it."""
     try:
         yield
     except TooManySkipped as error:
         name, step = directory.name, checkpoints.latest_step
-        good, start = 'there is no checkpoint yet', 'start anew in another --workdir'
+        good, start = 'no checkpoint was saved', 'start in another --workdir'
         if step is not None:
-            good = f'the last good checkpoint is of step {step}, {checkpoints.directory / str(step)}'
-            start = (
-                f'start from it in another --workdir, by --stage={STAGES[name]} '
-                f'--config.pretrained.{name}={directory}'
-            )
-        raise UserError(
-            f'{directory}: {error}; {good}; {start}, with a smaller learning_rate, clip_norm or float32'
-        ) from error
+            good = f'the last good checkpoint is {checkpoints.directory / str(step)}'
+            start += f' from it: --stage={TRAINED_BY[name]} --config.pretrained.{name}={directory}'
+        remedy = f'{start}, with a smaller learning_rate, clip_norm or float32'
+        raise UserError(str(directory), f'{error}; {good}', remedy) from error
 
 
-def training_data(experiment: Experiment, name: str, source: Source, place: Callable[[Any], Any]) -> Any:
-    """This host's part of the batches that the network of this name is trained on.
+def training_data(run: Run, name: str, place: Callable[[Any], Any]) -> Any:
+    """This host's part of the batches on which the network of this name is trained.
 
     Threads load the next batches and `place` them while the devices compute.
     """
-    config: TrainConfig = getattr(experiment, STAGES[name])
+    experiment, source, stage = run.experiment, run.source('train'), TRAINED_BY[name]
+    config: TrainConfig = getattr(experiment, stage)
     names = class_names(source)
     classes = f'{len(names)} classes: {listed(names)}' if names else 'no labels'
     skipped = f'; {source.skipped}' if source.skipped else ''
     logger.info('data: %s training images, %s%s', f'{len(source):,}', classes, skipped)
-    times = config.batch_size / len(source)
-    if times > 1:
+    if config.batch_size > len(source):
         logger.info(
-            'config.%s.batch_size is %d, larger than the data set: each image is used %s times in a batch',
-            STAGES[name],
+            'config.%s.batch_size is %d, larger than the data set: a batch has each image %.3g times',
+            stage,
             config.batch_size,
-            f'{times:.0f}' if times.is_integer() else f'about {times:.3g}',
+            config.batch_size / len(source),
         )
     if not config.random_crop:
         source = cached(source, experiment.data)
@@ -195,61 +220,42 @@ def training_data(experiment: Experiment, name: str, source: Source, place: Call
 def _start(
     run: Run, checkpoints: Checkpoints, training: Training, abstract: TrainState
 ) -> tuple[TrainState, dict[str, Any]]:
-    """The state to resume from, and the progress of its run, if any."""
-    if checkpoints.latest_step is not None:
-        state, progress = checkpoints.restore(abstract)
-        logger.info('%s: goes on from step %d', checkpoints.directory.parent.name, int(state.step))
-        return state, progress
-    key, params = jax.random.key(run.experiment.seed), None
-    if training.pretrained:
-        classes = class_names(run.source('train'))
-        init_key, _ = jax.random.split(key)
-        params = load_start(Path(training.pretrained), training.network, classes, init_key, run.mesh)
-    return first_state(training.objective, training.network, training.config, abstract, key, params), {}
-
-
-def _stamp(run: Run, training: Training) -> dict[str, Any]:
-    """What the trained parameters depend on. Where the images lie is no part of it, which they are is."""
-    network, experiment = training.network, run.experiment
-    train = dataclasses.asdict(training.config)
-    data = dataclasses.asdict(experiment.data)
-    outside = (*HOW_IMAGES_ARE_READ, *WHERE_IMAGES_LIE)
-    # What a description leaves out, or names only where it is set.
-    names = [name for name in ('dropout', 'dtype', 'label_dropout') if hasattr(network, name)]
-    not_described = {name: getattr(network, name) for name in names}
-    return {
-        'network': describe_network(network) | not_described,
-        'diffusion': training.process,
-        'data': {key: value for key, value in data.items() if key not in outside},
-        'images': describe(run.source('train')),
-        'train': {key: value for key, value in train.items() if key not in OUTSIDE_THE_RESULT},
-        'pretrained': start_stamp(training.pretrained),
-        'seed': experiment.seed,
-    }
+    """The state to start or resume from, and the progress of the run that is resumed."""
+    name, experiment = training.directory.name, run.experiment
+    alternatives = f', or raise config.mesh.fsdp ({experiment.mesh.fsdp}) with more devices'
+    with run.fits(f'initializing the {name} model', f'{SECTIONS[name]}.model_channels', alternatives):
+        if checkpoints.latest_step is not None:
+            state, progress = checkpoints.restore(abstract)
+            logger.info('%s: resumes from step %d', name, int(state.step))
+            return state, progress
+        key, params = jax.random.key(experiment.seed), None
+        if start := getattr(experiment.pretrained, name):
+            classes = class_names(run.source('train'))
+            init_key, _ = jax.random.split(key)
+            params = load_start(Path(start), training.network, classes, init_key, run.mesh)
+        return first_state(training.objective, training.network, training.config, abstract, key, params), {}
 
 
 def _check_stamp(run: Run, training: Training) -> None:
-    """UserError where the folder holds a training with other settings or on other images."""
-    directory, stamp = training.directory, _stamp(run, training)
-    before = read_stamp(directory) or stamp
-    if 'images' not in before:  # of an older version, which knew images by their place
-        data = dataclasses.asdict(run.experiment.data)
-        stamp['data'] |= {key: data[key] for key in WHERE_IMAGES_LIE if key in before['data']}
-        logger.info('%s: does not say which images it was begun with; the present ones are used', directory)
-    stored = before.get('images', stamp['images'])
-    another = (
-        f'to train on from its parameters: --workdir=ANOTHER --stage={STAGES[directory.name]} '
-        f'--config.pretrained.{directory.name}={directory}'
-    )
-    images = f'the training images of {directory}'
-    try:
-        check_same_classes('config.data', stamp['images']['classes'], images, stored['classes'])
-    except UserError as error:
-        raise UserError(f'{error}; restore the names, or, {another}') from error
-    if stored != stamp['images']:
-        had, now = (f'{images["count"]:,}' for images in (stored, stamp['images']))
-        raise UserError(
-            f'config.data: its {now} training images are not the {had} of the training in {directory} (files '
-            f'were added, removed or renamed); restore them, or, {another}'
-        )
-    check_stamp(directory, stamp, f'restore them; or, {another}')
+    """Raises UserError if the folder holds a training with other settings or on other images."""
+    directory, stamp = training.directory, training.stamp
+    stored = read_stamp(directory) or stamp
+    name = directory.name
+    other = f'train in another --workdir from these parameters: --stage={TRAINED_BY[name]} '
+    other += f'--config.pretrained.{name}={directory}'
+    if 'images' in stored:
+        had, now = stored['images'], stamp['images']
+        try:
+            check_same_classes('config.data', now['classes'], str(directory), had['classes'])
+        except UserError as error:
+            raise UserError(error.where, error.problem, f'restore the names, or {other}') from error
+        if had != now:
+            problem = f'its {now["count"]:,} training images are not the {had["count"]:,} of {directory}'
+            remedy = f'restore the files that were added, removed or renamed, or {other}'
+            raise UserError('config.data', problem, remedy)
+    else:  # written by an older version, which identified images by their place
+        data = settings_of(run.experiment.data)
+        places = {key: data[key] for key in WHERE_IMAGES_LIE if key in stored['data']}
+        stamp = stamp | {'data': stamp['data'] | places}
+        logger.info('%s: its stamp does not identify its images; the present ones are used', directory)
+    check_stamp(directory, stamp, f'restore them, or {other}')

@@ -1,4 +1,3 @@
-import dataclasses
 import functools
 
 import jax
@@ -13,9 +12,9 @@ from diffusion_jax.diffusion.samplers import DDIM, SAMPLERS
 from diffusion_jax.diffusion.samplers.loop import initial_noise, per_sample_noise
 from diffusion_jax.generation import Samples, options, sampling
 from diffusion_jax.generation.networks import Networks
-from diffusion_jax.generation.sampling import Request, make_labels, sample_keys
+from diffusion_jax.generation.sampling import Request, sample_keys
 from diffusion_jax.sharding import batch_sharding, make_mesh, replicated
-from tests.tiny import CLASSIFIER, DIFFUSION, SAMPLE, UNET
+from tests.tiny import CLASSIFIER, DIFFUSION, UNET
 
 NETWORKS = Networks(UNET, DIFFUSION, CLASSIFIER)
 
@@ -131,13 +130,3 @@ def test_without_clipping_x_0_leaves_the_range_of_images():
         _generate(NETWORKS, params(), request(range(4), scale=None, clip=c)).x_0 for c in (False, True)
     )
     assert np.abs(clipped).max() <= 1 + 1e-5 < np.abs(free).max()
-
-
-def test_labels_rest_on_the_index():
-    index = jnp.arange(20)
-    balanced = dataclasses.replace(SAMPLE, classes=(7, 2, 5))
-    np.testing.assert_array_equal(make_labels(balanced, 10, index)[:4], [7, 2, 5, 7])
-    random = dataclasses.replace(SAMPLE, labels='random')
-    labels = make_labels(random, 10, index)
-    np.testing.assert_array_equal(make_labels(random, 10, index[5:9]), labels[5:9])
-    assert len(np.unique(labels)) > 5

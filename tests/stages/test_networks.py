@@ -8,17 +8,18 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from diffusion_jax import generation, main, models
+from diffusion_jax import generation, models
+from diffusion_jax.errors import UserError
 from diffusion_jax.sharding import make_mesh
-from diffusion_jax.stages.networks import with_average
-from diffusion_jax.stages.run import Run
-from diffusion_jax.stages.tuning import check_start, load_start
+from diffusion_jax.stages.finetune import check_start, load_start
+from diffusion_jax.stages.networks import check_network, with_average
 from diffusion_jax.stored_networks import describe_stored
 from diffusion_jax.training.saving import Checkpoints
 from diffusion_jax.training.step import init_state
 from diffusion_jax.weights.files import Weights, load_weights, save_weights
 from diffusion_jax.workdir import write_stamp
-from tests.program import arguments, run
+from tests.program import run
+from tests.stages.runs import make_run, read_experiment
 from tests.tiny import TRAIN
 
 STEPS = {'sampler': 'ddim', 'respacing': '5'}
@@ -26,7 +27,7 @@ STEPS = {'sampler': 'ddim', 'respacing': '5'}
 
 @pytest.fixture(scope='module')
 def experiment():
-    return main.read_experiment(main.parse_flags(arguments('unused')).config)
+    return read_experiment()
 
 
 def random_params(network, seed):
@@ -89,47 +90,48 @@ def test_another_file_makes_other_samples(files, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('names', 'message'),
+    ('network', 'name', 'found', 'remedy'),
     [
-        ({'diffusion': 'classifier'}, 'holds a classifier, not a diffusion model'),
-        ({'diffusion': 'linear'}, 'schedule is linear there and cosine in the config'),
-        (
-            {'diffusion': 'diffusion', 'classifier': 'seven'},
-            'num_classes is 7 there and 10 in the config; train one for 10 classes first: '
-            '--stage=train_classifier',
-        ),
-        ({'diffusion': 'diffusion', 'classifier': 'classifier_linear'}, 'schedule is linear there'),
-        ({'diffusion': 'diffusion', 'classifier': 'diffusion'}, 'holds a diffusion model, not a classifier'),
+        ('diffusion', 'classifier', 'classifier', 'diffusion'),
+        ('diffusion', 'linear', 'schedule is linear', ''),
+        ('classifier', 'seven', 'num_classes is 7', '--stage=train_classifier'),
+        ('classifier', 'classifier_linear', 'schedule is linear', ''),
+        ('classifier', 'diffusion', 'diffusion', 'classifier'),
     ],
 )
-def test_files_that_do_not_fit_the_config(files, names, message, tmp_path, capfd):
-    assert run(tmp_path, 'sample', **pretrained(files, **names)) == 2
-    assert message in capfd.readouterr().err
+def test_files_that_do_not_fit_the_config(files, network, name, found, remedy):
+    with pytest.raises(UserError) as error:
+        check_network(make_run(**pretrained(files, **{network: name})), network)
+    assert error.value.where == str(files[name])
+    assert found in error.value.problem and remedy in error.value.remedy
+    check_network(make_run(stages=('train', 'train_classifier')), network)  # the run itself trains it
 
 
-def test_a_folder_of_another_process_is_refused(files, experiment, tmp_path, capfd):
+def test_a_folder_of_another_process_is_refused(experiment, tmp_path):
     state = init_state(random_params(experiment.unet, 0), TRAIN, 50, jax.random.key(0))
     process = dataclasses.replace(experiment.diffusion, prediction='eps')
     with Checkpoints(tmp_path / 'trained' / 'checkpoints') as checkpoints:
         checkpoints.save(state, {}, models.describe_network(experiment.unet))
     write_stamp(tmp_path / 'trained', {'diffusion': dataclasses.asdict(process)})
-    change = {'pretrained__diffusion': tmp_path / 'trained', 'sample__scale': 0, 'sample__ema_rate': 0.9}
-    assert run(tmp_path / 'run', 'sample', **change) == 2
-    assert 'prediction is eps there and v in the config' in capfd.readouterr().err
-    assert run(tmp_path / 'run', 'sample', **change, diffusion__prediction='eps') == 0
+    change = {'pretrained__diffusion': tmp_path / 'trained', 'sample__ema_rate': 0.9}
+    with pytest.raises(UserError) as error:
+        check_network(make_run(**change), 'diffusion')
+    assert 'prediction is eps' in error.value.problem
+    check_network(make_run(**change, diffusion__prediction='eps'), 'diffusion')
+    with pytest.raises(UserError) as error:
+        change['sample__ema_rate'] = 0.5
+        check_network(make_run(**change, diffusion__prediction='eps'), 'diffusion')
+    assert 'ema_0.5' in str(error.value)
 
 
-def test_a_pretrained_folder_is_sampled_with_its_own_slowest_average(experiment, tmp_path):
+def test_a_pretrained_folder_is_sampled_with_its_own_slowest_average(tmp_path):
     trained = tmp_path / 'trained'
     write_stamp(trained, {'train': {'ema_rates': [0.9, 0.99]}, 'pretrained': ''})
-    experiment = main.read_experiment(
-        main.parse_flags(arguments('unused', pretrained__diffusion=trained)).config
-    )
-    run = Run(experiment, tmp_path / 'run', None, lambda: False)
-    for stages, rate in ((['sample'], 0.99), (['train', 'sample'], 0.995)):
-        assert with_average(run, stages).experiment.sample.ema_rate == rate
-    write_stamp(run.workdir / 'diffusion', {'pretrained': str(trained)})  # it was tuned here
-    assert with_average(run, ['sample']).experiment.sample.ema_rate == 0.995
+    changes = {'workdir': tmp_path / 'run', 'pretrained__diffusion': trained}
+    for stages, rate in ((('sample',), 0.99), (('train', 'sample'), 0.995)):
+        assert with_average(make_run(stages=stages, **changes)).experiment.sample.ema_rate == rate
+    write_stamp(tmp_path / 'run' / 'diffusion', {'pretrained': str(trained)})  # it was fine-tuned here
+    assert with_average(make_run(stages=('sample',), **changes)).experiment.sample.ema_rate == 0.995
 
 
 def test_a_file_may_be_moved(files, tmp_path, capfd):
@@ -140,12 +142,7 @@ def test_a_file_may_be_moved(files, tmp_path, capfd):
     assert 'sample: complete already' in capfd.readouterr().err
 
 
-def test_a_file_that_is_not_there(tmp_path, capfd):
-    assert run(tmp_path, 'sample', pretrained__diffusion='/nowhere.safetensors', sample__scale=0) == 2
-    assert '/nowhere.safetensors: no such file' in capfd.readouterr().err
-
-
-def test_tuning_for_other_classes_draws_the_head_anew_and_says_so(files, tmp_path, capfd):
+def test_fine_tuning_for_other_classes_initialises_the_head(files, tmp_path, capfd):
     change = {'train_classifier__learning_rate': 1e-12, 'train_classifier__validate_every': 0}
     assert run(tmp_path, 'train_classifier', **pretrained(files, classifier='seven'), **change) == 0
     assert ': head/pool/out/bias, head/pool/out/kernel' in capfd.readouterr().err
@@ -158,19 +155,19 @@ def test_tuning_for_other_classes_draws_the_head_anew_and_says_so(files, tmp_pat
 
 
 @pytest.mark.slow
-def test_tuning_with_classes_of_a_model_that_had_none(files, tmp_path, capfd):
+def test_fine_tuning_with_classes_of_a_model_that_had_none(files, tmp_path, capfd):
     change = {'unet__class_conditional': True, 'train__sample_every': 0, 'train__num_steps': 1}
     assert run(tmp_path, 'train', **pretrained(files, diffusion='diffusion'), **change) == 0
     assert '7 and 2 more): label_embedding/embedding' in capfd.readouterr().err
 
 
 @pytest.mark.slow
-def test_tuning_with_label_dropout(files, tmp_path, capfd):
+def test_fine_tuning_with_label_dropout(files, tmp_path, capfd):
     """From a file that never had it; the folder remembers, and is sampled by configs that do not say it."""
     conditional = {'unet__class_conditional': True, 'train__num_steps': 1, 'train__sample_every': 0}
     dropping = conditional | pretrained(files, diffusion='conditional') | {'unet__label_dropout': 0.5}
     assert run(tmp_path, 'train', **dropping) == 0
-    assert 'initialised for other classes' not in capfd.readouterr().err
+    assert 'label_embedding' not in capfd.readouterr().err
     folder = tmp_path / 'diffusion'
     assert describe_stored(files['conditional']).network.label_dropout == 0
     assert describe_stored(folder).network.label_dropout == 0.5
