@@ -126,11 +126,6 @@ def check_experiment(experiment: Experiment) -> None:
         experiment,
         experiment.pretrained.classifier,
     )
-    if experiment.evaluate.judge and data.name != 'digits':
-        raise UserError(
-            f'config.evaluate.judge is {experiment.evaluate.judge!r}; it knows only the images of '
-            f"config.data.name='digits', which is {data.name!r}; set it to ''"
-        )
 
 
 def _check_average(
