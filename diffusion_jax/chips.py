@@ -16,7 +16,7 @@ class Chip(NamedTuple):
         bfloat16: FLOP/s. GPUs that have no bfloat16 compute it in float32.
         high: FLOP/s in float32 at precision 'high': TF32, or three passes of bfloat16 on a TPU.
         highest: FLOP/s in float32 at precision 'highest': on a TPU six passes of bfloat16.
-        host: chips of the largest host along each axis, where libtpu can compile for them; () elsewhere.
+        host: chips of the largest host along each axis, if libtpu can compile for them.
     """
 
     kind: str
@@ -37,7 +37,7 @@ class Chip(NamedTuple):
         return not self.is_tpu and self.bfloat16 > self.high
 
     def least_seconds(self, flops: Mapping[str, float]) -> float:
-        """For products by kind, as `planning.cost.Cost` has them."""
+        """The time of products at peak rate; `flops` as in `planning.cost.Cost`."""
         rates = {'bfloat16': self.bfloat16, 'float32 highest': self.highest}
         return sum(number / rates.get(kind, self.high) for kind, number in flops.items())
 

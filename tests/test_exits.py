@@ -34,7 +34,11 @@ def ends(error):
         (SystemExit(0), 0, ''),
         (SystemExit(3), 3, ''),
         (MemoryError(), 2, 'error: out of memory'),
-        (jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 5000 bytes.'), 2, '5 kB'),
+        (
+            jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 5000 bytes.'),
+            2,
+            '5,000 bytes',
+        ),
     ],
 )
 def test_exit_codes_and_lines(capsys, error, code, line):

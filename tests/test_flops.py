@@ -3,7 +3,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import pytest
-from jax.experimental import pallas as pl
 
 from diffusion_jax.flops import count_flops
 
@@ -49,11 +48,3 @@ def test_inside_of_functions_loops_and_branches():
     assert counted(loop, A, B) == 7 * PRODUCT
     branch = lambda a, b: jax.lax.cond(a[0, 0] > 0, lambda: a @ b @ b.T @ b, lambda: a @ b)  # noqa: E731
     assert counted(branch, A, B) == 3 * PRODUCT
-
-
-def test_a_kernel_counts_for_every_place_of_its_grid():
-    def kernel(a, b, out):
-        out[...] = a[...] @ b[...]
-
-    product = pl.pallas_call(kernel, jax.ShapeDtypeStruct((4, 16), jnp.float32), grid=(5, 2))
-    assert counted(product, A, B) == 10 * PRODUCT

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax import hosts
-from diffusion_jax.data.stored.samples import open_samples
+from diffusion_jax.data.image_sets.samples import open_samples
 from diffusion_jax.errors import UserError
 from diffusion_jax.interruption import Interrupted
 from diffusion_jax.report import MetricsWriter, Progress
@@ -101,7 +101,7 @@ def test_one_host_agrees_with_itself():
 def test_what_other_hosts_report_goes_nowhere(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(jax, 'process_index', lambda: 1)
     with Progress('training', 2) as progress, MetricsWriter(tmp_path / 'logs') as writer:
-        progress.update(2, loss=0.5)
+        progress.update(2, {'loss': 0.5})
         writer.scalars(2, {'loss': 0.5})
         writer.image(2, 'samples', np.zeros((4, 4, 1), np.uint8))
     assert capfd.readouterr() == ('', '') and list(tmp_path.iterdir()) == []

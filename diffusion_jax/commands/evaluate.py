@@ -93,7 +93,7 @@ def main(argv: Sequence[str]) -> int:
     about, found = about_classes(matched)
     about = protocol(samples, of_samples, reference, of_reference) | about
     about |= extractor.protocol if extractor else {'features': 'read from the files'}
-    found += remarks(about, of_samples, of_reference, result.pop('not_finite', ()))
+    found += remarks(about, of_samples, of_reference)
     found += _not_yet_drawn(stamps[0], of_samples) + enlarged([samples, reference], args.size)
     if Path(args.samples).resolve() == Path(args.reference).resolve():
         found.append('the samples were compared with themselves')

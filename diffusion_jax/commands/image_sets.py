@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from diffusion_jax.checks import between
+from diffusion_jax.data.image_sets.source import SourceImages
 from diffusion_jax.data.sources.reading import read_header
-from diffusion_jax.data.stored.source import SourceImages
-from diffusion_jax.data.transforms import Size
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.comparison import Side, features_of
 from diffusion_jax.evaluation.config import RESIZES
@@ -18,10 +17,11 @@ from diffusion_jax.evaluation.extractors import Extractor, inception_extractor
 from diffusion_jax.evaluation.feature_sets import FeatureSet
 from diffusion_jax.evaluation.inception.files import load_inception
 from diffusion_jax.evaluation.pixels import image_shape, pixels_of
+from diffusion_jax.images import Size
 from diffusion_jax.memory import out_of_memory
 from diffusion_jax.settings import file_path
 from diffusion_jax.sharding import make_mesh
-from diffusion_jax.workdir import check_place, lock
+from diffusion_jax.workdir import check_writable, lock
 
 LARGEST_SIZE = 8192
 EXAMINED = 1000  # image files, in random order, that are asked for their size
@@ -109,7 +109,7 @@ def check_out(out: str | Path, *inputs: str | None) -> Path:
     for given in filter(None, inputs):
         if Path(out).resolve() == Path(given).resolve():
             raise UserError(f'{out}: is also what is read; name another file with --out')
-    check_place(out)
+    check_writable(out)
     return Path(out)
 
 

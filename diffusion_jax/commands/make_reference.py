@@ -18,10 +18,10 @@ from diffusion_jax.commands.image_sets import (
 )
 from diffusion_jax.commands.parser import Parser
 from diffusion_jax.config import read_experiment
+from diffusion_jax.data.image_sets import open_images
+from diffusion_jax.data.image_sets.base import ImageSet
+from diffusion_jax.data.image_sets.source import open_split
 from diffusion_jax.data.sources.files import shown
-from diffusion_jax.data.stored import open_images
-from diffusion_jax.data.stored.image_set import ImageSet
-from diffusion_jax.data.stored.source import open_split
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.comparison import Side
 from diffusion_jax.evaluation.feature_sets import REFERENCE_ROWS, kept_rows, save_statistics

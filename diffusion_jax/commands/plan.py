@@ -9,8 +9,7 @@ from diffusion_jax.command_line import read_config
 from diffusion_jax.commands.parser import Parser
 from diffusion_jax.config import read_without_images
 from diffusion_jax.experiment import check_stages
-from diffusion_jax.planning.jobs import STAGES, Job
-from diffusion_jax.planning.needs import compiled, estimated
+from diffusion_jax.planning.needs import STAGES, Job, compiled, estimated
 from diffusion_jax.planning.report import describe, header
 from diffusion_jax.planning.topology import read_topology
 
@@ -32,21 +31,14 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command with its arguments, its name first; returns the exit code.
 
     Raises:
-        UserError: the config, the topology or the stages cannot work, or not together.
+        UserError: the config, the topology or the stages are invalid, or do not fit together.
     """
     parser = Parser(argv[0], DESCRIPTION)
-    parser.add_argument(
-        '--config', required=True, metavar='NAME|FILE', help='a name that `configs` lists, or a Python file'
-    )
-    parser.add_argument('--topology', default='local', help='local (default), v5e, v5e:2x4, h100, h100:8, …')
-    parser.add_argument('--stage', default='', help=f'of {", ".join(STAGES)}; by default all of the config')
-    parser.add_argument(
-        '--samples',
-        type=int,
-        default=0,
-        metavar='N',
-        help='also the hours of the training, and of sampling N images',
-    )
+    add = parser.add_argument
+    add('--config', required=True, metavar='NAME|FILE', help='a name that `configs` lists, or a Python file')
+    add('--topology', default='local', help='local (default), v5e, v5e:2x4, h100, h100:8, …')
+    add('--stage', default='', help=f'of {", ".join(STAGES)}; by default all of the config')
+    add('--samples', type=int, default=0, metavar='N', help='also the total time, for N images when sampling')
     args, settings = parser.parse_known_args(argv[1:])
     between('--samples', args.samples, 0, below=INT32)
     experiment = read_without_images(read_config(args.config, settings))

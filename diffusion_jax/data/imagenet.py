@@ -11,12 +11,9 @@ import zlib
 from collections.abc import Sequence
 from importlib import resources
 
-from diffusion_jax.data import classes
-
 WORDNET_NUMBERS = 0x0642A78E  # CRC-32 of 'n01440764\nn01443537\n…', one number a class, in label order
 
 
-@functools.cache
 def class_names() -> tuple[str, ...]:
     """The first name of every class: class_names()[207] is 'golden retriever'. No two classes share one."""
     return tuple(names[0] for names in all_names())
@@ -27,11 +24,6 @@ def all_names() -> tuple[tuple[str, ...], ...]:
     """All names of every class, the first name first."""
     text = resources.files('diffusion_jax.data').joinpath('imagenet.txt').read_text(encoding='utf-8')
     return tuple(tuple(line.split(', ')) for line in text.splitlines())
-
-
-def label_of(name: str) -> int:
-    """The label of one of ImageNet's classes by any of its names. For errors see `classes.label_of`."""
-    return classes.label_of(name, all_names())
 
 
 def readable(names: Sequence[str]) -> tuple[str, ...]:

@@ -15,8 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from diffusion_jax.data import imagenet
-from diffusion_jax.data.stored.chosen import choose
-from diffusion_jax.data.stored.image_set import ImageSet
+from diffusion_jax.data.image_sets.base import ImageSet
 from diffusion_jax.evaluation.comparison import Side
 from diffusion_jax.evaluation.feature_sets import LEAST_IMAGES
 
@@ -145,7 +144,7 @@ def match(sampled: Sampled | None, reference: Side, classes: Classes | None, *, 
     if not restrict:
         return Matched(reference, sampled, reason='it has others, which --same-classes leaves out')
     part = f'-classes-{zlib.crc32(repr(sorted(wanted)).encode()):08x}'
-    side = reference._replace(images=choose(reference.images, chosen), part=part)
+    side = reference._replace(images=reference.images.choose(chosen), part=part)
     return Matched(side, sampled, by='names' if classes.names else 'numbers')
 
 

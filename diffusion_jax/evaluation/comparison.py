@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from diffusion_jax.data.image_sets import open_images
+from diffusion_jax.data.image_sets.archive import names_in_archive
+from diffusion_jax.data.image_sets.base import ArrayImages, ImageSet
+from diffusion_jax.data.image_sets.samples import shard_folder
+from diffusion_jax.data.image_sets.source import SourceImages
 from diffusion_jax.data.sources.files import shown
-from diffusion_jax.data.stored import open_images
-from diffusion_jax.data.stored.archive import ArrayImages, names_in_archive
-from diffusion_jax.data.stored.image_set import ImageSet
-from diffusion_jax.data.stored.samples import shard_folder
-from diffusion_jax.data.stored.source import SourceImages
-from diffusion_jax.data.transforms import Size
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.extraction import extract
 from diffusion_jax.evaluation.extractors import Extractor
@@ -28,9 +27,10 @@ from diffusion_jax.evaluation.feature_sets import (
 )
 from diffusion_jax.evaluation.frechet import Gaussian, frechet_distance
 from diffusion_jax.evaluation.inception_score import inception_score
-from diffusion_jax.evaluation.kid import kid_and_error
+from diffusion_jax.evaluation.kid import kid
 from diffusion_jax.evaluation.precision_recall import coverage
 from diffusion_jax.evaluation.uncertainty import frechet_error, inception_score_error, share_error
+from diffusion_jax.images import Size
 from diffusion_jax.workdir import STAMP_FILE
 
 
@@ -114,8 +114,8 @@ def features_of(
     shards = extract(side.images, extractor, directory, stop, **hosts)
     max_rows = REFERENCE_ROWS if is_reference and not isinstance(side.images, ArrayImages) else None
     found = from_shards(shards, max_rows, keep_spatial=keep_spatial, name=side.name)
-    if isinstance(side.images, SourceImages) and side.images.skipped:
-        found = found._replace(skipped=f'{side.name}: {side.images.skipped}')
+    if isinstance(side.images, SourceImages) and side.images.source.skipped:
+        found = found._replace(skipped=f'{side.name}: {side.images.source.skipped}')
     if side.stored.gaussian is None:
         return found
     # Its statistics are of more images than those that a file of the authors holds.
@@ -152,7 +152,6 @@ def _dimensions(stored: Gaussian | None, default: int | None) -> int | None:
     return default if stored is None else len(stored.mean)
 
 
-@np.errstate(over='ignore', invalid='ignore')  # what is not finite is reported
 def compare(
     samples: FeatureSet,
     reference: FeatureSet,
@@ -160,8 +159,6 @@ def compare(
     num_resamples: int = 0,
 ) -> dict[str, Any]:
     """Every metric that what is known of both allows, by name; with resamples also 'standard_errors'.
-
-    Numbers that are not finite are not in it; 'not_finite' has their names where there are some.
 
     Args:
         logits: features → logits of Inception's classes; None where the features are not Inception's.
@@ -189,14 +186,5 @@ def compare(
         shares = {'precision': covered.samples, 'recall': covered.reference}
         found |= {name: float(share.mean()) for name, share in shares.items()}
         errors |= {name: share_error(share) for name, share in shares.items()}
-        found['kid'], errors['kid'] = kid_and_error(samples.features, reference.features)
-    errors = errors if num_resamples else {}
-    not_finite = [name for name, value in found.items() if not np.isfinite(value)]
-    not_finite += [f'standard_errors.{name}' for name, value in errors.items() if not np.isfinite(value)]
-    result: dict[str, Any] = _finite(found)
-    result |= {'standard_errors': _finite(errors)} if num_resamples else {}
-    return result | ({'not_finite': not_finite} if not_finite else {})
-
-
-def _finite(numbers: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in numbers.items() if np.isfinite(value)}
+        found['kid'], errors['kid'] = kid(samples.features, reference.features)
+    return found | ({'standard_errors': errors} if num_resamples else {})

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from diffusion_jax import shards
-from diffusion_jax.data.stored.image_set import ImageSet, Part, Rows
+from diffusion_jax.data.image_sets.base import ImageSet, Part, PartImages
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.extractors import Extractor
 from diffusion_jax.shards import Shard
@@ -50,8 +50,8 @@ def extract(
         return {
             **arrays,
             IDENTITY: np.array(part.identity),
-            LEFT_OUT: np.array(rows.left_out, np.str_),
-            PLACES: rows.places,
+            LEFT_OUT: np.array(rows.unreadable, np.str_),
+            PLACES: rows.positions,
             SIZE: np.array(rows.images.shape[1:3]),
         }
 
@@ -67,7 +67,7 @@ def _length(part: Part) -> int:
 
 
 def _features(
-    images: ImageSet, part: Part, rows: Rows, extractor: Extractor, batch_size: int
+    images: ImageSet, part: Part, rows: PartImages, extractor: Extractor, batch_size: int
 ) -> dict[str, np.ndarray]:
     """Features of one part. The last batch is filled up: all are computed by one compiled program."""
     count = len(rows.images)
@@ -83,7 +83,7 @@ def _features(
     return arrays
 
 
-def _read_ahead(images: ImageSet, parts: Sequence[Part]) -> Iterator[tuple[Part, Rows]]:
+def _read_ahead(images: ImageSet, parts: Sequence[Part]) -> Iterator[tuple[Part, PartImages]]:
     """Reads one part while the part before it is computed."""
     with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
         futures = []

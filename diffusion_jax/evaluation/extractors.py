@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from diffusion_jax.evaluation.inception import network
-from diffusion_jax.evaluation.inception.files import Inception
+from diffusion_jax.evaluation.inception.files import InceptionWeights
 from diffusion_jax.sharding import put_batch, replicated
 
 FEATURES, SPATIAL = 'features', 'spatial'
@@ -59,7 +59,7 @@ def _as_rgb(images: np.ndarray) -> np.ndarray:
 
 
 def inception_extractor(
-    inception: Inception, mesh: jax.sharding.Mesh, *, resize: str = 'tensorflow', batch_size: int = 64
+    inception: InceptionWeights, mesh: jax.sharding.Mesh, *, resize: str = 'tensorflow', batch_size: int = 64
 ) -> Extractor:
     """Inception v3 on all devices of a mesh: pool_3 as 'features', and 'spatial' for sFID."""
     params = jax.device_put(inception.params, replicated(mesh))

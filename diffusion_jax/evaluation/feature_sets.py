@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from diffusion_jax.data.stored.archive import read_archive, read_array
+from diffusion_jax.data.image_sets.archive import read_archive, read_array
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.extraction import LEFT_OUT, PLACES, SIZE
 from diffusion_jax.evaluation.extractors import FEATURES, SPATIAL
@@ -20,7 +20,7 @@ from diffusion_jax.workdir import write_npz
 # covariances are of all. The authors' reference files hold as many.
 REFERENCE_ROWS = 10_000
 LEAST_IMAGES = 4  # precision and recall need three neighbours of each
-LARGEST = 1e60  # squares of squares, as in standard errors, stay finite in float64
+LARGEST = 1e25  # the sixth powers of KID, and their squares in its error, stay finite in float64
 
 # What a file may hold, and of how many dimensions it is; and what ours say of themselves.
 DIMENSIONS = {'mu': 1, 'sigma': 2, 'mu_s': 1, 'sigma_s': 2, FEATURES: 2}

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from diffusion_jax.data.stored.image_set import ImageSet
+from diffusion_jax.data.image_sets.base import ImageSet
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.comparison import compare
 from diffusion_jax.evaluation.extractors import Extractor, pixel_extractor, pixels
 from diffusion_jax.evaluation.feature_sets import of_features
-from diffusion_jax.evaluation.inception.sources import RELEASED
+from diffusion_jax.evaluation.inception.sources import REMEDY
 
 MAX_DIMENSIONS = 3 * 32 * 32  # covariances of larger images take minutes and gigabytes
 
@@ -31,7 +31,7 @@ def image_shape(images: ImageSet) -> Shape:
         rows = images.read(part)
         if len(rows.images):
             return rows.images.shape[1:]
-        left_out += rows.left_out
+        left_out += rows.unreadable
     raise UserError(f'{images.name}: has no image that can be used ({left_out[0]})')
 
 
@@ -50,8 +50,8 @@ def pixels_of(shapes: Mapping[str, Shape], inception: str, otherwise: str) -> Ex
         if math.prod(shape) > MAX_DIMENSIONS:
             raise UserError(
                 f'{name}: has images of {_text(shape)}; without {inception} pixels are compared, of images '
-                f'up to 32×32×3. Set {inception} (`diffusion-jax convert-inception` makes its file of '
-                f'{RELEASED}); or compare features of a network of your own (`diffusion-jax evaluate '
+                f'up to 32×32×3. Set {inception} (`diffusion-jax convert-inception` makes its file: '
+                f'{REMEDY}); or compare features of a network of your own (`diffusion-jax evaluate '
                 f'SAMPLES.npy REFERENCE.npy`, each float [N, D]); or {otherwise}'
             )
     (one, first), *others = shapes.items()

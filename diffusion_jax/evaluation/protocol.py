@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from diffusion_jax.settings import read_section
 
 PAPER_SAMPLES = 50_000
 PAPER_REFERENCES = 'VIRTUAL_'  # how the names of the authors' reference files begin
-RELEASED_FILES = (
+RELEASED_FILES = (  # of Inception; older versions also converted the second and the third
     'pt_inception-2015-12-05-6726825d.pth',
     'inception-2015-12-05.pt',
     'inception-v3-2015-12-05.pkl',
@@ -62,22 +62,13 @@ def remarks(
     protocol: Mapping[str, Any],
     samples: FeatureSet,
     reference: FeatureSet,
-    not_finite: Sequence[str] = (),
 ) -> list[str]:
-    """Why numbers may not be compared with the paper's, and what is wrong with them in themselves.
-
-    not_finite: the names of numbers that were left out for that.
-    """
+    """Why numbers may not be compared with the paper's, and what is wrong with them in themselves."""
     found = []
     if protocol.get('features', '').startswith(PIXELS):
         found.append(
             'pixels were compared, not features of Inception: this is no FID, and comparable with nothing '
             'but pixels against the same reference'
-        )
-    if not_finite:
-        found.append(
-            f'left out, not being finite: {", ".join(not_finite)}; the features are too large, or too far '
-            'from 0, for its arithmetic'
         )
     for what, known in (('samples', samples), ('images of the reference', reference)):
         dimensions = 0 if known.gaussian is None else len(known.gaussian.mean)

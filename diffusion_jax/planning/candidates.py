@@ -1,107 +1,73 @@
-"""Other settings: with which a step fits, or makes more of the device."""
+"""Other settings: those with which a step fits, or makes more of the device."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-from diffusion_jax.planning.jobs import TRAINED, Job
-from diffusion_jax.planning.needs import ESTIMATE_FITS, Needs, estimated
+from diffusion_jax.planning.needs import ESTIMATE_FITS, TRAINED, Job, Needs, estimated
 
 MOST = 3
 GAIN = 0.95  # a larger batch is proposed if an image then takes less than this part of its time
 LARGEST_BATCH = 1024  # images on a device
 
-Seconds = Callable[[Needs], float]
+
+def least_seconds(job: Job, needs: Needs) -> float | None:
+    """The roofline's bound on a step: all products at the chip's peak, or all bytes at its bandwidth."""
+    chip = job.topology.chip
+    return chip and max(chip.least_seconds(needs.flops), needs.moved / chip.bandwidth)
 
 
-class Candidate(NamedTuple):
-    """Settings by their dotted names, the job that has them and its needs, estimated."""
-
-    settings: dict[str, Any]
-    job: Job
-    needs: Needs
-
-
-def candidates(job: Job, needs: Needs, seconds: Seconds) -> list[Candidate]:
-    """At most three, the fastest first; none where the settings of the job are good or nothing fits.
+def candidates(job: Job, needs: Needs) -> list[tuple[Job, Needs]]:
+    """At most three, the fastest first; none if the settings of the job are good or nothing fits.
 
     Args:
-        needs: of the job; what the compiler needed more than the estimate is expected of the others, too.
-        seconds: the least time of a step.
+        needs: of the job; if compiled, the estimates of others are scaled like its own.
     """
     if needs.fits is None:
         return []
     factor = needs.temporaries / max(estimated(job).temporaries, 1)
-    search = _trainings if job.stage in TRAINED else _samplings
-    found = list(search(job, needs, factor, seconds))
-    return sorted(found, key=lambda each: _image(each, seconds))[:MOST]
+    found = [_first_that_fits(job, changes, factor) for changes in _changes(job, needs)]
+    found = [pair for pair in found if pair and (not needs.fits or _is_better(job, *pair))]
+    return sorted(found, key=lambda pair: _image_seconds(*pair))[:MOST]
 
 
-def _try(job: Job, factor: float, **sections: dict[str, Any]) -> Candidate:
-    other = job.changed(**sections)
-    settings = {f'{name}.{key}': value for name, values in sections.items() for key, value in values.items()}
-    return Candidate(settings, other, estimated(other, factor))
+def _changes(job: Job, needs: Needs) -> list[dict[str, dict[str, Any]]]:
+    """Settings besides the batch: sharding and rematerialization, if the job does not fit."""
+    devices, meshes, remat = job.num_devices, [{}], [{}]
+    if not needs.fits and devices > 1 and job.mesh_shape[1] == 1:
+        meshes.append({'mesh': {'data': job.topology.count // devices, 'fsdp': devices}})
+    if not needs.fits and job.stage in TRAINED and not job.networks[0].remat:
+        remat.append({TRAINED[job.stage]: {'remat': True}})
+    return [mesh | network for mesh in meshes for network in remat]
 
 
-def _trainings(job: Job, needs: Needs, factor: float, seconds: Seconds) -> Iterator[Candidate]:
-    """The same batch, in parts, with rematerialisation, or with the state split over the devices."""
-    network = TRAINED[job.stage]
-    remat = [{}] if job.networks[0].remat else [{}, {network: {'remat': True}}]
-    count = job.topology.count
-    split = [{}] if count == 1 or job.experiment.mesh.fsdp > 1 else [{}, {'mesh': {'data': 1, 'fsdp': count}}]
-    if needs.fits:
-        remat, split = [{}], [{}]
-        if job.microbatches == 1:
-            return
-    for more in (mesh | part for mesh in split for part in remat):
-        found = _fewest_microbatches(job, factor, more)
-        if found and (not needs.fits or found.job.microbatches < job.microbatches):
-            yield found
+def _first_that_fits(job: Job, changes: dict[str, dict[str, Any]], factor: float) -> tuple[Job, Needs] | None:
+    """With the fewest microbatches; for sampling with the largest batch that is a power of two."""
+    key = 'microbatches' if job.stage in TRAINED else 'batch_size'
+
+    def attempt(value: int) -> tuple[Job, Needs]:
+        batch = {job.stage: {key: value}} if value != getattr(job.config, key) else {}
+        changed = job.changed(**batch, **changes)
+        return changed, estimated(changed, factor)
+
+    images, powers = job.config.batch_size // job.num_devices, [2**power for power in range(32)]
+    _, needs = attempt(1 if job.stage in TRAINED else job.config.batch_size)
+    # Parts of a batch never need less than their share; to trace each number would take minutes.
+    share = max(ESTIMATE_FITS * job.topology.memory - needs.arguments, 0) / needs.temporaries
+    if job.stage in TRAINED:
+        values = [number for number in powers if images % number == 0 and share * number >= 1]
+    else:
+        most = min(images * share, LARGEST_BATCH)
+        values = [number * job.num_devices for number in reversed(powers) if number <= most]
+    return next((pair for pair in map(attempt, values) if pair[1].fits), None)
 
 
-def _fewest_microbatches(job: Job, factor: float, more: dict[str, Any]) -> Candidate | None:
-    """The first that fits, with 1, 2, 4, … or as many parts as a device has images."""
-
-    def parted(number: int) -> Candidate:
-        section = {job.stage: {'microbatches': number}} if number != job.microbatches else {}
-        return _try(job, factor, **section, **more)
-
-    images = job.config.batch_size // job.num_devices
-    whole = parted(1)
-    for number in (2**power for power in range(20)):
-        if images % number:
-            return None
-        # Parts of a batch never need less than their share; to trace each number would take minutes.
-        if whole.needs.temporaries <= number * _room(whole) and (found := parted(number)).needs.fits:
-            return found
-    return None
+def _is_better(job: Job, other: Job, needs: Needs) -> bool:
+    if job.stage in TRAINED:
+        return other.microbatches < job.microbatches
+    return _image_seconds(other, needs) < GAIN * _image_seconds(job, estimated(job))
 
 
-def _samplings(job: Job, needs: Needs, factor: float, seconds: Seconds) -> Iterator[Candidate]:
-    """The largest batch that fits, or a larger one that gains."""
-    images, devices = job.config.batch_size // job.num_devices, job.num_devices
-
-    def sized(number: int, **more: dict[str, Any]) -> Candidate:
-        return _try(job, factor, sample={'batch_size': number * devices}, **more)
-
-    split = [{}] if job.mesh_shape[1] > 1 or devices == 1 else [{}, {'mesh': {'data': 1, 'fsdp': devices}}]
-    for more in [{}] if needs.fits else split:
-        present = sized(images, **more)
-        share = max(_room(present), 0) / present.needs.temporaries
-        number = int(min(images * share, LARGEST_BATCH))
-        while number and not (found := sized(2 ** int(math.log2(number)), **more)).needs.fits:
-            number //= 2
-        if number and (not needs.fits or _image(found, seconds) < GAIN * _image(present, seconds)):
-            yield found
-
-
-def _room(candidate: Candidate) -> float:
-    """Bytes that arguments leave for temporaries."""
-    return ESTIMATE_FITS * candidate.job.topology.memory - candidate.needs.arguments
-
-
-def _image(candidate: Candidate, seconds: Seconds) -> float:
-    """Seconds for an image."""
-    return seconds(candidate.needs) / candidate.job.config.batch_size
+def _image_seconds(job: Job, needs: Needs) -> float:
+    """The least time of an image; its FLOPs, if the speed of the device is unknown."""
+    return (least_seconds(job, needs) or sum(needs.flops.values())) / job.config.batch_size

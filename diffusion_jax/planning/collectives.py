@@ -13,36 +13,33 @@ COLLECTIVE = re.compile(
     r'(?:-start)?\(.*?channel_id=(?P<channel>\d+)'
 )
 
-Array = tuple[str, tuple[int, ...]]
 
-
-def exchanged(program: str) -> dict[str, list[Array]]:
+def exchanged(program: str) -> dict[str, list[tuple[str, tuple[int, ...]]]]:
     """Dtype and shape of every array that devices exchange, by the kind of exchange.
 
-    An operation that runs beside others is written into the program several times, under one channel. A sum
-    of which each device keeps a part is a reduce-scatter: for TPUs an all-reduce in a fusion of that name.
+    An asynchronous operation appears several times in the program, under one channel. For TPUs a
+    reduce-scatter is an all-reduce in a fusion of that name.
 
     Args:
         program: the text of a `jax.stages.Compiled`.
     """
-    found, seen, inside = collections.defaultdict(list), set(), ''
+    found, seen, computation = collections.defaultdict(list), set(), ''
     for line in program.splitlines():
         if line.startswith(('%', 'ENTRY')):
-            inside = line.split()[0]
-        match = COLLECTIVE.search(line)
-        if not match:
+            computation = line.split()[0]
+        if not (match := COLLECTIVE.search(line)):
             continue
         types = re.sub(r'\{[^}]*\}', '', match['types'])  # without the layouts
-        if (types, match['kind'], match['channel']) in seen:
-            continue
-        seen.add((types, match['kind'], match['channel']))
-        kind = 'reduce-scatter' if 'all-reduce-scatter' in inside else match['kind']
-        for dtype, sizes in re.findall(r'(\w+)\[([\d,]*)\]', types):
+        key = (types, match['kind'], match['channel'])
+        kind = 'reduce-scatter' if 'all-reduce-scatter' in computation else match['kind']
+        for dtype, sizes in () if key in seen else re.findall(r'(\w+)\[([\d,]*)\]', types):
             if dtype in BYTES:
                 found[kind].append((dtype, tuple(int(size) for size in sizes.split(',') if size)))
+        seen.add(key)
     return found
 
 
-def num_bytes(array: Array) -> int:
+def num_bytes(array: tuple[str, tuple[int, ...]]) -> int:
+    """The size of an array of `exchanged`."""
     dtype, shape = array
     return BYTES[dtype] * math.prod(shape)

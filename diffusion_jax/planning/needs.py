@@ -1,4 +1,4 @@
-"""What a step needs on each device: compiled for it, or by arithmetic."""
+"""What a step of a stage needs on each device: compiled for it, or estimated."""
 
 from __future__ import annotations
 
@@ -15,24 +15,94 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
-from jax.sharding import AbstractMesh
+from jax.sharding import AbstractMesh, Mesh
 
 from diffusion_jax.devices import all_devices
 from diffusion_jax.experiment import Experiment
+from diffusion_jax.generation.networks import Networks
+from diffusion_jax.generation.program import sample_program
 from diffusion_jax.memory import is_out_of_memory
-from diffusion_jax.models import param_shapes
+from diffusion_jax.models import ClassifierConfig, UNetConfig, param_shapes
 from diffusion_jax.planning.collectives import exchanged, num_bytes
 from diffusion_jax.planning.cost import Cost, estimate
-from diffusion_jax.planning.jobs import TRAINED, Job, make_program
-from diffusion_jax.sharding import AXES, MeshConfig, make_mesh, param_shardings
+from diffusion_jax.planning.topology import Topology
+from diffusion_jax.program import Program
+from diffusion_jax.sharding import (
+    AXES,
+    MeshConfig,
+    check_batch_size,
+    make_mesh,
+    mesh_shape,
+    param_shardings,
+)
+from diffusion_jax.training.objectives import classifier_objective, diffusion_objective
+from diffusion_jax.training.program import train_program
 
 Result = TypeVar('Result')
 
 logger = logging.getLogger(__name__)
 
-STILL_COMPILING = 60  # seconds between messages
+TRAINED = {'train': 'unet', 'train_classifier': 'classifier'}  # the network that a stage trains
+STAGES = (*TRAINED, 'sample')
 ESTIMATE_FITS = 0.9  # of a device's memory: estimates of trainings were 2 to 8 % low (docs/plan.md)
 SAMPLING = 1.5  # temporaries of a sampler's step over those of `estimate`: 1.4 to 1.7 on H100 and TPU v5e
+
+
+class Job(NamedTuple):
+    """A stage of an experiment on the devices of a topology; `changes` are settings unlike the config's."""
+
+    experiment: Experiment
+    stage: str
+    topology: Topology
+    changes: dict[str, dict[str, Any]] | None = None
+
+    @property
+    def config(self) -> Any:
+        """The section of the stage, which gives the batch size."""
+        return getattr(self.experiment, self.stage)
+
+    @property
+    def networks(self) -> list[UNetConfig | ClassifierConfig]:
+        """The networks whose parameters a step uses."""
+        experiment = self.experiment
+        if self.stage in TRAINED:
+            return [getattr(experiment, TRAINED[self.stage])]
+        return [experiment.unet] + [experiment.classifier] * experiment.sample.guided
+
+    @property
+    def microbatches(self) -> int:
+        return self.config.microbatches if self.stage in TRAINED else 1
+
+    @property
+    def mesh_shape(self) -> tuple[int, int]:
+        """Each host samples with its own devices alone, like `sharding.local_mesh`."""
+        mesh, topology = self.experiment.mesh, self.topology
+        data, fsdp = mesh_shape(mesh.data, mesh.fsdp, topology.count)
+        if self.stage == 'sample' and topology.hosts > 1:
+            own = topology.count // topology.hosts
+            fsdp = own if own % fsdp else fsdp
+            data = own // fsdp
+        return data, fsdp
+
+    @property
+    def num_devices(self) -> int:
+        """The number of devices that share a batch."""
+        return math.prod(self.mesh_shape)
+
+    def changed(self, **sections: dict[str, Any]) -> Job:
+        """The job with other settings, such as train={'microbatches': 4}."""
+        replaced = {
+            name: dataclasses.replace(getattr(self.experiment, name), **values)
+            for name, values in sections.items()
+        }
+        return self._replace(experiment=dataclasses.replace(self.experiment, **replaced), changes=sections)
+
+    def check(self) -> None:
+        """UserError unless the mesh uses every device and the batch can be split over them."""
+        key = f'{self.stage}.batch_size'
+        key += f' / {self.stage}.microbatches' if self.microbatches > 1 else ''
+        size = self.config.batch_size // self.microbatches
+        check_batch_size(AbstractMesh(self.mesh_shape, AXES), size, key)
 
 
 class Needs(NamedTuple):
@@ -41,11 +111,11 @@ class Needs(NamedTuple):
     Attributes:
         arguments: bytes.
         temporaries: bytes, with results that do not take the place of an argument.
-        flops: by kind; see `cost.Cost`.
+        flops: see `Cost.flops`.
         moved: bytes read from and written to memory.
         fits: None where the device's memory is unknown.
         exchanged: bytes of each kind of exchange between devices; None where nothing was compiled.
-        seconds: how long it took to compile; None where nothing was compiled.
+        seconds: of the compilation; None where nothing was compiled.
     """
 
     arguments: float
@@ -61,21 +131,33 @@ class Needs(NamedTuple):
         return self.arguments + self.temporaries
 
 
-def estimated(job: Job, factor: float = 1.0) -> Needs:
-    """What a step needs, by arithmetic.
+def make_program(experiment: Experiment, stage: str, mesh: Mesh) -> Program:
+    """A training step, or a step of the sampler, as the stage runs it; the mesh's devices need not exist."""
+    unet, process, low_res_size = experiment.unet, experiment.diffusion, experiment.data.low_res_size
+    if stage == 'train':
+        objective = diffusion_objective(unet, process, low_res_size)
+        return train_program(objective, unet, experiment.train, mesh)
+    if stage == 'train_classifier':
+        objective = classifier_objective(experiment.classifier, process)
+        return train_program(objective, experiment.classifier, experiment.train_classifier, mesh)
+    sample = experiment.sample
+    networks = Networks(unet, process, experiment.classifier if sample.guided else None)
+    return sample_program(networks, sample.as_recipe(), mesh, sample.batch_size, low_res_size)
 
-    With fsdp a device also holds the parameters that it gathers.
+
+def estimated(job: Job, factor: float = 1.0) -> Needs:
+    """What a step needs, by arithmetic. With fsdp a device also holds the parameters that it gathers.
 
     Args:
-        factor: for the temporaries, such as what a compiler needed of another program, over its estimate.
+        factor: for the temporaries, such as those of a compiled program over their estimate.
     """
     cost, _, (first, *rest) = _traced(job)
-    mesh = AbstractMesh(job.mesh_shape, AXES)
-    parts = jax.tree.map(lambda leaf, sharding: _size(leaf, sharding), first, param_shardings(mesh, first))
-    arguments = sum(jax.tree.leaves(parts)) + sum(map(_size, jax.tree.leaves(rest)))
+    shardings = param_shardings(AbstractMesh(job.mesh_shape, AXES), first)
+    arguments = sum(map(_size, jax.tree.leaves(first), jax.tree.leaves(shardings)))
+    arguments += sum(map(_size, jax.tree.leaves(rest)))
     gathered = sum(map(_size, jax.tree.leaves([param_shapes(network) for network in job.networks])))
-    compilers = 1.0 if job.stage in TRAINED else SAMPLING
-    temporaries = factor * compilers * cost.temporaries + gathered * (job.mesh_shape[1] > 1)
+    factor *= 1.0 if job.stage in TRAINED else SAMPLING
+    temporaries = factor * cost.temporaries + gathered * (job.mesh_shape[1] > 1)
     memory = job.topology.memory
     fits = None if memory is None else arguments + temporaries <= ESTIMATE_FITS * memory
     return Needs(arguments, temporaries, cost.flops, cost.num_bytes, fits)
@@ -83,37 +165,36 @@ def estimated(job: Job, factor: float = 1.0) -> Needs:
 
 def compiled(job: Job) -> Needs:
     """What a step needs, from the program compiled for the devices of the topology."""
-    logger.info('%s: traces the program', job.stage)
+    logger.info('%s: tracing', job.stage)
     expected, (cost, once, _) = estimated(job), _traced(job)
-    lowered = job.program().lower()
+    mesh = make_mesh(*job.mesh_shape, job.topology.devices[: job.num_devices])
+    lowered = make_program(job.experiment, job.stage, mesh).lower()
     start = time.perf_counter()
     try:
-        program = _patiently(lowered.compile, f'{job.stage}: compiles for {job.topology.name}')
+        program = _with_progress(lowered.compile, f'{job.stage}: compiling for {job.topology.name}')
     except Exception as error:
         if not is_out_of_memory(error):
             raise
+        size = re.search(r'\b([\d.]+)([KMGT])\b', str(error))  # of all that the program needs
+        needed = float(size[1]) * 1024 ** ('KMGT'.index(size[2]) + 1) if size else 0.0
+        temporaries = max(needed - expected.arguments, expected.temporaries)
         seconds = time.perf_counter() - start
-        needed = max(_asked_for(error) - expected.arguments, expected.temporaries)
-        return expected._replace(temporaries=needed, fits=False, exchanged={}, seconds=seconds)
+        return expected._replace(temporaries=temporaries, fits=False, exchanged={}, seconds=seconds)
     memory = program.memory_analysis()
     results = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    # XLA counts the body of a loop over microbatches once.
-    moved = program.cost_analysis()['bytes accessed'] * cost.num_bytes / once.num_bytes
-    arguments, temporaries = memory.argument_size_in_bytes, memory.temp_size_in_bytes + results
-    available = job.topology.memory
-    return Needs(
-        arguments,
-        temporaries,
-        cost.flops,
-        moved,
-        None if available is None else arguments + temporaries <= available,
-        {kind: sum(map(num_bytes, arrays)) for kind, arrays in exchanged(program.as_text()).items()},
-        time.perf_counter() - start,
+    needs = expected._replace(
+        arguments=memory.argument_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes + results,
+        # XLA counts the body of the loop over microbatches once.
+        moved=program.cost_analysis()['bytes accessed'] * cost.num_bytes / once.num_bytes,
+        exchanged={kind: sum(map(num_bytes, each)) for kind, each in exchanged(program.as_text()).items()},
+        seconds=time.perf_counter() - start,
     )
+    return needs._replace(fits=job.topology.memory and needs.peak <= job.topology.memory)
 
 
 def _traced(job: Job) -> tuple[Cost, Cost, Sequence[Any]]:
-    """The cost of one device's part, the same with loops counted once, and the arguments of this part."""
+    """The cost of one device's share, the same with loops counted once, and the arguments of this share."""
     batch_size = job.config.batch_size // job.num_devices
     alone = job.changed(**{job.stage: {'batch_size': batch_size}}).experiment
     chip = job.topology.chip
@@ -134,8 +215,8 @@ def _size(leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding | None = N
     return math.prod(shape) * leaf.dtype.itemsize
 
 
-def _patiently(call: Callable[[], Result], what: str) -> Result:
-    """Runs a call that may take many minutes, with a message every minute. Ctrl-C does not wait for it."""
+def _with_progress(call: Callable[[], Result], what: str, minute: float = 60) -> Result:
+    """Runs a call that may take many minutes, with a message every minute; Ctrl-C does not wait for it."""
     logger.info('%s; large networks take minutes', what)
     future: concurrent.futures.Future[Result] = concurrent.futures.Future()
 
@@ -145,14 +226,9 @@ def _patiently(call: Callable[[], Result], what: str) -> Result:
         except Exception as error:
             future.set_exception(error)
 
-    start = time.perf_counter()
     threading.Thread(target=run, daemon=True).start()
-    while not concurrent.futures.wait([future], STILL_COMPILING).done:
-        logger.info('%s: for %.0f minutes by now', what, (time.perf_counter() - start) / 60)
+    minutes = 0
+    while not concurrent.futures.wait([future], minute).done:
+        minutes += 1
+        logger.info('%s, %d minutes so far', what, minutes)
     return future.result()
-
-
-def _asked_for(error: Exception) -> float:
-    """Bytes, of the first size in a compiler's message; 0 where it has none."""
-    size = re.search(r'\b([\d.]+)([KMGT])\b', str(error))
-    return float(size[1]) * 1024 ** ('KMGT'.index(size[2]) + 1) if size else 0.0

@@ -5,45 +5,45 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from diffusion_jax.planning.candidates import candidates
-from diffusion_jax.planning.jobs import TRAINED, Job
-from diffusion_jax.planning.measured import slowdowns
-from diffusion_jax.planning.needs import Needs
+from diffusion_jax.generation.options import check_respacing
+from diffusion_jax.planning.candidates import candidates, least_seconds
+from diffusion_jax.planning.needs import TRAINED, Job, Needs
 from diffusion_jax.planning.topology import Topology
 
-TRAINING, SAMPLING = 'parameters, averages, moments, a batch', 'parameters, a batch'
+# The median time of a step over its bound, of the sampling and training steps of imagenet64 and imagenet256
+# on an H100: the least (53.5 / 23.8 ms) and the most (136.3 / 50.8 ms). See docs/plan.md.
+SLOWDOWNS = (53.5 / 23.8, 136.3 / 50.8)
 
 
 def header(topology: Topology) -> str:
-    """The devices, and what their data sheet says."""
+    """The devices, and their data sheet."""
     chip = topology.chip
     if chip is None:
         kind = topology.devices[0].device_kind
         return f'{topology.count} × {kind}; its speed is unknown, so no times are given'
-    tflops = (three_digits(rate / 1e12) for rate in (chip.bfloat16, chip.highest))
-    rates = '{} TFLOP/s in bfloat16, {} in float32'.format(*tflops)
-    speed = f'{_bytes(chip.bandwidth)}/s, {rates}'
+    rates = [three_digits(rate / 1e12) for rate in (chip.bfloat16, chip.highest)]
+    speed = f'{_bytes(chip.bandwidth)}/s, {rates[0]} TFLOP/s in bfloat16, {rates[1]} in float32'
     return f'{topology.count} × {chip.kind}, each with {_bytes(chip.memory)}, {speed}'
-
-
-def least_seconds(job: Job, needs: Needs) -> float | None:
-    """The roofline's bound on a step: all products at the chip's peak, or all bytes at its bandwidth."""
-    chip = job.topology.chip
-    return chip and max(chip.least_seconds(needs.flops), needs.moved / chip.bandwidth)
 
 
 def describe(job: Job, needs: Needs, num_samples: int) -> Iterator[str]:
     """The lines on one stage."""
-    batch, devices = job.config.batch_size, job.num_devices
+    devices, is_training = job.num_devices, job.stage in TRAINED
     how = 'by arithmetic, not compiled' if needs.seconds is None else f'compiled in {needs.seconds:.0f} s'
     parts = f' in {job.microbatches} parts' if job.microbatches > 1 else ''
-    each = f', {batch // devices} on each device' if devices > 1 else ''
-    yield f'\n{job.stage}: a step on {batch} images{each}{parts}; {how}'
-    yield _line('arguments', _bytes(needs.arguments), TRAINING if job.stage in TRAINED else SAMPLING)
+    each = f', {job.config.batch_size // devices} on each device' if devices > 1 else ''
+    yield f'\n{job.stage}: a step on {job.config.batch_size} images{each}{parts}; {how}'
+    arguments = 'parameters, averages, moments, a batch' if is_training else 'parameters, a batch'
+    yield _line('arguments', _bytes(needs.arguments), arguments)
     yield _line('temporaries', _bytes(needs.temporaries), 'estimated' if needs.seconds is None else '')
-    yield _line('peak', _bytes(needs.peak), _fit(job, needs))
-    images = batch / devices
-    yield _line('FLOPs', _count(sum(needs.flops.values()) / images), 'an image, of convolutions and products')
+    memory, fit = job.topology.memory, "the device's memory is unknown"
+    if memory is not None:
+        share = f'{100 * needs.peak / memory:.0f} % of {_bytes(memory)}'
+        fit = f'{share}: {"fits" if needs.fits else "does not fit"}'
+    yield _line('peak', _bytes(needs.peak), fit)
+    images = job.config.batch_size / devices
+    flops = _scaled(sum(needs.flops.values()) / images, 1e12, 'T', 1e9, 'G')
+    yield _line('FLOPs', flops, 'an image, of convolutions and products')
     yield _line('traffic', _bytes(needs.moved / images), 'an image, from and to memory')
     for kind, size in sorted((needs.exchanged or {}).items()):
         yield _line('exchanged', _bytes(size), f'{kind}, {"counted for one part" if parts else "in a step"}')
@@ -58,44 +58,37 @@ def _times(job: Job, needs: Needs, num_samples: int) -> Iterator[str]:
     by = 'FLOPs' if chip.least_seconds(needs.flops) == least else 'memory traffic'
     rate = f'{three_digits(job.config.batch_size / least)} images/s'
     yield _line('bound', _time(least), f'a step at least, by {by}: at most {rate}')
-    whole = _runs(job, num_samples) * least
+    low, high = (slowdown * least for slowdown in SLOWDOWNS)
+    expected = f'{_time(low)} to {_time(high)} a step'
     if num_samples:
-        what = f'{num_samples:,} images, each in {job.num_steps} steps'
-        what = f'{job.num_steps:,} steps' if job.stage in TRAINED else what
-        yield _line('in all', _time(whole), f'at least, for {what}')
+        if job.stage in TRAINED:
+            steps, what = job.config.num_steps, f'{job.config.num_steps:,} steps'
+        else:
+            grid = check_respacing(job.experiment.diffusion, job.config.respacing, job.config.timesteps)
+            steps, what = len(grid.num_steps), f'{num_samples:,} images, each in {len(grid.num_steps)} steps'
+            steps *= math.ceil(num_samples / job.config.batch_size / job.topology.hosts)
+        yield _line('in all', _time(steps * least), f'at least, for {what}')
+        expected += f', {_time(steps * low)} to {_time(steps * high)} in all'
     if not chip.is_tpu:  # no TPU was measured
-        low, high = slowdowns()
-        times = f'{_time(low * least)} to {_time(high * least)} a step'
-        times += f', {_time(low * whole)} to {_time(high * whole)} in all' if num_samples else ''
-        yield _line('expected', f'{low:.2g} to {high:.2g}', f'times the bound, as on an H100: {times}')
-
-
-def _runs(job: Job, num_samples: int) -> int:
-    """The number of steps of the whole training, or of all batches of samples that one host draws."""
-    if job.stage in TRAINED:
-        return job.num_steps
-    return job.num_steps * math.ceil(num_samples / job.config.batch_size / job.topology.hosts)
+        factors = '{:.2g} to {:.2g}'.format(*SLOWDOWNS)
+        yield _line('expected', factors, f'times the bound, as on an H100: {expected}')
 
 
 def _proposals(job: Job, needs: Needs) -> Iterator[str]:
-    found = candidates(job, needs, lambda other: least_seconds(job, other) or sum(other.flops.values()))
+    found = candidates(job, needs)
     if found:
         yield '  these settings fit, by estimate:' if not needs.fits else '  faster, and fits, by estimate:'
     elif needs.fits is False:
         yield '  no other batch, microbatches, remat or fsdp makes it fit'
-    for each in found:
-        yield '    ' + ' '.join(f'--config.{name}={value}' for name, value in each.settings.items())
-        least, rate = least_seconds(each.job, each.needs), ''
-        if least:
-            rate = f', at most {three_digits(each.job.config.batch_size / least)} images/s'
-        yield f'      peak {_bytes(each.needs.peak)}{rate}'
-
-
-def _fit(job: Job, needs: Needs) -> str:
-    if needs.fits is None:
-        return "the device's memory is unknown"
-    part = f'{100 * needs.peak / job.topology.memory:.0f} % of {_bytes(job.topology.memory)}'
-    return f'{part}: {"fits" if needs.fits else "does not fit"}'
+    for other, needs in found:
+        sections = other.changes.items()
+        settings = [
+            f'--config.{name}.{key}={value}' for name, each in sections for key, value in each.items()
+        ]
+        yield f'    {" ".join(settings)}'
+        least = least_seconds(other, needs)
+        rate = f', at most {three_digits(other.config.batch_size / least)} images/s' if least else ''
+        yield f'      peak {_bytes(needs.peak)}{rate}'
 
 
 def _line(name: str, value: str, remark: str) -> str:
@@ -103,17 +96,18 @@ def _line(name: str, value: str, remark: str) -> str:
 
 
 def _bytes(size: float) -> str:
-    return f'{three_digits(size / 1e9)} GB' if size >= 1e9 else f'{three_digits(size / 1e6)} MB'
-
-
-def _count(flops: float) -> str:
-    return f'{three_digits(flops / 1e12)} T' if flops >= 1e12 else f'{three_digits(flops / 1e9)} G'
+    return _scaled(size, 1e9, 'GB', 1e6, 'MB')
 
 
 def _time(seconds: float) -> str:
-    if seconds < 1:
-        return f'{three_digits(1000 * seconds)} ms'
-    return f'{three_digits(seconds)} s' if seconds < 3600 else f'{three_digits(seconds / 3600)} h'
+    return _scaled(seconds, 3600, 'h', 1, 's', 1e-3, 'ms')
+
+
+def _scaled(value: float, *units: float | str) -> str:
+    """In the largest of the units that it reaches, or in the last: each a size and a name."""
+    sizes = list(zip(units[::2], units[1::2], strict=True))
+    size, name = next((unit for unit in sizes if value >= unit[0]), sizes[-1])
+    return f'{three_digits(value / size)} {name}'
 
 
 def three_digits(value: float) -> str:

@@ -1,4 +1,4 @@
-"""The devices that a plan is for, by name: local ones, TPUs that are only described, or numbers of GPUs."""
+"""The devices that a plan is for: local ones, TPUs that libtpu describes, or a number of GPUs."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Topology(NamedTuple):
     """Devices of one kind.
 
     Attributes:
-        chip: None where nothing is known about the device, as about a CPU.
+        chip: None for unknown devices, such as CPUs.
         memory: bytes of each device that programs can use; None if unknown.
         count: the number of devices.
         devices: what programs are compiled for; () where they cannot be.
-        hosts: on how many machines the devices are; each draws its own samples.
+        hosts: the number of machines; each draws its own samples.
     """
 
     name: str
@@ -44,49 +44,40 @@ class Topology(NamedTuple):
     devices: tuple[jax.Device, ...] = ()
     hosts: int = 1
 
-    def one_host(self) -> Topology:
-        """The devices of one machine."""
-        own = tuple(device for device in self.devices if device.process_index == 0)
-        return self._replace(count=self.count // self.hosts, devices=own, hosts=1)
-
 
 def read_topology(name: str) -> Topology:
-    """The topology that a text names: 'local', 'v5e:2x4', 'v5e' (one chip), 'h100' or 'h100:8'.
+    """The topology of a name: 'local', 'v5e:2x4', 'v5e' (one chip), 'h100' or 'h100:8'.
 
     Raises:
         UserError: there is no such chip or arrangement, or libtpu is not installed.
     """
     if name == LOCAL:
-        return _local()
-    known, colon, size = name.partition(':')
-    if known not in CHIPS:
+        devices = tuple(all_devices())
+        chip = chip_of(devices[0].device_kind)
+        limit = (devices[0].memory_stats() or {}).get('bytes_limit')
+        memory = limit or (chip.memory if chip else None)
+        return Topology(LOCAL, chip, memory, len(devices), devices, jax.process_count())
+    kind, colon, size = name.partition(':')
+    if kind not in CHIPS:
         one_of('--topology', name, (LOCAL, *CHIPS, 'v5e:2x4', 'h100:8'))
-    chip = CHIPS[known]
+    chip = CHIPS[kind]
     if colon and not re.fullmatch(r'[1-9]\d*(x[1-9]\d*){1,2}' if chip.is_tpu else r'[1-9]\d*', size):
-        several = f'{known}:2x4' if chip.is_tpu else f'{known}:8'
-        raise UserError(f'--topology is {name!r}; give {known} for one device, or such as {several}')
+        several = f'{kind}:2x4' if chip.is_tpu else f'{kind}:8'
+        raise UserError('--topology', f'got {name!r}', f'give {kind} for one device, or {several} for eight')
     axes = tuple(int(axis) for axis in size.split('x')) if size else ()
-    jax.config.update('jax_platforms', 'cpu')  # devices of this machine are others, and would change the plan
-    if chip.host:
-        return _described(name, chip, axes or (1,) * len(chip.host))
-    return Topology(name, chip, chip.memory, math.prod(axes))
+    jax.config.update('jax_platforms', 'cpu')  # this machine's devices are others, and would change the plan
+    if not chip.host:
+        return Topology(name, chip, chip.memory, math.prod(axes))
+    devices = _described(name, chip, axes or (1,) * len(chip.host))
+    hosts = len({device.process_index for device in devices})
+    return Topology(name, chip, chip.memory, len(devices), devices, hosts)
 
 
-def _local() -> Topology:
-    devices = tuple(all_devices())
-    chip = chip_of(devices[0].device_kind)
-    limit = (devices[0].memory_stats() or {}).get('bytes_limit')
-    memory = limit or (chip.memory if chip else None)
-    return Topology(LOCAL, chip, memory, len(devices), devices, jax.process_count())
-
-
-def _described(name: str, chip: Chip, axes: tuple[int, ...]) -> Topology:
-    """TPUs as libtpu describes them; nothing is asked of the network."""
+def _described(name: str, chip: Chip, axes: tuple[int, ...]) -> tuple[jax.Device, ...]:
+    """TPUs as libtpu describes them; it does not access the network."""
     if importlib.util.find_spec('libtpu') is None:
-        raise UserError(
-            f'--topology={name}: programs are compiled for it by libtpu, which is not installed; pip install '
-            "'diffusion_jax[plan]'"
-        )
+        problem = f'{name!r} needs libtpu, which is not installed'
+        raise UserError('--topology', problem, "pip install 'diffusion_jax[plan]'")
     jax.config.update('jax_enable_compilation_cache', False)  # without a TPU programs cannot be read back
     for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
@@ -94,12 +85,8 @@ def _described(name: str, chip: Chip, axes: tuple[int, ...]) -> Topology:
     one_host = all(size <= most for size, most in itertools.zip_longest(axes, chip.host, fillvalue=1))
     options = {'chips_per_host_bounds': [*axes, 1][:3]} if one_host else {}
     try:
-        described = topologies.get_topology_desc(f'{kind}:{shape}', platform='tpu', **options)
+        return tuple(topologies.get_topology_desc(f'{kind}:{shape}', platform='tpu', **options).devices)
     except Exception as error:  # libtpu's, of several classes
-        raise UserError(
-            f'--topology is {name!r}; libtpu has no such arrangement ({reason(error)}); give one such as '
-            f'{kind}:{"x".join(map(str, chip.host[: len(axes)]))}'
-        ) from error
-    devices = tuple(described.devices)
-    hosts = len({device.process_index for device in devices})
-    return Topology(name, chip, chip.memory, len(devices), devices, hosts)
+        largest = 'x'.join(map(str, chip.host[: len(axes)]))
+        problem = f'libtpu does not know {name!r} ({reason(error)})'
+        raise UserError('--topology', problem, f'use an arrangement such as {kind}:{largest}') from error

@@ -7,17 +7,17 @@ import functools
 import json
 import logging
 import zlib
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from diffusion_jax.data.config import DataConfig
+from diffusion_jax.data.image_sets.base import file_identity
+from diffusion_jax.data.image_sets.samples import open_samples
+from diffusion_jax.data.image_sets.source import open_split
 from diffusion_jax.data.sources import class_names
-from diffusion_jax.data.stored.image_set import ImageSet, file_identity
-from diffusion_jax.data.stored.samples import open_samples
-from diffusion_jax.data.stored.source import open_split
 from diffusion_jax.errors import CheckFailed, UserError
 from diffusion_jax.evaluation import judge
 from diffusion_jax.evaluation.classes import Matched, Sampled, about_classes, known_classes, match
@@ -29,38 +29,30 @@ from diffusion_jax.evaluation.frechet import frechet_distance
 from diffusion_jax.evaluation.inception.files import load_inception
 from diffusion_jax.evaluation.pixels import image_shape, pixels_of
 from diffusion_jax.evaluation.protocol import description, protocol, remarks, sampling_protocol, table
-from diffusion_jax.sharding import local_mesh
-from diffusion_jax.stages import limits
+from diffusion_jax.stages import sample
+from diffusion_jax.stages.conditioning import classes_to_sample
 from diffusion_jax.stages.run import Run
-from diffusion_jax.stages.sample import (
-    UNGUIDED,
-    is_complete,
-    sample_classes,
-    sample_stamp,
-    samples_directory,
-)
-from diffusion_jax.stages.sample_inputs import classes_to_sample
-from diffusion_jax.stages.stamps import check_stamp, stamp_difference
+from diffusion_jax.stages.sample import UNGUIDED, is_complete, sample_classes
+from diffusion_jax.stages.stamps import Results, stamp_difference
 from diffusion_jax.workdir import write_json
 
 logger = logging.getLogger(__name__)
 
 
-def main(run: Run) -> None:
+locate = sample.locate  # an evaluation is that of the samples of a run
+
+
+def main(run: Run, samples: Results) -> None:
     """Raises CheckFailed, after writing the numbers, where they are below what the config requires."""
-    run = run.on(local_mesh(run.mesh))
-    stamp = sample_stamp(run)
-    samples = samples_directory(run.workdir, run.experiment.sample.name, stamp)
-    check_stamp(samples, stamp)
-    with limits.evaluation(run.experiment):
+    with fits(run):
         result = evaluate(run, samples)
-    path = _result_path(run)
+    path = _result_path(run, samples)
     if jax.process_index() == 0:
         write_json(path, result)
     logger.info('%s:\n%s\n%s', path, table(result), description(result['protocol']))
     for remark in result['remarks']:
         logger.warning('note: %s', remark)
-    if not _good_enough(run, result):
+    if not _good_enough(run, samples, result):
         raise CheckFailed(
             f'{path}: label agreement is {result["label_agreement"]:.1%}; '
             f'config.evaluate.required_agreement demands {run.experiment.evaluate.required_agreement:.1%}; '
@@ -68,13 +60,15 @@ def main(run: Run) -> None:
         )
 
 
-def complete(run: Run) -> bool:
+def complete(run: Run, samples: Results) -> bool:
     """Whether the numbers are those of the samples that are there, and good enough."""
     try:
-        result = json.loads(_result_path(run).read_bytes())
+        result = json.loads(_result_path(run, samples).read_bytes())
     except (FileNotFoundError, ValueError):  # none, or one that is damaged: it is made again
         return False
-    return 'stamp' in result and _same(result['stamp'], _stamp(run)) and _good_enough(run, result)
+    if 'stamp' not in result or not _same(result['stamp'], _stamp(run, samples)):
+        return False
+    return _good_enough(run, samples, result)
 
 
 def _same(stored: dict[str, Any], stamp: dict[str, Any]) -> bool:
@@ -82,31 +76,30 @@ def _same(stored: dict[str, Any], stamp: dict[str, Any]) -> bool:
     return not of_samples and not stamp_difference(stored | {'samples': 0}, stamp | {'samples': 0})
 
 
-def _good_enough(run: Run, result: dict[str, Any]) -> bool:
+def _good_enough(run: Run, samples: Results, result: dict[str, Any]) -> bool:
     """What the config requires it requires of its own sampling, not of others that are tried beside it."""
-    own = _result_path(run).parent == run.workdir
+    own = samples.directory == run.workdir / 'samples'
     return not own or result.get('label_agreement', 1.0) >= run.experiment.evaluate.required_agreement
 
 
-def evaluate(run: Run, directory: Path) -> dict[str, Any]:
+def evaluate(run: Run, results: Results) -> dict[str, Any]:
     """Every metric of the samples in a folder, of the unguided ones in `unguided`, and of real images."""
     config, guided = run.experiment.evaluate, run.experiment.sample.guided
     matched = matched_reference(run, guided=guided)
     reference, extractor = matched.side, make_extractor(run, matched.side)
     of_reference = reference_features(run, reference, extractor)
-    samples, of_samples, result = _compare(run, directory, extractor, of_reference)
+    samples, of_samples, result = _compare(run, results.directory, extractor, of_reference)
     of_classes, found = about_classes(matched)
     if matched.sampled is None:
         of_classes = {'class_balance': 'drawn without classes'}
     about = protocol(samples, of_samples, reference, of_reference) | of_classes | extractor.protocol
-    found += remarks(about, of_samples, of_reference, result.pop('not_finite', ()))
+    found += remarks(about, of_samples, of_reference)
     if not config.inception and config.reference in SPLITS:
         result['real_frechet_distance'] = _real_distance(run, extractor)
     if config.judge:
         result['judge_test_accuracy'] = judge.accuracy_on_real_digits()
     if run.experiment.sample.with_unguided:
-        *_, unguided = _compare(run, directory / UNGUIDED, extractor, of_reference)
-        unguided.pop('not_finite', None)
+        *_, unguided = _compare(run, results.directory / UNGUIDED, extractor, of_reference)
         errors = unguided.pop('standard_errors', {})
         result |= {f'unguided_{name}': value for name, value in unguided.items() if name != 'num_samples'}
         if errors:
@@ -115,8 +108,8 @@ def evaluate(run: Run, directory: Path) -> dict[str, Any]:
             found.append('the unguided samples are of any class; the reference is the same as of the guided')
     return result | {
         'remarks': found,
-        'protocol': sampling_protocol(sample_stamp(run)) | about | {'judge': config.judge},
-        'stamp': _stamp(run),
+        'protocol': sampling_protocol(results.stamp) | about | {'judge': config.judge},
+        'stamp': _stamp(run, results),
     }
 
 
@@ -135,7 +128,7 @@ def _compare(
     result = {'num_samples': known.num_images}
     result |= compare(known, of_reference, extractor.logits, bootstrap)
     if run.experiment.evaluate.judge:
-        result['label_agreement'] = judge.label_agreement(read_all(images), images.labels)
+        result['label_agreement'] = judge.label_agreement(images.read_all(), images.labels)
     return samples, known, result
 
 
@@ -221,28 +214,30 @@ def _open_reference(reference: str, data: DataConfig) -> Side:
     return open_side(reference, data.image_size)
 
 
-def check_evaluation(run: Run, *, guided: bool | None = None) -> None:
+def check(run: Run, *, guided: bool | None = None) -> None:
     """UserError where the stage could not do what the config says."""
+    for split in run.experiment.evaluate.splits:
+        run.source(split)
     guided = run.experiment.sample.guided if guided is None else guided
-    make_extractor(run.on(local_mesh(run.mesh)), matched_reference(run, guided=guided).side)
+    make_extractor(run, matched_reference(run, guided=guided).side)
     if run.experiment.sample.num_samples < 4:
         raise UserError('config.sample.num_samples is below 4; the stage evaluate needs 3 neighbours of each')
 
 
-def read_all(images: ImageSet) -> np.ndarray:
-    """uint8 [N, H, W, C], all of a set."""
-    return np.concatenate([images.read(part).images for part in images.parts])
+def fits(run: Run) -> AbstractContextManager[None]:
+    setting = 'evaluate.batch_size' if run.experiment.evaluate.inception else 'sample.num_samples'
+    return run.fits('the evaluation', setting)
 
 
-def _result_path(run: Run) -> Path:
+def _result_path(run: Run, samples: Results) -> Path:
     """evaluation.json stands in the workdir for the samples in samples/, else beside the samples; where
     Inception compares them, in evaluation_inception.json."""
     name = 'evaluation_inception.json' if run.experiment.evaluate.inception else 'evaluation.json'
-    samples = samples_directory(run.workdir, run.experiment.sample.name, sample_stamp(run))
-    return (run.workdir if samples == run.workdir / 'samples' else samples) / name
+    own = samples.directory == run.workdir / 'samples'
+    return (run.workdir if own else samples.directory) / name
 
 
-def _stamp(run: Run) -> dict[str, Any]:
+def _stamp(run: Run, samples: Results) -> dict[str, Any]:
     """What a result rests on."""
     config = run.experiment.evaluate
     reference = matched_reference(run, guided=run.experiment.sample.guided).side
@@ -251,7 +246,7 @@ def _stamp(run: Run) -> dict[str, Any]:
     else:
         looked_at = [part.identity for part in reference.images.parts]
     return {
-        'samples': sample_stamp(run),
+        'samples': samples.stamp,
         'evaluate': {k: v for k, v in dataclasses.asdict(config).items() if k != 'required_agreement'},
         'reference': f'{zlib.crc32(" ".join(looked_at).encode()):08x}',
         'inception': file_identity(config.inception) if config.inception else None,

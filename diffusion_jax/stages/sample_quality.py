@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 
 import numpy as np
@@ -12,20 +11,14 @@ from diffusion_jax.evaluation.comparison import compare
 from diffusion_jax.evaluation.extractors import FEATURES, Extractor
 from diffusion_jax.evaluation.feature_sets import of_features
 from diffusion_jax.generation.arguments import NotFinite
-from diffusion_jax.interruption import interruptible
 from diffusion_jax.sharding import local_mesh
-from diffusion_jax.stages import limits
-from diffusion_jax.stages.evaluate import (
-    check_evaluation,
-    make_extractor,
-    matched_reference,
-    reference_features,
-)
+from diffusion_jax.stages import evaluate
+from diffusion_jax.stages.conditioning import make_conditioning
+from diffusion_jax.stages.evaluate import make_extractor, matched_reference, reference_features
 from diffusion_jax.stages.run import Run
-from diffusion_jax.stages.sample import make_draw, make_generator
-from diffusion_jax.stages.sample_inputs import sample_inputs
+from diffusion_jax.stages.sample import draw_while_training
 from diffusion_jax.stored_networks import DIFFUSION
-from diffusion_jax.training.hooks import Call, Stop, leave_if
+from diffusion_jax.training.loop import Call, Stop, leave_if
 from diffusion_jax.training.step import TrainState
 
 logger = logging.getLogger(__name__)
@@ -40,28 +33,24 @@ def evaluate_samples(run: Run) -> Call:
     side = matched_reference(run, guided=False, num_samples=num_samples).side
     extractor = make_extractor(run.on(local_mesh(run.mesh)), side)
     reference = reference_features(run, side, extractor)
-    inputs = sample_inputs(run)
+    conditioning = make_conditioning(run)
 
-    def evaluate(step: int, state: TrainState, stop: Stop) -> dict[str, float]:
-        params = state.ema.get(str(config.ema_rate), state.params)
-        draw = make_draw(run, make_generator(run, {DIFFUSION: params}).unguided(), inputs)
+    def call(step: int, state: TrainState, stop: Stop) -> dict[str, float]:
         features = []
         for first in range(0, num_samples, config.batch_size):
+            index = np.arange(first, first + config.batch_size)
             try:
-                images, _ = interruptible(
-                    functools.partial(draw, np.arange(first, first + config.batch_size))
-                )
+                images, _ = draw_while_training(run, state, conditioning, index)
             except NotFinite as error:
                 logger.warning('%s: no evaluation at step %d: %s', run.workdir / DIFFUSION, step, error)
                 return {}
-            with limits.evaluation(run.experiment):
+            with evaluate.fits(run):
                 features.append(_features(extractor, images))
             leave_if(stop)
         found = compare(of_features(np.concatenate(features)[:num_samples]), reference, extractor.logits)
-        found.pop('not_finite', None)
         return {f'sample_{name}': value for name, value in found.items()}
 
-    return evaluate
+    return call
 
 
 def _features(extractor: Extractor, images: np.ndarray) -> np.ndarray:
@@ -79,4 +68,4 @@ def check_quality(run: Run) -> None:
             'config.train.evaluate_every is set; an upsampler is evaluated by the stages sample and evaluate '
             'alone, on samples that it enlarges: set it to 0'
         )
-    check_evaluation(run, guided=False)
+    evaluate.check(run.on(local_mesh(run.mesh)), guided=False)

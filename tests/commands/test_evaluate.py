@@ -15,7 +15,12 @@ from diffusion_jax.commands import cli
 from diffusion_jax.data.sources.digits import digits_source
 from diffusion_jax.evaluation.frechet import frechet_distance, moments
 from diffusion_jax.evaluation.inception import network
-from diffusion_jax.evaluation.inception.files import Inception, load_inception, params_sha256, save_inception
+from diffusion_jax.evaluation.inception.files import (
+    InceptionWeights,
+    load_inception,
+    params_sha256,
+    save_inception,
+)
 from diffusion_jax.evaluation.inception_score import inception_score
 from diffusion_jax.evaluation.pixels import evaluate_pixels
 from diffusion_jax.shards import shard
@@ -35,7 +40,7 @@ def random_inception(path):
         return np.float32(scale) * np.random.default_rng(shape.size).standard_normal(shape.shape, np.float32)
 
     params = jax.tree.map(draw, network.param_shapes())
-    inception = Inception(params, params_sha256(params), 'random.pth', 'abc')
+    inception = InceptionWeights(params, params_sha256(params), 'random.pth', 'abc')
     save_inception(path, inception)
 
 
@@ -178,7 +183,7 @@ def test_the_split_of_a_config_is_a_reference(folder, run, tmp_path, monkeypatch
     weights = f'--inception={folder / "inception.safetensors"}'
     few = digits_source('test')
     few = type(few)(few.images[:9], few.labels[:9], few.class_names)
-    monkeypatch.setattr('diffusion_jax.data.sources.digits_source', lambda split: few)
+    monkeypatch.setattr('diffusion_jax.data.sources.open_source', lambda config, split: few)
     config = f'--config={ROOT / "configs" / "digits.py"}'
     out = f'--out={tmp_path / "digits.npz"}'
     code, printed = run('make-reference', config, '--split=test', weights, f'--workdir={tmp_path}', out)

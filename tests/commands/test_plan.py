@@ -60,38 +60,29 @@ def test_settings_that_fit_are_proposed(plan):
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'message'),
+    ('arguments', 'words'),
     [
-        (['--topology=h1000'], "--topology is 'h1000'; it must be one of"),
-        (['--topology=h100:8', '--config.train.batch_size=12'], 'must be divisible by 8'),
-        (['--config.mesh.fsdp=3'], 'config.mesh has data=-1, fsdp=3; their product must be 8'),
-        (
-            ['--stage=evaluate'],
-            "--stage is 'evaluate'; it must be one of 'train'",
-        ),
-        (['--samples=-1'], '--samples is -1; it must be at least 0'),
-        (['--samples=many'], 'argument --samples'),
-        (['--config.train.bath_size=1'], 'did you mean config.train.batch_size'),
-        (['--config=digit'], 'did you mean digits'),
+        (['--topology=h1000'], ['--topology', "'h1000'"]),
+        (['--topology=h100:8', '--config.train.batch_size=12'], ['train.batch_size', '12', '8']),
+        (['--config.mesh.fsdp=3'], ['config.mesh', 'fsdp=3', '8']),
+        (['--stage=evaluate'], ['--stage', "'evaluate'"]),
+        (['--samples=-1'], ['--samples', '-1']),
+        (['--samples=many'], ['--samples', "'many'"]),
+        (['--config.train.bath_size=1'], ['config.train.batch_size']),
+        (['--config=digit'], ['digits']),
     ],
 )
-def test_bad_input_is_one_line(call, arguments, message):
+def test_bad_input_is_one_line(call, arguments, words):
     code, out, err = call('plan', '--config=digits', *arguments)
     assert (code, out) == (2, '')
-    assert err.startswith('error: ') and message in err and err.count('\n') == 1
+    assert err.startswith('error: ') and err.count('\n') == 1
+    assert all(word in err for word in words)
 
 
 def test_no_config(call):
     code, out, err = call('plan')
     assert (code, out) == (2, '')
-    assert 'the following arguments are required: --config' in err
-
-
-def test_without_libtpu(call, monkeypatch):
-    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
-    code, out, err = call('plan', '--config=digits', '--topology=v5e')
-    assert (code, out) == (2, '')
-    assert "pip install 'diffusion_jax[plan]'" in err and err.count('\n') == 1
+    assert '--config' in err
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion_jax.data.stored import open_images
+from diffusion_jax.data.image_sets import open_images
 from diffusion_jax.evaluation.classes import (
     Classes,
     Sampled,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffusion_jax.data.stored import open_images
+from diffusion_jax.data.image_sets import open_images
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.extractors import FEATURES, pixels
 from diffusion_jax.evaluation.pixels import image_shape, pixels_of

@@ -11,7 +11,7 @@ import jax
 from diffusion_jax.command_line import read_config
 from diffusion_jax.config import read_without_images
 from diffusion_jax.planning.cost import estimate
-from diffusion_jax.planning.jobs import STAGES, make_program
+from diffusion_jax.planning.needs import STAGES, make_program
 from diffusion_jax.sharding import make_mesh
 
 FILE = Path(__file__).with_suffix('.json')

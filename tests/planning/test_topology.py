@@ -23,22 +23,26 @@ def test_local_devices():
 
 @pytest.mark.parametrize('name', ['h1000', '', 'v5e2x4', 'cpu', 'v9:2x2'])
 def test_an_unknown_chip(name):
-    with pytest.raises(UserError, match=f"--topology is '{name}'; it must be one of 'local', 'v2', 'v3'"):
+    with pytest.raises(UserError, match='--topology.*v5e:2x4') as error:
         read_topology(name)
+    assert repr(name) in str(error.value)
 
 
 @pytest.mark.parametrize(
     'name', ['h100:', 'h100:x', 'h100:0', 'h100:-1', 'h100:2x2', 'v5e:8', 'v5e:2x', 'v5e:1x1x1x1']
 )
-def test_a_size_that_is_none(name):
-    with pytest.raises(UserError, match=f"--topology is '{name}'; give {name.partition(':')[0]} for"):
+def test_an_invalid_size(name):
+    with pytest.raises(UserError) as error:
         read_topology(name)
+    assert error.value.where == '--topology'
+    assert repr(name) in error.value.problem and name.partition(':')[0] in error.value.remedy
 
 
 def test_without_libtpu(monkeypatch):
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
-    with pytest.raises(UserError, match=r"--topology=v5e:2x4: .*libtpu.*pip install 'diffusion_jax\[plan\]'"):
+    with pytest.raises(UserError, match='libtpu') as error:
         read_topology('v5e:2x4')
+    assert (error.value.where, error.value.remedy) == ('--topology', "pip install 'diffusion_jax[plan]'")
 
 
 def test_the_rates_of_products():
@@ -81,5 +85,5 @@ def test_tpus_are_described_by_libtpu(name, count, hosts):
 
 @needs_libtpu
 def test_an_arrangement_that_libtpu_does_not_have():
-    with pytest.raises(UserError, match="--topology is 'v5e:3x5'; libtpu has no such arrangement"):
+    with pytest.raises(UserError, match="--topology: libtpu does not know 'v5e:3x5'"):
         read_topology('v5e:3x5')

@@ -1,23 +1,20 @@
 """The stage `evaluate` with Inception, and what is said before anything is drawn."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion_jax import main
 from diffusion_jax.data.sources.digits import digits_source
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.classes import about_classes
 from diffusion_jax.evaluation.pixels import evaluate_pixels
-from diffusion_jax.sharding import make_mesh
-from diffusion_jax.stages.evaluate import check_evaluation, matched_reference
-from diffusion_jax.stages.run import Run
+from diffusion_jax.stages.evaluate import check, matched_reference
 from tests.commands.test_evaluate import REFERENCE, random_inception
 from tests.hosts import untrained
-from tests.program import arguments, run
+from tests.program import run
+from tests.stages.runs import make_run
 
 
 @pytest.fixture(scope='module')
@@ -56,7 +53,7 @@ def test_samples_are_compared_by_inception(settings, tmp_path, capfd):
         ({'evaluate__inception': 'none.safetensors'}, 'none.safetensors: no such file'),
         ({'evaluate__reference': 'none.npz'}, 'none.npz: no such file'),
         ({'evaluate__inception': ''}, 'config.data.image_size: has images of 8×8×1, '),
-        ({'evaluate__resize': 'bicubic'}, 'config.evaluate.resize is '),
+        ({'evaluate__resize': 'bicubic'}, 'config.evaluate.resize: '),
         ({'evaluate__bootstrap': 1}, 'config.evaluate.bootstrap is 1'),
     ],
 )
@@ -68,11 +65,6 @@ def test_what_cannot_work_is_said_before_anything_is_drawn(settings, tmp_path, c
 
 CONDITIONAL = {'unet__class_conditional': True, 'sample__scale': 0}
 TEST = digits_source('test')
-
-
-def make_run(**changes):
-    experiment = main.read_experiment(main.parse_flags(arguments('unused', **changes)).config)
-    return Run(experiment, Path('unused'), make_mesh(), lambda: False)
 
 
 def reference_of(guided=False, **changes):
@@ -130,7 +122,7 @@ def test_features_are_no_reference_for_images(tmp_path, name):
     np.save(tmp_path / 'x.npy', np.zeros((9, 64)))
     np.savez(tmp_path / 'x.npz', mu=np.zeros(64), sigma=np.eye(64))
     with pytest.raises(UserError, match=f"config.evaluate.reference is '.*{name}'"):
-        check_evaluation(make_run(evaluate__reference=tmp_path / name))
+        check(make_run(evaluate__reference=tmp_path / name))
 
 
 @pytest.mark.slow
