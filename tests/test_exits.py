@@ -31,6 +31,7 @@ def ends(error):
         (OSError(errno.EDQUOT, 'Disk quota exceeded'), 2, 'make room'),
         (PermissionError(errno.EACCES, 'Permission denied', 'secret'), 2, 'error: secret: '),
         (SystemExit(0), 0, ''),
+        (SystemExit(3), 3, ''),
         (MemoryError(), 2, 'error: out of memory'),
         (
             jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 5000 bytes.'),
