@@ -16,7 +16,7 @@ help:
 	@echo 'make test-oldest  the fast tests with the oldest JAX that is supported'
 	@echo 'make test-convert the tests of .pt files, with PyTorch; its default build takes several GB'
 	@echo 'make test-gpu     the tests of a GPU, with the JAX of PYTHON, in 4 minutes'
-	@echo 'make lint         the linters'
+	@echo 'make lint         the linters and the type checker'
 	@echo 'make lock         resolve the exact versions in requirements/ again'
 	@echo 'make clean        remove environments and caches; runs/ stays'
 
@@ -31,7 +31,7 @@ demo: $(VENV)/installed
 	fi; exit $$status
 
 test: $(VENV)/installed-dev
-	$(VENV)/bin/python -m pytest -m 'not slow'
+	$(VENV)/bin/python -m pytest -m 'not slow' --durations=15
 
 test-all: $(VENV)/installed-dev
 	$(VENV)/bin/python -m pytest
@@ -51,6 +51,7 @@ lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports --cache-dir .cache/import_linter
+	$(VENV)/bin/mypy
 
 lock: $(VENV)/made
 	$(VENV)/bin/python requirements/lock.py

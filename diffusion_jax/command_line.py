@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -11,9 +10,8 @@ from typing import Any, NamedTuple, NoReturn
 from diffusion_jax import __version__
 from diffusion_jax.checks import between
 from diffusion_jax.config import MAY_BE_ABSENT, SECTIONS, all_settings, no_such_setting
-from diffusion_jax.config_files import LIST, load_config, named_configs
+from diffusion_jax.config_files import LIST, load_config
 from diffusion_jax.errors import UserError
-from diffusion_jax.experiment import STAGES
 from diffusion_jax.hosts import Hosts
 from diffusion_jax.settings import file_path, nearest, read_text
 
@@ -32,7 +30,7 @@ to begin:
 class Parser(argparse.ArgumentParser):
     """Prints its description as it is, and raises UserError for wrong arguments."""
 
-    def __init__(self, prog: str, description: str, **options: str) -> None:
+    def __init__(self, prog: str, description: str, **options: Any) -> None:
         formatter = argparse.RawDescriptionHelpFormatter
         super().__init__(prog=prog, description=description, formatter_class=formatter, **options)
 
@@ -71,9 +69,9 @@ def parse_flags(argv: Sequence[str]) -> Options:
     add('--heartbeat_timeout', type=int, default=60, help='seconds until a silent host is dead')
     add('--version', action='version', version=f'diffusion_jax {__version__}')
     flags, settings = parser.parse_known_args(argv[1:])
-    changes = _read_settings(settings, vars(flags))
     if not flags.config:
         raise UserError('--config', 'is missing', f'give a config, such as --config=digits; {LIST}')
+    changes = _read_settings(settings, vars(flags))
     if flags.workdir == '':
         raise UserError('--workdir', "got ''", 'name a folder, or omit it for runs/<name of the config>')
     config = load_config(flags.config)
@@ -116,13 +114,17 @@ def _read_settings(arguments: Sequence[str], flags: Collection[str]) -> dict[str
     """The values of settings by their dotted names, from --config.name=value, --config.name value,
     --config.name and --noconfig.name; the last one wins. `flags` are suggested for other arguments."""
     settings, rest = {}, list(reversed(arguments))
+    text: str | None
     while rest:
         argument = rest.pop()
         name, equals, text = argument.partition('=')
         if name.startswith(f'--no{SETTING}'):
             name, text = name.replace('no', '', 1), 'false'
         if not name.startswith(f'--{SETTING}'):
-            raise UserError(argument, 'unrecognized', _suggestion(argument, flags))
+            known = [*flags, *(SETTING + setting for setting in all_settings())]
+            meant = [f'--{each}{equals}{text}' for each in nearest(name.lstrip('-'), known)]
+            remedy = f'did you mean {" or ".join(meant)}?' if meant else 'see --help'
+            raise UserError(argument, 'unrecognized', remedy)
         if not equals and not text:
             text = rest.pop() if rest and not rest[-1].startswith('--') else None
         setting = name.removeprefix(f'--{SETTING}')
@@ -141,36 +143,18 @@ def _type_of(setting: str) -> Any:
     return all_settings()[setting]
 
 
-def _suggestion(argument: str, flags: Collection[str]) -> str:
-    """What was probably meant by an argument that is neither a flag nor a setting."""
-    name, equals, text = argument.lstrip('-').partition('=')
-    if argument in STAGES and 'stage' in flags:
-        meant = [f'--stage={argument}']
-    elif argument.endswith('.py') or argument in named_configs():
-        meant = [f'--config={argument}']
-    elif not argument.startswith('-') and not equals:
-        meant = []
-    else:
-        names = difflib.get_close_matches(name.replace('-', '_'), flags, 1, 0.75)
-        names += [SETTING + setting for setting in nearest(name.removeprefix(SETTING), all_settings())]
-        meant = [f'--{name}{equals}{text}' for name in names]
-    return f'did you mean {" or ".join(meant)}?' if meant else 'see --help'
-
-
 def _hosts(flags: argparse.Namespace) -> Hosts | None:
-    """UserError unless the flags name a coordinator and one of its hosts, or none, or --distributed."""
-    address, num_hosts, host = flags.coordinator, flags.num_hosts, flags.host
+    """UserError unless the flags name a coordinator and one of its hosts, or none."""
     for name in ('initialization_timeout', 'heartbeat_timeout'):
         between(f'--{name}', getattr(flags, name), 0)
-    if address and flags.distributed:
-        raise UserError('--distributed', 'detects what --coordinator names', 'give one of them')
-    if address and not (address.rpartition(':')[0] and address.rpartition(':')[2].isdigit()):
-        raise UserError('--coordinator', f'got {address!r}', 'give HOST:PORT, such as 10.0.0.1:1234')
-    if address and (num_hosts is None or host is None or not 0 <= host < num_hosts):
-        problem = f'got --num_hosts={num_hosts} and --host={host}'
-        raise UserError('--coordinator', problem, 'give --num_hosts=N and --host=I, 0 ≤ I < N')
-    if not address and not flags.distributed:
-        if (num_hosts, host) != (None, None):
-            raise UserError('--num_hosts and --host', 'no coordinator', 'give --coordinator=HOST:PORT')
+    coordinator, num_hosts, host = named = (flags.coordinator, flags.num_hosts, flags.host)
+    if named != (None, None, None):
+        address, _, port = (coordinator or '').rpartition(':')
+        one_of_them = num_hosts is not None and host is not None and 0 <= host < num_hosts
+        if flags.distributed or not address or not port.isdigit() or not one_of_them:
+            problem = f'got {coordinator!r} with --num_hosts={num_hosts}, --host={host}'
+            remedy = 'give --coordinator=HOST:PORT --num_hosts=N --host=I, 0 ≤ I < N; or only --distributed'
+            raise UserError('--coordinator', problem, remedy)
+    elif not flags.distributed:
         return None
-    return Hosts(address or None, num_hosts, host, flags.initialization_timeout, flags.heartbeat_timeout)
+    return Hosts(coordinator, num_hosts, host, flags.initialization_timeout, flags.heartbeat_timeout)

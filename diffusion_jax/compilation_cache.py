@@ -20,15 +20,11 @@ LARGEST = 4 * 2**30  # bytes of all entries
 def use_compilation_cache() -> None:
     """Keeps compiled programs in a folder of the user, unless JAX was told where to, or not to, keep them.
 
-    JAX_COMPILATION_CACHE_DIR names another folder; if it is empty, programs are not kept. Programs that
-    compile in less than a second are not kept either (jax_persistent_cache_min_compile_time_secs). If the
-    folder cannot be written, programs are compiled each time.
-
-    Any number of processes and machines may use one folder: the name of an entry depends on the program, on
-    the version of XLA and on the device (of a CPU on its instructions). It also holds the kernels that
-    autotuning chose on GPUs.
+    JAX_COMPILATION_CACHE_DIR names another folder; if it is empty, programs are not kept. If the folder
+    cannot be written, programs are compiled each time. Any number of processes and machines may share one:
+    the name of an entry depends on the program, on the version of XLA and on the device.
     """
-    if VARIABLE in os.environ or jax.config.jax_compilation_cache_dir:
+    if VARIABLE in os.environ or jax.config.values['jax_compilation_cache_dir']:
         return
     with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: the user has no home
         cache = Path(os.environ.get('XDG_CACHE_HOME', ''))
@@ -54,13 +50,11 @@ def compile_fast_on_gpus() -> None:
 def keep_chosen_kernels(folder: Path) -> None:
     """Makes programs on GPUs compute the same bits in every process that keeps its programs in `folder`.
 
-    On a GPU bits differ between processes for two reasons. Some kernels add in no fixed order: they are
-    excluded. For others XLA measures several candidates when it compiles, and may choose another one next
-    time: JAX stores these choices with the programs. So the cache must live as long as what was computed with
-    it, and be its own: a program from elsewhere brings no choices. It replaces the user's folder and
-    JAX_COMPILATION_CACHE_DIR.
+    Kernels that add in no fixed order are excluded. Of others XLA measures several candidates when it
+    compiles, and JAX stores its choices with the programs: so the cache must live as long as the results of
+    these programs, and replaces the user's, since a program from elsewhere brings no choices.
 
-    Must be called before JAX looks for devices, since XLA reads its flags then, once.
+    Must be called before JAX looks for devices: XLA reads its flags then, once.
     """
     os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {EXCLUDE}'.strip()
     jax.config.update('jax_enable_compilation_cache', True)

@@ -1,6 +1,7 @@
 """The errors that a user is meant to read, in one line and without a traceback (see `exits`)."""
 
 import os
+import re
 import sys
 
 from diffusion_jax.streams import PatientStream
@@ -33,7 +34,7 @@ def reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    line = lines[0] if lines else type(error).__name__
+    line = re.sub(r' \[(tensorstore|source).*', '', lines[0]) if lines else type(error).__name__
     if 'allow_pickle' in line:  # NumPy's message for any unknown file, with unsafe advice
         return 'not an array of plain numbers'
     return line if len(line) <= 200 else f'{line[:120]} … {line[-60:]}'

@@ -55,8 +55,9 @@ def _main(argv: Sequence[str]) -> None:
 
 
 def set_up() -> None:
-    """Our own messages go to stderr as they are, of the libraries only errors; compiled programs are kept."""
-    absl_logging.set_verbosity(absl_logging.ERROR)
+    """Prints messages of this package alone (libraries raise what they log) and keeps compiled programs."""
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.getLogger('asyncio').setLevel(logging.CRITICAL)
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.handlers = [logging.StreamHandler(PatientStream(sys.stderr))]
@@ -87,7 +88,6 @@ def run_experiment(experiment: Experiment, workdir: Path, stages: Sequence[str] 
         with raise_together():
             if first_host:
                 held.enter_context(lock(workdir))
-            run = networks.with_average(run)
             # Each host trains with all devices, and samples and evaluates with its own.
             own = run.on(local_mesh(mesh))
             runs = {stage: run if stage in TRAINED_BY.values() else own for stage in planned}

@@ -17,7 +17,7 @@ from diffusion_jax.models import ClassifierConfig, Params, UNetConfig, differenc
 from diffusion_jax.settings import read_section
 from diffusion_jax.sharding import param_shardings
 from diffusion_jax.training.checkpoints import check_checkpoint, latest_step, load_params, read_network
-from diffusion_jax.weights.files import Weights, load_weights, read_header
+from diffusion_jax.weights.files import Spec, load_weights, read_spec
 from diffusion_jax.workdir import STAMP_FILE, read_stamp
 
 Network = UNetConfig | ClassifierConfig
@@ -31,25 +31,25 @@ def name_of(network: Network) -> str:
     return DIFFUSION if isinstance(network, UNetConfig) else CLASSIFIER
 
 
-def describe_stored(path: Path) -> Weights:
+def describe_stored(path: Path) -> Spec:
     """The network stored at a path and its diffusion process, without the parameters.
 
     Raises:
-        UserError: no network is stored there. The message lists the contents of a folder.
+        UserError: no network is stored there.
     """
     if is_file(path):
-        return read_header(path)
+        return read_spec(path)
     stamp = _training_stamp(path)
     if latest_step(path / CHECKPOINTS) is None:
         raise UserError(str(path / CHECKPOINTS), 'no checkpoint yet', 'run the training until it saves one')
     process = read_section(DiffusionConfig, stamp.get('diffusion'), f'{path}/{STAMP_FILE}: diffusion')
-    return Weights(read_network(path / CHECKPOINTS), {}, process, classes=stored_classes(path))
+    return Spec(read_network(path / CHECKPOINTS), process, classes=stored_classes(path))
 
 
 def stored_classes(path: Path) -> tuple[str, ...]:
     """The names of the classes of a stored network, in label order; () if they are unknown."""
     if is_file(path):
-        return read_header(path).classes
+        return read_spec(path).classes
     return tuple((read_stamp(path) or {}).get('images', {}).get('classes', ()))
 
 
@@ -58,19 +58,15 @@ def check_stored(path: Path, network: Network, process: DiffusionConfig, ema_rat
 
     ema_rate: the average in a folder of training, 0 for the parameters themselves; ignored for a file.
     """
-    stored, expected = describe_stored(path), Weights(network, {}, process)
-    kinds = name_of(stored.network), name_of(network)
-    if kinds[0] != kinds[1]:
-        raise UserError(str(path), f'holds a {kinds[0]} model', f'give a {kinds[1]} model')
+    stored, expected = describe_stored(path), Spec(network, process)
+    name = name_of(network)
+    if name_of(stored.network) != name:
+        raise UserError(str(path), f'holds a {name_of(stored.network)} model', f'give a {name} model')
     wrong = network_differences(stored.network, network) + differences(stored.process, expected.process)
     if wrong:
-        remedy = ''
-        if len(wrong) == 1 and wrong[0].startswith('num_classes') and network.num_classes:
-            remedy = (
-                f'train one for {network.num_classes} classes first: --stage={TRAINED_BY[kinds[1]]} '
-                '(it starts from this one)'
-            )
-        raise UserError(str(path), f'of another network: {"; ".join(wrong)}', remedy)
+        only_classes = len(wrong) == 1 and wrong[0].startswith('num_classes') and network.num_classes
+        remedy = f'run the stage {TRAINED_BY[name]} first, which starts from it' if only_classes else ''
+        raise UserError(str(path), f'holds another network: {"; ".join(wrong)}', remedy)
     if not is_file(path):
         check_checkpoint(path / CHECKPOINTS, network, ema_rate)
 
@@ -89,15 +85,14 @@ def load_stored(
         UserError: the file or the checkpoint is damaged, or has no such average.
     """
     if is_file(path):
-        params = load_weights(path).params
+        params = load_weights(path)[1]
         return params if mesh is None else jax.device_put(params, param_shardings(mesh, params)), ''
     params, step = load_params(path / CHECKPOINTS, network, ema_rate, mesh)
     return params, f', step {step}' + (f', average of rate {ema_rate}' if ema_rate else '')
 
 
 def default_average(path: Path) -> float:
-    """The highest rate of the averages in a folder of training; 0, the parameters themselves, if it has none,
-    and for a file of weights."""
+    """The highest rate of the averages in a folder of training; 0, the parameters themselves, without any."""
     return 0.0 if is_file(path) else max(_training_stamp(path)['train']['ema_rates'], default=0.0)
 
 
@@ -114,11 +109,11 @@ def contents(folder: Path) -> str:
 
 def _training_stamp(folder: Path) -> dict[str, Any]:
     """The stamp of a folder of training. Raises UserError if it is none."""
+    stamp = read_stamp(folder)
+    if stamp is not None and (folder / CHECKPOINTS).is_dir():
+        return stamp
     if not folder.is_dir():
         raise UserError(str(folder), 'no such file or folder')
-    stamp = read_stamp(folder)
-    if stamp is None or not (folder / CHECKPOINTS).is_dir():
-        trained = [str(folder / name) for name in TRAINED_BY if (folder / name).is_dir()]
-        remedy = 'give ' + (' or '.join(trained) or 'a folder of training or a file of weights')
-        raise UserError(str(folder), f'not a folder of training (it holds {contents(folder)})', remedy)
-    return stamp
+    trained = [str(folder / name) for name in TRAINED_BY if (folder / name).is_dir()]
+    remedy = 'give ' + (' or '.join(trained) or 'a folder of training or a file of weights')
+    raise UserError(str(folder), f'is not a folder of training (it holds {contents(folder)})', remedy)

@@ -1,10 +1,10 @@
-"""How fast a config's networks are on the devices at hand, and how much memory they need.
+"""Measure the speed and memory of a config's networks on the devices of this machine.
 
     python experiments/benchmark.py configs/digits.py
     python experiments/benchmark.py configs/imagenet64.py --batch-size 32 --dtype bfloat16 --out runs/speed
     python experiments/benchmark.py configs/digits.py --parts forward --config.unet.num_res_blocks=2
 
-Each part is one program, compiled ahead of time and called once before the clock runs:
+Each part is one program, which is compiled and called once before it is timed:
 
     forward           the diffusion model, without dropout
     train             a training step of the diffusion model: losses, gradients, optimizer, averages
@@ -12,30 +12,28 @@ Each part is one program, compiled ahead of time and called once before the cloc
     guided_step       the same with classifier guidance
     train_classifier  a training step of the classifier
 
-Prints a table; with --out writes benchmark.json too. Rates are those of the whole batch over all devices,
-memory is that of one device. A batch is what goes through a network at once: the microbatches of a
-training step, if the config has several, are left out. An image takes as many sampling steps as its respacing
-has, so that images per second of a step are to be divided by them.
+Prints a table; --out also writes benchmark.json. Rates are those of the complete batch over all devices,
+memory is that of one device. A batch goes through the network at once; microbatches of the config are
+ignored. To get the images per second of a sampling, divide those of a step by its number of steps.
 
-With --against the guided step and the training step are compared with the authors' code on one GPU:
+--against compares the guided step and the training step with the authors' code on one GPU:
 
     python experiments/benchmark.py --against ../guided-diffusion --out runs/comparison
     python experiments/benchmark.py configs/imagenet64.py --against ../guided-diffusion --batch-size 32
 
-PATH is a checkout of https://github.com/openai/guided-diffusion; PyTorch is needed, by default in the same
-Python. Without a config these are imagenet256 with 16 images and imagenet64 with 64. Ours run with the
-config's defaults and with both networks in bfloat16; theirs with the flags of their released models, in
-float16 throughout, and compiled by torch.compile. Also measured are the time of our programs by kind of
-kernel, the part of the device's matrix rate that training reaches, and the seconds to a first guided image.
-It takes at most --budget seconds, and the important rows come first; --out takes comparison.json and
-comparison.md, which are written after every measurement.
+PATH is a checkout of https://github.com/openai/guided-diffusion. PyTorch is needed, by default in the same
+Python. Without a config, imagenet256 with 16 images and imagenet64 with 64 are measured. Our programs run
+with the config's defaults and with both networks in bfloat16; theirs with the flags of their released models,
+in float16 throughout, and compiled by torch.compile. The comparison also measures the time of our programs by
+kind of kernel, the fraction of the device's matrix rate that training reaches, and the seconds to a first
+guided image. It takes at most --budget seconds, the most important rows first; --out writes comparison.json
+and comparison.md after every measurement.
 
-Programs are compiled several at a time, and so are autotuned while others use the GPU. --jobs=1 avoids that
-and takes longer.
+Several programs are compiled and autotuned at a time, while others use the GPU. --jobs=1 avoids this and
+takes longer.
 
-FLOPs are XLA's count of the program as it is written, recomputation by `remat` included, and for a CPU: of
-programs compiled for a GPU XLA has been seen to leave out products that libraries compute
-(https://github.com/jax-ml/jax/issues/22249).
+FLOPs are XLA's count of the program compiled for a CPU, including recomputation by `remat`. The count for a
+GPU can omit products that libraries compute (https://github.com/jax-ml/jax/issues/22249).
 """
 
 from __future__ import annotations

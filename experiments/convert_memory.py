@@ -1,12 +1,12 @@
-"""How much memory and time it takes to convert, export and load a released model's weights.
+"""Measure the memory and time of converting, exporting and loading a released model's weights.
 
     pip install '.[convert]'
     python experiments/convert_memory.py            # 256x256_diffusion; needs 7 GB on disk and Linux
     python experiments/convert_memory.py 64x64_classifier
 
-The weights are drawn at random, in the shapes of the released file. Each step runs in a process of its own;
-its memory is the most that was resident, mapped files included, less what was after all imports.
-Writes convert_memory.json and .md (a table) to experiments/results/. A few minutes on 2 CPU cores.
+The weights are random, in the shapes of the released file. Each step runs in its own process; its memory is
+the largest resident memory, including mapped files, minus the memory after all imports.
+Writes convert_memory.json and .md (a table) to experiments/results/. Takes a few minutes on 2 CPU cores.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ import torch  # noqa: F401 (imported here, so that it counts among the imports)
 
 from diffusion_jax.commands import convert, export
 from diffusion_jax.weights.files import load_weights
-from diffusion_jax.weights.released import released_shapes
+from diffusion_jax.weights.reference import reference_shapes
+from diffusion_jax.weights.released import RELEASED
 from diffusion_jax.weights.torch_files import read_state, write_state
 
 RESULTS = Path(__file__).parent / 'results'
@@ -70,7 +71,8 @@ def same(a: Path, b: Path) -> bool:
 def experiment(name: str, folder: Path) -> dict:
     rng = np.random.default_rng(0)
     state = {
-        key: rng.standard_normal(shape, dtype=np.float32) for key, shape in released_shapes(name).items()
+        key: rng.standard_normal(shape, dtype=np.float32)
+        for key, shape in reference_shapes(RELEASED[name].network).items()
     }
     released, nameless, ours, back = (folder / file for file in (f'{name}.pt', 'model.pt', 'ours', 'back.pt'))
     write_state(released, state)

@@ -1,4 +1,4 @@
-"""The digits' recipe over seeds: agreement, Fréchet distances, time and memory of the whole program.
+"""Run the digits' recipe over seeds: agreement, Fréchet distances, time and memory of the program.
 
     python experiments/digits_seeds.py                                     # a few minutes for each of 3 seeds
     python experiments/digits_seeds.py --config.diffusion.prediction=eps   # another recipe

@@ -1,9 +1,9 @@
-"""The memory of a gradient through a sampler, with and without rematerialisation.
+"""Measure the memory of a gradient through a sampler, with and without rematerialisation.
 
     python experiments/gradient_memory.py     # the digits' networks, 8 images, DDIM in 100 steps
 
 The gradient of the images' mean with respect to x_T is compiled, not run: the numbers are the compiler's, for
-one device. Writes gradient_memory.md to experiments/results/. A few minutes on 2 CPU cores.
+one device. Writes gradient_memory.md to experiments/results/. Takes a few minutes on 2 CPU cores.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Fidelity against diversity: classifier guidance of the digits over scales, for DDPM and DDIM.
+"""Measure fidelity and diversity of guided digits over guidance scales, for DDPM and DDIM.
 
-The paper's figure 4 in small: with the scale, precision and label agreement rise and recall falls.
+As in the paper's figure 4, precision and label agreement rise with the scale, and recall falls.
 
     python -m diffusion_jax.main --config=configs/digits.py --workdir=runs/digits   # or: make demo
     pip install matplotlib
     python experiments/guidance_sweep.py runs/digits
 
-Writes guidance_sweep.json, .md (a table) and .png to experiments/results/. About 10 minutes on 2 CPU cores.
+Writes guidance_sweep.json, .md (a table) and .png to experiments/results/. Takes 10 minutes on 2 CPU cores.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from diffusion_jax.sharding import make_mesh
 from diffusion_jax.stages.conditioning import make_conditioning
 from diffusion_jax.stages.networks import load_network
 from diffusion_jax.stages.run import Run
-from diffusion_jax.stages.sample import make_draw, make_generator
+from diffusion_jax.stages.sample import draw, make_generator
 from diffusion_jax.stored_networks import CLASSIFIER, DIFFUSION
 
 SCALES = (0, 0.5, 1, 2, 3, 4, 6, 8, 10)
@@ -46,7 +46,7 @@ def sweep(workdir: Path, num_samples: int) -> list[dict]:
     params = {name: load_network(run, name) for name in (DIFFUSION, CLASSIFIER)}
     real = of_features(pixels(open_split(run.experiment.data, 'test').read_all()))
     rows = []
-    with Progress('guidance sweep', 2 * len(SCALES)) as progress:
+    with Progress('guidance sweep', 2 * len(SCALES), unit='rows') as progress:
         for sampler, respacing in (('ddpm', '25'), ('ddim', 'ddim25')):
             for scale in SCALES:
                 sample = dataclasses.replace(
@@ -55,9 +55,11 @@ def sweep(workdir: Path, num_samples: int) -> list[dict]:
                 changed = dataclasses.replace(
                     run, experiment=dataclasses.replace(run.experiment, sample=sample)
                 )
-                draw = make_draw(changed, make_generator(changed, params), make_conditioning(changed))
+                sampled = make_generator(changed, params), make_conditioning(changed)
                 starts = range(0, num_samples, sample.batch_size)
-                batches = [draw(np.arange(start, start + sample.batch_size)) for start in starts]
+                batches = [
+                    draw(changed, *sampled, np.arange(start, start + sample.batch_size)) for start in starts
+                ]
                 images, labels = (np.concatenate(part)[:num_samples] for part in zip(*batches, strict=True))
                 metrics = compare(of_features(pixels(images)), real)
                 metrics['label_agreement'] = label_agreement(images, labels)

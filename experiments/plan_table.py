@@ -1,12 +1,11 @@
-"""The table of docs/plan.md: what `diffusion-jax plan` says of the paper's networks on several devices.
+"""Make the table of docs/plan.md: plans of the paper's networks for several devices.
 
     pip install '.[plan]'
     python experiments/plan_table.py                  # compiles for TPUs: about three hours on 2 cores
     python experiments/plan_table.py --only=h100      # only the rows whose name contains this
-    python experiments/plan_table.py --only=none      # no row: prints the table of what is there
+    python experiments/plan_table.py --only=none      # no row: prints the table of the stored rows
 
-Every row is written to results/plan.json as soon as it is there, and is not made again; remove it from the
-file for that.
+Rows are stored in results/plan.json one by one. To compute a row again, remove it from the file.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax import models
-from diffusion_jax.weights.files import Weights, save_weights
+from diffusion_jax.weights.files import Spec, save_weights
 from tests.program import ROOT, arguments, experiment, logged
 
 MAIN = ('-m', 'diffusion_jax.main')
@@ -90,5 +90,5 @@ def untrained(path, **changes):
         lambda leaf: (0.1 * rng.standard_normal(leaf.shape)).astype(np.float32),
         models.param_shapes(config.unet),
     )
-    save_weights(path, Weights(config.unet, params, config.diffusion))
+    save_weights(path, Spec(config.unet, config.diffusion), params)
     return {'pretrained__diffusion': path, 'sample__scale': 0, 'sample__batch_size': 8}

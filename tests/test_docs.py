@@ -24,7 +24,7 @@ from diffusion_jax.experiment import check_stages
 from diffusion_jax.generation import loading, options, sampling
 from diffusion_jax.models import ClassifierConfig, UNetConfig, param_shapes
 from diffusion_jax.sharding import make_mesh
-from diffusion_jax.weights.files import Weights, save_weights
+from diffusion_jax.weights.files import Spec, save_weights
 from diffusion_jax.weights.released import RELEASED
 from tests.tiny import TRUNK
 from tests.versions import VERSIONS
@@ -101,8 +101,7 @@ def save_released(folder):
             lambda leaf: rng.normal(scale=0.05, size=leaf.shape).astype(np.float32), param_shapes(network)
         )
         file, process = f'256x256_{name}', DiffusionConfig()
-        weights = Weights(network, params, process, file, class_names())
-        save_weights(folder / f'{file}.safetensors', weights)
+        save_weights(folder / f'{file}.safetensors', Spec(network, process, file, class_names()), params)
 
 
 def test_readme_and_the_essence_of_sampling(folder):
@@ -185,7 +184,7 @@ def check_subcommand(name, *arguments, monkeypatch):
     with monkeypatch.context() as patched, pytest.raises(Parsed) as parsed:
         for method in ('parse_known_args', 'parse_known_intermixed_args'):
             patched.setattr(Parser, method, stopped(getattr(Parser, method)))
-        COMMANDS[name][1]([name, *arguments])
+        COMMANDS[name].main([name, *arguments])
     known, settings = parsed.value.args
     if settings or getattr(known, 'config', None):
         read_without_images(read_config(known.config, settings))

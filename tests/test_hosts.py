@@ -44,10 +44,10 @@ def test_where_the_others_do_not_come_the_last_line_says_so(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_two_hosts_save_and_restore_their_parts_of_a_state(tmp_path):
+def test_two_hosts_agree_and_save_and_restore_their_parts_of_a_state(tmp_path):
     address = free_address()
     pair = [
-        start(['', address, str(host), str(tmp_path)], [], program=('-m', 'tests.saving_host'))
+        start(['', address, str(host), str(tmp_path)], [], program=('-m', 'tests.toy_host'))
         for host in range(2)
     ]
     codes, printed = ends(pair)
@@ -101,7 +101,7 @@ def test_one_host_agrees_with_itself():
 def test_what_other_hosts_report_goes_nowhere(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(jax, 'process_index', lambda: 1)
     with Progress('training', 2) as progress, MetricsWriter(tmp_path / 'logs') as writer:
-        progress.update(2, loss=0.5)
+        progress.update(2, {'loss': 0.5})
         writer.scalars(2, {'loss': 0.5})
         writer.image(2, 'samples', np.zeros((4, 4, 1), np.uint8))
     assert capfd.readouterr() == ('', '') and list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ from diffusion_jax.settings import file_path
 from diffusion_jax.weights.files import load_weights
 from diffusion_jax.weights.reference import to_reference
 from diffusion_jax.weights.torch_files import write_state
-from diffusion_jax.workdir import check_place
+from diffusion_jax.workdir import check_writable
 
 DESCRIPTION = """\
 Writes the weights of one network as a .pt file with the names and layouts of the authors' release, the exact
@@ -25,22 +25,19 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command with its arguments, its name first; returns the exit code.
 
     Raises:
-        UserError: the arguments or the source are wrong.
+        UserError: the arguments or the source are invalid.
     """
     parser = Parser(argv[0], DESCRIPTION)
-    parser.add_argument(
-        'source', type=file_path, metavar='SOURCE', help='a file that `diffusion-jax convert` wrote'
-    )
-    parser.add_argument(
-        '--out', type=file_path, required=True, metavar='FILE.pt', help='is replaced if it exists'
-    )
+    add = parser.add_argument
+    add('source', type=file_path, metavar='SOURCE', help='a file that `diffusion-jax convert` wrote')
+    add('--out', type=file_path, required=True, metavar='FILE.pt', help='is replaced if it exists')
     args = parser.parse_args(argv[1:])
-    check_place(args.out)
-    weights = load_weights(args.source)
-    if weights.network.rescale_residual:
-        raise UserError(f"{args.source}: rescales residual connections, which the authors' code cannot")
-    state = to_reference(weights.network, weights.params)
+    check_writable(args.out)
+    spec, params = load_weights(args.source)
+    if spec.network.rescale_residual:
+        raise UserError(args.source, "rescales residual connections, which the authors' code cannot")
+    state = to_reference(spec.network, params)
     write_state(args.out, state)
-    print(f'{args.out}: {len(state)} arrays of {weights.name or args.source}')
-    print(f'process: {", ".join(f"{name} {value}" for name, value in weights.process.items())}')
+    print(f'{args.out}: {len(state)} arrays of {spec.name or args.source}')
+    print(f'process: {", ".join(f"{name} {value}" for name, value in spec.process.items())}')
     return 0

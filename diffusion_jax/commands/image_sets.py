@@ -14,7 +14,7 @@ from diffusion_jax.evaluation.config import RESIZES, EvaluateConfig, check_evalu
 from diffusion_jax.evaluation.eval_set import EvalSet
 from diffusion_jax.images import Size
 from diffusion_jax.settings import file_path
-from diffusion_jax.workdir import check_place
+from diffusion_jax.workdir import check_writable
 
 LARGEST_SIZE = 8192
 EXAMINED = 1000  # image files whose sizes are compared with --size
@@ -74,7 +74,7 @@ def check_out(out: str | Path, *inputs: str | None) -> Path:
     """The path of a result. Raises UserError if it cannot be written, or would replace an input."""
     if any(Path(out).resolve() == Path(given).resolve() for given in inputs if given):
         raise UserError(f'{out}', 'is also an input', 'choose another file with --out')
-    check_place(out)
+    check_writable(out)
     return Path(out)
 
 

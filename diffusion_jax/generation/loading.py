@@ -35,7 +35,7 @@ from diffusion_jax.stored_networks import (
     is_file,
     load_stored,
 )
-from diffusion_jax.weights.files import Weights
+from diffusion_jax.weights.files import Spec
 from diffusion_jax.weights.released import RELEASED, Recipes
 from diffusion_jax.workdir import read_stamp
 
@@ -110,7 +110,7 @@ def load(
     )
 
 
-def check_guide(guide: Weights, model: Weights, path: str | Path) -> None:
+def check_guide(guide: Spec, model: Spec, path: str | Path) -> None:
     """UserError unless a classifier can guide a model."""
     if not isinstance(guide.network, ClassifierConfig):
         raise UserError(f'{path}: holds no classifier; give it as the first argument')
@@ -169,7 +169,7 @@ def _average(place: Path, name: str) -> float:
     return {DIFFUSION: config.ema_rate, CLASSIFIER: config.classifier_ema_rate}[name]
 
 
-def _recipes(place: Path, model: Weights, guided: bool, *, asked: bool) -> Recipes:
+def _recipes(place: Path, model: Spec, guided: bool, *, asked: bool) -> Recipes:
     """The recipes of a model, the default first; without a classifier they are not guided by one.
 
     asked: the caller gave the classifier; otherwise a run's own recipe is used as it is.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 
 from diffusion_jax.data.classes import check_same_classes, listed
-from diffusion_jax.data.config import HOW_IMAGES_ARE_READ, WHERE_IMAGES_LIE
+from diffusion_jax.data.config import LOCATION_SETTINGS, READING_SETTINGS
 from diffusion_jax.data.pipeline import batches
 from diffusion_jax.data.sources import class_names, describe
 from diffusion_jax.data.sources.wrappers import cached, skipping
@@ -21,7 +23,7 @@ from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.errors import UserError
 from diffusion_jax.hosts import any_process, raise_together, synced_flag
 from diffusion_jax.models import ClassifierConfig, UNetConfig, describe_network
-from diffusion_jax.report import MetricsWriter, names_at
+from diffusion_jax.report import MetricsWriter, last_logged_step
 from diffusion_jax.sharding import check_batch_size, put_batch
 from diffusion_jax.stages.finetune import check_start, load_start
 from diffusion_jax.stages.networks import check_classes, start_stamp
@@ -29,16 +31,15 @@ from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.stamps import check_stamp, settings_of
 from diffusion_jax.stored_networks import CHECKPOINTS, CLASSIFIER, DIFFUSION, TRAINED_BY
 from diffusion_jax.training import loop
-from diffusion_jax.training.checkpoints import read_end
+from diffusion_jax.training.checkpoints import latest_step
 from diffusion_jax.training.config import OUTSIDE_THE_RESULT, TrainConfig
-from diffusion_jax.training.cost import describe_cost, step_cost
-from diffusion_jax.training.hooks import Call, Hook, mark
+from diffusion_jax.training.loop import Call, Hook
 from diffusion_jax.training.metrics import Sums, TooManySkipped
 from diffusion_jax.training.objectives import Objective
-from diffusion_jax.training.profiling import Profiler
-from diffusion_jax.training.program import first_state, train_program
+from diffusion_jax.training.program import first_state, step_cost, train_program
 from diffusion_jax.training.saving import Checkpoints
 from diffusion_jax.training.step import TrainState
+from diffusion_jax.training.timing import Profiler, Timer
 from diffusion_jax.workdir import read_stamp, write_stamp
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ def locate(
     stamp = {
         'network': describe_network(network) | {key: getattr(network, key) for key in not_described},
         'diffusion': process,
-        'data': settings_of(experiment.data, (*HOW_IMAGES_ARE_READ, *WHERE_IMAGES_LIE)),
+        'data': settings_of(experiment.data, (*READING_SETTINGS, *LOCATION_SETTINGS)),
         'images': describe(run.source('train')),
         'train': settings_of(config, OUTSIDE_THE_RESULT),
         'pretrained': start_stamp(getattr(experiment.pretrained, name)),
@@ -89,6 +90,13 @@ def check(run: Run, name: str) -> None:
     config, pretrained = getattr(experiment, stage), getattr(experiment.pretrained, name)
     key = f'{stage}.batch_size' + (f' / {stage}.microbatches' if config.microbatches > 1 else '')
     check_batch_size(run.mesh, config.batch_size // config.microbatches, key)
+    # A host holds its part of a batch as uint8 and as float32.
+    image_bytes = 5 * math.prod((*experiment.data.image_size, experiment.data.image_channels))
+    needed = image_bytes * config.batch_size // jax.process_count()
+    available = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    if needed > available:
+        problem = f'{config.batch_size} images need {needed:,} bytes, and this machine has {available:,}'
+        raise UserError(f'config.{stage}.batch_size', problem, 'lower it')
     if pretrained:
         check_start(Path(pretrained), experiment.networks[name], experiment.diffusion)
     check_classes(run)
@@ -96,23 +104,17 @@ def check(run: Run, name: str) -> None:
 
 
 def is_complete(run: Run, training: Training) -> bool:
-    """Whether the newest checkpoint is intact and of the last step or a later one, and no hook is left.
+    """Whether there is a checkpoint of the last step or a later one, and that step is logged, which follows
+    its hooks. Those who read the checkpoint check that it is intact.
 
     Raises:
         UserError: it was trained with other settings.
     """
-    with raise_together():
-        _check_stamp(run, training)
-    config, directory = training.config, training.directory
-    end = read_end(directory / CHECKPOINTS, training.network, config.num_steps, config.ema_rates, run.mesh)
-    return not any_process(end is None) and not hooks_left(training, *end)
-
-
-def hooks_left(training: Training, step: int, progress: dict[str, Any]) -> list[str]:
-    """The hooks that were left when a step was saved, have not been called since, and are still wanted."""
-    left = [name for name in progress.get('due', []) if training.intervals.get(name)]
-    done = names_at(training.directory, step) if left else set()
-    return [name for name in left if not any_process(mark(name) in done)]
+    _check_stamp(run, training)
+    directory, num_steps = training.directory, training.config.num_steps
+    step = latest_step(directory / CHECKPOINTS)
+    saved = step is not None and (directory / CHECKPOINTS / str(step) / 'digests').is_dir()
+    return saved and num_steps <= min(step, last_logged_step(directory))
 
 
 def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict[str, Call]]) -> None:
@@ -121,52 +123,48 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
     make_calls: returns what the hooks do, by name.
     """
     directory, network, config = training.directory, training.network, training.config
-    with _step_fits(run, directory.name):
+    with step_fits(run, directory.name):
         data = training_data(run, directory.name, functools.partial(put_batch, run.mesh))
     with Checkpoints(directory / CHECKPOINTS, keep=config.keep_checkpoints) as checkpoints:
         program = train_program(training.objective, network, config, run.mesh)
-        cost = step_cost(program, run.mesh)
-        logger.info('%s: %s', directory.name, describe_cost(cost, run.mesh))
+        cost, least_s = step_cost(program, run.mesh)
+        logger.info('%s: %s', directory.name, cost)
         state, progress = _start(run, checkpoints, training, program.arguments[0])
         if progress:
             data.set_state(progress['data'])
-        due = hooks_left(training, int(state.step), progress)
+        step, sums = int(jax.device_get(state.step)), progress.get('metrics', {})
         with raise_together():
             if jax.process_index() == 0:
                 write_stamp(directory, training.stamp)
-            writer = MetricsWriter(directory, resume_step=int(state.step))
+            writer = MetricsWriter(directory, resume_step=step - 1 if sums else step)
 
-        def save(state: TrainState, sums: Sums, due: list[str]) -> None:
-            # A run that resumes from here does not write the lines of the log before it again.
-            if any_process(not writer.flush()):
-                checkpoints.put_off(int(state.step), 'the log cannot be written')
+        def save(state: TrainState, sums: Sums) -> None:
+            if any_process(not writer.flush()):  # a run that resumes from here does not write its lines again
+                checkpoints.skip(int(jax.device_get(state.step)), 'the log cannot be written')
                 return
-            record = {'data': data.get_state(), 'metrics': sums, 'due': due}
-            checkpoints.save(state, record, describe_network(network))
+            progress = {'data': data.get_state(), 'metrics': sums}
+            checkpoints.save(state, progress, describe_network(network))
 
-        with writer, explain_divergence(directory, checkpoints), _step_fits(run, directory.name):
-            calls = make_calls(writer).items()
-            loop.run(
-                state,
-                program.jitted,
-                data,
-                config,
+        with writer, explain_divergence(directory, checkpoints), step_fits(run, directory.name):
+            calls = loop.Calls(
                 save=save,
-                sums=progress.get('metrics', {}),
-                hooks=[Hook(name, training.intervals[name], call) for name, call in calls],
-                due=due,
-                on_line=checkpoints.look_after,
-                writer=writer,
-                profiler=Profiler(config.profile, directory / 'profile'),
-                name=directory.name,
+                poll=checkpoints.poll,
                 stop=synced_flag(run.stop),
-                least_step_s=cost.seconds,
+                hooks=[
+                    Hook(name, training.intervals[name], call) for name, call in make_calls(writer).items()
+                ],
+                writer=writer,
+                timer=Timer(config.batch_size, least_s),
+                profiler=Profiler(config.profile, directory / 'profile'),
             )
+            loop.run(state, program.jitted, data, config, calls, name=directory.name, sums=sums)
 
 
-def _step_fits(run: Run, name: str) -> AbstractContextManager[None]:
+def step_fits(run: Run, name: str) -> AbstractContextManager[None]:
+    """If a training step runs out of memory, names the settings to change; see `Run.fits`."""
     stage, section = TRAINED_BY[name], SECTIONS[name]
-    alternatives = f', raise config.{stage}.microbatches, or set config.{section}.remat=True'
+    remat = getattr(run.experiment, section).remat
+    alternatives = f', raise config.{stage}.microbatches' + f', set config.{section}.remat=True' * (not remat)
     return run.fits(f'a training step of the {name} model', f'{stage}.batch_size', alternatives)
 
 
@@ -226,7 +224,7 @@ def _start(
     with run.fits(f'initializing the {name} model', f'{SECTIONS[name]}.model_channels', alternatives):
         if checkpoints.latest_step is not None:
             state, progress = checkpoints.restore(abstract)
-            logger.info('%s: resumes from step %d', name, int(state.step))
+            logger.info('%s: resuming from step %d', name, int(state.step))
             return state, progress
         key, params = jax.random.key(experiment.seed), None
         if start := getattr(experiment.pretrained, name):
@@ -255,7 +253,7 @@ def _check_stamp(run: Run, training: Training) -> None:
             raise UserError('config.data', problem, remedy)
     else:  # written by an older version, which identified images by their place
         data = settings_of(run.experiment.data)
-        places = {key: data[key] for key in WHERE_IMAGES_LIE if key in stored['data']}
+        places = {key: data[key] for key in LOCATION_SETTINGS if key in stored['data']}
         stamp = stamp | {'data': stamp['data'] | places}
         logger.info('%s: its stamp does not identify its images; the present ones are used', directory)
     check_stamp(directory, stamp, f'restore them, or {other}')

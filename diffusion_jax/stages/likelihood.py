@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion_jax.data.config import HOW_IMAGES_ARE_READ
+from diffusion_jax.data.config import READING_SETTINGS
 from diffusion_jax.data.pipeline import load_batch
 from diffusion_jax.data.sources import describe
 from diffusion_jax.data.sources.wrappers import is_readable, skipping
@@ -20,9 +20,9 @@ from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.errors import UserError
 from diffusion_jax.images import reduce_images
 from diffusion_jax.sharding import check_batch_size
-from diffusion_jax.shards import SHARDS, Rows, fill, found, read
+from diffusion_jax.shards import SHARDS, Rows, fill, list_shards, read
 from diffusion_jax.stages import stamps
-from diffusion_jax.stages.networks import check_network, load_network, network_stamp
+from diffusion_jax.stages.networks import average_of, check_network, load_network, network_stamp
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import make_generator
 from diffusion_jax.stages.stamps import Results, settings_of
@@ -52,10 +52,10 @@ def locate(run: Run) -> Results:
     experiment, config = run.experiment, run.experiment.likelihood
     stamp = {
         'likelihood': settings_of(config, OUTSIDE_THE_RESULT),
-        'ema_rate': experiment.sample.ema_rate,
+        'ema_rate': average_of(run, DIFFUSION),
         'diffusion': network_stamp(run, DIFFUSION),
         'process': settings_of(experiment.diffusion, ('loss',)),
-        'data': settings_of(experiment.data, HOW_IMAGES_ARE_READ),
+        'data': settings_of(experiment.data, READING_SETTINGS),
         'images': describe(run.source(config.split)),
     }
     return stamps.locate(run.workdir / 'likelihood', 'likelihood', stamp)
@@ -109,7 +109,7 @@ def mean_terms(directory: Path, num_images: int) -> dict[str, Any]:
         UserError: fewer than two images are left.
     """
     totals, sums = [], dict.fromkeys(('prior', 'vb', 'x_0_mse', 'eps_mse'), 0.0)
-    for shard in found(directory):
+    for shard in list_shards(directory):
         # One shard is in memory at a time. An earlier run may have computed more images.
         terms = read(shard, 'index', 'total', *sums)
         terms = {name: term[: max(num_images - shard.start, 0)] for name, term in terms.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import zlib
@@ -12,7 +11,7 @@ from typing import Any
 from diffusion_jax.data.classes import check_same_classes
 from diffusion_jax.data.sources import class_names
 from diffusion_jax.errors import UserError
-from diffusion_jax.experiment import Pretrained, with_slowest_average
+from diffusion_jax.experiment import Pretrained
 from diffusion_jax.memory import out_of_memory
 from diffusion_jax.models import Params
 from diffusion_jax.settings import file_path
@@ -28,7 +27,7 @@ from diffusion_jax.stored_networks import (
     stored_classes,
 )
 from diffusion_jax.training.checkpoints import latest_step
-from diffusion_jax.weights.files import read_header
+from diffusion_jax.weights.files import read_spec
 from diffusion_jax.workdir import read_stamp
 
 logger = logging.getLogger(__name__)
@@ -51,16 +50,17 @@ def find_network(workdir: Path, name: str, given: Pretrained) -> Path:
     return own if not pretrained or tuned else Path(pretrained)
 
 
-def with_average(run: Run) -> Run:
-    """The run with a number as config.sample.ema_rate, if the config leaves it to the network's training."""
-    experiment = run.experiment
-    if experiment.sample.ema_rate is not None:
-        return run
-    path = network_path(run, DIFFUSION)
-    is_own = TRAINED_BY[DIFFUSION] in run.stages or path == run.workdir / DIFFUSION
-    stamp = None if is_own else read_stamp(path)
-    rates = stamp['train']['ema_rates'] if stamp and 'train' in stamp else experiment.train.ema_rates
-    return dataclasses.replace(run, experiment=with_slowest_average(experiment, rates))
+def average_of(run: Run, name: str) -> float:
+    """The rate of the average that sampling uses of a network."""
+    sample = run.experiment.sample
+    rate = sample.ema_rate if name == DIFFUSION else sample.classifier_ema_rate
+    if rate is not None:
+        return rate
+    path, rates = network_path(run, name), run.experiment.train.ema_rates
+    if TRAINED_BY[name] not in run.stages and path != run.workdir / name:
+        stamp = read_stamp(path)
+        rates = stamp['train']['ema_rates'] if stamp and 'train' in stamp else rates
+    return max(rates, default=0.0)
 
 
 def network_stamp(run: Run, name: str) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def network_stamp(run: Run, name: str) -> dict[str, Any]:
     training by its settings and step."""
     path = network_path(run, name)
     if is_file(path):
-        header = read_header(path)
+        header = read_spec(path)
         return {'weights': header.name, 'digest': header.digest}
     step = latest_step(path / CHECKPOINTS)
     if step is None:
@@ -81,14 +81,14 @@ def network_stamp(run: Run, name: str) -> dict[str, Any]:
 def start_stamp(pretrained: str) -> str:
     """Which parameters a training starts from; '' for random ones."""
     is_weights = pretrained and is_file(Path(pretrained))
-    return f'weights {read_header(pretrained).digest}' if is_weights else pretrained
+    return f'weights {read_spec(pretrained).digest}' if is_weights else pretrained
 
 
 def load_network(run: Run, name: str) -> Params:
     """The parameters that sampling uses, laid out on the mesh as in training."""
     path = network_path(run, name)
     with out_of_memory(f'loading {path}', 'free memory of the devices, or use larger ones'):
-        params, origin = load_stored(path, run.experiment.networks[name], run.mesh, _average(run, name))
+        params, origin = load_stored(path, run.experiment.networks[name], run.mesh, average_of(run, name))
     logger.info('%s: parameters of %s%s', name, path, origin)
     return params
 
@@ -100,7 +100,7 @@ def check_network(run: Run, name: str) -> None:
     path = network_path(run, name)
     if not is_file(path) and latest_step(path / CHECKPOINTS) is None:
         raise _missing(path, name)
-    check_stored(path, run.experiment.networks[name], run.experiment.diffusion, _average(run, name))
+    check_stored(path, run.experiment.networks[name], run.experiment.diffusion, average_of(run, name))
 
 
 def check_classes(run: Run) -> None:
@@ -125,9 +125,3 @@ def _missing(path: Path, name: str) -> UserError:
         f'set config.pretrained.{name} to a file of weights or a folder of training such as '
         f'runs/digits/{name}, or run the stage {TRAINED_BY[name]} first{unguided}',
     )
-
-
-def _average(run: Run, name: str) -> float | None:
-    """The rate of the average that sampling uses."""
-    sample = run.experiment.sample
-    return sample.ema_rate if name == DIFFUSION else sample.classifier_ema_rate

@@ -18,7 +18,7 @@ from diffusion_jax.stages.conditioning import make_conditioning
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import draw_while_training
 from diffusion_jax.stored_networks import DIFFUSION
-from diffusion_jax.training.hooks import Call, Stop, leave_if
+from diffusion_jax.training.loop import Call, Stop, leave_if
 from diffusion_jax.training.step import TrainState
 
 logger = logging.getLogger(__name__)

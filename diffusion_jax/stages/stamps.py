@@ -51,33 +51,25 @@ def check_stamp(
         raise UserError(str(directory), problem, remedy)
 
 
-def locate(base: Path, section: str, stamp: dict[str, Any]) -> Results:
-    """The folder of results with this stamp: `base` for the first, otherwise a folder in it.
+def locate(base: Path, section: str, stamp: dict[str, Any], name: str = '') -> Results:
+    """The folder of results with this stamp: base/name; without a name `base`, or if taken a folder in it.
 
-    That folder is named after the differences from the first: settings of the config's section and steps of
+    These are named after the differences from the first: settings of the config's section and steps of
     checkpoints, such as samples/scale=2.0 or samples/scale=2.0,diffusion.step=4000, or else all differences.
 
     Raises:
         UserError: the folder has another stamp.
     """
-    first = read_stamp(base) or stamp
+    first = {} if name else read_stamp(base) or {}
     difference = {key: new for key, (_, new) in stamp_difference(first, stamp).items()}
-    prefix = f'{section}.'
-    of_section = {key: new for key, new in difference.items() if key.startswith(prefix)}
-    steps = {key: new for key, new in difference.items() if key.endswith('.step')}
-    directory = base / _name(of_section | steps or difference, prefix)
-    older = base / _name(of_section, prefix)  # older versions left out the steps
-    stored = read_stamp(older)
-    if stored is not None and not stamp_difference(stored, stamp):
-        directory = older
+    named = {key: new for key, new in difference.items() if key.startswith(f'{section}.')}
+    named |= {key: new for key, new in difference.items() if key.endswith('.step')}
+    text = ','.join(f'{k.removeprefix(f"{section}.")}={v}' for k, v in (named or difference).items())
+    text = re.sub(r'[^\w=.,-]+', '-', text.replace('[', '').replace(']', '').replace(', ', '+'))
+    text = text if len(text) <= 80 else f'{text[:70]}-{zlib.crc32(text.encode()):08x}'
+    directory = base / (name or text)
     check_stamp(directory, stamp)
     return Results(directory, stamp)
-
-
-def _name(difference: Mapping[str, Any], prefix: str) -> str:
-    text = ','.join(f'{key.removeprefix(prefix)}={value}' for key, value in difference.items())
-    text = re.sub(r'[^\w=.,-]+', '-', text.replace('[', '').replace(']', '').replace(', ', '+'))
-    return text if len(text) <= 80 else f'{text[:70]}-{zlib.crc32(text.encode()):08x}'
 
 
 def stamp_difference(stored: Mapping[str, Any], stamp: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

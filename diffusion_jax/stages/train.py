@@ -13,19 +13,20 @@ from diffusion_jax.data.sources import class_names
 from diffusion_jax.data.sources.wrappers import skipping
 from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.generation.arguments import NotFinite
-from diffusion_jax.generation.grid import save_png
+from diffusion_jax.generation.grid import class_grid, save_png
 from diffusion_jax.images import reduce_images
-from diffusion_jax.report import MetricsWriter, if_possible
+from diffusion_jax.report import MetricsWriter
 from diffusion_jax.sharding import check_batch_size
 from diffusion_jax.stages import fit
 from diffusion_jax.stages.conditioning import Conditioning, make_conditioning
 from diffusion_jax.stages.run import Run
-from diffusion_jax.stages.sample import draw_while_training, picture
+from diffusion_jax.stages.sample import draw_while_training
 from diffusion_jax.stages.sample_quality import check_quality, evaluate_samples
 from diffusion_jax.stored_networks import DIFFUSION
-from diffusion_jax.training.hooks import Call, Stop
+from diffusion_jax.training.loop import Call, Stop
 from diffusion_jax.training.objectives import diffusion_objective
 from diffusion_jax.training.step import TrainState
+from diffusion_jax.workdir import if_possible
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def _draw_grids(run: Run, writer: MetricsWriter) -> Call:
             logger.warning('%s: no grid at step %d: %s', run.workdir / DIFFUSION, step, error)
             return {}
         names = class_names(run.source('train')) if run.experiment.unet.num_classes is not None else None
-        grid = picture(images.__getitem__, labels, config.grid_columns, names)
+        grid = class_grid(images.__getitem__, labels, config.grid_columns, names)
         if jax.process_index() == 0:
             path = run.workdir / DIFFUSION / 'grids' / f'step_{step:08d}.png'
             with if_possible(path):

@@ -14,7 +14,7 @@ from diffusion_jax.sharding import gather_in_step, put_global
 from diffusion_jax.stages import fit
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stored_networks import CLASSIFIER
-from diffusion_jax.training.hooks import Call, Stop, leave_if
+from diffusion_jax.training.loop import Call, Stop, leave_if
 from diffusion_jax.training.metrics import add_up, means
 from diffusion_jax.training.objectives import Objective, classifier_objective
 from diffusion_jax.training.step import TrainState, batch_metrics

@@ -1,6 +1,6 @@
-"""A number for every array that changes when bits of it do, the same for any sharding.
+"""A checksum of every array that detects changed bits and does not depend on the sharding.
 
-Orbax stores no checksums of array data: what a disk damages comes back unnoticed.
+Orbax stores no checksums of array data: bits that a disk flips are restored silently.
 """
 
 from __future__ import annotations
@@ -14,12 +14,20 @@ import jax.numpy as jnp
 
 def digest(tree: Any) -> dict[str, int]:
     """Path of a leaf → Σ hash(bits, index) mod 2³² over its elements."""
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    # One after the other: hundreds of programs with collectives at once can starve each other on CPU devices.
-    return {jax.tree_util.keystr(path): int(_digest(leaf)) for path, leaf in leaves}
+    paths, leaves = zip(*jax.tree_util.tree_flatten_with_path(tree)[0], strict=True)
+    numbers = []
+    for leaf in leaves:
+        numbers.append(_digest(leaf))
+        if (
+            jax.default_backend() == 'cpu'
+        ):  # programs with collectives that run at once starve each other there
+            numbers[-1].block_until_ready()
+    return {
+        jax.tree_util.keystr(path): int(n) for path, n in zip(paths, jax.device_get(numbers), strict=True)
+    }
 
 
-@jax.jit  # compiled once for every shape, not for every tree
+@jax.jit  # of one leaf: compiled once for every shape, not for every tree
 def _digest(leaf: jax.Array) -> jax.Array:
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
@@ -28,7 +36,7 @@ def _digest(leaf: jax.Array) -> jax.Array:
     for axis in range(leaf.ndim):
         stride = math.prod(leaf.shape[axis + 1 :]) % 2**32
         index += jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis) * jnp.uint32(stride)
-    # Mixed so that no two changes can cancel in the sum, as those of two signs would in a linear one.
+    # Mixed so that two changes cannot cancel in the sum, as two changed signs would in a linear one.
     mixed = (bits ^ (index * jnp.uint32(2654435761))) * jnp.uint32(2246822519)
     mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(3266489917)
     return jnp.sum(mixed ^ (mixed >> 13), dtype=jnp.uint32)

@@ -135,5 +135,6 @@ def make_train_step(
 
 
 def skipped_steps(state: TrainState) -> int:
-    """How many of all steps so far changed nothing: those that the optimizer did not count."""
-    return int(state.step) - int(num_updates(state.opt_state))
+    """The number of steps so far that changed nothing: those that the optimizer did not count."""
+    steps, updates = jax.device_get((state.step, num_updates(state.opt_state)))
+    return int(steps) - int(updates)

@@ -1,7 +1,7 @@
-"""The authors' fifteen released models: the network of each, its diffusion process and how it was sampled.
+"""The authors' fifteen released models: the network of each, its diffusion process and its recipes.
 
-Names are those of the files without `.pt`, as in https://github.com/openai/guided-diffusion. What the table
-does not name has ADM's defaults: see `TrunkConfig` and `DiffusionConfig`.
+Names are those of the files without `.pt`, as in https://github.com/openai/guided-diffusion. Settings that
+the table does not name have ADM's defaults: see `TrunkConfig` and `DiffusionConfig`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from diffusion_jax.diffusion.guidance import ClassifierGuidance
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import DDIM, DDPM
 from diffusion_jax.models import ClassifierConfig, UNetConfig
-from diffusion_jax.models.config import DERIVED
 from diffusion_jax.weights.reference import reference_shapes
 
 # Recipes by name, the first being the default.
@@ -24,13 +23,18 @@ Recipes = tuple[tuple[str, Recipe], ...]
 
 
 class Released(NamedTuple):
-    """A released model; of a diffusion model also how it is sampled, and the name of what guides it.
+    """A released model.
 
-    `diffusion` is the process that it was trained with; of it a classifier knows the levels only.
+    Attributes:
+        diffusion: the process that it was trained with; only its levels concern a classifier.
+        config: the name of the config of its experiment.
+        recipes: of a diffusion model.
+        classifier: the name of the model that guides it.
     """
 
     network: UNetConfig | ClassifierConfig
     diffusion: DiffusionConfig
+    config: str
     recipes: Recipes = ()
     classifier: str = ''
 
@@ -53,15 +57,12 @@ def _classifier(size: int, **changes: Any) -> ClassifierConfig:
     return ClassifierConfig(image_size=(size, size), channel_mult=LEVELS[size], **changes)
 
 
-def _lsun(dropout: float) -> Released:
-    return Released(_unet(256, num_classes=None, dropout=dropout), LINEAR, _recipes(respacing=''))
+def _lsun(config: str, dropout: float = 0.1) -> Released:
+    return Released(_unet(256, num_classes=None, dropout=dropout), LINEAR, config, _recipes(respacing=''))
 
 
 def _recipes(respacing: str = '250', scale: float = 0.0, ddim_scale: float | None = None) -> Recipes:
-    """The paper's: ancestral sampling with learned variances (table 14), and DDIM in 25 steps.
-
-    Scales are of classifier guidance, 0 is none; that of DDIM is by default the same.
-    """
+    """Ancestral sampling (table 14), and DDIM in 25 steps; scales are of classifier guidance, 0 for none."""
 
     def guidance(scale: float) -> tuple[ClassifierGuidance, ...]:
         return (ClassifierGuidance(scale),) if scale else ()
@@ -78,51 +79,48 @@ RELEASED: dict[str, Released] = {
     '64x64_diffusion': Released(
         _unet(64, model_channels=192, num_res_blocks=3, qkv_order='new', dropout=0.1),
         COSINE,
+        'imagenet64',
         _recipes(scale=1.0),  # the published FID, 2.07, is that without guidance
         '64x64_classifier',
     ),
     '128x128_diffusion': Released(
         _unet(128, num_heads=4, num_head_channels=None),
         LINEAR,
+        'imagenet128',
         _recipes(scale=0.5, ddim_scale=1.25),
         '128x128_classifier',
     ),
     '256x256_diffusion': Released(
-        _unet(256), LINEAR, _recipes(scale=1.0, ddim_scale=2.5), '256x256_classifier'
+        _unet(256), LINEAR, 'imagenet256', _recipes(scale=1.0, ddim_scale=2.5), '256x256_classifier'
     ),
     '256x256_diffusion_uncond': Released(
-        _unet(256, num_classes=None), LINEAR, _recipes(scale=10.0), '256x256_classifier'
+        _unet(256, num_classes=None), LINEAR, 'imagenet256_uncond', _recipes(scale=10.0), '256x256_classifier'
     ),
     '512x512_diffusion': Released(
-        _unet(512), LINEAR, _recipes(scale=4.0, ddim_scale=9.0), '512x512_classifier'
+        _unet(512), LINEAR, 'imagenet512', _recipes(scale=4.0, ddim_scale=9.0), '512x512_classifier'
     ),
-    '64_256_upsampler': Released(_upsampler(256, num_heads=4, num_head_channels=None), LINEAR, _recipes()),
+    '64_256_upsampler': Released(
+        _upsampler(256, num_heads=4, num_head_channels=None), LINEAR, 'upsample_64_256', _recipes()
+    ),
     # The paper says attention at 8 too; with six levels of 512 the smallest side is 16.
-    '128_512_upsampler': Released(_upsampler(512, attention_resolutions=(32, 16)), LINEAR, _recipes()),
-    'lsun_bedroom': _lsun(dropout=0.1),
-    'lsun_cat': _lsun(dropout=0.1),
-    'lsun_horse': _lsun(dropout=0.1),
-    'lsun_horse_nodropout': _lsun(dropout=0.0),
-    '64x64_classifier': Released(_classifier(64, num_res_blocks=4), COSINE),
-    '128x128_classifier': Released(_classifier(128), LINEAR),
-    '256x256_classifier': Released(_classifier(256), LINEAR),
-    '512x512_classifier': Released(_classifier(512), LINEAR),
+    '128_512_upsampler': Released(
+        _upsampler(512, attention_resolutions=(32, 16)), LINEAR, 'upsample_128_512', _recipes()
+    ),
+    'lsun_bedroom': _lsun('lsun_bedroom'),
+    'lsun_cat': _lsun('lsun_cat'),
+    'lsun_horse': _lsun('lsun_horse'),
+    'lsun_horse_nodropout': _lsun('lsun_horse', dropout=0.0),
+    '64x64_classifier': Released(_classifier(64, num_res_blocks=4), COSINE, 'imagenet64'),
+    '128x128_classifier': Released(_classifier(128), LINEAR, 'imagenet128'),
+    '256x256_classifier': Released(_classifier(256), LINEAR, 'imagenet256'),
+    '512x512_classifier': Released(_classifier(512), LINEAR, 'imagenet512'),
 }
-
-
-def section(name: str) -> dict[str, Any]:
-    """A released network as the section `unet` or `classifier` of an experiment's config."""
-    network = RELEASED[name].network
-    settings = {key: value for key, value in dataclasses.asdict(network).items() if key not in DERIVED}
-    if isinstance(network, UNetConfig):
-        settings['class_conditional'] = network.num_classes is not None
-    return settings
 
 
 def published_recipes(network: UNetConfig, diffusion: DiffusionConfig, *, guided: bool) -> Recipes:
     """The paper's recipes for a model of a released architecture and process; () for any other.
 
-    guided: there is a classifier, which tells ImageNet's unconditional model from those of LSUN.
+    guided: with a classifier, which tells ImageNet's unconditional model from those of LSUN.
     """
     settings = {name: getattr(network, name) for name in ('dtype', 'remat', 'dropout', 'label_dropout')}
     found = [
@@ -137,60 +135,44 @@ def published_recipes(network: UNetConfig, diffusion: DiffusionConfig, *, guided
 
 
 class Resemblance(NamedTuple):
-    """How much a state_dict resembles the released one that is nearest.
+    """The released models whose state_dict is the most similar to another.
 
     Attributes:
-        names: of the nearest, several where they share an architecture; () where no array is the same.
-        equal: arrays that have the same key and shape in both.
-        total: arrays of either.
+        names: several if they share an architecture; () if no array is the same.
+        equal: the number of arrays that have the same key and shape in both.
+        total: the number of arrays of either.
     """
 
     names: tuple[str, ...]
     equal: int
     total: int
 
-    @property
-    def exact(self) -> bool:
-        return self.equal == self.total
-
     def __str__(self) -> str:
-        if not self.names:
-            return 'it resembles no released model'
-        if self.exact:
-            return f'it is {" = ".join(self.names)}'
-        return f'it resembles {" = ".join(self.names)}: {self.equal} of {self.total} arrays are the same'
+        similar = ' or '.join(self.names) or 'no released model'
+        return f'{self.equal} of {self.total} arrays are those of {similar}'
 
 
 def resembling(shapes: Mapping[str, tuple[int, ...]]) -> Resemblance:
-    """The released models whose keys and shapes are nearest to those of a state_dict.
+    """The released models whose keys and shapes are the most similar to those of a state_dict.
 
-    Allocates no arrays. Takes a while: the shapes of each large network are traced for two seconds.
+    Allocates no arrays, but takes a while: the shapes of a large network are traced for two seconds.
     """
     architectures: dict[UNetConfig | ClassifierConfig, tuple[str, ...]] = {}
-    for name in RELEASED:
-        network = _without_dropout(name)
-        architectures[network] = (*architectures.get(network, ()), name)
-    is_unet = any(key.startswith('output_blocks.') for key in shapes)
+    for name, model in RELEASED.items():
+        if isinstance(model.network, UNetConfig) == any(key.startswith('output_blocks.') for key in shapes):
+            network = dataclasses.replace(model.network, dropout=0.0)
+            architectures[network] = (*architectures.get(network, ()), name)
     nearest = Resemblance((), 0, len(shapes))
     for network, names in architectures.items():
-        if isinstance(network, UNetConfig) == is_unet and not nearest.exact:
-            theirs = reference_shapes(network)
-            equal, total = len(shapes.items() & theirs.items()), len(shapes.keys() | theirs.keys())
-            if equal / total > nearest.equal / nearest.total:
-                nearest = Resemblance(names, equal, total)
+        theirs = reference_shapes(network)
+        equal, total = len(shapes.items() & theirs.items()), len(shapes.keys() | theirs.keys())
+        if equal / total > nearest.equal / nearest.total:
+            nearest = Resemblance(names, equal, total)
+        if equal == total:
+            break
     return nearest
 
 
 def released_classes(name: str) -> tuple[str, ...]:
     """The names of a released model's classes, which are ImageNet's; () for LSUN's and for other names."""
     return imagenet.class_names() if name in RELEASED and not name.startswith('lsun') else ()
-
-
-def released_shapes(name: str) -> dict[str, tuple[int, ...]]:
-    """The keys and shapes of a released state_dict, in its order."""
-    return reference_shapes(_without_dropout(name))
-
-
-def _without_dropout(name: str) -> UNetConfig | ClassifierConfig:
-    """A released network; it has the parameters of the others that differ in nothing but dropout."""
-    return dataclasses.replace(RELEASED[name].network, dropout=0.0)

@@ -1,10 +1,10 @@
-"""Two networks, some hundred times smaller, to run the notebook with where there is no accelerator.
+"""Train two networks, some hundred times smaller, to run the notebook without an accelerator.
 
     python experiments/notebooks/shrunk.py weights
 
 They are trained on four photographs that come with scikit-image and scikit-learn, cropped at random and
-mirrored, 24×24 pixels each. The labels are ImageNet's, so that all else in the notebook is as it is with the
-released weights. Needs the extra `experiments`; about ten minutes on 2 CPU cores.
+mirrored, 24×24 pixels each. The labels are ImageNet's, so that the rest of the notebook is the same as
+with the released weights. Needs the extra `experiments`; about ten minutes on 2 CPU cores.
 
 Photographs: cat, Stéfan van der Walt, and coffee, Rachel Michetti, both CC0; tower in Beijing's Summer
 Palace, danielbuechele, and dahlia, vultilion, both CC BY 2.0.
@@ -34,7 +34,7 @@ from diffusion_jax.training.config import TrainConfig
 from diffusion_jax.training.metrics import means
 from diffusion_jax.training.objectives import Objective, classifier_objective, diffusion_objective
 from diffusion_jax.training.program import first_state, train_program
-from diffusion_jax.weights.files import Weights, save_weights
+from diffusion_jax.weights.files import Spec, save_weights
 
 SIZE = (24, 24)
 TRUNK = {
@@ -84,11 +84,11 @@ def train(objective: Objective, network: UNetConfig | ClassifierConfig, num_step
     mesh = make_mesh(devices=jax.devices()[:1])
     step, (state, _) = train_program(objective, network, config, mesh)
     state = first_state(objective, network, config, state, jax.random.key(0))
-    with Progress(type(network).__name__, num_steps, images_per_step=config.batch_size) as progress:
+    with Progress(type(network).__name__, num_steps, unit='steps') as progress:
         for number in range(1, num_steps + 1):
             state, metrics = step(state, put_batch(mesh, next(data)))
             if number % 50 == 0:
-                progress.update(number, loss=means(metrics)['loss'])
+                progress.update(number, {'loss': means(metrics)['loss']})
     return jax.tree.map(np.asarray, state.ema[str(EMA_RATE)])
 
 
@@ -97,9 +97,9 @@ def main() -> None:
     parser.add_argument('folder', type=Path, help='gets the two files of weights')
     folder = parser.parse_args().folder
     classifier = train(classifier_objective(CLASSIFIER, DIFFUSION), CLASSIFIER, num_steps=300)
-    save_weights(folder / '256x256_classifier.safetensors', Weights(CLASSIFIER, classifier, DIFFUSION))
+    save_weights(folder / '256x256_classifier.safetensors', Spec(CLASSIFIER, DIFFUSION), classifier)
     unet = train(diffusion_objective(UNET, DIFFUSION), UNET, num_steps=1000)
-    save_weights(folder / '256x256_diffusion.safetensors', Weights(UNET, unet, DIFFUSION))
+    save_weights(folder / '256x256_diffusion.safetensors', Spec(UNET, DIFFUSION), unet)
 
 
 if __name__ == '__main__':

@@ -17,9 +17,9 @@ from diffusion_jax.main import parse_flags
 from diffusion_jax.models import describe_network
 from diffusion_jax.training.saving import Checkpoints
 from diffusion_jax.training.step import init_state
-from diffusion_jax.weights.files import Weights, load_weights, read_header, save_weights
+from diffusion_jax.weights.files import Spec, load_weights, read_spec, save_weights
 from diffusion_jax.weights.reference import from_reference, reference_shapes
-from diffusion_jax.weights.released import RELEASED, released_shapes
+from diffusion_jax.weights.released import RELEASED
 from diffusion_jax.workdir import write_stamp
 from tests.tiny import CLASSIFIER, DIFFUSION, TRAIN, UNET
 
@@ -35,8 +35,12 @@ def stand_ins(monkeypatch):
     monkeypatch.setattr(export, 'write_state', TORCH_FILES.__setitem__)
 
 
+def released_shapes(name):
+    return reference_shapes(RELEASED[name].network)
+
+
 def random_state(shapes):
-    """Arrays that take no memory until they are looked at where they are large."""
+    """Large arrays are broadcast from one number and take no memory."""
     rng = np.random.default_rng(0)
     return {
         key: rng.standard_normal(shape, np.float32)
@@ -68,9 +72,9 @@ def test_a_released_model_goes_in_and_out(tmp_path, capsys, name):
     printed = capsys.readouterr().out
     assert 'model.pt: 128x128_classifier; 221 arrays, 42,568,040 parameters' in printed
     assert f'--config=imagenet128 --stage=sample --config.pretrained.classifier={out}' in printed
-    weights = read_header(out)
-    assert weights.network == RELEASED['128x128_classifier'].network
-    assert (weights.diffusion.schedule, weights.name) == ('linear', '128x128_classifier')
+    spec = read_spec(out)
+    assert spec.network == RELEASED['128x128_classifier'].network
+    assert (spec.diffusion.schedule, spec.name) == ('linear', '128x128_classifier')
     assert run(export, out, '--out', 'back.pt') == 0
     back = TORCH_FILES['back.pt']
     assert list(back) == list(state)
@@ -83,8 +87,8 @@ def test_of_several_with_one_architecture_the_file_name_decides(tmp_path, capsys
     for stem, name in (('lsun_horse', 'lsun_horse'), ('animals', '')):
         TORCH_FILES[f'{stem}.pt'] = state
         assert run(convert, f'{stem}.pt', '--out', tmp_path / 'out') == 0
-        assert read_header(tmp_path / 'out').name == name
-        assert read_header(tmp_path / 'out').diffusion == RELEASED['lsun_cat'].diffusion
+        assert read_spec(tmp_path / 'out').name == name
+        assert read_spec(tmp_path / 'out').diffusion == RELEASED['lsun_cat'].diffusion
     assert 'lsun_horse or lsun_horse_nodropout' in capsys.readouterr().out
 
 
@@ -95,38 +99,33 @@ def test_other_networks_have_a_config(tmp_path, capsys, kind):
     flags = [f'--config={DIGITS}', f'--network={kind}'] if kind == 'classifier' else [f'--config={DIGITS}']
     assert run(convert, 'fork.pt', '--out', tmp_path / 'out', *flags) == 0
     assert f'fork.pt: the {kind} of {DIGITS}' in capsys.readouterr().out
-    weights = load_weights(tmp_path / 'out')
-    assert describe_network(weights.network) == describe_network(network)
-    assert weights.diffusion == digits().diffusion
-    assert weights.name == ''
-    assert_same(weights.params, from_reference(network, state))
+    spec, params = load_weights(tmp_path / 'out')
+    assert describe_network(spec.network) == describe_network(network)
+    assert (spec.diffusion, spec.name) == (digits().diffusion, '')
+    assert_same(params, from_reference(network, state))
 
 
 @pytest.mark.parametrize(
-    ('change', 'arguments', 'message'),
+    ('change', 'arguments', 'words'),
     [
         (
             {'out.2.c_proj.bias': (10,)},
             ['128x128_classifier'],
-            r'is not 128x128_classifier: arrays .*out.2.c_proj.bias: \(1000,\) expected, \(10,\) found.*'
-            '128x128_classifier: 220 of 221 arrays are the same',
+            ['128x128_classifier', 'out.2.c_proj.bias: (1000,) expected, (10,) found', '220 of 221'],
         ),
-        (
-            {'fc.bias': (10,)},
-            [],
-            'is not 128x128_classifier: .*fc.bias: nothing expected.*128x128_classifier: 221 of 222',
-        ),
-        ({}, ['256x256_classifier'], 'is not 256x256_classifier: .*it is 128x128_classifier'),
-        ({}, [f'--config={DIGITS}'], 'is not the diffusion of .*digits.py.*it is 128x128_classifier'),
+        ({'fc.bias': (10,)}, [], ['128x128_classifier', 'fc.bias: nothing expected', '221 of 222']),
+        ({}, ['256x256_classifier'], ['256x256_classifier', '221 of 221', '128x128_classifier']),
+        ({}, [f'--config={DIGITS}'], ['the diffusion of', 'digits.py', '221 of 221', '128x128_classifier']),
     ],
 )
-def test_another_network_is_named_and_what_it_resembles(tmp_path, change, arguments, message):
+def test_another_network_is_named_with_the_most_similar(tmp_path, change, arguments, words):
     TORCH_FILES['model.pt'] = random_state(released_shapes('128x128_classifier') | change)
     named = [argument for argument in arguments if not argument.startswith('-')]
     flags = [argument for argument in arguments if argument.startswith('-')]
-    with pytest.raises(UserError, match=f'model.pt: {message}') as error:
+    with pytest.raises(UserError) as error:
         run(convert, *named, 'model.pt', '--out', tmp_path / 'out', *flags)
-    assert '\n' not in str(error.value)
+    assert error.value.where == 'model.pt' and '\n' not in str(error.value)
+    assert all(word in error.value.problem for word in words)
     assert not (tmp_path / 'out').exists()
 
 
@@ -163,9 +162,9 @@ def test_a_training_becomes_one_file(trained, tmp_path, capsys, flags, rate, sai
     assert run(convert, folder, '--out', tmp_path / 'out', *flags) == 0
     printed = capsys.readouterr().out
     assert said in printed and f'--config.pretrained.diffusion={tmp_path / "out"}' in printed
-    weights = load_weights(tmp_path / 'out')
-    assert (weights.network, weights.diffusion, weights.name) == (UNET, DIFFUSION, '')
-    assert_same(weights.params, params[rate])
+    spec, loaded = load_weights(tmp_path / 'out')
+    assert (spec.network, spec.diffusion, spec.name) == (UNET, DIFFUSION, '')
+    assert_same(loaded, params[rate])
 
 
 def test_an_average_that_was_not_kept_is_named(trained, tmp_path):
@@ -179,23 +178,25 @@ def test_a_folder_without_training_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'message'),
+    ('arguments', 'where'),
     [
-        (['64x64', 'a.pt', '--out=o'], "NAME is '64x64'; it must be one of '64x64_diffusion'"),
-        (['a.pt', '--out=o', '--network=classifier'], 'give --config too'),
-        (['lsun_cat', 'a.pt', '--out=o', f'--config={DIGITS}'], 'give one of them'),
-        (['lsun_cat', '.', '--out=o'], 'give no NAME or --config'),
-        (['.', '--out=o', f'--config={DIGITS}'], 'give no NAME or --config'),
-        (['a.pt', '--out=o', '--ema=0.99'], '--ema is for folders'),
-        (['lsun_cat', 'a.pt', '--out=a.pt'], 'name another file with --out'),
-        (['lsun_cat', 'a.pt', '--out=.'], 'name another file with --out'),
-        (['a.pt', '--out=o', '--config=nothing.py'], 'no such config file'),
+        (['64x64', 'a.pt', '--out=o'], 'NAME'),
+        (['a.pt', '--out=o', '--network=classifier'], '--network'),
+        (['lsun_cat', 'a.pt', '--out=o', f'--config={DIGITS}'], '--config'),
+        (['lsun_cat', '.', '--out=o'], 'NAME'),
+        (['.', '--out=o', f'--config={DIGITS}'], '--config'),
+        (['a.pt', '--out=o', '--ema=0.99'], '--ema'),
+        (['lsun_cat', 'a.pt', '--out=a.pt'], '--out'),
+        (['lsun_cat', 'a.pt', '--out=.'], '--out'),
+        (['a.pt', '--out=o', '--config=nothing.py'], 'nothing.py'),
+        (['a.safetensors', '--out=o'], 'a.safetensors'),
     ],
 )
-def test_arguments_that_make_no_sense_are_named(arguments, message):
+def test_invalid_arguments(arguments, where):
     TORCH_FILES['a.pt'] = {}
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError) as error:
         run(convert, *arguments)
+    assert str(error.value).startswith(where)
 
 
 def test_of_a_whole_run_its_networks_are_named(trained, tmp_path):
@@ -214,10 +215,9 @@ def test_a_place_that_cannot_be_written_is_named_first(trained, tmp_path):
 
 
 def test_options_may_stand_before_the_source(tmp_path):
-    with pytest.raises(UserError, match='no folder of training'):
-        run(convert, '--out', tmp_path / 'out', tmp_path)
-    with pytest.raises(UserError, match='give no NAME'):
-        run(convert, '--out', tmp_path / 'out', 'lsun_cat', tmp_path)
+    for arguments, where in (([], str(tmp_path)), (['lsun_cat'], 'NAME')):
+        with pytest.raises(UserError, match=where):
+            run(convert, '--out', tmp_path / 'out', *arguments, tmp_path)
 
 
 def test_help_teaches(capsys):
@@ -235,17 +235,11 @@ def test_help_teaches(capsys):
 def test_exported_classifiers_and_upsamplers_come_back(tmp_path):
     for network in (CLASSIFIER, dataclasses.replace(UNET, low_res=True)):
         state = random_state(reference_shapes(network))
-        save_weights(tmp_path / 'in', Weights(network, from_reference(network, state), DIFFUSION))
+        save_weights(tmp_path / 'in', Spec(network, DIFFUSION), from_reference(network, state))
         assert run(export, tmp_path / 'in', '--out', 'out.pt') == 0
         assert all(np.array_equal(TORCH_FILES['out.pt'][key], state[key]) for key in state)
 
 
 def test_every_released_model_has_a_config():
-    assert set(convert.EXPERIMENTS) == set(RELEASED)
-    for name in set(convert.EXPERIMENTS.values()):
-        assert (DIGITS.parent / f'{name}.py').is_file()
-
-
-def test_what_is_converted_already_is_not_converted(tmp_path):
-    with pytest.raises(UserError, match='is converted already'):
-        run(convert, tmp_path / 'model.safetensors', '--out', tmp_path / 'out')
+    for model in RELEASED.values():
+        assert (DIGITS.parent / f'{model.config}.py').is_file()

@@ -185,7 +185,7 @@ def test_the_split_of_a_config_is_a_reference(folder, run, tmp_path, monkeypatch
     weights = f'--inception={folder / "inception.safetensors"}'
     few = digits_source('test')
     few = type(few)(few.images[:9], few.labels[:9], few.class_names)
-    monkeypatch.setattr('diffusion_jax.data.sources.digits_source', lambda split: few)
+    monkeypatch.setattr('diffusion_jax.data.sources.open_source', lambda config, split: few)
     config = f'--config={ROOT / "configs" / "digits.py"}'
     out = f'--out={tmp_path / "digits.npz"}'
     code, printed = run('make-reference', config, '--split=test', weights, f'--workdir={tmp_path}', out)

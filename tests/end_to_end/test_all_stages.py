@@ -113,6 +113,7 @@ def test_pretrained_networks_are_not_trained(finished, tmp_path):
 
 
 def test_a_pretrained_network_is_tuned_where_its_stage_is_named(finished, tmp_path):
+    assert run(tmp_path, 'train_classifier', pretrained__classifier='/nowhere') == 2  # a mistake
     change = {'pretrained__classifier': finished / 'classifier', 'train_classifier__learning_rate': 1e-12}
     assert run(tmp_path, 'train_classifier', **change) == 0
     start = leaves(finished / 'classifier' / 'checkpoints' / '4')

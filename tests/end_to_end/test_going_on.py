@@ -1,6 +1,7 @@
-"""A run that was stopped, killed or damaged goes on to the end of one that nobody disturbed."""
+"""A run that was stopped, killed or damaged ends like one that was not disturbed."""
 
 import contextlib
+import dataclasses
 import re
 import shutil
 import signal
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 
 from diffusion_jax import main
+from diffusion_jax.stages import train
 from tests.program import ROOT, SLOW_MAIN, arguments, assert_same_end, logged, run
+from tests.stages.runs import make_run
 
 
 def interrupt(workdir, number, after):
@@ -27,7 +30,7 @@ def interrupt(workdir, number, after):
     return process.communicate(timeout=120)[1], process.returncode
 
 
-def test_a_stopped_run_goes_on_to_the_same_end(finished, tmp_path):
+def test_a_stopped_run_resumes_to_the_same_end(finished, tmp_path):
     err, code = interrupt(tmp_path, signal.SIGTERM, after=1)
     assert code == 130, err
     stopped = re.search(r'diffusion: stopped at step (\d) of 6, which is saved', err).group(1)
@@ -36,10 +39,8 @@ def test_a_stopped_run_goes_on_to_the_same_end(finished, tmp_path):
     assert_same_end(tmp_path, finished)
 
 
-def test_a_run_that_is_stopped_in_an_evaluation_does_that_when_it_goes_on(
-    finished, tmp_path, monkeypatch, capfd
-):
-    """After the last step, whose checkpoint is there: the stage is complete only when the evaluation is."""
+def test_an_evaluation_that_was_stopped_is_repeated(finished, tmp_path, monkeypatch, capfd):
+    """After the last step, whose checkpoint exists: the stage is complete only when the evaluation is."""
     shutil.copytree(finished / 'diffusion', tmp_path / 'diffusion')
     shutil.rmtree(tmp_path / 'diffusion' / 'checkpoints' / '6')
     grid = tmp_path / 'diffusion' / 'grids' / 'step_00000006.png'
@@ -51,10 +52,8 @@ def test_a_run_that_is_stopped_in_an_evaluation_does_that_when_it_goes_on(
     assert (tmp_path / 'diffusion' / 'checkpoints' / '6').is_dir()
     evaluated = [line['step'] for line in logged(tmp_path / 'diffusion') if 'sample_recall' in line]
     assert evaluated == [3]
-    drawn = grid.stat().st_mtime_ns
     assert run(tmp_path, 'train') == 0
     assert_same_end(tmp_path, finished)
-    assert grid.stat().st_mtime_ns == drawn
     capfd.readouterr()
     assert run(tmp_path, 'train') == 0
     assert 'train: complete already' in capfd.readouterr().err
@@ -81,7 +80,7 @@ for _ in range(2):
 """
 
 
-def test_a_run_that_is_killed_twice_goes_on_to_the_same_end(finished, tmp_path):
+def test_a_run_that_is_killed_twice_resumes_to_the_same_end(finished, tmp_path):
     change = {'train__checkpoint_every': 1, 'train__sample_every': 0}
     command = [sys.executable, '-c', KILLED, *arguments(tmp_path, 'train', **change)[1:]]
     assert subprocess.run(command, cwd=ROOT).returncode == 0
@@ -91,7 +90,7 @@ def test_a_run_that_is_killed_twice_goes_on_to_the_same_end(finished, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_again_and_again_goes_on_to_the_same_end(finished, tmp_path):
+def test_a_run_that_is_killed_many_times_resumes_to_the_same_end(finished, tmp_path):
     for lines in (1, 2, 2, 3):
         _, code = interrupt(tmp_path, signal.SIGKILL, after=lines)
         assert code == -signal.SIGKILL
@@ -99,7 +98,23 @@ def test_a_run_that_is_killed_again_and_again_goes_on_to_the_same_end(finished, 
     assert_same_end(tmp_path, finished)
 
 
-def test_a_damaged_last_checkpoint_is_made_anew_from_the_one_before(finished, tmp_path, capfd):
+def test_a_training_is_complete_when_its_last_step_is_saved_and_logged(finished, tmp_path):
+    folder = shutil.copytree(finished / 'diffusion', tmp_path / 'diffusion')
+    run = make_run(tmp_path, ('train',))
+    training = train.locate(run)
+    assert train.complete(run, training)
+    further = dataclasses.replace(training.config, num_steps=7)
+    assert not train.complete(run, training._replace(config=further))
+    lines = (folder / 'metrics.jsonl').read_text().splitlines(keepends=True)
+    (folder / 'metrics.jsonl').write_text(''.join(line for line in lines if '"step": 6' not in line))
+    assert not train.complete(run, training)
+    (folder / 'metrics.jsonl').write_text(''.join(lines))
+    assert train.complete(run, training)
+    shutil.rmtree(folder / 'checkpoints' / '6' / 'digests')
+    assert not train.complete(run, training)
+
+
+def test_a_damaged_last_checkpoint_is_replaced_from_the_one_before(finished, tmp_path, capfd):
     shutil.copytree(finished / 'diffusion', tmp_path / 'diffusion')
     data = (tmp_path / 'diffusion' / 'checkpoints' / '6' / 'ema_0.995').rglob('*')
     largest = max((path for path in data if path.is_file()), key=lambda path: path.stat().st_size)
@@ -107,15 +122,15 @@ def test_a_damaged_last_checkpoint_is_made_anew_from_the_one_before(finished, tm
     content[len(content) // 2] ^= 1
     largest.write_bytes(content)
     assert run(tmp_path, 'sample', sample__scale=0) == 2
-    assert 'checkpoints/6: damaged (' in capfd.readouterr().err.splitlines()[-1]
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert 'checkpoints/6: damaged (' in said and 'move this folder away' in said
+    shutil.move(tmp_path / 'diffusion' / 'checkpoints' / '6', tmp_path / 'damaged')
     assert run(tmp_path, 'train', train__sample_every=0) == 0
-    err = capfd.readouterr().err
-    assert 'moved to damaged/6, training goes on from step 3' in err
-    assert (tmp_path / 'diffusion' / 'checkpoints' / 'damaged' / '6').is_dir()
+    assert 'resuming from step 3' in capfd.readouterr().err
     assert_same_end(tmp_path, finished)
 
 
-def test_a_stopped_sampling_goes_on_to_the_same_end(finished, tmp_path, monkeypatch):
+def test_a_stopped_sampling_resumes_to_the_same_end(finished, tmp_path, monkeypatch):
     networks = {f'pretrained__{name}': finished / name for name in ('diffusion', 'classifier')}
     change = networks | {'sample__batch_size': 8, 'sample__unguided': False}
     answers = iter([False, False, True])

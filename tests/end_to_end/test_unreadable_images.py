@@ -87,7 +87,7 @@ def test_a_run_that_stopped_can_be_resumed_with_skip(train, damaged, tmp_path, c
 def test_more_than_the_limit_stop_after_saving(train, damaged, tmp_path, capfd):
     assert train(tmp_path, data__on_error='skip', data__max_skipped=0) == 2
     error = capfd.readouterr().err.splitlines()[-1]
-    assert 'max_skipped is 0' in error and 'is saved' in error
+    assert 'config.data.max_skipped: got 0' in error and 'is saved' in error
     assert list((tmp_path / 'diffusion' / 'checkpoints').iterdir())
 
 

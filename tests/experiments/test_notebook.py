@@ -8,7 +8,7 @@ from nbclient.exceptions import CellExecutionError
 
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.models import ClassifierConfig, UNetConfig, param_shapes
-from diffusion_jax.weights.files import Weights, save_weights
+from diffusion_jax.weights.files import Spec, save_weights
 from experiments.notebooks.execute import NOTEBOOK, execute
 from tests.tiny import TRUNK
 
@@ -50,7 +50,7 @@ def save_tiny_weights(folder):
         params = jax.tree.map(
             lambda leaf: rng.normal(scale=0.05, size=leaf.shape).astype(np.float32), param_shapes(network)
         )
-        save_weights(folder / 'weights' / f'256x256_{name}.safetensors', Weights(network, params, process))
+        save_weights(folder / 'weights' / f'256x256_{name}.safetensors', Spec(network, process), params)
 
 
 @pytest.fixture(scope='module')

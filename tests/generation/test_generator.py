@@ -15,7 +15,7 @@ from diffusion_jax.generation.arguments import NotFinite
 from diffusion_jax.images import to_uint8
 from diffusion_jax.models import ClassifierConfig, UNetConfig, param_shapes
 from diffusion_jax.sharding import make_mesh
-from diffusion_jax.weights.files import Weights, save_weights
+from diffusion_jax.weights.files import Spec, save_weights
 from tests.generation.test_sampling import params
 from tests.tiny import CLASSIFIER, CONDITIONAL_UNET, DIFFUSION, TRUNK, UNET
 
@@ -336,7 +336,7 @@ def test_show_is_a_picture_of_all_images():
 def files(tmp_path):
     def save(name, network, tree, diffusion=DIFFUSION):
         path = tmp_path / f'{name}.safetensors'
-        save_weights(path, Weights(network, jax.tree.map(np.asarray, tree), diffusion))
+        save_weights(path, Spec(network, diffusion), jax.tree.map(np.asarray, tree))
         return path
 
     return {

@@ -17,7 +17,7 @@ from diffusion_jax.models import ClassifierConfig, describe_network, param_shape
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.training.saving import Checkpoints
 from diffusion_jax.training.step import init_state
-from diffusion_jax.weights.files import Weights, save_weights
+from diffusion_jax.weights.files import Spec, save_weights
 from diffusion_jax.workdir import write_stamp
 from tests.generation.test_sampling import params
 from tests.tiny import CLASSIFIER, CONDITIONAL_UNET, DIFFUSION, SAMPLE, TRAIN, TRUNK, UNET
@@ -104,7 +104,7 @@ def test_a_run_without_samples_has_defaults_that_its_process_allows(run):
 
 def test_a_run_without_a_classifier_is_unguided_and_a_file_guides_it(run):
     path = run / 'classifier.safetensors'
-    save_weights(path, Weights(CLASSIFIER, jax.tree.map(np.asarray, params()['classifier']), DIFFUSION))
+    save_weights(path, Spec(CLASSIFIER, DIFFUSION), jax.tree.map(np.asarray, params()['classifier']))
     shutil.rmtree(run / 'classifier')
     assert load(run, mesh=mesh()).classifier is None
     assert load(run, path, mesh=mesh()).classifier == CLASSIFIER
@@ -135,13 +135,13 @@ def test_a_classifier_of_other_classes_is_refused(run):
 
 def test_a_classifier_of_other_classes_does_not_guide():
     names = tuple('abcdefghij')
-    model = Weights(CONDITIONAL_UNET, {}, DIFFUSION, classes=names)
-    check_guide(Weights(CLASSIFIER, {}, DIFFUSION, classes=names), model, 'guide')
-    check_guide(Weights(CLASSIFIER, {}, DIFFUSION), model, 'guide')  # of an older version
-    other = Weights(CLASSIFIER, {}, DIFFUSION, classes=names[::-1])
+    model = Spec(CONDITIONAL_UNET, DIFFUSION, classes=names)
+    check_guide(Spec(CLASSIFIER, DIFFUSION, classes=names), model, 'guide')
+    check_guide(Spec(CLASSIFIER, DIFFUSION), model, 'guide')  # of an older version
+    other = Spec(CLASSIFIER, DIFFUSION, classes=names[::-1])
     with pytest.raises(UserError, match="guide: .* class 0 is 'j', not 'a'"):
         check_guide(other, model, 'guide')
-    check_guide(other, Weights(UNET, {}, DIFFUSION, classes=names), 'guide')  # it knows no classes itself
+    check_guide(other, Spec(UNET, DIFFUSION, classes=names), 'guide')  # it knows no classes itself
 
 
 def test_a_run_that_was_guided_from_elsewhere_says_what_is_missing(run, caplog):

@@ -31,7 +31,7 @@ def test_the_last_batch_is_drawn_whole_and_cut(run):
 
     samples = run(watched)
     assert sizes == [4, 4, 4]
-    images = np.concatenate([samples.read(part).images for part in samples.parts])
+    images = samples.read_all()
     np.testing.assert_array_equal(images[:, 0, 0, 0], np.arange(10))
     np.testing.assert_array_equal(samples.labels, np.arange(10) % 3)
     assert images.dtype == np.uint8 and samples.labels.dtype == np.int64
@@ -39,7 +39,9 @@ def test_the_last_batch_is_drawn_whole_and_cut(run):
 
 def test_one_file_holds_all_shards(run, tmp_path):
     run()
+    (tmp_path / '.samples.npz.123.tmp').write_bytes(b'of a run that was killed')
     join(tmp_path, tmp_path / 'samples.npz')
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['samples.npz', 'shards']
     with np.load(tmp_path / 'samples.npz') as file:  # as the authors' evaluator reads it
         np.testing.assert_array_equal(file['arr_0'][:, 1, 1, 0], np.arange(10))
         np.testing.assert_array_equal(file['arr_1'], np.arange(10) % 3)

@@ -19,7 +19,7 @@ from diffusion_jax.images import reduce_images
 from diffusion_jax.models import param_shapes
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.stages import likelihood
-from diffusion_jax.weights.files import Weights, load_weights, read_header, save_weights
+from diffusion_jax.weights.files import Spec, load_weights, read_spec, save_weights
 from tests.program import arguments
 from tests.stages.runs import make_run, read_experiment
 
@@ -47,7 +47,7 @@ def weights(experiment, tmp_path_factory):
     shapes = param_shapes(experiment.unet)
     params = jax.tree.map(lambda leaf: 0.1 * rng.standard_normal(leaf.shape, np.float32), shapes)
     path = tmp_path_factory.mktemp('weights') / 'upsampler.safetensors'
-    save_weights(path, Weights(experiment.unet, params, experiment.diffusion))
+    save_weights(path, Spec(experiment.unet, experiment.diffusion), params)
     return path
 
 
@@ -71,7 +71,7 @@ def test_the_numbers_are_those_of_the_images_with_their_labels_and_reductions(fi
     result = read(finished / 'likelihood')
     index = np.random.default_rng(0).permutation(297)[:20]
     batch = load_batch(make_source(DataConfig('digits'), 'test'), index)
-    params = load_weights(weights).params
+    params = load_weights(weights)[1]
     model = Generator(experiment.unet, experiment.diffusion, {'diffusion': params}, make_mesh())
     batches = [
         model.bits_per_dimension(
@@ -119,7 +119,7 @@ def test_the_protocol_says_what_the_bound_is_of(finished, run, weights, capfd):
     protocol = read(finished / 'likelihood')['protocol']
     assert protocol['likelihood'] == {'split': 'test', 'respacing': '3', 'seed': 0, 'clip': False}
     assert protocol['steps'] == 3 and protocol['data']['name'] == 'digits'
-    assert protocol['diffusion']['digest'] == read_header(weights).digest
+    assert protocol['diffusion']['digest'] == read_spec(weights).digest
     assert run(finished, likelihood__batch_size=16) == 0
     assert 'complete already' in capfd.readouterr().err
 
@@ -182,7 +182,7 @@ def test_other_images_of_the_same_names_are_another_result(weights, tmp_path):
             (folder / str(i)).mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / str(i) / 'a.png')
         splits = {'data__train_split': '', 'data__test_split': ''}
-        data = {'data__name': 'folder', 'data__path': folder, 'evaluate__judge': ''} | splits
+        data = {'data__name': 'folder', 'data__path': folder} | splits
         return likelihood.locate(make_run(pretrained__diffusion=weights, **UPSAMPLER | data)).stamp
 
     one, two = stamp(tmp_path / 'one'), stamp(tmp_path / 'two')

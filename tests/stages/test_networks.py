@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -10,13 +11,20 @@ import pytest
 
 from diffusion_jax import generation, models
 from diffusion_jax.errors import UserError
+from diffusion_jax.experiment import Pretrained
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.stages.finetune import check_start, load_start
-from diffusion_jax.stages.networks import check_network, with_average
+from diffusion_jax.stages.networks import (
+    average_of,
+    check_classes,
+    check_network,
+    find_network,
+    start_stamp,
+)
 from diffusion_jax.stored_networks import describe_stored
 from diffusion_jax.training.saving import Checkpoints
 from diffusion_jax.training.step import init_state
-from diffusion_jax.weights.files import Weights, load_weights, save_weights
+from diffusion_jax.weights.files import Spec, load_weights, save_weights
 from diffusion_jax.workdir import write_stamp
 from tests.program import run
 from tests.stages.runs import make_run, read_experiment
@@ -43,21 +51,19 @@ def files(experiment, tmp_path_factory):
     guide = experiment.classifier
     seven = dataclasses.replace(guide, num_classes=7)
     conditional = dataclasses.replace(experiment.unet, num_classes=10)
-    networks = {
-        'diffusion': Weights(experiment.unet, random_params(experiment.unet, 0), experiment.diffusion),
-        'classifier': Weights(
-            experiment.classifier, random_params(experiment.classifier, 1), experiment.diffusion
-        ),
-        'linear': Weights(experiment.unet, random_params(experiment.unet, 0), other_process),
-        'conditional': Weights(conditional, random_params(conditional, 0), experiment.diffusion),
-        'seven': Weights(seven, random_params(seven, 2), experiment.diffusion),
-        'classifier_linear': Weights(
-            experiment.classifier, random_params(experiment.classifier, 1), other_process
-        ),
+    process = experiment.diffusion
+    specs = {
+        'diffusion': Spec(experiment.unet, process),
+        'classifier': Spec(guide, process),
+        'linear': Spec(experiment.unet, other_process),
+        'conditional': Spec(conditional, process),
+        'seven': Spec(seven, process),
+        'classifier_linear': Spec(guide, other_process),
     }
-    paths = {name: folder / f'{name}.safetensors' for name in networks}
-    for name, weights in networks.items():
-        save_weights(paths[name], weights)
+    paths = {name: folder / f'{name}.safetensors' for name in specs}
+    seeds = {'classifier': 1, 'seven': 2, 'classifier_linear': 1}
+    for name, spec in specs.items():
+        save_weights(paths[name], spec, random_params(spec.network, seeds.get(name, 0)))
     return paths
 
 
@@ -84,7 +90,7 @@ def test_another_file_makes_other_samples(files, tmp_path):
     stored = models.param_shapes(generation.load(files['diffusion']).unet)
     weights = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.05, np.float32), stored)
     model = generation.load(files['diffusion'])
-    save_weights(copy, Weights(model.unet, weights, model.diffusion))
+    save_weights(copy, Spec(model.unet, model.diffusion), weights)
     assert run(tmp_path, 'sample', pretrained__diffusion=copy, **change) == 0
     assert len(list((tmp_path / 'samples').rglob('samples.npz'))) == 2
 
@@ -94,7 +100,7 @@ def test_another_file_makes_other_samples(files, tmp_path):
     [
         ('diffusion', 'classifier', 'classifier', 'diffusion'),
         ('diffusion', 'linear', 'schedule is linear', ''),
-        ('classifier', 'seven', 'num_classes is 7', '--stage=train_classifier'),
+        ('classifier', 'seven', 'num_classes is 7', 'train_classifier'),
         ('classifier', 'classifier_linear', 'schedule is linear', ''),
         ('classifier', 'diffusion', 'diffusion', 'classifier'),
     ],
@@ -124,14 +130,24 @@ def test_a_folder_of_another_process_is_refused(experiment, tmp_path):
     assert 'ema_0.5' in str(error.value)
 
 
-def test_a_pretrained_folder_is_sampled_with_its_own_slowest_average(tmp_path):
+@pytest.mark.parametrize(
+    ('rates', 'given', 'used'),
+    [('0.9,0.999,0.99', None, 0.999), ('()', None, 0.0), ('0.9,0.99', 0.9, 0.9), ('0.9', 0.0, 0.0)],
+)
+def test_samples_are_drawn_with_the_slowest_average_by_default(rates, given, used):
+    run = make_run(train__ema_rates=rates, sample__ema_rate=given)
+    assert average_of(run, 'diffusion') == used and average_of(run, 'classifier') == 0.0
+
+
+def test_a_pretrained_folder_is_sampled_with_its_own_slowest_average(files, tmp_path):
     trained = tmp_path / 'trained'
     write_stamp(trained, {'train': {'ema_rates': [0.9, 0.99]}, 'pretrained': ''})
     changes = {'workdir': tmp_path / 'run', 'pretrained__diffusion': trained}
     for stages, rate in ((('sample',), 0.99), (('train', 'sample'), 0.995)):
-        assert with_average(make_run(stages=stages, **changes)).experiment.sample.ema_rate == rate
+        assert average_of(make_run(stages=stages, **changes), 'diffusion') == rate
     write_stamp(tmp_path / 'run' / 'diffusion', {'pretrained': str(trained)})  # it was fine-tuned here
-    assert with_average(make_run(stages=('sample',), **changes)).experiment.sample.ema_rate == 0.995
+    assert average_of(make_run(stages=('sample',), **changes), 'diffusion') == 0.995
+    assert average_of(make_run(pretrained__diffusion=files['diffusion']), 'diffusion') == 0.995
 
 
 def test_a_file_may_be_moved(files, tmp_path, capfd):
@@ -147,7 +163,7 @@ def test_fine_tuning_for_other_classes_initialises_the_head(files, tmp_path, cap
     assert run(tmp_path, 'train_classifier', **pretrained(files, classifier='seven'), **change) == 0
     assert ': head/pool/out/bias, head/pool/out/kernel' in capfd.readouterr().err
     tuned = ocp.StandardCheckpointer().restore(tmp_path / 'classifier' / 'checkpoints' / '4' / 'params')
-    stored = load_weights(files['seven']).params
+    stored = load_weights(files['seven'])[1]
     assert tuned['head']['pool']['out']['bias'].shape == (10,)
     for part in ('encoder', 'middle', 'time_embedding'):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), tuned[part], stored[part])
@@ -183,7 +199,7 @@ def test_label_dropout_is_no_part_of_the_architecture(files, experiment):
     network, mesh = dataclasses.replace(stored, label_dropout=0.1), make_mesh()
     check_start(files['conditional'], network, experiment.diffusion)
     params = load_start(files['conditional'], network, (), jax.random.key(0), mesh)
-    jax.tree.map(np.testing.assert_array_equal, params, load_weights(files['conditional']).params)
+    jax.tree.map(np.testing.assert_array_equal, params, load_weights(files['conditional'])[1])
 
 
 def test_png_files_belong_to_what_is_complete(files, tmp_path, capfd):
@@ -198,3 +214,52 @@ def test_png_files_belong_to_what_is_complete(files, tmp_path, capfd):
     assert 'complete already' not in capfd.readouterr().err
     assert run(tmp_path, 'sample', **networks, **change) == 0
     assert 'sample: complete already' in capfd.readouterr().err
+
+
+@pytest.mark.parametrize('classes', [tuple('0123456789'), tuple('9876543210'), ()])
+def test_fine_tuning_keeps_the_label_embedding_of_the_same_classes(experiment, tmp_path, classes):
+    """It starts again if the same labels mean other classes."""
+    network = dataclasses.replace(experiment.unet, num_classes=10)
+    params = random_params(network, 0)
+    path = tmp_path / 'named.safetensors'
+    save_weights(path, Spec(network, experiment.diffusion, classes=tuple('0123456789')), params)
+    start = load_start(path, network, classes, jax.random.key(0), make_mesh())
+    same = classes != tuple('9876543210')
+    kept = np.array_equal(start['label_embedding']['embedding'], params['label_embedding']['embedding'])
+    assert kept == same
+    np.testing.assert_array_equal(start['conv_out']['kernel'], params['conv_out']['kernel'])
+
+
+def test_a_fine_tuned_network_takes_precedence_over_its_start(files, tmp_path):
+    """Stamps of older versions have the path of the start as it was typed."""
+    given = Pretrained(diffusion=str(tmp_path / 'start'), classifier=str(files['classifier']))
+    for name in ('diffusion', 'classifier'):
+        assert find_network(tmp_path, name, Pretrained()) == tmp_path / name
+        assert find_network(tmp_path, name, given) == Path(getattr(given, name))
+    for start in (str(tmp_path / 'start'), f'{tmp_path}/start/'):
+        write_stamp(tmp_path / 'diffusion', {'pretrained': start})
+        assert find_network(tmp_path, 'diffusion', given) == tmp_path / 'diffusion'
+    write_stamp(tmp_path / 'classifier', {'pretrained': start_stamp(str(files['classifier']))})
+    assert find_network(tmp_path, 'classifier', given) == tmp_path / 'classifier'
+    write_stamp(tmp_path / 'classifier', {'pretrained': start_stamp(str(files['seven']))})
+    assert find_network(tmp_path, 'classifier', given) == files['classifier']
+
+
+def test_networks_of_other_classes_are_refused(experiment, tmp_path):
+    conditional = dataclasses.replace(experiment.unet, num_classes=10)
+    given = {}
+    for name, network, classes in (
+        ('diffusion', conditional, tuple('0123456789')),
+        ('classifier', experiment.classifier, tuple('0123456798')),
+    ):
+        given[f'pretrained__{name}'] = tmp_path / f'{name}.safetensors'
+        spec = Spec(network, experiment.diffusion, classes=classes)
+        save_weights(given[f'pretrained__{name}'], spec, random_params(network, 0))
+    with pytest.raises(UserError) as error:
+        check_classes(make_run(stages=('sample',), unet__class_conditional=True, **given))
+    assert error.value.where == str(given['pretrained__classifier']) and "'9'" in str(error.value)
+    check_classes(make_run(stages=('sample',), **given))  # without classes of its own
+    # A classifier that will be trained has the classes of the images.
+    del given['pretrained__classifier']
+    run = make_run(tmp_path / 'run', ('train_classifier',), unet__class_conditional=True, **given)
+    check_classes(run)

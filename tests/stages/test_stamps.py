@@ -204,9 +204,6 @@ def test_results_are_in_a_folder_named_after_settings_and_checkpoint(tmp_path):
     assert folder(30, 1.0)[0] == tmp_path
     assert folder(30, 2.0)[0] == tmp_path / 'scale=2.0'
     assert folder(40, 1.0)[0] == tmp_path / 'diffusion.step=40'
-    # An older version left samples of step 40 under a name without the step: they are found again.
-    write_stamp(tmp_path / 'scale=2.0', folder(40, 2.0)[1])
-    assert folder(40, 2.0)[0] == tmp_path / 'scale=2.0'
     assert set(folder(50, 2.0)[0].name.split(',')) == {'diffusion.step=50', 'scale=2.0'}
     write_stamp(*folder(50, 2.0))
     assert folder(50, 2.0)[0].name.count('=') == 2

@@ -1,4 +1,4 @@
-"""Files of PyTorch. Most tests need PyTorch, which only those have who installed the extra `convert`."""
+"""PyTorch's files. Most tests need PyTorch, the extra `convert`."""
 
 import argparse
 import importlib.util
@@ -31,7 +31,7 @@ def tensors():
     return OrderedDict((key, torch.from_numpy(array)) for key, array in STATE.items())
 
 
-def test_pytorch_that_is_missing_is_asked_for(tmp_path, monkeypatch):
+def test_pytorch_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'torch', None)
     there = tmp_path / 'a.pt'
     there.touch()
@@ -39,8 +39,9 @@ def test_pytorch_that_is_missing_is_asked_for(tmp_path, monkeypatch):
         with pytest.raises(UserError, match=r"pip install 'diffusion_jax\[convert\]'"):
             call()
     assert list(tmp_path.iterdir()) == [there]
-    with pytest.raises(UserError, match='nothere.pt: no such file'):
-        read_state(tmp_path / 'nothere.pt')
+    for path in (tmp_path / 'nothing.pt', tmp_path):
+        with pytest.raises(UserError, match='no such file'):
+            read_state(path)
 
 
 @needs_torch
@@ -67,11 +68,11 @@ def test_files_of_the_old_format_are_read(tmp_path):
 
 @needs_torch
 @pytest.mark.parametrize('value', [np.nan, np.inf, 1e39])
-def test_what_is_not_finite_in_float32_is_refused_by_name(tmp_path, value):
+def test_values_that_are_not_finite_in_float32_are_refused(tmp_path, value):
     state = {key: tensor.double() for key, tensor in tensors().items()}
     state['a.weight'][2, 1] = value
     torch.save(state, tmp_path / 'a.pt')
-    with pytest.raises(UserError, match=r'a.pt: a.weight is not finite .* at \[2, 1\]'):
+    with pytest.raises(UserError, match=r'a.pt: a.weight has .* at \[2, 1\]'):
         read_state(tmp_path / 'a.pt')
 
 
@@ -92,24 +93,25 @@ def test_transposed_arrays_and_parameters_are_read(tmp_path):
 
 @needs_torch
 @pytest.mark.parametrize(
-    ('make', 'message'),
+    ('make', 'problem'),
     [
-        (lambda: [torch.zeros(3)], r'holds no arrays by name \(list\)'),
-        (lambda: torch.zeros(3), r'holds no arrays by name \(Tensor\)'),
-        (dict, r'holds no arrays by name \(dict\)'),
-        (lambda: {'step': 3, **tensors()}, 'step is no array but of type int'),
-        (lambda: {'arguments': argparse.Namespace(), **tensors()}, 'of nothing but arrays'),
+        (lambda: [torch.zeros(3)], '(list)'),
+        (lambda: torch.zeros(3), '(Tensor)'),
+        (dict, '(dict)'),
+        (lambda: {'step': 3, **tensors()}, 'step is of type int'),
+        (lambda: {'arguments': argparse.Namespace(), **tensors()}, 'cannot be read'),
     ],
 )
-def test_what_is_no_state_dict_is_named(tmp_path, make, message):
+def test_files_without_a_state_dict_are_refused(tmp_path, make, problem):
     torch.save(make(), tmp_path / 'a.pt')
-    with pytest.raises(UserError, match=f'a.pt: .*{message}'):
+    with pytest.raises(UserError) as error:
         read_state(tmp_path / 'a.pt')
+    assert error.value.where == str(tmp_path / 'a.pt') and problem in error.value.problem
 
 
 @needs_torch
 @pytest.mark.parametrize('new', [True, False])
-def test_damaged_files_are_named(tmp_path, new):
+def test_damaged_files_are_refused(tmp_path, new):
     path = tmp_path / 'a.pt'
     torch.save(tensors(), path, _use_new_zipfile_serialization=new)
     content = path.read_bytes()
@@ -127,19 +129,12 @@ def test_a_flipped_bit_is_found(tmp_path):
     content = bytearray(path.read_bytes())
     content[content.find(STATE['a.weight'].tobytes()) + 100] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r'a.pt: damaged \(.*is not what was written\)'):
+    with pytest.raises(UserError, match='a.pt: damaged'):
         read_state(path)
 
 
 @needs_torch
-def test_a_file_that_is_not_there_is_named(tmp_path):
-    for path in (tmp_path / 'nothing.pt', tmp_path):
-        with pytest.raises(UserError, match='no such file'):
-            read_state(path)
-
-
-@needs_torch
-def test_a_place_that_cannot_be_written_is_named(tmp_path):
+def test_a_path_that_cannot_be_written(tmp_path):
     (tmp_path / 'file').touch()
     with pytest.raises(UserError, match='cannot be written'):
         write_state(tmp_path / 'file' / 'a.pt', STATE)

@@ -25,16 +25,16 @@ def open_archive(path: Path, channels: Collection[int] = (1, 3)) -> ArrayImages:
     images, labels = arrays.get('arr_0'), arrays.get('arr_1')
     if images is None:
         names = ', '.join(names_in_archive(path)) or 'nothing'
-        raise UserError(f'{path}', f'has no images (arr_0, uint8 [N, H, W, 3]); it contains {names}')
+        raise UserError(str(path), f'has no images (arr_0, uint8 [N, H, W, 3]); it contains {names}')
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in channels or not images.size:
         hint = '; features of a network go into an npz as `features`' if images.ndim == 2 else ''
         expected = f'images are uint8 from 0 to 255, [N, H, W, 3], channels last{hint}'
-        raise UserError(f'{path}', f'arr_0 is {images.dtype} {list(images.shape)}', expected)
+        raise UserError(str(path), f'arr_0 is {images.dtype} {list(images.shape)}', expected)
     if labels is not None and (labels.shape != images.shape[:1] or labels.dtype.kind not in 'iu'):
         expected = f'it must hold one integer for each of the {len(images)} images'
-        raise UserError(f'{path}', f'arr_1 is {labels.dtype} {list(labels.shape)}', expected)
+        raise UserError(str(path), f'arr_1 is {labels.dtype} {list(labels.shape)}', expected)
     if labels is not None and labels.min() < 0:
-        raise UserError(f'{path}', f'arr_1 contains the label {labels.min()}', 'classes are numbered from 0')
+        raise UserError(str(path), f'arr_1 contains the label {labels.min()}', 'classes are numbered from 0')
     identity = file_identity(path)
     return ArrayImages(str(path), labels, even_parts(len(images), lambda start, stop: identity), images)
 
@@ -62,18 +62,18 @@ def read_array(path: Path) -> np.ndarray:
         with open(path, 'rb') as file:
             return np.lib.format.read_array(file)
     except UNREADABLE as error:
-        raise UserError(f'{path}', f'cannot be read as an array ({reason(error)})') from error
+        raise UserError(str(path), f'cannot be read as an array ({reason(error)})') from error
 
 
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[zipfile.ZipFile]:
     if not path.is_file():
-        raise UserError(f'{path}', 'no such file or folder')
+        raise UserError(str(path), 'no such file or folder')
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
     except UNREADABLE as error:
-        raise UserError(f'{path}', f'is not an intact npz file ({reason(error)})') from error
+        raise UserError(str(path), f'cannot be read as an npz file ({reason(error)})') from error
 
 
 def _read_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:

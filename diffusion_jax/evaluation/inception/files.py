@@ -10,7 +10,7 @@ import numpy as np
 from flax import traverse_util
 
 from diffusion_jax.evaluation.inception.network import Params
-from diffusion_jax.weights.arrays import damaged, load_arrays, read_header, save_arrays
+from diffusion_jax.weights.arrays import damaged, load_arrays, save_arrays
 
 FORMAT = 'diffusion_jax inception 1'
 
@@ -47,14 +47,13 @@ def save_inception(path: str | Path, weights: InceptionWeights) -> None:
         'source_sha256': weights.source_sha256,
         'sha256': weights.sha256,
     }
-    save_arrays(path, FORMAT, traverse_util.flatten_dict(weights.params, sep='/'), metadata)
+    save_arrays(path, FORMAT, weights.params, metadata)
 
 
 def load_inception(path: str | Path) -> InceptionWeights:
     """Reads a file of `save_inception`. Raises UserError if it is missing, damaged or of another format."""
     remedy = 'use a file written by `diffusion-jax convert-inception`'
-    metadata, checksums, _ = read_header(path, FORMAT, remedy)
-    params = traverse_util.unflatten_dict(load_arrays(path, checksums), sep='/')
-    if params_sha256(params) != metadata['sha256']:
+    header, params = load_arrays(path, FORMAT, remedy)
+    if params_sha256(params) != header.metadata['sha256']:
         raise damaged(path, 'the parameters do not match their SHA-256')
-    return InceptionWeights(params, **metadata)
+    return InceptionWeights(params, **header.metadata)

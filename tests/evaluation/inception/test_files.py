@@ -93,10 +93,10 @@ def test_what_is_not_ours_is_named(saved, tmp_path):
     (tmp_path / 'text').write_text('no weights at all')
     (tmp_path / 'short').write_bytes(saved.read_bytes()[:-10])
     for name, message in {
-        'foreign': 'is a safetensors file of another program',
-        'network': "its format is 'diffusion_jax weights 1'",
-        'text': 'no safetensors file',
-        'short': 'not whole',
+        'foreign': 'format None',
+        'network': "format 'diffusion_jax weights 1'",
+        'text': 'no intact safetensors file',
+        'short': 'no intact safetensors file',
         'nothing': 'no such file',
         '.': 'is a folder',
     }.items():
