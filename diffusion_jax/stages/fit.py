@@ -106,9 +106,7 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
             writer = MetricsWriter(directory, resume_step=step - 1 if sums else step)
 
         def save(state: TrainState, sums: Sums) -> None:
-            if any_process(not writer.flush()):  # a run that resumes from here does not write its lines again
-                checkpoints.skip(int(jax.device_get(state.step)), 'the log cannot be written')
-                return
+            writer.flush()  # a run that resumes from here does not write these lines again
             progress = {'data': data.get_state(), 'metrics': sums}
             checkpoints.save(state, progress, describe_network(network))
 
