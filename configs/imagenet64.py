@@ -24,8 +24,8 @@ def get_config() -> ConfigDict:
         stages=('train', 'train_classifier', 'sample'),
         data=recipes.imagenet(64),
         diffusion=recipes.diffusion('64x64_diffusion'),
-        unet=recipes.unet('64x64_diffusion'),
-        classifier=recipes.classifier('64x64_classifier'),
+        unet=recipes.network('64x64_diffusion'),
+        classifier=recipes.network('64x64_classifier'),
         train=recipes.diffusion_training(540_000, batch_size=2048, learning_rate=3e-4),
         train_classifier=recipes.classifier_training(
             300_000, batch_size=1024, learning_rate=6e-4, weight_decay=0.2

@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
         stages=('train', 'sample'),
         data=recipes.lsun('bedroom'),
         diffusion=recipes.diffusion('lsun_bedroom'),
-        unet=recipes.unet('lsun_bedroom'),
+        unet=recipes.network('lsun_bedroom'),
         train=recipes.diffusion_training(500_000),
         sample=recipes.sampling('lsun_bedroom'),
         evaluate=recipes.evaluation('lsun_bedroom256'),

@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
         stages=('train', 'sample'),
         data=recipes.lsun('cat'),
         diffusion=recipes.diffusion('lsun_cat'),
-        unet=recipes.unet('lsun_cat'),
+        unet=recipes.network('lsun_cat'),
         train=recipes.diffusion_training(200_000),
         sample=recipes.sampling('lsun_cat'),
         evaluate=recipes.evaluation('lsun_cat256'),

@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
         stages=('train', 'sample'),
         data=recipes.lsun('horse'),
         diffusion=recipes.diffusion('lsun_horse'),
-        unet=recipes.unet('lsun_horse'),
+        unet=recipes.network('lsun_horse'),
         train=recipes.diffusion_training(250_000),
         sample=recipes.sampling('lsun_horse'),
         evaluate=recipes.evaluation('lsun_horse256'),

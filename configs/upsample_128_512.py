@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
         stages=('train', 'sample'),
         data=recipes.imagenet(512, low_res_size=(128, 128)),
         diffusion=recipes.diffusion('128_512_upsampler'),
-        unet=recipes.unet('128_512_upsampler'),
+        unet=recipes.network('128_512_upsampler'),
         train=recipes.diffusion_training(1_050_000),
         sample=recipes.sampling('128_512_upsampler', batch_size=16),
         evaluate=recipes.evaluation('imagenet512'),

@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
         stages=('train', 'sample'),
         data=recipes.imagenet(256, low_res_size=(64, 64)),
         diffusion=recipes.diffusion('64_256_upsampler'),
-        unet=recipes.unet('64_256_upsampler'),
+        unet=recipes.network('64_256_upsampler'),
         train=recipes.diffusion_training(500_000),
         sample=recipes.sampling('64_256_upsampler'),
         evaluate=recipes.evaluation('imagenet256_labeled'),

@@ -30,7 +30,7 @@ to begin:
 class Parser(argparse.ArgumentParser):
     """Prints its description as it is, and raises UserError for wrong arguments."""
 
-    def __init__(self, prog: str, description: str, **options: str) -> None:
+    def __init__(self, prog: str, description: str, **options: Any) -> None:
         formatter = argparse.RawDescriptionHelpFormatter
         super().__init__(prog=prog, description=description, formatter_class=formatter, **options)
 
@@ -114,6 +114,7 @@ def _read_settings(arguments: Sequence[str], flags: Collection[str]) -> dict[str
     """The values of settings by their dotted names, from --config.name=value, --config.name value,
     --config.name and --noconfig.name; the last one wins. `flags` are suggested for other arguments."""
     settings, rest = {}, list(reversed(arguments))
+    text: str | None
     while rest:
         argument = rest.pop()
         name, equals, text = argument.partition('=')

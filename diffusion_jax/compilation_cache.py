@@ -24,7 +24,7 @@ def use_compilation_cache() -> None:
     cannot be written, programs are compiled each time. Any number of processes and machines may share one:
     the name of an entry depends on the program, on the version of XLA and on the device.
     """
-    if VARIABLE in os.environ or jax.config.jax_compilation_cache_dir:
+    if VARIABLE in os.environ or jax.config.values['jax_compilation_cache_dir']:
         return
     with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: the user has no home
         cache = Path(os.environ.get('XDG_CACHE_HOME', ''))

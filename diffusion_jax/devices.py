@@ -16,7 +16,7 @@ def all_devices() -> list[jax.Device]:
     try:
         return jax.devices()
     except (RuntimeError, AssertionError) as error:  # an assertion where a plugin is not installed
-        raise no_device(jax.config.jax_platforms, error) from error
+        raise no_device(jax.config.values['jax_platforms'], error) from error
 
 
 def no_device(platforms: str | None, error: Exception) -> UserError:

@@ -21,11 +21,10 @@ from diffusion_jax.experiment import STAGES, Experiment, Pretrained, check_stage
 from diffusion_jax.hosts import any_process, connect, raise_together, shutdown
 from diffusion_jax.interruption import Interrupted, stop_requests
 from diffusion_jax.settings import read_section
-from diffusion_jax.sharding import make_mesh
+from diffusion_jax.sharding import local_mesh, make_mesh
 from diffusion_jax.stages import evaluate, likelihood, networks, sample, train, train_classifier
-from diffusion_jax.stages.inputs import check_inputs
 from diffusion_jax.stages.run import Run
-from diffusion_jax.stored_networks import stored_classes
+from diffusion_jax.stored_networks import TRAINED_BY, stored_classes
 from diffusion_jax.streams import PatientStream
 from diffusion_jax.workdir import lock
 
@@ -70,9 +69,9 @@ def _stored_classes(options: Options) -> tuple[str, ...]:
     """The names of the classes of the networks that a run uses; () for a run that trains: its images say."""
     pretrained = read_section(Pretrained, options.config.get('pretrained', {}), 'config.pretrained')
     planned = _planned(options.stages, options.config.get('stages', ()), pretrained)
-    if not set(planned).isdisjoint(networks.STAGES.values()):
+    if not set(planned).isdisjoint(TRAINED_BY.values()):
         return ()
-    paths = (networks.find_network(options.workdir, name, pretrained) for name in networks.STAGES)
+    paths = (networks.find_network(options.workdir, name, pretrained) for name in TRAINED_BY)
     return next(filter(None, map(stored_classes, paths)), ())
 
 
@@ -84,30 +83,35 @@ def run_experiment(experiment: Experiment, workdir: Path, stages: Sequence[str] 
     logger.setLevel(logging.INFO if first_host else logging.WARNING)
     planned = _planned(stages, experiment.stages, experiment.pretrained)
     with contextlib.ExitStack() as held:
-        run = Run(experiment, workdir.absolute(), mesh, held.enter_context(stop_requests()))
+        stop = held.enter_context(stop_requests())
+        run = Run(experiment, workdir.absolute(), mesh, stop, tuple(planned))
         with raise_together():
             if first_host:
                 held.enter_context(lock(workdir))
-            run = networks.with_average(run, planned)
-            check_inputs(run, planned)
+            # Each host trains with all devices, and samples and evaluates with its own.
+            own = run.on(local_mesh(mesh))
+            runs = {stage: run if stage in TRAINED_BY.values() else own for stage in planned}
+            for stage in planned:
+                MODULES[stage].check(runs[stage])
         logger.info('%d %s device(s), results in %s', mesh.size, jax.default_backend(), workdir)
         for stage in planned:
             any_process(False)  # wait until all hosts have written what this stage reads
             with raise_together():
-                complete = MODULES[stage].complete(run)
+                results = MODULES[stage].locate(runs[stage])
+                complete = MODULES[stage].complete(runs[stage], results)
             # All hosts decide before any of them changes what the others read.
             if any_process(not complete):
-                MODULES[stage].main(run)
+                MODULES[stage].main(runs[stage], results)
             else:
                 logger.info('%s: complete already', stage)
-            if stage != planned[-1] and any_process(run.stop()):
+            if stage != planned[-1] and any_process(stop()):
                 raise Interrupted(f'stopped after the stage {stage}')
         any_process(False)  # the first host holds the lock until all have ended
 
 
 def _planned(named: Sequence[str], stages: Sequence[str], pretrained: Pretrained) -> list[str]:
     """The stages that the command line names, or those of the config except training of given networks."""
-    given = [stage for name, stage in networks.STAGES.items() if getattr(pretrained, name)]
+    given = [stage for name, stage in TRAINED_BY.items() if getattr(pretrained, name)]
     return list(named) or [stage for stage in stages if stage not in given]
 
 

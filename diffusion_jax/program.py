@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +15,7 @@ class Program(NamedTuple):
         arguments: its positional arguments, pytrees of jax.ShapeDtypeStruct with shardings.
     """
 
-    jitted: Callable[..., Any]
+    jitted: jax.stages.Wrapped
     arguments: tuple[Any, ...]
 
     def lower(self) -> jax.stages.Lowered:

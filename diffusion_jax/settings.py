@@ -15,14 +15,15 @@ import types
 import typing
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from diffusion_jax.errors import UserError
 
+Section = TypeVar('Section')
 # A setting that names a file or a folder (some also allow words).
 FilePath = Annotated[str, 'path']
 
-FROM_TEXT = {
+FROM_TEXT: dict[Any, dict[str, Any]] = {
     bool: dict.fromkeys(('true', 't', 'yes', '1'), True) | dict.fromkeys(('false', 'f', 'no', '0'), False),
     type(None): {'none': None},
 }
@@ -43,7 +44,9 @@ REJECTED = (ValueError, OverflowError, KeyError)
 LONGEST = 80  # characters of a value in a message
 
 
-def read_section(cls: type, section: Any, where: str, derived: Mapping[str, Any] | None = None) -> Any:
+def read_section(
+    cls: type[Section], section: Any, where: str, derived: Mapping[str, Any] | None = None
+) -> Section:
     """A dataclass from a mapping of exactly its fields; those with defaults are optional.
 
     Args:
@@ -56,7 +59,8 @@ def read_section(cls: type, section: Any, where: str, derived: Mapping[str, Any]
         problem = 'is missing' if section is None else f'got {section!r}'
         raise UserError(where, problem, 'must be a section of settings, as with_defaults(…) makes it')
     derived = derived or {}
-    fields = {field.name: field for field in dataclasses.fields(cls) if field.name not in derived}
+    all_fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # no name says that cls is a dataclass
+    fields = {field.name: field for field in all_fields if field.name not in derived}
     hints = types_of(cls)
     values = {}
     for key, value in section.items():
@@ -75,7 +79,7 @@ def read_section(cls: type, section: Any, where: str, derived: Mapping[str, Any]
 def read_value(hint: Any, value: Any, where: str) -> Any:
     """A value of the annotated type. Integers are accepted as floats and lists as tuples, nothing else."""
     cls = not_none(hint)
-    if dataclasses.is_dataclass(cls) and (value is not None or cls is hint):
+    if isinstance(cls, type) and dataclasses.is_dataclass(cls) and (value is not None or cls is hint):
         return read_section(cls, value, where)
     return _convert(hint, value, where)
 

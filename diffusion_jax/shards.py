@@ -103,7 +103,7 @@ def write(
 def gaps(directory: Path, num_rows: int, batch_size: int) -> list[Shard]:
     """The missing shards, of at most batch_size rows each."""
     missing, position = [], 0
-    existing = [(shard.start, shard.stop) for shard in found(directory)]
+    existing = [(shard.start, shard.stop) for shard in list_shards(directory)]
     for start, stop in [*existing, (num_rows, num_rows)]:
         for first in range(position, min(start, num_rows), batch_size):
             missing.append(shard(directory, first, min(first + batch_size, start, num_rows)))
@@ -115,7 +115,7 @@ def shard(directory: Path, start: int, stop: int) -> Shard:
     return Shard(directory / f'{start:08d}-{stop:08d}.npz', start, stop)
 
 
-def found(directory: Path) -> list[Shard]:
+def list_shards(directory: Path) -> list[Shard]:
     """The existing shards, in the order of their rows."""
     names = (re.fullmatch(r'(\d{8,})-(\d{8,})\.npz', path.name) for path in directory.glob('*.npz'))
     existing = [shard(directory, int(name[1]), int(name[2])) for name in names if name]

@@ -54,7 +54,7 @@ def if_possible(path: Path) -> Iterator[None]:
         logger.warning('%s: cannot be written (%s); left out', path, reason(error))
 
 
-def check_place(path: str | Path) -> None:
+def check_writable(path: str | Path) -> None:
     """Raises UserError unless a file can be written there; called before hours of work that end in it."""
     path = Path(path)
     try:

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -43,6 +44,13 @@ def test_programs_are_kept_in_a_folder_of_the_user(cache):
     use_compilation_cache()
     assert jax.config.jax_compilation_cache_dir == str(cache / 'diffusion_jax' / 'compiled')
     assert os.path.isdir(jax.config.jax_compilation_cache_dir)
+
+
+def test_a_relative_folder_for_caches_is_ignored(cache, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', 'relative')
+    monkeypatch.setenv('HOME', str(cache))
+    use_compilation_cache()
+    assert jax.config.jax_compilation_cache_dir == str(cache / '.cache' / 'diffusion_jax' / 'compiled')
 
 
 def test_a_model_opened_from_python_keeps_its_programs(cache):
@@ -104,3 +112,18 @@ print(os.environ['XLA_FLAGS'], float(jax.jit(lambda x: x + 1)(1.0)))
     flags = '--xla_dump_max_hlo_modules=1 --xla_gpu_exclude_nondeterministic_ops=true'
     assert done.stdout == f'{flags} 2.0\n', done.stderr
     assert list((tmp_path / 'compiled').glob('*-cache'))
+
+
+@pytest.mark.parametrize(
+    ('plugin', 'flags', 'expected'),
+    [
+        ('xla_cuda12', '--a=1', f'--a=1 {compilation_cache.CUBLAS}'),
+        ('xla_cuda12', '--xla_gpu_enable_triton_gemm=true', '--xla_gpu_enable_triton_gemm=true'),
+        ('libtpu', '', ''),
+    ],
+)
+def test_matrix_products_of_gpus_are_left_to_cublas(monkeypatch, plugin, flags, expected):
+    monkeypatch.setattr('importlib.metadata.entry_points', lambda group: [SimpleNamespace(name=plugin)])
+    monkeypatch.setenv('XLA_FLAGS', flags)
+    compilation_cache.compile_fast_on_gpus()
+    assert os.environ['XLA_FLAGS'] == expected

@@ -30,16 +30,13 @@ from diffusion_jax import main
 from diffusion_jax.stages import sample_quality, train
 hook, begun = sys.argv.pop().split()
 stage = {'grid': train, 'evaluation': sample_quality}[hook]
-make_draw = stage.make_draw
-def make_slow_draw(*args):
-    draw = make_draw(*args)
-    def draw_slowly(index):
-        if '--host=1' in sys.argv:
-            Path(begun).touch()
-        time.sleep(1)
-        return draw(index)
-    return draw_slowly
-stage.make_draw = make_slow_draw
+draw = stage.draw_while_training
+def draw_slowly(*args):
+    if '--host=1' in sys.argv:
+        Path(begun).touch()
+    time.sleep(1)
+    return draw(*args)
+stage.draw_while_training = draw_slowly
 sys.exit(main.main())
 """
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -10,7 +11,6 @@ from types import SimpleNamespace
 import pytest
 
 from diffusion_jax import __version__, main
-from diffusion_jax.training import loop
 from diffusion_jax.workdir import lock
 from tests.program import ROOT, arguments, run
 
@@ -58,30 +58,23 @@ def test_a_file_in_the_place_of_the_folder(tmp_path, capfd, below):
     assert f'error: {tmp_path / "file" / below}: ' in capfd.readouterr().err
 
 
-def test_a_batch_that_no_memory_holds(tmp_path, monkeypatch, capfd):
-    def no_memory(*_, **__):
-        raise RuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 118189471424 bytes.')
-
-    monkeypatch.setattr(loop, 'run', no_memory)
-    assert run(tmp_path, 'train', train__evaluate_every=0) == 2
-    error = capfd.readouterr().err.splitlines()[-1]
-    assert 'a training step of the diffusion model: out of memory (118,189,471,424 bytes); ' in error
-    for setting in (
-        'config.train.batch_size (16)',
-        'config.train.microbatches',
-        'config.unet.remat=True',
-    ):
-        assert setting in error
-
-
 def test_the_program_in_a_thread_of_another(tmp_path, monkeypatch, capfd):
-    done = SimpleNamespace(complete=lambda run: not run.stop())
+    done = SimpleNamespace(
+        check=lambda run: None, locate=lambda run: None, complete=lambda run, _: not run.stop()
+    )
     monkeypatch.setattr(main, 'MODULES', dict.fromkeys(main.MODULES, done))
     codes = []
     thread = threading.Thread(target=lambda: codes.append(run(tmp_path, 'train')))
     thread.start()
     thread.join()
     assert codes == [0] and 'train: complete already' in capfd.readouterr().err
+
+
+def test_a_stop_between_stages_ends_the_run(tmp_path, monkeypatch, capfd):
+    done = SimpleNamespace(complete=lambda run: bool(signal.raise_signal(signal.SIGTERM)) or True)
+    monkeypatch.setattr(main, 'MODULES', dict.fromkeys(main.MODULES, done))
+    assert run(tmp_path, 'train,train_classifier') == 130
+    assert 'stopped after the stage train;' in capfd.readouterr().err
 
 
 @pytest.mark.parametrize('stream', [None, io.TextIOWrapper(io.BytesIO(), 'ascii', errors='strict')])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffusion_jax.interruption import Interrupted
-from diffusion_jax.shards import Shard, fill, found, gaps, read, shard
+from diffusion_jax.shards import Shard, fill, gaps, list_shards, read, shard
 from tests.errors import refused
 
 
@@ -20,7 +20,7 @@ def number(start, stop):
 
 def run(directory, num_rows=10, batch_size=4, compute=number, stop=lambda: False, **hosts):
     fill(directory, 'test', num_rows, batch_size, compute, stop, **hosts)
-    return np.concatenate([read(part, 'row')['row'] for part in found(directory)])
+    return np.concatenate([read(part, 'row')['row'] for part in list_shards(directory)])
 
 
 def test_every_row_is_done_once(tmp_path):
@@ -85,7 +85,7 @@ def test_hosts_share_the_work_whenever_each_of_them_looks(tmp_path, num_hosts):
 
 def test_a_damaged_shard_is_named(tmp_path):
     run(tmp_path)
-    first = found(tmp_path)[0]
+    first = list_shards(tmp_path)[0]
     assert isinstance(first, Shard)
     first.path.write_bytes(first.path.read_bytes()[:100])
     with refused('00000000-00000004.npz', 'remove it'):

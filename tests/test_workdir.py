@@ -151,8 +151,8 @@ def test_folders_that_cannot_be_written_are_refused(tmp_path):
             pass
     for path in (Path('/proc/run/a.json'), tmp_path / 'file' / 'a.json', tmp_path):
         with refused(str(path)):
-            workdir.check_place(path)
-    workdir.check_place(tmp_path / 'new' / 'a.json')
+            workdir.check_writable(path)
+    workdir.check_writable(tmp_path / 'new' / 'a.json')
     assert os.listdir(tmp_path / 'new') == []
 
 

@@ -22,7 +22,7 @@ from diffusion_jax.weights.files import Spec, save_weights
 from diffusion_jax.weights.reference import from_reference
 from diffusion_jax.weights.released import RELEASED, released_classes, resembling
 from diffusion_jax.weights.torch_files import read_state
-from diffusion_jax.workdir import check_place
+from diffusion_jax.workdir import check_writable
 
 USAGE = """diffusion-jax convert [NAME] SOURCE --out FILE.safetensors
        diffusion-jax convert SOURCE --out FILE.safetensors --config=FILE [--network=classifier]
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     source, out = Path(args.source), Path(args.out)
     if out.is_dir() or out.resolve() == source.resolve():
         raise UserError('--out', f'{out} is a folder or the source', 'name another file')
-    check_place(out)
+    check_writable(out)
     spec, params, what = _from_training(source, args.ema) if source.is_dir() else _from_torch(source, args)
     save_weights(out, spec, params)
     leaves = jax.tree.leaves(params)

@@ -1,4 +1,4 @@
-"""Reads images before work that would meet an unreadable one, or a label that is no class, hours later."""
+"""Reads images before work that would meet an unreadable one hours later."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import concurrent.futures
 import contextlib
 import logging
 import os
-from collections.abc import Callable
-
-import numpy as np
+from collections.abc import Callable, Sequence
 
 from diffusion_jax.data.config import DataConfig
-from diffusion_jax.data.pipeline import load_batch
 from diffusion_jax.data.sources.base import Source
 from diffusion_jax.data.sources.reading import UnreadableImage
 from diffusion_jax.errors import UserError
@@ -33,57 +30,45 @@ def check_images(source: Source, config: DataConfig, split: str, stop: Callable[
     With on_error='skip' unreadable images are logged, unless they are more than `max_skipped`.
 
     Raises:
-        UserError: images cannot be read, or a label is no class.
+        UserError: images cannot be read, or the label of one is no class.
         Interrupted: `stop` returned True.
     """
-    if not config.check_files and not _is_small(source):
-        _problem_of(source, 0)  # raises where its label is no class
-        return
-    unreadable = _unreadable(source, f'checking the {split} images', stop, show=config.check_files)
+    title, total = f'checking the {split} images', len(source)
+    count = total if config.check_files or _are_few(source.paths) else 1
+    unreadable = []
+
+    def check(index: int) -> None:
+        try:
+            source[index]
+        except UnreadableImage as error:
+            unreadable.append(error.description)
+
+    progress = Progress(title, count) if config.check_files else None
+    with progress or contextlib.nullcontext(), concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+        for first in range(0, count, CHUNK):
+            if stop():
+                raise Interrupted(f'{title}: stopped after {first:,} of {count:,}')
+            chunk = range(first, min(first + CHUNK, count))
+            list(pool.map(check, chunk))
+            if progress is not None:
+                progress.update(chunk.stop)
     if not unreadable:
         return
-    more = f'; and {len(unreadable) - MOST_NAMES:,} more' if len(unreadable) > MOST_NAMES else ''
-    problem = (
-        f'{len(unreadable):,} of the {len(source):,} {split} images cannot be read: '
-        f'{"; ".join(unreadable[:MOST_NAMES])}{more}'
-    )
+    shown = '; '.join(sorted(unreadable)[:MOST_NAMES]) + '; …' * (len(unreadable) > MOST_NAMES)
+    problem = f'{len(unreadable):,} of the {total:,} {split} images cannot be read: {shown}'
     if config.on_error == 'stop':
         remedy = 'repair the files, remove them before a training begins, or set config.data.on_error=skip'
         raise UserError('config.data', problem, remedy)
     if len(unreadable) > config.max_skipped:
         remedy = 'repair the files or set a larger number'
-        raise UserError('config.data.max_skipped', f'{config.max_skipped}, but {problem}', remedy)
+        raise UserError('config.data.max_skipped', f'got {config.max_skipped}, but {problem}', remedy)
     logger.warning('%s; they are skipped', problem)
 
 
-def _is_small(source: Source) -> bool:
-    if not 0 < len(source.paths) <= FEW_FILES:
+def _are_few(paths: Sequence[str]) -> bool:
+    if not 0 < len(paths) <= FEW_FILES:
         return False
     try:
-        return sum(map(os.path.getsize, source.paths)) <= FEW_BYTES
+        return sum(map(os.path.getsize, paths)) <= FEW_BYTES
     except OSError:  # a file was removed since it was listed: reading it reports that
         return True
-
-
-def _unreadable(source: Source, title: str, stop: Callable[[], bool], *, show: bool) -> list[str]:
-    """Why each unreadable image cannot be read."""
-    unreadable = []
-    progress = Progress(title, len(source)) if show else None
-    with progress or contextlib.nullcontext(), concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-        for first in range(0, len(source), CHUNK):
-            if stop():
-                raise Interrupted(f'{title}: stopped after {first:,} of {len(source):,}')
-            chunk = range(first, min(first + CHUNK, len(source)))
-            unreadable += filter(None, pool.map(lambda index: _problem_of(source, index), chunk))
-            if progress is not None:
-                progress.update(chunk.stop)
-    return unreadable
-
-
-def _problem_of(source: Source, index: int) -> str | None:
-    """Why an image cannot be read, if so. Raises UserError where its label is no class."""
-    try:
-        load_batch(source, np.array([index]))
-    except UnreadableImage as error:
-        return error.description
-    return None

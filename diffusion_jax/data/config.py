@@ -9,9 +9,9 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.settings import FilePath
 
 # Settings that decide how images are read, not which: a run may be resumed with other values.
-HOW_IMAGES_ARE_READ = ('num_workers', 'on_error', 'max_skipped', 'check_files')
+READING_SETTINGS = ('num_workers', 'on_error', 'max_skipped', 'check_files')
 # Where images lie. A training knows them by their names instead, and may be resumed where they were moved.
-WHERE_IMAGES_LIE = ('path', 'train_split', 'test_split')
+LOCATION_SETTINGS = ('path', 'train_split', 'test_split')
 
 
 @dataclass(frozen=True)

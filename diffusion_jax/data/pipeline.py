@@ -16,7 +16,6 @@ import numpy as np
 from diffusion_jax.data.sources.base import Source
 from diffusion_jax.data.sources.wrappers import is_readable
 from diffusion_jax.data.transforms import Transform
-from diffusion_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
 
@@ -82,16 +81,8 @@ def _load(
     if transform is not None:
         rngs = (np.random.default_rng([seed, int(position)]) for position in positions)
         images = [transform(image, rng) for image, rng in zip(images, rngs, strict=True)]
-    labels = np.array([record['label'] for record in records])
-    num_classes = max(len(source.class_names), 1)
-    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
-    if len(wrong):  # such as the -1 of unlabelled test splits
-        raise UserError(
-            source.name_of(int(indices[wrong[0]])),
-            f'its label is {labels[wrong[0]]}; {num_classes} classes have the labels 0 to {num_classes - 1}',
-            "use another split, or set config.data.labels='none' and num_classes=1 to ignore labels",
-        )
-    return {'image': np.stack(images), 'label': labels.astype(np.int32)}
+    labels = np.array([record['label'] for record in records], np.int32)
+    return {'image': np.stack(images), 'label': labels}
 
 
 def _read_options(num_workers: int) -> grain.ReadOptions:

@@ -10,7 +10,7 @@ from typing import IO
 import numpy as np
 
 from diffusion_jax.report import Progress
-from diffusion_jax.shards import SHARDS, Shard, fill, found, read
+from diffusion_jax.shards import SHARDS, Shard, fill, list_shards, read
 from diffusion_jax.workdir import atomic_file
 
 Draw = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -50,7 +50,7 @@ def draw_samples(
 
 def join(directory: Path, path: Path) -> None:
     """Writes one npz in the authors' format from all shards; one shard is in memory at a time."""
-    shards = found(directory / SHARDS)
+    shards = list_shards(directory / SHARDS)
     for stale in path.parent.glob(f'.{path.name}.*.tmp'):
         stale.unlink()  # left by a run that was killed here; it can be many gigabytes
     with atomic_file(path) as file, zipfile.ZipFile(file, 'w') as archive:

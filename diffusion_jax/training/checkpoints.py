@@ -13,7 +13,6 @@ import errno
 import json
 import math
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ class DamagedCheckpoint(UserError):
     """A checkpoint that is not as it was written."""
 
     def __init__(self, folder: Path, why: str):
-        remedy = 'run its training again, which resumes from an earlier checkpoint, or move this folder away'
+        remedy = 'move this folder away and run its training again, which resumes from an earlier checkpoint'
         super().__init__(str(folder), f'damaged ({why})', remedy)
 
 
@@ -57,22 +56,6 @@ def check_path(path: str | Path) -> None:
 def latest_step(directory: Path) -> int | None:
     """The newest step in a folder of checkpoints; None without a folder or a checkpoint."""
     return max(ocp.utils.checkpoint_steps(directory), default=None) if directory.is_dir() else None
-
-
-def reached_end(directory: Path, config: Any, num_steps: int, ema_rates: Sequence[float], mesh: Mesh) -> bool:
-    """Whether the newest checkpoint is of `num_steps` or later, and its parameters and averages are intact.
-
-    All hosts call it together.
-    """
-    step = latest_step(directory)
-    if any_process(step is None or step < num_steps):
-        return False
-    try:
-        for rate in (0.0, *ema_rates):
-            _read_params(directory, step, rate, config, mesh)
-    except DamagedCheckpoint:
-        return False
-    return True
 
 
 def read_network(directory: Path) -> UNetConfig | ClassifierConfig:

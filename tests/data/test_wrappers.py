@@ -72,7 +72,7 @@ def test_too_many_unreadable_images_stop(folder, num_workers):
         list(itertools.islice(iterator, 5))
     assert not isinstance(error.value, UnreadableImage)
     iterator.close()
-    with refused('config.data.max_skipped', '2', '3 so far', '.png'):
+    with refused('config.data.max_skipped', 'got 2', '3 unreadable', '.png'):
         source[3]
     assert load_batch(source_of(folder, max_skipped=3), np.arange(NUM_IMAGES))
 

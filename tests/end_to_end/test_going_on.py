@@ -1,6 +1,7 @@
 """A run that was stopped, killed or damaged ends like one that was not disturbed."""
 
 import contextlib
+import dataclasses
 import re
 import shutil
 import signal
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 
 from diffusion_jax import main
+from diffusion_jax.stages import train
 from tests.program import ROOT, SLOW_MAIN, arguments, assert_same_end, logged, run
+from tests.stages.runs import make_run
 
 
 def interrupt(workdir, number, after):
@@ -95,6 +98,22 @@ def test_a_run_that_is_killed_many_times_resumes_to_the_same_end(finished, tmp_p
     assert_same_end(tmp_path, finished)
 
 
+def test_a_training_is_complete_when_its_last_step_is_saved_and_logged(finished, tmp_path):
+    folder = shutil.copytree(finished / 'diffusion', tmp_path / 'diffusion')
+    run = make_run(tmp_path, ('train',))
+    training = train.locate(run)
+    assert train.complete(run, training)
+    further = dataclasses.replace(training.config, num_steps=7)
+    assert not train.complete(run, training._replace(config=further))
+    lines = (folder / 'metrics.jsonl').read_text().splitlines(keepends=True)
+    (folder / 'metrics.jsonl').write_text(''.join(line for line in lines if '"step": 6' not in line))
+    assert not train.complete(run, training)
+    (folder / 'metrics.jsonl').write_text(''.join(lines))
+    assert train.complete(run, training)
+    shutil.rmtree(folder / 'checkpoints' / '6' / 'digests')
+    assert not train.complete(run, training)
+
+
 def test_a_damaged_last_checkpoint_is_replaced_from_the_one_before(finished, tmp_path, capfd):
     shutil.copytree(finished / 'diffusion', tmp_path / 'diffusion')
     data = (tmp_path / 'diffusion' / 'checkpoints' / '6' / 'ema_0.995').rglob('*')
@@ -103,11 +122,11 @@ def test_a_damaged_last_checkpoint_is_replaced_from_the_one_before(finished, tmp
     content[len(content) // 2] ^= 1
     largest.write_bytes(content)
     assert run(tmp_path, 'sample', sample__scale=0) == 2
-    assert 'checkpoints/6: damaged (' in capfd.readouterr().err.splitlines()[-1]
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert 'checkpoints/6: damaged (' in said and 'move this folder away' in said
+    shutil.move(tmp_path / 'diffusion' / 'checkpoints' / '6', tmp_path / 'damaged')
     assert run(tmp_path, 'train', train__sample_every=0) == 0
-    err = capfd.readouterr().err
-    assert 'moved to damaged/6, resuming from step 3' in err
-    assert (tmp_path / 'diffusion' / 'checkpoints' / 'damaged' / '6').is_dir()
+    assert 'resuming from step 3' in capfd.readouterr().err
     assert_same_end(tmp_path, finished)
 
 

@@ -19,7 +19,6 @@ SETTINGS = {
     'train__sample_every': 0,
     'train__evaluate_every': 0,
     'train__checkpoint_every': 100,
-    'evaluate__judge': '',
 }
 
 
@@ -88,7 +87,7 @@ def test_a_run_that_stopped_can_be_resumed_with_skip(train, damaged, tmp_path, c
 def test_more_than_the_limit_stop_after_saving(train, damaged, tmp_path, capfd):
     assert train(tmp_path, data__on_error='skip', data__max_skipped=0) == 2
     error = capfd.readouterr().err.splitlines()[-1]
-    assert 'config.data.max_skipped: 0' in error and 'is saved' in error
+    assert 'config.data.max_skipped: got 0' in error and 'is saved' in error
     assert list((tmp_path / 'diffusion' / 'checkpoints').iterdir())
 
 

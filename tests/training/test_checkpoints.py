@@ -13,7 +13,7 @@ import pytest
 from diffusion_jax.errors import UserError
 from diffusion_jax.interruption import Interrupted
 from diffusion_jax.sharding import make_mesh, param_shardings
-from diffusion_jax.training.checkpoints import latest_step, load_params, reached_end
+from diffusion_jax.training.checkpoints import latest_step, load_params
 from diffusion_jax.training.saving import Checkpoints
 from tests.tiny import CLASSIFIER, UNET
 from tests.training.states import abstract, assert_same, mesh_of, said, save, small_state, state_of
@@ -94,13 +94,6 @@ def test_missing_checkpoints_are_named(tmp_path):
     with pytest.raises(UserError) as error:
         load_params(tmp_path / 'nowhere', UNET)
     assert error.value.where == str(tmp_path / 'nowhere')
-
-
-def test_a_training_has_reached_its_end_with_the_last_step_and_its_averages(saved):
-    mesh = mesh_of(1)
-    assert reached_end(saved, UNET, 30, (0.9,), mesh)
-    assert not reached_end(saved, UNET, 30, (0.5,), mesh)
-    assert not reached_end(saved, UNET, 31, (), mesh)
 
 
 def test_partial_checkpoints_are_removed(copy):

@@ -25,7 +25,7 @@ class SampleImages(ImageSet):
 
 def shard_folder(path: Path) -> Path | None:
     """The folder of shards that `path` is or contains."""
-    return next((folder for folder in (path / shards.SHARDS, path) if shards.found(folder)), None)
+    return next((folder for folder in (path / shards.SHARDS, path) if shards.list_shards(folder)), None)
 
 
 def open_samples(path: Path) -> SampleImages:
@@ -35,7 +35,7 @@ def open_samples(path: Path) -> SampleImages:
         raise UserError(
             str(path), 'contains no samples', 'run the stage sample first, or give another folder'
         )
-    existing = shards.found(directory)
+    existing = shards.list_shards(directory)
     labels = np.concatenate([shards.read(shard, 'arr_1')['arr_1'] for shard in existing])
     parts = [Part(shard.start, shard.stop, file_identity(shard.path)) for shard in existing]
     return SampleImages(str(path), labels, parts, directory)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_jax.data.config import HOW_IMAGES_ARE_READ, DataConfig
+from diffusion_jax.data.config import READING_SETTINGS, DataConfig
 from diffusion_jax.data.image_sets.base import (
     TREATMENT,
     ImageSet,
@@ -81,7 +81,7 @@ class SourceImages(ImageSet):
 def open_split(config: DataConfig, split: str) -> SourceImages:
     """The images of a split, 'train' or 'test', as networks see them without augmentation."""
     source = make_source(config, split)
-    settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in HOW_IMAGES_ARE_READ}
+    settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in READING_SETTINGS}
     settings |= {'split': split, 'images': len(source), 'treatment': TREATMENT}
 
     def identity(start: int, stop: int) -> str:

@@ -15,6 +15,8 @@ from diffusion_jax.data.sources.base import Source
 from diffusion_jax.data.sources.reading import UnreadableImage, read_image
 from diffusion_jax.errors import UserError
 
+WITHOUT_LABELS = "set config.data.labels='none' and num_classes=1 to use the images without labels"
+
 
 @dataclass(frozen=True)
 class TfdsSource(Source):
@@ -40,7 +42,11 @@ class TfdsSource(Source):
         except Exception as error:  # ArrayRecord and the features' decoders have no error of their own
             raise UnreadableImage(name, f'cannot be read ({error})') from error
         image = read_image(io.BytesIO(record['image']), self.channels, name)
-        return {'image': image, 'label': int(record['label']) if self.class_names else 0}
+        label, num_classes = int(record['label']) if self.class_names else 0, len(self.class_names)
+        if label != 0 and not 0 <= label < num_classes:  # such as the -1 of unlabelled test splits
+            problem = f'its label is {label}; {num_classes} classes have the labels 0 to {num_classes - 1}'
+            raise UserError(name, problem, f'use another split, or {WITHOUT_LABELS}')
+        return {'image': image, 'label': label}
 
     def name_of(self, index: int) -> str:
         return f'{self.name}, record {index}'
@@ -102,8 +108,8 @@ def _class_names(name: str, label: Any, num_classes: int | None) -> tuple[str, .
         raise UserError(
             name,
             f'its feature label is {_described(label)}',
-            'it must be a ClassLabel, or an integer of which config.data.num_classes gives the number; set '
-            "config.data.labels='none' and num_classes=1 to use the images without labels",
+            'it must be a ClassLabel, or an integer of which config.data.num_classes gives the number; or '
+            f'{WITHOUT_LABELS}',
         )
     return tuple(map(str, range(num_classes)))
 

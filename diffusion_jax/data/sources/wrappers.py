@@ -58,8 +58,8 @@ class SkippingSource(_Wrapper):
             if len(self.unreadable) > self._config.max_skipped:
                 raise UserError(
                     'config.data.max_skipped',
-                    f'{self._config.max_skipped} is below the number of unreadable images, '
-                    f'{len(self.unreadable)} so far, such as {self.name_of(candidate)}',
+                    f'got {self._config.max_skipped}, but {len(self.unreadable)} unreadable images so far, '
+                    f'such as {self.name_of(candidate)}',
                     'repair the files or set a larger number',
                 )
         raise UserError(self.name_of(index), f'cannot be read, nor can the other {len(self) - 1:,} images')

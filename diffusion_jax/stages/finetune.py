@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,13 +29,13 @@ logger = logging.getLogger(__name__)
 
 
 def check_start(path: Path, network: Network, process: DiffusionConfig) -> None:
-    """UserError unless training of a network can start from what is stored there."""
-    check_stored(path, _as_stored(path, network), process)
+    """Raises UserError unless training of the network can start from the parameters stored at the path."""
+    check_stored(path, _with_stored_classes(path, network), process)
 
 
 def load_start(path: Path, network: Network, classes: Sequence[str], key: jax.Array, mesh: Mesh) -> Params:
-    """The stored parameters; for other classes, by number or by name, with a new label embedding or head."""
-    params, origin = load_stored(path, _as_stored(path, network), mesh)
+    """The stored parameters; for other classes, by number or name, with a new label embedding or head."""
+    params, origin = load_stored(path, _with_stored_classes(path, network), mesh)
     logger.info('starts from the parameters of %s%s', path, origin)
     shapes = traverse_util.flatten_dict(models.param_shapes(network), sep='/')
     stored = stored_classes(path)
@@ -46,34 +45,28 @@ def load_start(path: Path, network: Network, classes: Sequence[str], key: jax.Ar
         for name, leaf in traverse_util.flatten_dict(params, sep='/').items()
         if name in shapes and leaf.shape == shapes[name].shape and name not in renamed
     }
-    drawn = shapes.keys() - kept.keys()
-    if not drawn:
-        return traverse_util.unflatten_dict(kept, sep='/')
-    others = listed(classes) or f'{network.num_classes} classes'
-    logger.info('initialised for other classes (%s): %s', others, ', '.join(sorted(drawn)))
+    new = {name: shape for name, shape in shapes.items() if name not in kept}
+    if new:
+        others = listed(classes) or f'{network.num_classes} classes'
+        logger.info('initialised for other classes (%s): %s', others, ', '.join(sorted(new)))
 
-    new = {name: shapes[name] for name in drawn}
+        def draw(key: jax.Array) -> dict[str, jax.Array]:
+            flat = traverse_util.flatten_dict(models.init(network, key), sep='/')
+            return {name: flat[name] for name in new}
 
-    @functools.partial(jax.jit, out_shardings=param_shardings(mesh, new))
-    def draw(key: jax.Array) -> dict[str, jax.Array]:
-        flat = traverse_util.flatten_dict(models.init(network, key), sep='/')
-        return {name: flat[name] for name in new}
-
-    return traverse_util.unflatten_dict(kept | draw(key), sep='/')
+        kept |= jax.jit(draw, out_shardings=param_shardings(mesh, new))(key)
+    return traverse_util.unflatten_dict(kept, sep='/')
 
 
 def _class_leaves(network: Network, shapes: Mapping[str, Any]) -> set[str]:
-    """The parameters that belong to single classes: those whose shape depends on the number of classes."""
+    """The parameters whose shapes depend on the number of classes."""
     if network.num_classes is None:
         return set()
     more = models.param_shapes(dataclasses.replace(network, num_classes=network.num_classes + 1))
-    return {
-        name
-        for name, leaf in traverse_util.flatten_dict(more, sep='/').items()
-        if leaf.shape != shapes[name].shape
-    }
+    flat = traverse_util.flatten_dict(more, sep='/')
+    return {name for name, leaf in flat.items() if leaf.shape != shapes[name].shape}
 
 
-def _as_stored(path: Path, network: Network) -> Network:
-    """The network with the classes of the stored one: all that may differ where training starts."""
+def _with_stored_classes(path: Path, network: Network) -> Network:
+    """The network with the number of classes of the stored one, which alone may differ at the start."""
     return dataclasses.replace(network, num_classes=describe_stored(path).network.num_classes)
