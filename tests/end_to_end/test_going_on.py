@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from diffusion_jax import main
-from diffusion_jax.stages import train
+from diffusion_jax.stages import sample, train
 from tests.program import ROOT, SLOW_MAIN, arguments, assert_same_end, logged, run
 from tests.stages.runs import make_run
 
@@ -112,6 +113,17 @@ def test_a_training_is_complete_when_its_last_step_is_saved_and_logged(finished,
     assert train.complete(run, training)
     shutil.rmtree(folder / 'checkpoints' / '6' / 'digests')
     assert not train.complete(run, training)
+
+
+@pytest.mark.parametrize(
+    'name', ['grid.png', 'samples.npz', 'unguided/grid.png', 'shards/00000016-00000020.npz']
+)
+def test_samples_are_complete_with_all_their_files(finished, tmp_path, name):
+    folder = Path(shutil.copytree(finished, tmp_path / 'run'))
+    run = make_run(folder, ('sample',))
+    assert sample.complete(run, sample.locate(run))
+    (folder / 'samples' / name).unlink()
+    assert not sample.complete(run, sample.locate(run))
 
 
 def test_a_damaged_last_checkpoint_is_replaced_from_the_one_before(finished, tmp_path, capfd):
