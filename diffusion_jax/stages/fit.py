@@ -84,7 +84,7 @@ def check(run: Run, name: str) -> None:
 
 
 def complete(run: Run, training: Training) -> bool:
-    """Whether the last step is saved, and logged, which follows its hooks. Checkpoints are checked when read.
+    """Whether the last step is saved, and logged, which follows its hooks. Its readers check the checkpoint.
 
     Raises:
         UserError: the folder holds a training with other settings or on other images.
