@@ -123,11 +123,6 @@ def check_experiment(experiment: Experiment) -> None:
         if rate and rate not in rates and not getattr(experiment.pretrained, name):
             remedy = f'give a rate of config.{stage}.ema_rates, {rates}, or 0 for the parameters themselves'
             raise UserError(f'config.sample.{key}', f'got {rate}, which is not trained', remedy)
-    if experiment.evaluate.judge and experiment.data.name != 'digits':
-        raise UserError(
-            f'config.evaluate.judge is {experiment.evaluate.judge!r}; it knows only the images of '
-            f"config.data.name='digits', which is {experiment.data.name!r}; set it to ''"
-        )
 
 
 def _check_diffusion(diffusion: DiffusionConfig) -> None:

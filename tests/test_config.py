@@ -82,7 +82,7 @@ def test_the_number_and_the_names_of_classes_come_from_the_images(tmp_path):
         (tmp_path / 'train' / name).mkdir(parents=True)
         Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / 'train' / name / '0.png')
     data = {'name': 'folder', 'path': str(tmp_path)}
-    changes = {'data': data, 'evaluate__judge': '', 'unet__class_conditional': True}
+    changes = {'data': data, 'unet__class_conditional': True}
     experiment = read_experiment(changed(**changes, sample__classes=(1, 'Bee')))
     assert experiment.sample.classes == (0, 2)
     assert experiment.unet.num_classes == experiment.classifier.num_classes == 3
@@ -161,8 +161,7 @@ NO_CLASSIFIER = {'classifier': None, 'stages': ()}
             'sample.classifier_ema_rate',
             '0.9',
         ),
-        ({'evaluate__judge': 'svm'}, 'evaluate.judge', 'svm'),
-        ({'evaluate__required_agreement': 1.1}, 'evaluate.required_agreement', '1.1'),
+        ({'evaluate__judge': 'digits_svm'}, 'evaluate.judge', 'no such setting'),
     ],
 )
 def test_bad_settings_are_named(changes, where, says):

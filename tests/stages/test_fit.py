@@ -105,7 +105,7 @@ def images(tmp_path):
         (tmp_path / 'images' / 'train' / name).mkdir(parents=True)
         Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / 'images' / 'train' / name / '0.png')
     settings = {'data__name': 'folder', 'data__path': tmp_path / 'images', 'data__num_classes': 2}
-    return settings | {'evaluate__judge': '', 'train__evaluate_every': 0}
+    return settings | {'train__evaluate_every': 0}
 
 
 def complete(workdir, **changes):
@@ -174,4 +174,4 @@ def test_a_classifier_needs_two_classes():
     assert '--stage=train,sample' in error.value.remedy
 
 
-ONE_CLASS = {'sample__scale': 0, 'evaluate__judge': ''}
+ONE_CLASS = {'sample__scale': 0}
