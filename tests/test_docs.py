@@ -267,6 +267,16 @@ def test_functions_of_the_paper_exist():
         assert set(names.split(', ')) <= defined, path
 
 
+def test_every_module_has_its_place():
+    """Those directly in the package."""
+    _, text = DESIGN.read_text().split('\ndiffusion_jax/\n')
+    named = set(
+        re.findall(r'\b(\w+(?:\.py|/))', ''.join(re.findall('^  [^ ].*?(?:   |$)', text, re.MULTILINE)))
+    )
+    children = (ROOT / 'diffusion_jax').glob('[!_]*')
+    assert named == {path.name if path.is_file() else f'{path.name}/' for path in children}
+
+
 def test_pages_are_short():
     for page in PAGES:
         assert len(page.read_text().splitlines()) <= (200 if page == DESIGN else 125), page
