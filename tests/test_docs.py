@@ -232,6 +232,16 @@ def test_settings_exist(page):
     assert set(named) <= {*all_settings(), 'unet.parameters'}
 
 
+@each_page
+def test_flags_exist(page):
+    """Those that the text names without a command."""
+    folders = (ROOT / 'diffusion_jax', ROOT / 'experiments')
+    source = ''.join(path.read_text() for folder in folders for path in folder.rglob('*.py'))
+    for code in inline_code(page):
+        for flag in re.findall(r'^--(?!config\.|xla)[\w-]+', code):
+            assert re.search(rf"'{flag}'", source), flag
+
+
 # Names, links and files.
 
 
