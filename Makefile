@@ -21,11 +21,12 @@ help:
 	@echo 'make clean        remove environments and caches; runs/ stays'
 
 demo: $(VENV)/installed
-	@$(VENV)/bin/python -m diffusion_jax.main --config=configs/digits.py --workdir=runs/digits; status=$$?; \
+	@$(VENV)/bin/python -m diffusion_jax.main --config=configs/digits.py --workdir=runs/digits && \
+	$(VENV)/bin/python experiments/digits_acceptance.py runs/digits; status=$$?; \
 	if [ -f runs/digits/evaluation.json ]; then echo; \
 	echo 'Guided digits, a row for each class:  runs/digits/samples/grid.png'; \
 	echo 'The same without guidance:            runs/digits/samples/unguided/grid.png'; \
-	echo 'How good they are:                    runs/digits/evaluation.json'; \
+	echo 'How good they are:                    runs/digits/evaluation.json, agreement.json'; \
 	echo 'How training went:                    runs/digits/*/metrics.jsonl, or tensorboard --logdir runs/digits'; \
 	fi; exit $$status
 

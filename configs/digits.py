@@ -60,5 +60,4 @@ def get_config() -> ConfigDict:
             'npz': True,
             'unguided': True,
         },
-        evaluate={'judge': 'digits_svm', 'required_agreement': 0.95},
     )

@@ -18,11 +18,13 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from digits_acceptance import label_agreement
 
 from diffusion_jax import main as program
 from diffusion_jax.data.image_sets.source import open_split
-from diffusion_jax.evaluation import judge
-from diffusion_jax.evaluation.pixels import evaluate_pixels
+from diffusion_jax.evaluation.comparison import compare
+from diffusion_jax.evaluation.extractors import pixels
+from diffusion_jax.evaluation.feature_stats import of_features
 from diffusion_jax.report import Progress
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.stages.conditioning import make_conditioning
@@ -42,7 +44,7 @@ def sweep(workdir: Path, num_samples: int) -> list[dict]:
     options = program.parse_flags(['guidance_sweep', f'--config={config}', f'--workdir={workdir}'])
     run = Run(program.read_experiment(options.config), workdir.absolute(), make_mesh(1, 1), lambda: False)
     params = {name: load_network(run, name) for name in (DIFFUSION, CLASSIFIER)}
-    real = open_split(run.experiment.data, 'test').read_all()
+    real = of_features(pixels(open_split(run.experiment.data, 'test').read_all()))
     rows = []
     with Progress('guidance sweep', 2 * len(SCALES), unit='rows') as progress:
         for sampler, respacing in (('ddpm', '25'), ('ddim', 'ddim25')):
@@ -59,8 +61,8 @@ def sweep(workdir: Path, num_samples: int) -> list[dict]:
                     draw(changed, *sampled, np.arange(start, start + sample.batch_size)) for start in starts
                 ]
                 images, labels = (np.concatenate(part)[:num_samples] for part in zip(*batches, strict=True))
-                agreement = judge.label_agreement(images, labels)
-                metrics = evaluate_pixels(images, real) | {'label_agreement': agreement}
+                metrics = compare(of_features(pixels(images)), real)
+                metrics['label_agreement'] = label_agreement(images, labels)
                 rows.append({'sampler': sampler, 'scale': scale} | metrics)
                 progress.update(len(rows))
     return rows

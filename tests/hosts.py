@@ -91,4 +91,4 @@ def untrained(path, **changes):
         models.param_shapes(config.unet),
     )
     save_weights(path, Spec(config.unet, config.diffusion), params)
-    return {'pretrained__diffusion': path, 'sample__scale': 0, 'sample__batch_size': 8, 'evaluate__judge': ''}
+    return {'pretrained__diffusion': path, 'sample__scale': 0, 'sample__batch_size': 8}

@@ -30,7 +30,6 @@ TINY = {
     'sample.respacing': '5',
     'sample.num_samples': 20,
     'sample.batch_size': 16,
-    'evaluate.required_agreement': 0.0,
 } | {
     f'{network}.{key}': value
     for network in ('unet', 'classifier')

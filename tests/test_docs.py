@@ -122,7 +122,7 @@ def test_readme_and_the_essence_of_sampling(folder):
         'y': request.y,
         'scale': dict(RELEASED['256x256_diffusion'].recipes)['paper-ddim'].guidance[0].scale,
         'keys': keys,
-        'x_T': loop.initial_noise(keys, (8, 8, 3)),
+        'x_T': loop.noise_of(keys, (8, 8, 3))(0, 0),
     }
     exec(essence, scope)
     np.testing.assert_allclose(np.asarray(scope['images'], int), samples.images, rtol=0, atol=1)

@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -67,6 +68,13 @@ def test_the_program_in_a_thread_of_another(tmp_path, monkeypatch, capfd):
     thread.start()
     thread.join()
     assert codes == [0] and 'train: complete already' in capfd.readouterr().err
+
+
+def test_a_stop_between_stages_ends_the_run(tmp_path, monkeypatch, capfd):
+    done = SimpleNamespace(complete=lambda run: bool(signal.raise_signal(signal.SIGTERM)) or True)
+    monkeypatch.setattr(main, 'MODULES', dict.fromkeys(main.MODULES, done))
+    assert run(tmp_path, 'train,train_classifier') == 130
+    assert 'stopped after the stage train;' in capfd.readouterr().err
 
 
 @pytest.mark.parametrize('stream', [None, io.TextIOWrapper(io.BytesIO(), 'ascii', errors='strict')])

@@ -1,7 +1,7 @@
 """Samplers, guidances and recipes as data: their structure selects a program, their numbers are traced.
 
-A part is a frozen dataclass and a pytree. Its numbers are leaves: a jitted function takes a part as an
-argument, and other numbers compile nothing. Fields that are `static` are structure.
+A part is a frozen dataclass and a pytree. Its numbers are leaves, which a jitted function may take as
+arguments; fields that are `static` are structure.
 
     class Euler(Sampler):
         strength: Number = option(1.0, most=2.0)
@@ -26,8 +26,8 @@ def option(
     """A field that is a number, traced.
 
     Args:
-      least, most: the allowed range, checked where values of users are read (`generation.options`).
-      whole: it is a whole number.
+      least, most: the allowed range, checked when a caller's values are read, not here.
+      whole: it is an integer.
       per_image: it may be one number for each image, [B].
     """
     limits = {'least': least, 'most': most, 'whole': whole, 'per_image': per_image}
@@ -35,7 +35,7 @@ def option(
 
 
 def static(**kwargs: Any) -> Any:
-    """A field that is structure: hashable; another value compiles another program."""
+    """A field that is structure: its value is hashable and selects a program."""
     return dataclasses.field(metadata={'static': True}, **kwargs)
 
 

@@ -42,6 +42,15 @@ def coverage(samples: np.ndarray, reference: np.ndarray, k: int = 3) -> Coverage
     )
 
 
+def share_error(covered: np.ndarray) -> float:
+    """√(p(1 − p)/n), the standard error of the share p of bool [n] for fixed balls.
+
+    It covers draws of the samples for precision, of the reference for recall, but not other balls.
+    """
+    p = covered.mean()
+    return float(np.sqrt(p * (1 - p) / len(covered)))
+
+
 def squared_radius(features: np.ndarray, index: int, k: int) -> float:
     """The squared distance of a feature to its k-th nearest neighbour, from differences in float64."""
     return np.partition(_squares(features - np.float64(features[index])), k)[k]  # the nearest is itself

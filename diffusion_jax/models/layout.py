@@ -1,6 +1,6 @@
-"""The architecture as data: which layers a network has, in the order in which they run.
+"""The architecture as data: the layers of a network in the order in which they run.
 
-The constructors of the networks and the table of the authors' key names both read it.
+The constructors of the networks and the table of the authors' key names read it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Block = tuple[Layer, ...]
 
 
 class Layout(NamedTuple):
-    """The output of each encoder block is a skip connection; each decoder block takes the latest one left."""
+    """Each encoder block adds a skip connection; each decoder block takes the latest one that is left."""
 
     encoder: tuple[Block, ...]
     middle: Block
@@ -38,7 +38,7 @@ def level_channels(config: TrunkConfig) -> tuple[int, ...]:
 
 
 def heads(config: TrunkConfig, channels: int) -> int:
-    """Attention heads for so many channels, in the encoder, the middle and the classifier's head."""
+    """The number of attention heads in the encoder, the middle and the classifier's head."""
     return channels // config.num_head_channels if config.num_head_channels else config.num_heads
 
 
@@ -87,7 +87,7 @@ def _decoder(config: UNetConfig, encoder: tuple[Block, ...]) -> tuple[Block, ...
 
 
 def _attention(config: TrunkConfig, level: int, channels: int, num_heads: int) -> Block:
-    """An attention layer where the level's resolution asks for one."""
+    """An attention layer, if the level's resolution is one of `attention_resolutions`."""
     if min(config.image_size) // 2**level not in config.attention_resolutions:
         return ()
     return (Layer('attention', 'attention', channels, channels, num_heads),)

@@ -49,11 +49,12 @@ SAMPLING = 1.5  # temporaries of a sampler's step over those of `estimate`: 1.4 
 
 
 class Job(NamedTuple):
-    """A stage of an experiment on the devices of a topology."""
+    """A stage of an experiment on the devices of a topology; `changes` are settings unlike the config's."""
 
     experiment: Experiment
     stage: str
     topology: Topology
+    changes: dict[str, dict[str, Any]] | None = None
 
     @property
     def config(self) -> Any:
@@ -94,7 +95,7 @@ class Job(NamedTuple):
             name: dataclasses.replace(getattr(self.experiment, name), **values)
             for name, values in sections.items()
         }
-        return self._replace(experiment=dataclasses.replace(self.experiment, **replaced))
+        return self._replace(experiment=dataclasses.replace(self.experiment, **replaced), changes=sections)
 
     def check(self) -> None:
         """UserError unless the mesh uses every device and the batch can be split over them."""

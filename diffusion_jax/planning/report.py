@@ -80,16 +80,15 @@ def _proposals(job: Job, needs: Needs) -> Iterator[str]:
         yield '  these settings fit, by estimate:' if not needs.fits else '  faster, and fits, by estimate:'
     elif needs.fits is False:
         yield '  no other batch, microbatches, remat or fsdp makes it fit'
-    for each in found:
-        sections = each.sections.items()
+    for other, needs in found:
+        sections = other.changes.items()
         settings = [
-            f'--config.{name}.{key}={value}' for name, section in sections for key, value in section.items()
+            f'--config.{name}.{key}={value}' for name, each in sections for key, value in each.items()
         ]
         yield f'    {" ".join(settings)}'
-        least, rate = least_seconds(each.job, each.needs), ''
-        if least:
-            rate = f', at most {three_digits(each.job.config.batch_size / least)} images/s'
-        yield f'      peak {_bytes(each.needs.peak)}{rate}'
+        least = least_seconds(other, needs)
+        rate = f', at most {three_digits(other.config.batch_size / least)} images/s' if least else ''
+        yield f'      peak {_bytes(needs.peak)}{rate}'
 
 
 def _line(name: str, value: str, remark: str) -> str:

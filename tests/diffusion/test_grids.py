@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from diffusion_jax.diffusion.config import DiffusionConfig
-from diffusion_jax.diffusion.grids import GRIDS, between, inversion, level_at, make_grid, nearest_level
+from diffusion_jax.diffusion.grids import GRIDS, inversion, level_at, make_grid, nearest_level
 from diffusion_jax.diffusion.process import Level
 from diffusion_jax.diffusion.samplers import DDIM, sample
-from diffusion_jax.diffusion.schedules import float64_transitions, make_schedule
+from diffusion_jax.diffusion.schedules import between, float64_transitions, make_schedule
 from tests.diffusion.mixture import make_mixture, vp_levels
 
 LINEAR, COSINE = DiffusionConfig(schedule='linear'), DiffusionConfig(schedule='cosine')

@@ -25,12 +25,3 @@ def test_damaged_files_are_named(finished, tmp_path, capfd):
         (copy / 'samples' / name).write_bytes(b'junk\n')
         assert run(copy, 'sample,evaluate') == 2
         assert f'samples/{name}' in capfd.readouterr().err.splitlines()[-1]
-
-
-def test_a_result_below_what_is_required_is_a_failure(finished, capfd):
-    change = {'sample__scale': 1.5, 'sample__eta': 1.0, 'sample__unguided': False}
-    assert run(finished, 'sample,evaluate', **change, evaluate__required_agreement=1.0) == 0
-    capfd.readouterr()
-    assert run(finished, 'evaluate', evaluate__required_agreement=1.0) == 1
-    err = capfd.readouterr().err
-    assert 'check failed' in err and err.endswith('demands 100.0%; train longer, or lower it\n')

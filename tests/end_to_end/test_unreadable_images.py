@@ -19,7 +19,6 @@ SETTINGS = {
     'train__sample_every': 0,
     'train__evaluate_every': 0,
     'train__checkpoint_every': 100,
-    'evaluate__judge': '',
 }
 
 

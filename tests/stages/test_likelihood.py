@@ -182,7 +182,7 @@ def test_other_images_of_the_same_names_are_another_result(weights, tmp_path):
             (folder / str(i)).mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / str(i) / 'a.png')
         splits = {'data__train_split': '', 'data__test_split': ''}
-        data = {'data__name': 'folder', 'data__path': folder, 'evaluate__judge': ''} | splits
+        data = {'data__name': 'folder', 'data__path': folder} | splits
         return likelihood.locate(make_run(pretrained__diffusion=weights, **UPSAMPLER | data)).stamp
 
     one, two = stamp(tmp_path / 'one'), stamp(tmp_path / 'two')

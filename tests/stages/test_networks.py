@@ -189,7 +189,7 @@ def test_fine_tuning_with_label_dropout(files, tmp_path, capfd):
     assert describe_stored(folder).network.label_dropout == 0.5
     assert generation.load(folder).unet.label_dropout == 0.5
     sample = {'sample__scale': 0, 'sample__num_samples': 8, 'pretrained__diffusion': folder}
-    assert run(tmp_path / 'other', 'sample', **conditional, **sample, evaluate__judge='') == 0
+    assert run(tmp_path / 'other', 'sample', **conditional, **sample) == 0
     assert run(tmp_path, 'train', **dropping | {'unet__label_dropout': 0}) == 2
     assert 'network.label_dropout: had 0.5, now 0.0' in capfd.readouterr().err
 

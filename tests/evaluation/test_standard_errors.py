@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from diffusion_jax.evaluation.frechet import Gaussian, frechet_distance, moments
-from diffusion_jax.evaluation.inception_score import inception_score
-from diffusion_jax.evaluation.uncertainty import frechet_error, inception_score_error, share_error
+from diffusion_jax.evaluation.frechet import Moments, frechet_distance, frechet_error, moments
+from diffusion_jax.evaluation.inception_score import inception_score, inception_score_error
+from diffusion_jax.evaluation.precision_recall import share_error
 
 DRAWS = 150
 
@@ -21,10 +21,10 @@ def ratio(metric, error, of=draw):
 
 
 def test_frechet_error_is_the_spread_over_draws():
-    reference = Gaussian(np.zeros(4), np.eye(4))
+    reference = Moments(np.zeros(4), np.eye(4))
     found = ratio(
         lambda features: frechet_distance(moments(features), reference),
-        lambda features: frechet_error(features, reference),
+        lambda features: frechet_error(features, reference, 20),
     )
     assert 0.8 < found < 1.25
 
@@ -33,24 +33,25 @@ def test_frechet_error_is_the_spread_over_draws():
 def test_inception_score_error_is_the_spread_over_draws(split_size):
     found = ratio(
         lambda logits: inception_score(logits, split_size),
-        lambda logits: inception_score_error(logits, split_size),
+        lambda logits: inception_score_error(logits, 20, split_size),
     )
     assert 0.75 < found < 1.35
 
 
 def test_errors_shrink_with_the_root_of_the_number_of_samples():
-    reference = Gaussian(np.zeros(4), np.eye(4))
+    reference = Moments(np.zeros(4), np.eye(4))
     few, many = (
-        np.mean([frechet_error(draw(seed, count), reference) for seed in range(10)]) for count in (100, 1600)
+        np.mean([frechet_error(draw(seed, count), reference, 20) for seed in range(10)])
+        for count in (100, 1600)
     )
     assert 3 < few / many < 5.3
 
 
 def test_a_seed_decides():
-    reference, features = Gaussian(np.zeros(4), np.eye(4)), draw(0)
-    errors = [frechet_error(features, reference, seed) for seed in (0, 0, 1)]
+    reference, features = Moments(np.zeros(4), np.eye(4)), draw(0)
+    errors = [frechet_error(features, reference, 20, seed) for seed in (0, 0, 1)]
     assert errors[0] == errors[1] != errors[2]
-    errors = [inception_score_error(features, seed=seed) for seed in (0, 0, 1)]
+    errors = [inception_score_error(features, 20, seed=seed) for seed in (0, 0, 1)]
     assert errors[0] == errors[1] != errors[2]
 
 
