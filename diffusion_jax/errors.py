@@ -20,10 +20,6 @@ class UserError(Exception):
         super().__init__('; '.join(filter(None, [': '.join(filter(None, [where, problem])), remedy])))
 
 
-class CheckFailed(Exception):
-    """The result is complete, but not as good as the config requires; exit code 1."""
-
-
 def say(text: str) -> None:
     """Prints a line to stderr; never raises."""
     print(text, file=PatientStream(sys.stderr), flush=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 
 from diffusion_jax.devices import all_devices
-from diffusion_jax.errors import CheckFailed, UserError, reason, say
+from diffusion_jax.errors import UserError, reason, say
 from diffusion_jax.hosts import abort
 from diffusion_jax.interruption import Interrupted
 from diffusion_jax.memory import describe, is_out_of_memory
@@ -17,7 +17,7 @@ from diffusion_jax.streams import patient_streams
 
 
 def exit_code(program: Callable[[], int | None]) -> int:
-    """Runs a program; its exit code: 0, 1 (a check failed), 2 (an error), 130 (interrupted).
+    """Runs a program; its exit code: 0, 2 (an error), 130 (interrupted).
 
     Raises:
         Exception: any unexpected error, with its traceback. With several hosts it ends the process.
@@ -27,9 +27,6 @@ def exit_code(program: Callable[[], int | None]) -> int:
             return program() or 0
         except SystemExit as end:  # argparse, after --help
             return int(end.code or 0)
-        except CheckFailed as error:
-            _say('check failed', error)
-            return 1
         except Interrupted as error:
             say(f'{error}; give the same command to resume')
             return 130
@@ -38,18 +35,14 @@ def exit_code(program: Callable[[], int | None]) -> int:
             return 130
         except Exception as error:
             if known := _users_error(error):
-                _say('error', known)
+                # One line, whatever a library or a file name has put into the error.
+                say(f'error: {" ".join(str(known).splitlines())}')
                 return 2
             if jax.process_count() == 1:
                 raise
             if not isinstance(error, jax.errors.JaxRuntimeError):  # what the death of another host raises
                 traceback.print_exc()
             abort(error)
-
-
-def _say(prefix: str, error: Exception) -> None:
-    """Prints one line, whatever a library or a file name has put into the error."""
-    say(f'{prefix}: {" ".join(str(error).splitlines())}')
 
 
 def _users_error(error: Exception) -> UserError | None:

@@ -9,7 +9,7 @@ import pytest
 
 from diffusion_jax import main
 from diffusion_jax.commands import cli
-from diffusion_jax.errors import CheckFailed, UserError, reason
+from diffusion_jax.errors import UserError, reason
 from diffusion_jax.exits import exit_code
 from diffusion_jax.interruption import Interrupted
 
@@ -25,7 +25,6 @@ def ends(error):
     ('error', 'code', 'line'),
     [
         (UserError('x', 'got\n3', 'must be 4'), 2, 'error: x: got 3; must be 4'),
-        (CheckFailed('too few'), 1, 'check failed: too few'),
         (Interrupted('stopped at 5'), 130, 'stopped at 5; give the same command'),
         (KeyboardInterrupt(), 130, 'interrupted'),
         (OSError(errno.ENOSPC, 'No space left on device', 'out.npz'), 2, 'error: out.npz: No space left'),
@@ -47,7 +46,7 @@ def test_exit_codes_and_lines(capsys, error, code, line):
 
 
 def test_commands_end_as_the_program_does(monkeypatch, capsys):
-    for name, error, code in (('convert', CheckFailed('bad'), 1), ('evaluate', KeyboardInterrupt(), 130)):
+    for name, error, code in (('convert', UserError('bad'), 2), ('evaluate', KeyboardInterrupt(), 130)):
         module = SimpleNamespace(main=lambda _, error=error: ends(error)())
         monkeypatch.setitem(cli.COMMANDS, name, module)
         monkeypatch.setattr('sys.argv', ['diffusion-jax', name])
