@@ -18,6 +18,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+# [] or [B] or [N]: a JAX array in programs, a NumPy array in tables on the host.
+Coefficients = Any
+ABSENT: Any = None
+
 
 class Level(NamedTuple):
     """A noise level: x_t = alpha·x_0 + sigma·eps, alpha² + sigma² = 1; arrays of one shape, [] or [B] or [N].
@@ -25,9 +29,9 @@ class Level(NamedTuple):
     t is what the networks' embeddings see, and may be fractional.
     """
 
-    t: Array
-    alpha: Array
-    sigma: Array
+    t: Coefficients
+    alpha: Coefficients
+    sigma: Coefficients
 
     @property
     def log_snr(self) -> Array:
@@ -55,14 +59,14 @@ class Transition(NamedTuple):
     """
 
     level: Level
-    next: Level | None = None
-    mean_x0: Array | None = None
-    mean_xt: Array | None = None
-    log_beta: Array | None = None
-    log_posterior: Array | None = None
-    log_large: Array | None = None
-    num_steps: Array | None = None
-    renoise: Array | None = None
+    next: Level = ABSENT
+    mean_x0: Coefficients = None
+    mean_xt: Coefficients = None
+    log_beta: Coefficients = None
+    log_posterior: Coefficients = None
+    log_large: Coefficients = None
+    num_steps: Coefficients = None
+    renoise: Coefficients = None
 
 
 class Prediction(NamedTuple):
@@ -174,6 +178,7 @@ def posterior(prediction: Prediction, x_t: Array, transition: Transition, varian
     if mean is None:
         mean = transition.mean_x0 * prediction.x_0 + transition.mean_xt * x_t
     if variance == 'learned_range':
+        assert prediction.variance is not None
         fraction = (prediction.variance + 1) / 2
         log_variance = fraction * transition.log_beta + (1 - fraction) * transition.log_posterior
     else:

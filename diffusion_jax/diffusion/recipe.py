@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from diffusion_jax.diffusion.guidance import ClassifierGuidance, Guidance
 from diffusion_jax.diffusion.parts import Number, Part, options, static
@@ -51,14 +52,14 @@ class Recipe(Part):
         return dataclasses.replace(self, guidance=guidance)
 
 
-def innermost(guidance: Guidance) -> Guidance:
+def innermost(guidance: Guidance) -> Any:
     """The guidance inside modifiers such as Interval and Reuse."""
     while isinstance(inner := getattr(guidance, 'guidance', None), Guidance):
         guidance = inner
     return guidance
 
 
-def scaled(guidance: Guidance, scale: Number) -> Guidance:
+def scaled(guidance: Any, scale: Number) -> Any:
     """The guidance with this scale, if it has one."""
     if innermost(guidance) is not guidance:
         return dataclasses.replace(guidance, guidance=scaled(guidance.guidance, scale))

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -171,7 +172,8 @@ def between(levels: Level) -> Transition:
     """
     here, there = Level(*(v[:-1] for v in levels)), Level(*(v[1:] for v in levels))
     renoise = there.sigma > here.sigma
-    low, high = np.where(renoise, there.alpha, here.alpha), np.where(renoise, here.alpha, there.alpha)
+    low: Any = np.where(renoise, there.alpha, here.alpha)
+    high: Any = np.where(renoise, here.alpha, there.alpha)
     beta = -np.expm1(2 * (np.log(low) - np.log(high)))
     with np.errstate(divide='ignore'):
         ratio, mean_x0 = (there.sigma / here.sigma) ** 2, there.alpha * beta / here.sigma**2

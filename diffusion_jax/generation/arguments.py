@@ -51,8 +51,10 @@ def check_array(name: str, value: Any, shape: Sequence[int | str], dtype: type) 
 def number(name: str, value: Any, limits: Mapping[str, Any], num_images: int | None = None) -> np.ndarray:
     """An option of a part, float32 or int32; [], or [num_images] if it may differ between images."""
     dtype = np.int32 if limits['whole'] else np.float64
-    each = limits['per_image'] and num_images is not None
-    array = one_for_each(name, value, num_images, dtype) if each else check_array(name, value, (), dtype)
+    if limits['per_image'] and num_images is not None:
+        array = one_for_each(name, value, num_images, dtype)
+    else:
+        array = check_array(name, value, (), dtype)
     for extreme in (array.min(), array.max()):
         between(name, extreme.item(), limits['least'], most=limits['most'])
     return array if limits['whole'] else array.astype(np.float32)
@@ -85,7 +87,7 @@ def check_finite(what: str, finite: np.ndarray, index: np.ndarray, remedy: str =
     raise NotFinite(what, f'{len(wrong)} of {len(finite)} images (index {shown}) are not finite', remedy)
 
 
-def _cast(value: Any, dtype: type) -> np.ndarray | None:
+def _cast(value: Any, dtype: Any) -> np.ndarray | None:
     """The value as an array, None if the dtype does not hold it; bool is no number, float no integer."""
     try:
         array = np.asarray(value)

@@ -128,8 +128,9 @@ class Generator:
             found = jitted(sampling.generate, self.networks, record=record)(self.params, request)
             x_0, records, log_weight = found.x_0, found.records, found.log_weight
         pixels, finite = jitted(sampling.finish)(x_0)
-        remedy = {'remedy': 'lower scale'} if recipe.guidance else {}
-        check_finite('samples', *to_rows(num_images, (finite, request.index)), **remedy)
+        remedy = 'lower scale' if recipe.guidance else 'use other weights'
+        rows, index = to_rows(num_images, (finite, request.index))
+        check_finite('samples', rows, index, remedy)
         images, x_0, log_weight = to_rows(num_images, (pixels, x_0 if floats else None, log_weight))
         records = to_rows(num_images, records, len(finite))
         return Samples(images, x_0, records, log_weight, evaluations(recipe.sampler, grid, done))
@@ -220,8 +221,8 @@ class Generator:
 
     def _of_images(self, function: Callable[..., Any], images: np.ndarray, *how: Any, **options: Any) -> Any:
         """The finite results of a function of networks, params, a request and images, on the host."""
-        request, images, num_images = requests.of_images(self, images, *how, **options)
-        found = jitted(function, self.networks)(self.params, request, images)
+        request, placed, num_images = requests.of_images(self, images, *how, **options)
+        found = jitted(function, self.networks)(self.params, request, placed)
         found, index = to_rows(num_images, (found, request.index))
         for rows in jax.tree.leaves(found):
             check_finite('result', np.isfinite(rows).reshape(num_images, -1).all(axis=1), index)

@@ -82,7 +82,9 @@ def load(
         name: load_stored(path, stored[name].network, mesh, _average(path, name))[0]
         for name, path in places.items()
     }
-    configs = {name: dataclasses.replace(weights.network, dtype=dtype) for name, weights in stored.items()}
+    configs: dict[str, Any] = {
+        name: dataclasses.replace(weights.network, dtype=dtype) for name, weights in stored.items()
+    }
     return Generator(
         unet=configs[DIFFUSION],
         diffusion=stored[DIFFUSION].diffusion,
@@ -148,9 +150,9 @@ def _sampled(place: Path) -> SampleConfig | None:
 def _average(place: Path, name: str) -> float:
     """The rate of the average that is loaded."""
     config = _sampled(place)
-    if config is None:
-        return default_average(place)
-    return {DIFFUSION: config.ema_rate, CLASSIFIER: config.classifier_ema_rate}[name]
+    rates = {DIFFUSION: config.ema_rate, CLASSIFIER: config.classifier_ema_rate} if config else {}
+    rate = rates.get(name)
+    return default_average(place) if rate is None else rate
 
 
 def _recipes(place: Path, model: Spec, guided: bool, *, given: bool) -> Recipes:

@@ -61,7 +61,7 @@ def make_denoiser(
         return predict(output, x_t, at(level), diffusion.prediction)
 
     levels = nearest_level if timesteps == 'nearest' else level_at
-    between = functools.partial(levels, schedule_of(diffusion))
+    between: Callable[[jax.Array], Level] = functools.partial(levels, schedule_of(diffusion))
     if diffusion.prediction == 'previous_x':
         between = _no_level
     return plain(denoise, level_at=between, variance=diffusion.variance)
@@ -71,6 +71,7 @@ def make_log_prob(networks: Networks, params: Params, y: jax.Array) -> LogProb:
     """log p(y|x_t) of the noise-aware classifier, [B]."""
 
     def log_prob(x_t: jax.Array, level: Level) -> jax.Array:
+        assert networks.classifier is not None
         gathered = gather_params(networks.mesh, params, x_t)
         logits = models.apply(networks.classifier, gathered, x_t, jnp.broadcast_to(level.t, x_t.shape[:1]))
         return jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], axis=1)[:, 0]

@@ -48,6 +48,7 @@ def run(
     The steps are computed in several calls of one program, which can report progress, be interrupted, and be
     kept in the compilation cache. (Programs that call back to the host are not kept there.)
     """
+    assert networks.mesh is not None
     carry = jitted(sampling.start, networks)(params, request)
     advance, request = jitted(sampling.advance, networks), request._replace(x_T=None)
     stops = [*range(done, num_steps, -(-num_steps // MAX_PARTS)), num_steps]
@@ -81,8 +82,8 @@ def to_rows(num_images: int, tree: Any, batch: int | None = None) -> Any:
     batch: the padded number of images: then arrays are records [N, …], cut if their second axis is that long.
     """
 
-    def cut(array: jax.Array) -> np.ndarray:
-        array = to_host(array)
+    def cut(leaf: jax.Array) -> np.ndarray:
+        array = to_host(leaf)
         if batch is None:
             return array[:num_images]
         return array[:, :num_images] if array.shape[1:2] == (batch,) else array

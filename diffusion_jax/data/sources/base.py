@@ -53,7 +53,7 @@ class ArraySource(Source):
 
     @functools.cached_property
     def identity(self) -> str:
-        return f'{zlib.crc32(self.images):08x}'
+        return f'{zlib.crc32(self.images.data):08x}'
 
     def __len__(self) -> int:
         return len(self.images)

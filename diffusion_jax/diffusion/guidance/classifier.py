@@ -42,13 +42,15 @@ class ClassifierGuidance(Guidance):
       log_prob: (x_t, level) → [B], differentiable; by default that of the noise-aware classifier.
     """
 
-    scale: Number = option(1.0, per_image=True)
+    scale: Number = option(default=1.0, per_image=True)
     log_prob: LogProb | None = static(default=None)
     asks_once: ClassVar[bool] = True
 
     @property
-    def needs(self) -> tuple[str, ...]:
+    def needs(self) -> tuple[str, ...]:  # type: ignore[override]  # depends on the fields
         return () if self.log_prob else ('log_prob',)
 
     def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
-        return classifier_guidance(denoise, self.log_prob or models.log_prob, self.scale)
+        log_prob = self.log_prob or models.log_prob
+        assert log_prob is not None
+        return classifier_guidance(denoise, log_prob, self.scale)

@@ -40,9 +40,10 @@ class ClassifierFreeGuidance(Guidance):
       scale: w; 1 is the conditional model, 0 the unconditional one.
     """
 
-    scale: Number = option(1.0, per_image=True)
+    scale: Number = option(default=1.0, per_image=True)
     before_clip: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ('null',)
 
     def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
+        assert models.null is not None
         return extrapolate(denoise, models.null, self.scale)
