@@ -232,6 +232,16 @@ def test_settings_exist(page):
     assert set(named) <= {*all_settings(), 'unet.parameters'}
 
 
+@each_page
+def test_flags_exist(page):
+    """Those that the text names without a command."""
+    folders = (ROOT / 'diffusion_jax', ROOT / 'experiments')
+    source = ''.join(path.read_text() for folder in folders for path in folder.rglob('*.py'))
+    for code in inline_code(page):
+        for flag in re.findall(r'^--(?!config\.|xla)[\w-]+', code):
+            assert re.search(rf"'{flag}'", source), flag
+
+
 # Names, links and files.
 
 
@@ -265,6 +275,16 @@ def test_functions_of_the_paper_exist():
         tree = ast.parse((ROOT / 'diffusion_jax' / path).read_text())
         defined = {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
         assert set(names.split(', ')) <= defined, path
+
+
+def test_every_module_has_its_place():
+    """Those directly in the package."""
+    _, text = DESIGN.read_text().split('\ndiffusion_jax/\n')
+    named = set(
+        re.findall(r'\b(\w+(?:\.py|/))', ''.join(re.findall('^  [^ ].*?(?:   |$)', text, re.MULTILINE)))
+    )
+    children = (ROOT / 'diffusion_jax').glob('[!_]*')
+    assert named == {path.name if path.is_file() else f'{path.name}/' for path in children}
 
 
 def test_pages_are_short():

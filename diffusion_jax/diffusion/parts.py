@@ -4,7 +4,7 @@ A part is a frozen dataclass and a pytree. Its numbers are leaves, which a jitte
 arguments; fields that are `static` are structure.
 
     class Euler(Sampler):
-        strength: Number = option(default=1.0, most=2.0)
+        strength: Number = option(1.0, most=2.0)
 """
 
 from __future__ import annotations

@@ -18,9 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-# [] or [B] or [N]: a JAX array in programs, a NumPy array in tables on the host.
-Coefficients = Any
-ABSENT: Any = None
+Coefficient = Any  # Array, or np.ndarray on the host
 
 
 class Level(NamedTuple):
@@ -29,9 +27,9 @@ class Level(NamedTuple):
     t is what the networks' embeddings see, and may be fractional.
     """
 
-    t: Coefficients
-    alpha: Coefficients
-    sigma: Coefficients
+    t: Coefficient
+    alpha: Coefficient
+    sigma: Coefficient
 
     @property
     def log_snr(self) -> Array:
@@ -59,14 +57,14 @@ class Transition(NamedTuple):
     """
 
     level: Level
-    next: Level = ABSENT
-    mean_x0: Coefficients = None
-    mean_xt: Coefficients = None
-    log_beta: Coefficients = None
-    log_posterior: Coefficients = None
-    log_large: Coefficients = None
-    num_steps: Coefficients = None
-    renoise: Coefficients = None
+    next: Level
+    mean_x0: Coefficient = None
+    mean_xt: Coefficient = None
+    log_beta: Coefficient = None
+    log_posterior: Coefficient = None
+    log_large: Coefficient = None
+    num_steps: Coefficient = None
+    renoise: Coefficient = None
 
 
 class Prediction(NamedTuple):
@@ -79,7 +77,7 @@ class Prediction(NamedTuple):
 
     x_0: Array
     eps: Array
-    variance: Array | None = None
+    variance: Any = None
     mean: Array | None = None
     gradient: Array | None = None
 
@@ -174,18 +172,17 @@ def posterior(prediction: Prediction, x_t: Array, transition: Transition, varian
       β̃ (v = −1) and β (v = 1) in the logarithm (Improved DDPM, eq. 15), v not being clamped.
     """
     transition = align(transition, x_t)
-    mean = prediction.mean
+    mean, raw = prediction.mean, prediction.variance
     if mean is None:
         mean = transition.mean_x0 * prediction.x_0 + transition.mean_xt * x_t
     if variance == 'learned_range':
-        assert prediction.variance is not None
-        fraction = (prediction.variance + 1) / 2
+        fraction = (raw + 1) / 2
         log_variance = fraction * transition.log_beta + (1 - fraction) * transition.log_posterior
     else:
         log_variance = {
             'fixed_small': transition.log_posterior,
             'fixed_large': transition.log_large,
-            'learned': prediction.variance,
+            'learned': raw,
         }[variance]
     value = jnp.exp(log_variance)
     if variance == 'fixed_small':

@@ -78,7 +78,7 @@ def traced(part: Any, num_images: int) -> Any:
     return dataclasses.replace(part, **values)
 
 
-def check_finite(what: str, finite: np.ndarray, index: np.ndarray, remedy: str = 'use other weights') -> None:
+def check_finite(what: str, finite: np.ndarray, index: np.ndarray, remedy: str) -> None:
     """NotFinite, which names the images by their index [B], unless `finite`, bool [B], is all True."""
     if finite.all():
         return
@@ -87,14 +87,14 @@ def check_finite(what: str, finite: np.ndarray, index: np.ndarray, remedy: str =
     raise NotFinite(what, f'{len(wrong)} of {len(finite)} images (index {shown}) are not finite', remedy)
 
 
-def _cast(value: Any, dtype: Any) -> np.ndarray | None:
+def _cast(value: Any, dtype: type) -> np.ndarray | None:
     """The value as an array, None if the dtype does not hold it; bool is no number, float no integer."""
     try:
         array = np.asarray(value)
     except ValueError:  # rows of different lengths
         return None
-    integers, dtype = array.dtype.kind in 'iu', np.dtype(dtype)
-    if dtype.kind in 'iu':
+    integers = array.dtype.kind in 'iu'
+    if np.issubdtype(dtype, np.integer):
         limits = np.iinfo(dtype)
         held = integers and (not array.size or (limits.min <= array.min() and array.max() <= limits.max))
         return array.astype(dtype, copy=False) if held else None

@@ -147,12 +147,12 @@ def _sampled(place: Path) -> SampleConfig | None:
     return SampleConfig(**{name: value for name, value in settings.items() if name in known})
 
 
-def _average(place: Path, name: str) -> float:
+def _average(place: Path, name: str) -> Any:
     """The rate of the average that is loaded."""
     config = _sampled(place)
-    rates = {DIFFUSION: config.ema_rate, CLASSIFIER: config.classifier_ema_rate} if config else {}
-    rate = rates.get(name)
-    return default_average(place) if rate is None else rate
+    if config is None:
+        return default_average(place)
+    return {DIFFUSION: config.ema_rate, CLASSIFIER: config.classifier_ema_rate}[name]
 
 
 def _recipes(place: Path, model: Spec, guided: bool, *, given: bool) -> Recipes:

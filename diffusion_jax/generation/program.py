@@ -30,7 +30,7 @@ Report = Callable[[int, int], None]  # (steps done, number of steps)
 
 
 @functools.cache
-def jitted(function: Callable[..., Any], *static: Any, **options: Any) -> Callable[..., Any]:
+def jitted(function: Callable[..., Any], *static: Any, **options: Any) -> jax.stages.Wrapped:
     """`function`, jitted, with its first arguments and keywords fixed; one object for the same of them."""
     return jax.jit(functools.partial(function, *static, **options))
 
@@ -48,11 +48,10 @@ def run(
     The steps are computed in several calls of one program, which can report progress, be interrupted, and be
     kept in the compilation cache. (Programs that call back to the host are not kept there.)
     """
-    assert networks.mesh is not None
     carry = jitted(sampling.start, networks)(params, request)
     advance, request = jitted(sampling.advance, networks), request._replace(x_T=None)
     stops = [*range(done, num_steps, -(-num_steps // MAX_PARTS)), num_steps]
-    positions = jax.device_put(list(map(np.int32, stops)), replicated(networks.mesh))
+    positions = jax.device_put(list(map(np.int32, stops)), request.seed.sharding)
     for i, (first, until) in enumerate(itertools.pairwise(positions)):
         following = advance(params, request, carry, first, until)
         jax.block_until_ready(carry)  # of the part before: the device has its next work already
@@ -82,11 +81,11 @@ def to_rows(num_images: int, tree: Any, batch: int | None = None) -> Any:
     batch: the padded number of images: then arrays are records [N, …], cut if their second axis is that long.
     """
 
-    def cut(leaf: jax.Array) -> np.ndarray:
-        array = to_host(leaf)
+    def cut(array: jax.Array) -> np.ndarray:
+        rows = to_host(array)
         if batch is None:
-            return array[:num_images]
-        return array[:, :num_images] if array.shape[1:2] == (batch,) else array
+            return rows[:num_images]
+        return rows[:, :num_images] if rows.shape[1:2] == (batch,) else rows
 
     return jax.tree.map(cut, tree)
 

@@ -159,9 +159,8 @@ def _numbers(y: Labels, classes: tuple[str, ...]) -> Any:
 
 
 def _num_classes(model: Generator, recipe: Recipe) -> int | None:
-    if model.unet.num_classes is None and model.classifier and 'log_prob' in recipe.needs:
-        return model.classifier.num_classes
-    return model.unet.num_classes
+    guided = model.classifier if 'log_prob' in recipe.needs else None
+    return guided.num_classes if guided and model.unet.num_classes is None else model.unet.num_classes
 
 
 def _check_classes(y: np.ndarray, least: int, num_classes: int) -> None:

@@ -61,7 +61,7 @@ class Samples(Part):
     images: Any
     x_0: Any = None
     records: Any = None
-    log_weight: jax.Array | None = None
+    log_weight: Any = None
     evaluations: int = static(default=0)
 
 

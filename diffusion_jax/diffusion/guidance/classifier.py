@@ -47,10 +47,8 @@ class ClassifierGuidance(Guidance):
     asks_once: ClassVar[bool] = True
 
     @property
-    def needs(self) -> tuple[str, ...]:  # type: ignore[override]  # depends on the fields
+    def needs(self) -> tuple[str, ...]:
         return () if self.log_prob else ('log_prob',)
 
     def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
-        log_prob = self.log_prob or models.log_prob
-        assert log_prob is not None
-        return classifier_guidance(denoise, log_prob, self.scale)
+        return classifier_guidance(denoise, self.log_prob or models.log_prob, self.scale)

@@ -45,5 +45,4 @@ class ClassifierFreeGuidance(Guidance):
     needs: ClassVar[tuple[str, ...]] = ('null',)
 
     def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
-        assert models.null is not None
         return extrapolate(denoise, models.null, self.scale)

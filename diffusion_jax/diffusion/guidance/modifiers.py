@@ -24,9 +24,17 @@ class Modifier(Guidance):
 
     guidance: Guidance
 
-    before_clip = property(lambda self: self.guidance.before_clip)
-    needs = property(lambda self: self.guidance.needs)
-    asks_once = property(lambda self: self.guidance.asks_once)
+    @property
+    def before_clip(self) -> bool:
+        return self.guidance.before_clip
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return self.guidance.needs
+
+    @property
+    def asks_once(self) -> bool:
+        return self.guidance.asks_once
 
     def modify(self, guide: Callable[[Denoiser], Denoiser], denoise: Denoiser) -> Denoiser:
         """The modified `guide(denoise)`."""
@@ -154,8 +162,8 @@ def _evaluate_first(guide: Callable[[Denoiser], Denoiser], denoise: Denoiser) ->
 
 def _wrapped_memory(memory: Any, denoise: Denoiser, x_t: Array) -> tuple[Any, Callable[[Any], Any]]:
     """The part of a guided denoiser's memory that belongs to `denoise`, inside it; and how to replace it."""
-    inner: Any = jax.tree.structure(jax.eval_shape(denoise.init, x_t))
-    if inner == jax.tree.structure(memory):
+    wrapped: Any = jax.tree.structure(jax.eval_shape(denoise.init, x_t))
+    if wrapped == jax.tree.structure(memory):
         return memory, lambda replaced: replaced
     if not (isinstance(memory, tuple) and len(memory) == 2):
         raise TypeError("a guidance's memory must be the pair (that of the denoiser it wraps, its own)")

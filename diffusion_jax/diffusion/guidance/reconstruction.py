@@ -48,13 +48,12 @@ class ReconstructionGuidance(Guidance):
     log_prob: LogProb | None = static(default=None)
 
     @property
-    def needs(self) -> tuple[str, ...]:  # type: ignore[override]  # depends on the fields
+    def needs(self) -> tuple[str, ...]:
         return () if self.log_prob else ('log_prob',)
 
     def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
         def of_clean_images(x_0: Array, level: Level) -> Array:
             clean = Level(jnp.zeros_like(level.t), jnp.ones_like(level.alpha), jnp.zeros_like(level.sigma))
-            assert models.log_prob is not None
             return models.log_prob(x_0, clean)
 
         return reconstruction_guidance(denoise, self.log_prob or of_clean_images, self.scale)
