@@ -52,7 +52,7 @@ class ArraySource(Source):
     class_names: tuple[str, ...]
 
     @functools.cached_property
-    def identity(self) -> str:
+    def identity(self) -> str:  # type: ignore[override]  # computed when it is asked for
         return f'{zlib.crc32(self.images.data):08x}'
 
     def __len__(self) -> int:
