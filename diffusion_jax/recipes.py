@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from diffusion_jax.diffusion.recipe import innermost
 from diffusion_jax.models import UNetConfig
 from diffusion_jax.models.config import DERIVED
 from diffusion_jax.weights.released import RELEASED
@@ -72,7 +73,7 @@ def sampling(name: str, **changes: Any) -> Section:
     return {
         'sampler': 'ddpm',
         'respacing': paper.respacing,
-        'scale': sum(guidance.scale for guidance in paper.guidance),
+        'scale': sum(innermost(guidance).scale for guidance in paper.guidance),
         'num_samples': 50_000,
         'batch_size': 32,
         'labels': 'random',
