@@ -162,6 +162,7 @@ NO_CLASSIFIER = {'classifier': None, 'stages': ()}
             '0.9',
         ),
         ({'evaluate__judge': 'digits_svm'}, 'evaluate.judge', 'no such setting'),
+        ({'evaluate__bootstrap': 1}, 'evaluate.bootstrap', '1'),
     ],
 )
 def test_bad_settings_are_named(changes, where, says):

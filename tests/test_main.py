@@ -58,11 +58,14 @@ def test_a_file_in_the_place_of_the_folder(tmp_path, capfd, below):
     assert f'error: {tmp_path / "file" / below}: ' in capfd.readouterr().err
 
 
-def test_the_program_in_a_thread_of_another(tmp_path, monkeypatch, capfd):
-    done = SimpleNamespace(
-        check=lambda run: None, locate=lambda run: None, complete=lambda run, _: not run.stop()
-    )
+def stages(monkeypatch, complete):
+    """Replaces every stage by one that is complete."""
+    done = SimpleNamespace(check=lambda run: None, locate=lambda run: None, complete=complete)
     monkeypatch.setattr(main, 'MODULES', dict.fromkeys(main.MODULES, done))
+
+
+def test_the_program_in_a_thread_of_another(tmp_path, monkeypatch, capfd):
+    stages(monkeypatch, lambda run, results: not run.stop())
     codes = []
     thread = threading.Thread(target=lambda: codes.append(run(tmp_path, 'train')))
     thread.start()
@@ -71,8 +74,7 @@ def test_the_program_in_a_thread_of_another(tmp_path, monkeypatch, capfd):
 
 
 def test_a_stop_between_stages_ends_the_run(tmp_path, monkeypatch, capfd):
-    done = SimpleNamespace(complete=lambda run: bool(signal.raise_signal(signal.SIGTERM)) or True)
-    monkeypatch.setattr(main, 'MODULES', dict.fromkeys(main.MODULES, done))
+    stages(monkeypatch, lambda run, results: signal.raise_signal(signal.SIGTERM) is None)
     assert run(tmp_path, 'train,train_classifier') == 130
     assert 'stopped after the stage train;' in capfd.readouterr().err
 

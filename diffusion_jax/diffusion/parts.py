@@ -10,7 +10,7 @@ arguments; fields that are `static` are structure.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, dataclass_transform
+from typing import Any, ClassVar, dataclass_transform
 
 import jax
 
@@ -42,6 +42,8 @@ def static(**kwargs: Any) -> Any:
 @dataclass_transform(frozen_default=True, field_specifiers=(option, static))
 class Part:
     """Makes each class that inherits from it a frozen dataclass and a pytree."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field]]
 
     def __init_subclass__(cls) -> None:
         jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))

@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+Coefficient = Any  # Array, or np.ndarray on the host
+
 
 class Level(NamedTuple):
     """A noise level: x_t = alpha·x_0 + sigma·eps, alpha² + sigma² = 1; arrays of one shape, [] or [B] or [N].
@@ -25,9 +27,9 @@ class Level(NamedTuple):
     t is what the networks' embeddings see, and may be fractional.
     """
 
-    t: Array
-    alpha: Array
-    sigma: Array
+    t: Coefficient
+    alpha: Coefficient
+    sigma: Coefficient
 
     @property
     def log_snr(self) -> Array:
@@ -55,14 +57,14 @@ class Transition(NamedTuple):
     """
 
     level: Level
-    next: Level | None = None
-    mean_x0: Array | None = None
-    mean_xt: Array | None = None
-    log_beta: Array | None = None
-    log_posterior: Array | None = None
-    log_large: Array | None = None
-    num_steps: Array | None = None
-    renoise: Array | None = None
+    next: Level
+    mean_x0: Coefficient = None
+    mean_xt: Coefficient = None
+    log_beta: Coefficient = None
+    log_posterior: Coefficient = None
+    log_large: Coefficient = None
+    num_steps: Coefficient = None
+    renoise: Coefficient = None
 
 
 class Prediction(NamedTuple):
@@ -75,7 +77,7 @@ class Prediction(NamedTuple):
 
     x_0: Array
     eps: Array
-    variance: Array | None = None
+    variance: Any = None
     mean: Array | None = None
     gradient: Array | None = None
 
@@ -170,17 +172,17 @@ def posterior(prediction: Prediction, x_t: Array, transition: Transition, varian
       β̃ (v = −1) and β (v = 1) in the logarithm (Improved DDPM, eq. 15), v not being clamped.
     """
     transition = align(transition, x_t)
-    mean = prediction.mean
+    mean, raw = prediction.mean, prediction.variance
     if mean is None:
         mean = transition.mean_x0 * prediction.x_0 + transition.mean_xt * x_t
     if variance == 'learned_range':
-        fraction = (prediction.variance + 1) / 2
+        fraction = (raw + 1) / 2
         log_variance = fraction * transition.log_beta + (1 - fraction) * transition.log_posterior
     else:
         log_variance = {
             'fixed_small': transition.log_posterior,
             'fixed_large': transition.log_large,
-            'learned': prediction.variance,
+            'learned': raw,
         }[variance]
     value = jnp.exp(log_variance)
     if variance == 'fixed_small':

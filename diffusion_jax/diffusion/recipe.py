@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
-from diffusion_jax.diffusion.guidance import ClassifierGuidance, Guidance
+from diffusion_jax.diffusion.guidance import ClassifierGuidance, Guidance, Modifier
 from diffusion_jax.diffusion.parts import Number, Part, options, static
 from diffusion_jax.diffusion.samplers import DDPM, Sampler
 
@@ -51,15 +52,15 @@ class Recipe(Part):
         return dataclasses.replace(self, guidance=guidance)
 
 
-def innermost(guidance: Guidance) -> Guidance:
-    """The guidance inside modifiers such as Interval and Reuse."""
-    while isinstance(inner := getattr(guidance, 'guidance', None), Guidance):
-        guidance = inner
+def innermost(guidance: Guidance) -> Any:
+    """The guidance inside modifiers."""
+    while isinstance(guidance, Modifier):
+        guidance = guidance.guidance
     return guidance
 
 
 def scaled(guidance: Guidance, scale: Number) -> Guidance:
     """The guidance with this scale, if it has one."""
-    if innermost(guidance) is not guidance:
+    if isinstance(guidance, Modifier):
         return dataclasses.replace(guidance, guidance=scaled(guidance.guidance, scale))
-    return dataclasses.replace(guidance, scale=scale) if 'scale' in options(guidance) else guidance
+    return dataclasses.replace(guidance, **{'scale': scale} if 'scale' in options(guidance) else {})

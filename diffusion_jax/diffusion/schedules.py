@@ -171,7 +171,7 @@ def between(levels: Level) -> Transition:
     """
     here, there = Level(*(v[:-1] for v in levels)), Level(*(v[1:] for v in levels))
     renoise = there.sigma > here.sigma
-    low, high = np.where(renoise, there.alpha, here.alpha), np.where(renoise, here.alpha, there.alpha)
+    low, high = np.minimum(here.alpha, there.alpha), np.maximum(here.alpha, there.alpha)
     beta = -np.expm1(2 * (np.log(low) - np.log(high)))
     with np.errstate(divide='ignore'):
         ratio, mean_x0 = (there.sigma / here.sigma) ** 2, there.alpha * beta / here.sigma**2

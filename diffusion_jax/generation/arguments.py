@@ -51,8 +51,10 @@ def check_array(name: str, value: Any, shape: Sequence[int | str], dtype: type) 
 def number(name: str, value: Any, limits: Mapping[str, Any], num_images: int | None = None) -> np.ndarray:
     """An option of a part, float32 or int32; [], or [num_images] if it may differ between images."""
     dtype = np.int32 if limits['whole'] else np.float64
-    each = limits['per_image'] and num_images is not None
-    array = one_for_each(name, value, num_images, dtype) if each else check_array(name, value, (), dtype)
+    if limits['per_image'] and num_images is not None:
+        array = one_for_each(name, value, num_images, dtype)
+    else:
+        array = check_array(name, value, (), dtype)
     for extreme in (array.min(), array.max()):
         between(name, extreme.item(), limits['least'], most=limits['most'])
     return array if limits['whole'] else array.astype(np.float32)
@@ -76,7 +78,7 @@ def traced(part: Any, num_images: int) -> Any:
     return dataclasses.replace(part, **values)
 
 
-def check_finite(what: str, finite: np.ndarray, index: np.ndarray, remedy: str = 'use other weights') -> None:
+def check_finite(what: str, finite: np.ndarray, index: np.ndarray, remedy: str) -> None:
     """NotFinite, which names the images by their index [B], unless `finite`, bool [B], is all True."""
     if finite.all():
         return
@@ -91,8 +93,8 @@ def _cast(value: Any, dtype: type) -> np.ndarray | None:
         array = np.asarray(value)
     except ValueError:  # rows of different lengths
         return None
-    integers, dtype = array.dtype.kind in 'iu', np.dtype(dtype)
-    if dtype.kind in 'iu':
+    integers = array.dtype.kind in 'iu'
+    if np.issubdtype(dtype, np.integer):
         limits = np.iinfo(dtype)
         held = integers and (not array.size or (limits.min <= array.min() and array.max() <= limits.max))
         return array.astype(dtype, copy=False) if held else None

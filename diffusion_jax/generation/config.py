@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from diffusion_jax.checks import INT32, between, one_of
-from diffusion_jax.diffusion.guidance import Guidance
 from diffusion_jax.diffusion.recipe import Recipe, innermost
 from diffusion_jax.diffusion.samplers import SAMPLERS
 from diffusion_jax.errors import UserError
@@ -91,7 +91,7 @@ class SampleConfig:
             self,
             sampler=next(name for name, sampler in SAMPLERS.items() if sampler is type(recipe.sampler)),
             respacing=recipe.respacing,
-            scale=sum(guidance.scale for guidance in recipe.guidance),
+            scale=sum(innermost(guidance).scale for guidance in recipe.guidance),
         )
 
     @property
@@ -126,7 +126,7 @@ class LikelihoodConfig:
     clip: bool = True
 
 
-def _is_off(guidance: Guidance) -> bool:
+def _is_off(guidance: Any) -> bool:
     """Whether it is guidance by a gradient at scale 0."""
     return hasattr(guidance, 'log_prob') and not guidance.scale > 0
 
@@ -150,7 +150,7 @@ def check_sample(config: SampleConfig, num_classes: int) -> None:
         between(key, getattr(config, key), 1, below=INT32)
     between('seed', config.seed, 0, below=2**32)
     for label in config.classes:
-        between('classes', label, 0, below=num_classes)
+        between('classes', int(label), 0, below=num_classes)
     if '/' in config.name or config.name.startswith('.') or config.name in RESERVED:
         raise UserError('name', f'got {config.name!r}', 'must be a folder name without /')
 

@@ -128,11 +128,12 @@ class Generator:
             found = jitted(sampling.generate, self.networks, record=record)(self.params, request)
             x_0, records, log_weight = found.x_0, found.records, found.log_weight
         pixels, finite = jitted(sampling.finish)(x_0)
-        remedy = {'remedy': 'lower scale'} if recipe.guidance else {}
-        check_finite('samples', *to_rows(num_images, (finite, request.index)), **remedy)
-        images, x_0, log_weight = to_rows(num_images, (pixels, x_0 if floats else None, log_weight))
+        index = to_rows(num_images, request.index)
+        remedy = 'lower scale' if recipe.guidance else 'use other weights'
+        check_finite('samples', to_rows(num_images, finite), index, remedy)
         records = to_rows(num_images, records, len(finite))
-        return Samples(images, x_0, records, log_weight, evaluations(recipe.sampler, grid, done))
+        pixels, x_0, log_weight = to_rows(num_images, (pixels, x_0 if floats else None, log_weight))
+        return Samples(pixels, x_0, records, log_weight, evaluations(recipe.sampler, grid, done))
 
     request = requests.make_request
 
@@ -220,9 +221,10 @@ class Generator:
 
     def _of_images(self, function: Callable[..., Any], images: np.ndarray, *how: Any, **options: Any) -> Any:
         """The finite results of a function of networks, params, a request and images, on the host."""
-        request, images, num_images = requests.of_images(self, images, *how, **options)
-        found = jitted(function, self.networks)(self.params, request, images)
+        request, pixels, num_images = requests.of_images(self, images, *how, **options)
+        found = jitted(function, self.networks)(self.params, request, pixels)
         found, index = to_rows(num_images, (found, request.index))
         for rows in jax.tree.leaves(found):
-            check_finite('result', np.isfinite(rows).reshape(num_images, -1).all(axis=1), index)
+            finite = np.isfinite(rows).reshape(num_images, -1).all(axis=1)
+            check_finite('result', finite, index, 'use other weights')
         return found

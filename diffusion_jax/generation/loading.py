@@ -82,7 +82,9 @@ def load(
         name: load_stored(path, stored[name].network, mesh, _average(path, name))[0]
         for name, path in places.items()
     }
-    configs = {name: dataclasses.replace(weights.network, dtype=dtype) for name, weights in stored.items()}
+    configs: dict[str, Any] = {
+        name: dataclasses.replace(weights.network, dtype=dtype) for name, weights in stored.items()
+    }
     return Generator(
         unet=configs[DIFFUSION],
         diffusion=stored[DIFFUSION].diffusion,
@@ -145,7 +147,7 @@ def _sampled(place: Path) -> SampleConfig | None:
     return SampleConfig(**{name: value for name, value in settings.items() if name in known})
 
 
-def _average(place: Path, name: str) -> float:
+def _average(place: Path, name: str) -> Any:
     """The rate of the average that is loaded."""
     config = _sampled(place)
     if config is None:

@@ -52,7 +52,8 @@ def make_denoiser(
     """
     unet, diffusion = networks.unet, networks.diffusion
     y = y if unet.num_classes else None
-    at = _transitions_of(diffusion, respacing) if diffusion.prediction == 'previous_x' else Transition
+    previous_x = diffusion.prediction == 'previous_x'
+    at = _transitions_of(diffusion, respacing) if previous_x else lambda level: Transition(level, level)
 
     def denoise(x_t: jax.Array, level: Level) -> Prediction:
         t = jnp.broadcast_to(level.t, x_t.shape[:1])
@@ -61,18 +62,18 @@ def make_denoiser(
         return predict(output, x_t, at(level), diffusion.prediction)
 
     levels = nearest_level if timesteps == 'nearest' else level_at
-    between = functools.partial(levels, schedule_of(diffusion))
-    if diffusion.prediction == 'previous_x':
-        between = _no_level
+    between = _no_level if previous_x else functools.partial(levels, schedule_of(diffusion))
     return plain(denoise, level_at=between, variance=diffusion.variance)
 
 
 def make_log_prob(networks: Networks, params: Params, y: jax.Array) -> LogProb:
     """log p(y|x_t) of the noise-aware classifier, [B]."""
+    classifier = networks.classifier
+    assert classifier is not None
 
     def log_prob(x_t: jax.Array, level: Level) -> jax.Array:
         gathered = gather_params(networks.mesh, params, x_t)
-        logits = models.apply(networks.classifier, gathered, x_t, jnp.broadcast_to(level.t, x_t.shape[:1]))
+        logits = models.apply(classifier, gathered, x_t, jnp.broadcast_to(level.t, x_t.shape[:1]))
         return jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], axis=1)[:, 0]
 
     return log_prob

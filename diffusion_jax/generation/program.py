@@ -30,7 +30,7 @@ Report = Callable[[int, int], None]  # (steps done, number of steps)
 
 
 @functools.cache
-def jitted(function: Callable[..., Any], *static: Any, **options: Any) -> Callable[..., Any]:
+def jitted(function: Callable[..., Any], *static: Any, **options: Any) -> jax.stages.Wrapped:
     """`function`, jitted, with its first arguments and keywords fixed; one object for the same of them."""
     return jax.jit(functools.partial(function, *static, **options))
 
@@ -51,7 +51,7 @@ def run(
     carry = jitted(sampling.start, networks)(params, request)
     advance, request = jitted(sampling.advance, networks), request._replace(x_T=None)
     stops = [*range(done, num_steps, -(-num_steps // MAX_PARTS)), num_steps]
-    positions = jax.device_put(list(map(np.int32, stops)), replicated(networks.mesh))
+    positions = jax.device_put(list(map(np.int32, stops)), request.seed.sharding)
     for i, (first, until) in enumerate(itertools.pairwise(positions)):
         following = advance(params, request, carry, first, until)
         jax.block_until_ready(carry)  # of the part before: the device has its next work already
@@ -82,10 +82,10 @@ def to_rows(num_images: int, tree: Any, batch: int | None = None) -> Any:
     """
 
     def cut(array: jax.Array) -> np.ndarray:
-        array = to_host(array)
+        rows = to_host(array)
         if batch is None:
-            return array[:num_images]
-        return array[:, :num_images] if array.shape[1:2] == (batch,) else array
+            return rows[:num_images]
+        return rows[:, :num_images] if rows.shape[1:2] == (batch,) else rows
 
     return jax.tree.map(cut, tree)
 

@@ -145,7 +145,7 @@ def labels(model: Generator, num_images: int, y: Labels | None, recipe: Recipe) 
     return array
 
 
-def _numbers(y: Labels, classes: tuple[str, ...]) -> Labels:
+def _numbers(y: Labels, classes: tuple[str, ...]) -> Any:
     """Classes by number, from names or numbers."""
     if isinstance(y, (list, tuple)):
         return [_numbers(each, classes) for each in y]
@@ -159,9 +159,8 @@ def _numbers(y: Labels, classes: tuple[str, ...]) -> Labels:
 
 
 def _num_classes(model: Generator, recipe: Recipe) -> int | None:
-    if model.unet.num_classes is None and 'log_prob' in recipe.needs:
-        return model.classifier.num_classes
-    return model.unet.num_classes
+    guided = model.classifier if 'log_prob' in recipe.needs else None
+    return guided.num_classes if guided and model.unet.num_classes is None else model.unet.num_classes
 
 
 def _check_classes(y: np.ndarray, least: int, num_classes: int) -> None:
@@ -190,7 +189,7 @@ def low_res_images(model: Generator, num_images: int, low_res: np.ndarray | None
 def read_recipe(
     model: Generator,
     recipe: str | Recipe | None,
-    scale: np.ndarray | None = None,
+    scale: Any = None,
     guidance: options.Guidances | None = None,
     **changes: Any,
 ) -> Recipe:
@@ -204,11 +203,11 @@ def read_recipe(
         raise UserError('recipe', f'got {recipe!r}', f'must be one of {", ".join(recipes)}, or a Recipe')
     changes = {name: value for name, value in changes.items() if value is not None}
     recipe = dataclasses.replace(recipe, **changes)
-    parts = {
-        'sampler': options.read_sampler(recipe.sampler),
-        'guidance': options.read_guidance(recipe.guidance),
-    }
-    recipe = dataclasses.replace(recipe, **parts)
+    recipe = dataclasses.replace(
+        recipe,
+        sampler=options.read_sampler(recipe.sampler),
+        guidance=options.read_guidance(recipe.guidance),
+    )
     if guidance is not None:
         guidance = options.read_guidance(guidance, recipe.scale, scale)
         recipe = dataclasses.replace(recipe, guidance=guidance)

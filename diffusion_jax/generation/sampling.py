@@ -37,12 +37,12 @@ class Request(NamedTuple):
         x_T: float32 [B, H, W, C], the start; by default sampled from the seed.
     """
 
-    seed: jax.Array
-    index: jax.Array
-    y: jax.Array
+    seed: Any
+    index: Any
+    y: Any
     recipe: Recipe
-    low_res: jax.Array | None = None
-    x_T: jax.Array | None = None
+    low_res: Any = None
+    x_T: Any = None
 
 
 class Samples(Part):
@@ -58,10 +58,10 @@ class Samples(Part):
             guidance each evaluates the network twice.
     """
 
-    images: jax.Array
-    x_0: jax.Array | None = None
+    images: Any
+    x_0: Any = None
     records: Any = None
-    log_weight: jax.Array | None = None
+    log_weight: Any = None
     evaluations: int = static(default=0)
 
 

@@ -50,7 +50,7 @@ def make_labels(config: SampleConfig, num_classes: int, index: np.ndarray) -> np
 
 
 def classes_to_sample(run: Run, num_samples: int, *, guided: bool) -> Sampled | None:
-    """The classes of the first samples, before any is drawn; None if the networks know no classes."""
+    """The classes that the first samples will have; None if the networks know no classes."""
     config, unet, num_classes = run.experiment.sample, run.experiment.unet, run.experiment.data.num_classes
     if unet.num_classes is None and (unet.low_res or not guided):
         return None
@@ -66,7 +66,7 @@ def classes_to_sample(run: Run, num_samples: int, *, guided: bool) -> Sampled | 
 
 
 def open_base(run: Run) -> tuple[ImageSet, np.ndarray]:
-    """The images that an upsampler enlarges, of which only the first is read here, and their labels [N].
+    """The images that an upsampler enlarges, and their labels [N]. Reads only the first image.
 
     Raises:
         UserError: they do not exist or do not fit the upsampler.

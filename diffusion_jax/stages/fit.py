@@ -19,7 +19,7 @@ from diffusion_jax.data.sources import class_names, describe
 from diffusion_jax.data.sources.wrappers import cached, skipping
 from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.errors import UserError
-from diffusion_jax.hosts import any_process, raise_together, synced_flag
+from diffusion_jax.hosts import raise_together, synced_flag
 from diffusion_jax.models import ClassifierConfig, UNetConfig, describe_network
 from diffusion_jax.report import MetricsWriter, last_logged_step
 from diffusion_jax.sharding import check_batch_size, put_batch
@@ -84,7 +84,7 @@ def check(run: Run, name: str) -> None:
 
 
 def complete(run: Run, training: Training) -> bool:
-    """Whether the last step is saved, and logged, which follows its hooks. Checkpoints are checked when read.
+    """Whether the last step is saved, and logged, which follows its hooks. Its readers check the checkpoint.
 
     Raises:
         UserError: the folder holds a training with other settings or on other images.
@@ -126,9 +126,7 @@ def fit(run: Run, training: Training, make_hooks: Callable[[MetricsWriter], Sequ
             writer = MetricsWriter(directory, resume_step=step - 1 if sums else step)
 
         def save(state: TrainState, sums: Sums) -> None:
-            if any_process(not writer.flush()):  # a run that resumes from here does not write its lines again
-                checkpoints.skip(int(jax.device_get(state.step)), 'the log cannot be written')
-                return
+            writer.flush()  # a run that resumes from here does not write these lines again
             progress = {'data': data.get_state(), 'metrics': sums}
             checkpoints.save(state, progress, describe_network(network))
 

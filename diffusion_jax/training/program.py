@@ -53,8 +53,8 @@ def first_state(
     abstract: the state in the arguments of `train_program`, with the sharding of each array.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    new_state = functools.partial(_new_state, objective, network, config)
-    return jax.jit(new_state, out_shardings=shardings)(key, params)
+    new_state = jax.jit(functools.partial(_new_state, objective, network, config), out_shardings=shardings)
+    return new_state(key, params)
 
 
 def _new_state(

@@ -105,9 +105,9 @@ def test_options_are_arrays_of_one_type_and_shape():
 
 
 def test_images_that_are_not_finite_are_named():
-    check_finite('samples', np.ones(3, bool), np.arange(3))
+    check_finite('samples', np.ones(3, bool), np.arange(3), '')
     finite = np.array([True, False, True, False])
     with refused('samples', '2 of 4', 'index 11, 13', 'lower scale', kind=NotFinite):
         check_finite('samples', finite, np.arange(10, 14), 'lower scale')
     with refused('samples', '9 of 9', 'index 0, 1, 2, 3, 4, …', 'weights', kind=NotFinite):
-        check_finite('samples', np.zeros(9, bool), np.arange(9))
+        check_finite('samples', np.zeros(9, bool), np.arange(9), 'use other weights')

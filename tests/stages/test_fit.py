@@ -166,6 +166,13 @@ def test_a_run_of_a_version_that_did_not_record_its_images_resumes(begun, images
     assert not complete(tmp_path, **images)
 
 
+@pytest.mark.parametrize(('every', 'splits'), [(2, {'train', 'test'}), (0, {'train'})])
+def test_a_classifier_reads_the_test_images_if_it_is_validated(every, splits):
+    run = make_run(train_classifier__validate_every=every)
+    train_classifier.check(run)
+    assert run.checked == splits
+
+
 def test_a_classifier_needs_two_classes():
     run = make_run(data__name='folder', data__path='x', data__labels='none', data__num_classes=1, **ONE_CLASS)
     with pytest.raises(UserError) as error:

@@ -42,7 +42,7 @@ class ClassifierGuidance(Guidance):
       log_prob: (x_t, level) → [B], differentiable; by default that of the noise-aware classifier.
     """
 
-    scale: Number = option(1.0, per_image=True)
+    scale: Number = option(default=1.0, per_image=True)
     log_prob: LogProb | None = static(default=None)
     asks_once: ClassVar[bool] = True
 

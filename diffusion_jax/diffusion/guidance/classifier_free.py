@@ -40,7 +40,7 @@ class ClassifierFreeGuidance(Guidance):
       scale: w; 1 is the conditional model, 0 the unconditional one.
     """
 
-    scale: Number = option(1.0, per_image=True)
+    scale: Number = option(default=1.0, per_image=True)
     before_clip: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ('null',)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
-from diffusion_jax.diffusion.denoiser import Denoiser, LogProb
+from diffusion_jax.diffusion.denoiser import Denoiser
 from diffusion_jax.diffusion.parts import Part, static
 
 
@@ -13,12 +13,12 @@ class Models(NamedTuple):
     """Models that a guidance may use in addition to the denoiser that it wraps.
 
     Attributes:
-      log_prob: log p(y|x_t) of the noise-aware classifier, for the sampled classes.
-      null: the diffusion model without a class (label −1), not clipped.
+      log_prob: LogProb, log p(y|x_t) of the noise-aware classifier for the sampled classes.
+      null: Denoiser, the diffusion model without a class (label −1), not clipped.
     """
 
-    log_prob: LogProb | None = None
-    null: Denoiser | None = None
+    log_prob: Any = None
+    null: Any = None
 
 
 class Guidance(Part):
@@ -31,9 +31,17 @@ class Guidance(Part):
         differentiate it. Modifiers then evaluate the denoiser outside of their branches.
     """
 
-    before_clip: ClassVar[bool] = False
-    needs: ClassVar[tuple[str, ...]] = ()
-    asks_once: ClassVar[bool] = False
+    @property
+    def before_clip(self) -> bool:
+        return False
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def asks_once(self) -> bool:
+        return False
 
     def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
         raise NotImplementedError

@@ -24,9 +24,17 @@ class Modifier(Guidance):
 
     guidance: Guidance
 
-    before_clip = property(lambda self: self.guidance.before_clip)
-    needs = property(lambda self: self.guidance.needs)
-    asks_once = property(lambda self: self.guidance.asks_once)
+    @property
+    def before_clip(self) -> bool:
+        return self.guidance.before_clip
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return self.guidance.needs
+
+    @property
+    def asks_once(self) -> bool:
+        return self.guidance.asks_once
 
     def modify(self, guide: Callable[[Denoiser], Denoiser], denoise: Denoiser) -> Denoiser:
         """The modified `guide(denoise)`."""
@@ -46,8 +54,8 @@ class Interval(Modifier):
       low, high: it acts where low ≤ σ < high; σ is that of EDM, sigma/alpha, for images in [−1, 1].
     """
 
-    low: Number = option(0.0)
-    high: Number = option(LARGEST)
+    low: Number = option(default=0.0)
+    high: Number = option(default=LARGEST)
 
     def modify(self, guide: Callable[[Denoiser], Denoiser], denoise: Denoiser) -> Denoiser:
         guided = guide(denoise)
@@ -78,7 +86,7 @@ class Reuse(Modifier):
       every: k, counted in evaluations of the denoiser, of which the first computes the gradient.
     """
 
-    every: Number = option(2, least=1, whole=True)
+    every: Number = option(default=2, least=1, whole=True)
 
     def modify(self, guide: Callable[[Denoiser], Denoiser], denoise: Denoiser) -> Denoiser:
         apart = _apart(denoise)
@@ -137,7 +145,7 @@ def _evaluate_first(guide: Callable[[Denoiser], Denoiser], denoise: Denoiser) ->
     Its memory is the pair (that of `denoise`, that of `guide`).
     """
 
-    def fixed(prediction: Prediction | None) -> Denoiser:
+    def fixed(prediction: Any) -> Denoiser:
         return denoise._replace(call=lambda x_t, level, memory: (prediction, memory), init=lambda x_T: ())
 
     def call(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
@@ -154,7 +162,8 @@ def _evaluate_first(guide: Callable[[Denoiser], Denoiser], denoise: Denoiser) ->
 
 def _wrapped_memory(memory: Any, denoise: Denoiser, x_t: Array) -> tuple[Any, Callable[[Any], Any]]:
     """The part of a guided denoiser's memory that belongs to `denoise`, inside it; and how to replace it."""
-    if jax.tree.structure(memory) == jax.tree.structure(jax.eval_shape(denoise.init, x_t)):
+    wrapped: Any = jax.tree.structure(jax.eval_shape(denoise.init, x_t))
+    if wrapped == jax.tree.structure(memory):
         return memory, lambda replaced: replaced
     if not (isinstance(memory, tuple) and len(memory) == 2):
         raise TypeError("a guidance's memory must be the pair (that of the denoiser it wraps, its own)")

@@ -44,7 +44,7 @@ class ReconstructionGuidance(Guidance):
       log_prob: (x̂_0, level of x_t) → [B], differentiable; by default the classifier's, of a clean image.
     """
 
-    scale: Number = option(1.0, per_image=True)
+    scale: Number = option(default=1.0, per_image=True)
     log_prob: LogProb | None = static(default=None)
 
     @property

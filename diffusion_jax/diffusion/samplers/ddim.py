@@ -44,7 +44,7 @@ class DDIM(Sampler):
       eta: η, from 0 (deterministic) to 1 (as random as DDPM).
     """
 
-    eta: Number = option(0.0, most=1.0)
+    eta: Number = option(default=0.0, most=1.0)
     order: ClassVar[int | None] = 1
 
     def step(

@@ -28,10 +28,10 @@ class Heun(Sampler):
       s_noise: S_noise, the standard deviation of the fresh noise.
     """
 
-    s_churn: Number = option(0.0)
-    s_min: Number = option(0.0)
-    s_max: Number = option(LARGEST)
-    s_noise: Number = option(1.0)
+    s_churn: Number = option(default=0.0)
+    s_min: Number = option(default=0.0)
+    s_max: Number = option(default=LARGEST)
+    s_noise: Number = option(default=1.0)
     evaluations: ClassVar[int] = 2
     order: ClassVar[int | None] = 2
 

@@ -9,13 +9,11 @@ Parameters are a nested dict of float32 arrays, named after the PyTorch port, ba
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax import lax
 
 from diffusion_jax.evaluation.inception.architecture import BLOCKS, STEM, Chain, Conv, Parallel, Pool
@@ -47,7 +45,12 @@ def apply(params: Params, images: jax.Array, resize: str = 'tensorflow') -> Feat
 
 def features(params: Params, x: jax.Array) -> Features:
     """Features of resized images, float32 [B, 299, 299, 3] in [-1, 1]."""
-    return nnx.merge(_graph(), params)(x)
+    x = _run(params, STEM, x)
+    for name, block in BLOCKS.items():
+        x = _run(params[name], (block,), x)
+        if name == 'Mixed_6d':
+            spatial = x[..., :7].reshape(len(x), -1)  # of its first branch, a 1x1 convolution
+    return Features(x.mean(axis=(1, 2)), spatial)
 
 
 def logits(params: Params, pool: jax.Array) -> jax.Array:
@@ -57,42 +60,37 @@ def logits(params: Params, pool: jax.Array) -> jax.Array:
 
 def param_shapes() -> Params:
     """The parameters as jax.ShapeDtypeStruct."""
-    return nnx.to_pure_dict(nnx.state(nnx.eval_shape(InceptionV3), nnx.Param))
+    shapes: Params = {}
+    channels = _add_shapes(shapes, STEM, 3)
+    for name, block in BLOCKS.items():
+        shapes[name] = {}
+        channels = _add_shapes(shapes[name], (block,), channels)
+    return shapes | {'logits': {'kernel': jax.ShapeDtypeStruct((channels, 1008), jnp.float32)}}
 
 
-@functools.cache
-def _graph() -> nnx.GraphDef:
-    return nnx.graphdef(nnx.eval_shape(InceptionV3))
+def _add_shapes(shapes: Params, chain: Chain, channels: int) -> int:
+    """Adds the shapes of a chain's convolutions; returns the number of output channels."""
+    for step in chain:
+        if isinstance(step, Conv):
+            kernel, bias = (*step.size, channels, step.channels), (step.channels,)
+            leaves = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (kernel, bias))
+            shapes[step.name] = dict(zip(('kernel', 'bias'), leaves, strict=True))
+            channels = step.channels
+        elif isinstance(step, Parallel):
+            channels = sum(_add_shapes(shapes, branch, channels) for branch in step.chains)
+    return channels
 
 
-class InceptionV3(nnx.Module):
-    """Images [B, 299, 299, 3] in [-1, 1] to features."""
-
-    def __init__(self):
-        channels = _add(self, STEM, 3)
-        for name, block in BLOCKS.items():
-            module = nnx.Module()
-            channels = _add(module, (block,), channels)
-            setattr(self, name, module)
-        self.logits = nnx.Dict(kernel=nnx.Param(jnp.zeros((channels, 1008))))
-
-    def __call__(self, x: jax.Array) -> Features:
-        x = _run(self, STEM, x)
-        for name, block in BLOCKS.items():
-            x = _run(getattr(self, name), (block,), x)
-            if name == 'Mixed_6d':
-                spatial = x[..., :7].reshape(len(x), -1)  # of its first branch, a 1x1 convolution
-        return Features(x.mean(axis=(1, 2)), spatial)
-
-
-class ConvRelu(nnx.Module):
-    def __init__(self, in_channels: int, conv: Conv):
-        self.conv = conv
-        self.kernel = nnx.Param(jnp.zeros((*conv.size, in_channels, conv.channels)))
-        self.bias = nnx.Param(jnp.zeros(conv.channels))
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return jax.nn.relu(convolve(x, self.kernel[...], self.conv) + self.bias[...])
+def _run(params: Params, chain: Chain, x: jax.Array) -> jax.Array:
+    for step in chain:
+        if isinstance(step, Conv):
+            layer = params[step.name]
+            x = jax.nn.relu(convolve(x, layer['kernel'], step) + layer['bias'])
+        elif isinstance(step, Pool):
+            x = pool(x, step)
+        else:
+            x = jnp.concatenate([_run(params, branch, x) for branch in step.chains], axis=-1)
+    return x
 
 
 def convolve(x: jax.Array, kernel: jax.Array, conv: Conv) -> jax.Array:
@@ -124,26 +122,4 @@ def _reduce_windows(x: jax.Array, step: Pool, combine: Callable, neutral: float)
     # One axis after the other is faster on CPUs than both at once.
     for window, strides in (((1, 3, 1, 1), (1, step.stride, 1, 1)), ((1, 1, 3, 1), (1, 1, step.stride, 1))):
         x = lax.reduce_window(x, neutral, combine, window, strides, step.padding)
-    return x
-
-
-def _add(module: nnx.Module, chain: Chain, channels: int) -> int:
-    """Adds the convolutions of a chain to a module; returns the number of output channels."""
-    for step in chain:
-        if isinstance(step, Conv):
-            setattr(module, step.name, ConvRelu(channels, step))
-            channels = step.channels
-        elif isinstance(step, Parallel):
-            channels = sum(_add(module, branch, channels) for branch in step.chains)
-    return channels
-
-
-def _run(module: nnx.Module, chain: Chain, x: jax.Array) -> jax.Array:
-    for step in chain:
-        if isinstance(step, Conv):
-            x = getattr(module, step.name)(x)
-        elif isinstance(step, Pool):
-            x = pool(x, step)
-        else:
-            x = jnp.concatenate([_run(module, branch, x) for branch in step.chains], axis=-1)
     return x
