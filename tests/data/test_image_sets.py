@@ -163,6 +163,13 @@ def test_opaque_alpha_and_grey_become_rgb(folder, caplog):
     assert '3.png' in caplog.text and '1 of 4' in caplog.text
 
 
+def test_images_smaller_than_the_crop_are_reported(folder, caplog):
+    open_images(folder, (6, 5))
+    assert 'enlarged' not in caplog.text
+    open_images(folder, (6, 6))
+    assert 'enlarged' in caplog.text and '4 of 4' in caplog.text
+
+
 def test_a_split_is_cropped_as_networks_see_it(folder):
     images = open_split(dataclasses.replace(config_of(folder), image_size=(4, 4)), 'train')
     assert images.read_all().shape == (4, 4, 4, 1)
