@@ -35,18 +35,14 @@ def exit_code(program: Callable[[], int | None]) -> int:
             return 130
         except Exception as error:
             if known := _users_error(error):
-                _say('error', known)
+                # One line, whatever a library or a file name has put into the error.
+                say(f'error: {" ".join(str(known).splitlines())}')
                 return 2
             if jax.process_count() == 1:
                 raise
             if not isinstance(error, jax.errors.JaxRuntimeError):  # what the death of another host raises
                 traceback.print_exc()
             abort(error)
-
-
-def _say(prefix: str, error: Exception) -> None:
-    """Prints one line, whatever a library or a file name has put into the error."""
-    say(f'{prefix}: {" ".join(str(error).splitlines())}')
 
 
 def _users_error(error: Exception) -> UserError | None:

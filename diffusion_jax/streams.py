@@ -17,7 +17,7 @@ class PatientStream:
     """A text stream that drops what cannot be written, and escapes characters that its encoding lacks."""
 
     def __init__(self, stream: TextIO | PatientStream | None):
-        self._stream = stream
+        self._stream: Any = stream
 
     def write(self, text: str) -> int:
         with contextlib.suppress(*UNUSABLE):

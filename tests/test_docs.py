@@ -277,6 +277,14 @@ def test_functions_of_the_paper_exist():
         assert set(names.split(', ')) <= defined, path
 
 
+def test_functions_of_the_interfaces_exist():
+    text = DESIGN.read_text().partition('## Interfaces')[2].split('```')[1]
+    source = ''.join(path.read_text() for path in (ROOT / 'diffusion_jax').rglob('*.py'))
+    defined = set(re.findall(r'^ *(?:def|class) (\w+)', source, re.MULTILINE))
+    named = set(re.findall(r'(\w+)\(', text))
+    assert len(named) >= 15 and named <= defined
+
+
 def test_every_module_has_its_place():
     """Those directly in the package."""
     _, text = DESIGN.read_text().split('\ndiffusion_jax/\n')

@@ -54,10 +54,7 @@ def check(run: Run) -> None:
         except UserError as error:
             raise UserError(str(path), str(error)) from error
     networks.check_classes(run)
-    if run.experiment.unet.low_res:
-        conditioning.open_base(run)
-    elif config.labels_from_file:
-        conditioning.load_labels(run)
+    conditioning.make_conditioning(run)
 
 
 def locate(run: Run) -> Results:

@@ -60,10 +60,14 @@ def latest_step(directory: Path) -> int | None:
 
 def read_network(directory: Path) -> UNetConfig | ClassifierConfig:
     """The architecture of the network in the newest checkpoint."""
+    return network_of(read(directory, _require_step(directory), {}, ('network',))[1]['network'])
+
+
+def _require_step(directory: Path) -> int:
     step = latest_step(directory)
     if step is None:
         raise UserError(str(directory), 'contains no checkpoint', 'train the network first')
-    return network_of(read(directory, step, {}, ('network',))[1]['network'])
+    return step
 
 
 def check_checkpoint(directory: Path, config: UNetConfig | ClassifierConfig, ema_rate: float = 0.0) -> int:
@@ -75,7 +79,7 @@ def check_checkpoint(directory: Path, config: UNetConfig | ClassifierConfig, ema
         UserError: no checkpoint, another architecture, or no average of this rate.
     """
     wrong = network_differences(read_network(directory), config)
-    step = latest_step(directory)
+    step = _require_step(directory)
     folder = Path(directory).absolute() / str(step)
     if wrong:
         raise UserError(str(folder), f'another network: {"; ".join(wrong)}')
@@ -130,7 +134,9 @@ def read(
     all_devices()  # raises where there are none, which is no damage
     check_path(directory)
     shared = any(not leaf.sharding.is_fully_addressable for leaf in jax.tree.leaves(targets))
-    folder, error, restored = Path(directory).absolute() / str(step), None, None
+    folder = Path(directory).absolute() / str(step)
+    error: UserError | None = None
+    restored: Any = None
     try:
         restored = _restore(folder, targets, records)
     except Exception as caught:  # Orbax raises all kinds, even plain Exception

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import jax
 
-Metrics = Mapping[str, tuple[jax.Array, jax.Array]]
+Metrics = dict[str, tuple[jax.Array, jax.Array]]
 Sums = Mapping[str, tuple[float, float]]
 
 

@@ -48,7 +48,7 @@ def update_ema(ema: dict[str, Params], params: Params, number: jax.Array, warmup
     """
 
     def average(rate: float, old: Params) -> Params:
-        rate = jnp.minimum(rate, (1 + number) / (10 + number)) if warmup else rate
-        return jax.tree.map(lambda a, p: rate * a + (1 - rate) * p, old, params)
+        r = jnp.minimum(rate, (1 + number) / (10 + number)) if warmup else rate
+        return jax.tree.map(lambda a, p: r * a + (1 - r) * p, old, params)
 
     return {name: average(float(name), old) for name, old in ema.items()}

@@ -44,6 +44,7 @@ class Checkpoints:
         check_path(directory)
         self.directory = Path(directory).absolute()
         self._keep, self._failure = keep, ''
+        self.latest_step: int | None = None
         self._write: Future[None] | None = None
         self._waiter = ThreadPoolExecutor(1)
         options = ocp.options.AsyncOptions(timeout_secs=TIMEOUT_SECONDS)

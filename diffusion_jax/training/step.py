@@ -52,7 +52,7 @@ def mean_gradients(
     Microbatch i holds the examples i, i+n, i+2n, …, so that examples stay on their devices.
     """
 
-    def weighted_loss(params: Params, inputs: Inputs, key: jax.Array | None):
+    def weighted_loss(params: Params, inputs: Inputs, key: jax.Array | None) -> tuple[jax.Array, Inputs]:
         values = losses(params, inputs, key)
         return jnp.mean(inputs['weight'] * values['loss']), values
 
@@ -66,7 +66,7 @@ def mean_gradients(
     def merge(x: jax.Array) -> jax.Array:
         return jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])
 
-    def accumulate(total: Params, part: tuple[jax.Array, Inputs]):
+    def accumulate(total: Params, part: tuple[jax.Array, Inputs]) -> tuple[Params, Inputs]:
         index, inputs = part
         grads, values = gradient(params, inputs, None if key is None else jax.random.fold_in(key, index))
         return jax.tree.map(jnp.add, total, grads), values

@@ -34,7 +34,7 @@ class Timer:
     def __init__(self, batch_size: int, least_s: float | None = None, clock: Clock = time.perf_counter):
         self._batch_size, self._least_s, self._clock = batch_size, least_s, clock
         self._compile_s: float | None = None
-        self._seconds: collections.Counter[str] = collections.Counter()
+        self._seconds: dict[str, float] = collections.defaultdict(float)
         self._steps, self._mark = 0, clock()
 
     @contextlib.contextmanager
@@ -69,7 +69,7 @@ class Timer:
             values['time/peak_share'] = self._least_s * steps / total
         if self._compile_s:
             values['time/compile_s'], self._compile_s = self._compile_s, 0.0
-        self._seconds, self._steps = collections.Counter(), 0
+        self._seconds, self._steps = collections.defaultdict(float), 0
         return values | memory(jax.local_devices())
 
     def _spend(self, kind: str) -> None:
@@ -80,7 +80,8 @@ class Timer:
 
 def memory(devices: Sequence[jax.Device]) -> dict[str, float]:
     """Bytes in use, now and at peak, of the fullest device; empty where devices do not report them."""
-    stats, values = [device.memory_stats() or {} for device in devices], {}
+    stats: list[dict[str, float]] = [device.memory_stats() or {} for device in devices]
+    values = {}
     for name, key in (('memory/bytes', 'bytes_in_use'), ('memory/peak_bytes', 'peak_bytes_in_use')):
         if all(key in each for each in stats):
             values[name] = max(each[key] for each in stats)
