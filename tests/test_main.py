@@ -104,5 +104,3 @@ def test_the_console_command(capfd):
     assert subprocess.run([*command, 'run'], cwd=ROOT).returncode == 2
     err = capfd.readouterr().err
     assert 'error: --config: ' in err and '--config=digits' in err and 'diffusion-jax configs' in err
-    assert subprocess.run([*command, 'dance'], cwd=ROOT).returncode == 2
-    assert 'error: dance: no such command' in capfd.readouterr().err
