@@ -22,7 +22,7 @@ from diffusion_jax.evaluation import comparison
 from diffusion_jax.evaluation.classes import known_classes, match, sampled_classes
 from diffusion_jax.evaluation.eval_set import EvalSet, make_extractor, open_eval_set
 from diffusion_jax.evaluation.extractors import Extractor
-from diffusion_jax.evaluation.protocol import description, sampling_protocol, table
+from diffusion_jax.evaluation.protocol import report, sampling_protocol
 from diffusion_jax.interruption import stop_requests
 from diffusion_jax.memory import out_of_memory
 from diffusion_jax.settings import file_path
@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
         *['the samples were compared with themselves'] * (samples.directory == reference.directory),
     ]
     write_json(out, result)
-    print(f'{shown(out)}:\n{table(result)}\n\n{description(result["protocol"])}')
+    print(f'{shown(out)}:\n{report(result)}')
     for remark in result['remarks']:
         print(f'note: {remark}')
     return 0
@@ -113,9 +113,7 @@ def _match(
     ours, theirs = (
         known_classes(one.images, of) for one, of in zip((samples, reference), names, strict=True)
     )
-    settings = stamps[0].get('sample', {})
-    drawn_from = settings.get('classes') or range(len(names[0])) if settings.get('labels') == 'random' else ()
-    sampled = sampled_classes(ours, theirs, drawn_from)
+    sampled = sampled_classes(ours, theirs)
     return match(sampled, reference, theirs, restrict=same_classes, required=same_classes)
 
 

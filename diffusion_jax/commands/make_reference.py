@@ -21,7 +21,7 @@ from diffusion_jax.data.image_sets import open_images
 from diffusion_jax.data.image_sets.source import open_split
 from diffusion_jax.data.sources.files import shown
 from diffusion_jax.errors import UserError
-from diffusion_jax.evaluation.eval_set import EvalSet, features_of, make_extractor, with_images
+from diffusion_jax.evaluation.eval_set import EvalSet, make_extractor, with_features, with_images
 from diffusion_jax.evaluation.feature_stats import REFERENCE_ROWS, kept_rows, save_statistics
 from diffusion_jax.evaluation.protocol import stats_caveats
 from diffusion_jax.interruption import stop_requests
@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError('--out', f'got {args.out!r}', 'must end in .npz')
     check_out(args.out, args.images, args.inception)
     with stop_requests() as stop, out_of_memory('the features', f'lower --batch-size ({config.batch_size})'):
-        stats = features_of(images, extractor, stop, is_reference=True)
+        stats = with_features(images, extractor, stop, is_reference=True).stats
     chosen = stats.rows[kept_rows(len(stats.rows), REFERENCE_ROWS)]
     print(f'reading {len(chosen):,} of the images for precision and recall')
     rgb = images.images.take(chosen)

@@ -88,14 +88,10 @@ def _check_folder(path: Path) -> None:
         raise UserError(f'{path}', 'is a folder of a run without samples', 'run the stage sample first')
 
 
-def features_of(
-    eval_set: EvalSet,
-    extractor: Extractor | None,
-    stop: Callable[[], bool],
-    *,
-    is_reference: bool = False,
-) -> FeatureStats:
-    """The statistics of a set: those of its file, and those of its images.
+def with_features(
+    one: EvalSet, extractor: Extractor | None, stop: Callable[[], bool], *, is_reference: bool = False
+) -> EvalSet:
+    """The set with the features of its images, and with their moments if no file has moments of more images.
 
     Args:
         extractor: None to use files only.
@@ -104,20 +100,18 @@ def features_of(
     Raises:
         UserError, Interrupted: see `extract` and `from_shards`.
     """
-    images, stored = eval_set.images, eval_set.stats
-    if images is None or extractor is None:
-        return stored
+    if one.images is None or extractor is None or one.stats.rows is not None:
+        return one
     hosts = {'host': jax.process_index(), 'num_hosts': jax.process_count()}
-    shards = extract(images, extractor, eval_set.directory, stop, **hosts)
-    max_rows = REFERENCE_ROWS if is_reference and not isinstance(images, ArrayImages) else None
-    stats = from_shards(shards, max_rows, name=eval_set.name)
-    if isinstance(images, SourceImages) and images.source.skipped:
-        stats = stats._replace(skipped=f'{eval_set.name}: {images.source.skipped}')
-    if stored.moments is None:
-        return stats._replace(extractor=extractor.name)
-    # The statistics in a file of the authors are of more images than the file holds.
-    fields = ('num_images', 'extractor', 'moments', 'spatial')
-    return stats._replace(**{field: getattr(stored, field) for field in fields})
+    shards = extract(one.images, extractor, one.directory, stop, **hosts)
+    max_rows = REFERENCE_ROWS if is_reference and not isinstance(one.images, ArrayImages) else None
+    stats = from_shards(shards, max_rows, name=one.name)._replace(extractor=extractor.name)
+    if isinstance(one.images, SourceImages) and one.images.source.skipped:
+        stats = stats._replace(skipped=f'{one.name}: {one.images.source.skipped}')
+    if one.stats.moments is not None:  # of more images than a file of the authors holds
+        fields = ('num_images', 'extractor', 'moments', 'spatial')
+        stats = stats._replace(**{field: getattr(one.stats, field) for field in fields})
+    return one._replace(stats=stats)
 
 
 def make_extractor(
