@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +74,11 @@ def main(argv: Sequence[str]) -> int:
         result = comparison.evaluate(samples, reference, extractor, stop, config.bootstrap)
     if stamps[0]:
         result['protocol'] = sampling_protocol(stamps[0]) | result['protocol']
-    result['remarks'] += [
-        *_not_yet_sampled(stamps[0], result),
-        *['the samples were compared with themselves'] * (samples.directory == reference.directory),
-    ]
+        count, wanted = result['num_samples'], stamps[0]['sample'].get('num_samples', 0)
+        if count < wanted:
+            result['remarks'].append(f'{count:,} of {wanted:,} samples exist so far; the result is of these')
+    if samples.directory == reference.directory:
+        result['remarks'].append('the samples were compared with themselves')
     write_json(out, result)
     print(f'{shown(out)}:\n{report(result)}')
     for remark in result['remarks']:
@@ -110,9 +111,7 @@ def _match(
 ) -> EvalSet:
     """The reference; with --same-classes restricted to the classes of the samples."""
     names = [stamp.get('classes') or () for stamp in stamps]
-    ours, theirs = (
-        known_classes(one.images, of) for one, of in zip((samples, reference), names, strict=True)
-    )
+    ours, theirs = map(known_classes, (samples.images, reference.images), names)
     sampled = sampled_classes(ours, theirs)
     return match(sampled, reference, theirs, restrict=same_classes, required=same_classes)
 
@@ -131,10 +130,3 @@ def _stamp_of(path: str) -> Mapping[str, Any]:
         folder = folder.parent
     stamp = read_stamp(folder) if folder.is_dir() else None
     return stamp if stamp and 'sample' in stamp else {}
-
-
-def _not_yet_sampled(stamp: Mapping[str, Any], result: Mapping[str, Any]) -> Iterator[str]:
-    wanted = stamp.get('sample', {}).get('num_samples', 0)
-    existing = result['num_samples'] + len(result['protocol']['left_out'])
-    if existing < wanted:
-        yield f'{result["num_samples"]:,} of {wanted:,} samples exist so far; the result is of these'

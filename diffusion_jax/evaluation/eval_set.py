@@ -65,10 +65,8 @@ def open_eval_set(path: str | Path, size: Size | None = None) -> EvalSet:
     if path.suffix != '.npy' and 'arr_0' in names_in_archive(path):
         return with_images(open_images(path), shown(path))._replace(stats=stats)
     if stats.moments is None:
-        names = ', '.join(names_in_archive(path)) or 'nothing'
-        raise UserError(
-            f'{path}', f'has neither images (arr_0) nor statistics (mu, sigma) nor features; it has {names}'
-        )
+        problem = f'has the arrays {", ".join(names_in_archive(path))}'
+        raise UserError(f'{path}', problem, 'needed are images (arr_0), statistics (mu, sigma) or features')
     return EvalSet(shown(path), None, stats)
 
 
@@ -80,12 +78,11 @@ def with_images(images: ImageSet, name: str = '') -> EvalSet:
 
 def _check_folder(path: Path) -> None:
     """Raises UserError for folders of a run: their pictures, such as grids of samples, are no samples."""
-    if shard_folder(path) is not None:
-        return
-    if shard_folder(path / 'samples') is not None:
-        raise UserError(f'{path}', 'is the workdir of a run', f'give its samples, {path / "samples"}')
-    if any((folder / STAMP_FILE).exists() for folder in (path, path / 'samples', path / 'diffusion')):
-        raise UserError(f'{path}', 'is a folder of a run without samples', 'run the stage sample first')
+    stamps = (folder / STAMP_FILE for folder in (path, path / 'samples', path / 'diffusion'))
+    is_of_run = shard_folder(path / 'samples') is not None or any(stamp.exists() for stamp in stamps)
+    if is_of_run and shard_folder(path) is None:
+        remedy = f'give its samples, {path / "samples"}, which the stage sample draws'
+        raise UserError(f'{path}', 'is a folder of a run, not of its samples', remedy)
 
 
 def with_features(

@@ -12,7 +12,6 @@ import numpy as np
 
 from diffusion_jax import shards
 from diffusion_jax.data.image_sets.base import ImageSet, Part, PartImages
-from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.extractors import Extractor
 from diffusion_jax.shards import Shard
 
@@ -37,11 +36,9 @@ def extract(
 
     Raises:
         Interrupted: `stop` returned true; finished shards are kept.
-        UserError: features are not finite.
     """
-    all_shards = {
-        part: shards.shard(directory / extractor.name, part.start, part.stop) for part in images.parts
-    }
+    folder = directory / extractor.name
+    all_shards = {part: shards.shard(folder, part.start, part.stop) for part in images.parts}
     missing = {part for part in images.parts if not _is_current(all_shards[part], part)}
     own = [part for index, part in enumerate(images.parts) if index % num_hosts == host and part in missing]
     batch_size = min(extractor.batch_size, max(map(_length, images.parts)))
@@ -50,12 +47,6 @@ def extract(
     def compute(start: int, stop: int) -> shards.Rows:
         part, chunk = next(ahead)
         arrays = _features(chunk.images, extractor, batch_size) if len(chunk.images) else {}
-        if not all(np.isfinite(array).all() for array in arrays.values()):
-            raise UserError(
-                images.name,
-                f'features of images {part.start} to {part.stop - 1} are not finite',
-                'convert the weights of Inception again',
-            )
         return {
             **arrays,
             IDENTITY: np.array(part.identity),

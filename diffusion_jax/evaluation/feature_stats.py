@@ -22,8 +22,8 @@ REFERENCE_ROWS = 10_000
 LEAST_IMAGES = 4  # precision and recall need three neighbours of each
 LARGEST = 1e25  # the sixth powers of KID, and their squares in its error, stay finite in float64
 
-# The arrays of a file, and their number of dimensions.
-DIMENSIONS = {'mu': 1, 'sigma': 2, 'mu_s': 1, 'sigma_s': 2, FEATURES: 2}
+# The arrays of a file.
+SHAPES = {'mu': '[D]', 'sigma': '[D, D]', 'mu_s': '[D]', 'sigma_s': '[D, D]', FEATURES: '[N, D]'}
 
 
 class FeatureStats(NamedTuple):
@@ -125,8 +125,8 @@ def from_file(path: Path) -> FeatureStats:
     if path.suffix == '.npy':
         arrays = {FEATURES: read_array(path)}
     else:
-        arrays = read_archive(path, (*DIMENSIONS, 'num_images', 'extractor'))
-    for name in arrays.keys() & DIMENSIONS.keys():
+        arrays = read_archive(path, (*SHAPES, 'num_images', 'extractor'))
+    for name in arrays.keys() & SHAPES.keys():
         _check_array(path, name, arrays[name])
     stats = FeatureStats(
         int(arrays.get('num_images', 0)),
@@ -147,17 +147,17 @@ def from_file(path: Path) -> FeatureStats:
 
 
 def _check_array(path: Path, name: str, array: np.ndarray) -> None:
-    if array.dtype.kind != 'f' or array.ndim != DIMENSIONS[name] or not array.size:
-        shape = '[N, D]' if name == FEATURES else ['[D]', '[D, D]'][DIMENSIONS[name] - 1]
+    if array.dtype.kind != 'f' or array.ndim != 1 + SHAPES[name].count(',') or not array.size:
         hint = '; images go into an npz, as arr_0' if array.dtype == np.uint8 else ''
-        raise UserError(
-            f'{path}', f'{name} is {array.dtype} {list(array.shape)}', f'it must be float {shape}{hint}'
-        )
+        problem = f'{name} is {array.dtype} {list(array.shape)}'
+        raise UserError(f'{path}', problem, f'it must be float {SHAPES[name]}{hint}')
     wrong = np.argwhere(~np.isfinite(array))
     if len(wrong):
         raise UserError(f'{path}', f'{name} is not finite in row {wrong[0][0]}')
     if max(float(array.max()), -float(array.min())) > LARGEST:
-        raise UserError(f'{path}', f'{name} has values beyond ±{LARGEST:g}', 'scale both sets')
+        raise UserError(
+            f'{path}', f'{name} has values beyond ±{LARGEST:g}', 'scale down both sets'
+        )
 
 
 def _moments(path: Path, arrays: dict[str, np.ndarray], mean: str, covariance: str) -> Moments | None:

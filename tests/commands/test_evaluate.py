@@ -297,7 +297,7 @@ def test_what_is_wrong_is_said_in_one_line(folder, run, tmp_path):
     cases = {
         ('evaluate', samples, samples, '--resize=pytorch_fid'): ['--resize: '],
         ('evaluate', samples, tmp_path / 'none.npz', weights): ['none.npz: '],
-        ('evaluate', samples, tmp_path / 'empty.npz', weights): ['empty.npz: ', ' x\n'],
+        ('evaluate', samples, tmp_path / 'empty.npz', weights): ['empty.npz: ', 'arrays x;'],
         ('evaluate', samples, samples, f'--inception={samples}'): ['samples.npz: '],
         ('evaluate', narrow, wide): ['narrow.npy: ', 'has 3 ', 'has 4 '],
         ('evaluate', narrow, samples, weights): ['narrow.npy: ', 'has 3 ', 'has 2048 '],
@@ -315,13 +315,13 @@ def test_what_is_wrong_is_said_in_one_line(folder, run, tmp_path):
         ('evaluate', samples, reference, '--size=8193'): ['--size: ', '8193'],
         ('evaluate', samples, reference, '--same-classes'): ['--same-classes: '],
         ('evaluate', reference, samples, '--same-classes'): ['--same-classes: '],
-        ('evaluate', tmp_path / 'run', samples): [f'{tmp_path / "run"}: ', 'run the stage sample'],
+        ('evaluate', tmp_path / 'run', samples): [f'{tmp_path / "run"}: ', 'stage sample'],
         ('evaluate', tmp_path / 'full', samples): [f'{tmp_path / "full"}: ', 'full/samples'],
-        ('make-reference', samples, out): ['--inception: '],
+        ('make-reference', samples, out): ['--inception'],
         ('make-reference', samples, out, weights, '--split=test'): ['--split: ', '--config'],
         ('make-reference', samples, '--out=x.npy', weights): ['--out: ', 'x.npy', '.npz'],
         ('make-reference', out, weights): ['IMAGES', '--config'],
-        ('make-reference', samples, out, '--config.seed=1'): ['--config.seed=1'],
+        ('make-reference', samples, out, weights, '--config.seed=1'): ['--config.seed=1'],
         ('make-reference', out, '--config=digits', weights, '--size=8'): ['--size: ', '--config'],
     }
     for argv, expected in cases.items():
