@@ -3,17 +3,20 @@
 PYTHON ?= python3
 VENV ?= .venv
 OLDEST ?= .venv-oldest
+NEWEST ?= .venv-newest
+NEWEST_PYTHON ?= python3.13
 CONVERT ?= .venv-convert
 
 PIP_INSTALL = -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test test-all test-oldest test-convert test-gpu lint lock clean
+.PHONY: help demo test test-all test-oldest test-newest test-convert test-gpu lint lock clean
 
 help:
 	@echo 'make demo         train, guide, sample and evaluate on real digits; a few minutes on a laptop'
 	@echo 'make test         the fast tests'
 	@echo 'make test-all     all tests'
 	@echo 'make test-oldest  the fast tests with the oldest JAX that is supported'
+	@echo 'make test-newest  the fast tests with the newest Python and JAX that are supported'
 	@echo 'make test-convert the tests of .pt files, with PyTorch; its default build takes several GB'
 	@echo 'make test-gpu     the tests of a GPU, with the JAX of PYTHON, in 4 minutes'
 	@echo 'make lint         the linters and the type checker'
@@ -39,6 +42,9 @@ test-all: $(VENV)/installed-dev
 test-oldest: $(OLDEST)/installed-dev
 	$(OLDEST)/bin/python -m pytest -m 'not slow'
 
+test-newest: $(NEWEST)/installed-dev
+	$(NEWEST)/bin/python -m pytest -m 'not slow'
+
 test-convert: $(CONVERT)/installed-dev
 	$(CONVERT)/bin/python -m pytest tests/weights tests/commands
 
@@ -53,11 +59,12 @@ lint: $(VENV)/installed-dev
 	$(VENV)/bin/lint-imports --cache-dir .cache/import_linter
 	$(VENV)/bin/mypy
 
-lock: $(VENV)/made
+lock: $(VENV)/made $(NEWEST)/made
 	$(VENV)/bin/python requirements/lock.py
+	$(NEWEST)/bin/python requirements/lock.py
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(CONVERT) .cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) $(OLDEST) $(NEWEST) $(CONVERT) .cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each of these files says that a step of an installation was completed, and with which inputs.
@@ -66,6 +73,10 @@ $(VENV)/made $(OLDEST)/made $(CONVERT)/made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "$(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -m venv $(@D)
+	@touch $@
+
+$(NEWEST)/made:
+	@$(NEWEST_PYTHON) -m venv $(@D) || { echo 'name another: make NEWEST_PYTHON=python3.13' >&2; exit 1; }
 	@touch $@
 
 $(VENV)/installed: $(VENV)/made requirements/runtime.lock setup.py
@@ -78,10 +89,12 @@ $(VENV)/installed-dev: $(VENV)/installed requirements/dev.lock
 	@$(VENV)/bin/python $(PIP_INSTALL) -r requirements/dev.lock
 	@touch $@
 
-$(OLDEST)/installed-dev: $(OLDEST)/made requirements/oldest.lock setup.py
-	@echo 'Installing into $(OLDEST) ...'
-	@$(OLDEST)/bin/python $(PIP_INSTALL) -r requirements/oldest.lock
-	@$(OLDEST)/bin/python $(PIP_INSTALL) --no-deps --editable .
+$(OLDEST)/installed-dev: requirements/oldest.lock
+$(NEWEST)/installed-dev: requirements/newest.lock
+$(OLDEST)/installed-dev $(NEWEST)/installed-dev: %/installed-dev: %/made setup.py
+	@echo 'Installing into $(@D) ...'
+	@$(@D)/bin/python $(PIP_INSTALL) -r $(filter %.lock,$^)
+	@$(@D)/bin/python $(PIP_INSTALL) --no-deps --editable .
 	@touch $@
 
 $(CONVERT)/installed-dev: $(CONVERT)/made requirements/dev.lock setup.py

@@ -39,7 +39,7 @@ def not_finite(array: np.ndarray) -> str:
     return f'{array[index]} at {list(map(int, index))}'
 
 
-def in_section(section: str, check: Callable[..., None], *values: Any) -> None:
+def in_section(section: str, check: Callable[..., Any], *values: Any) -> None:
     """Runs a check of a section's settings; its errors name the setting as config.<section>.<key>."""
     try:
         check(*values)

@@ -16,12 +16,6 @@ def all_devices() -> list[jax.Device]:
     try:
         return jax.devices()
     except (RuntimeError, AssertionError) as error:  # an assertion where a plugin is not installed
-        raise no_device(jax.config.values['jax_platforms'], error) from error
-
-
-def no_device(platforms: str | None, error: Exception) -> UserError:
-    """The error for the platforms that JAX was told to use, after JAX's own error."""
-    if not platforms:
-        return UserError('JAX', f'no device found ({reason(error)})', 'set JAX_PLATFORMS=cpu to use the CPU')
-    remedy = "install '.[cuda]' or '.[tpu]' and a driver, or unset JAX_PLATFORMS to use any device"
-    return UserError('JAX_PLATFORMS', f'no device of {platforms!r} found ({reason(error)})', remedy)
+        problem = f'no device of {jax.config.values["jax_platforms"] or "any platform"} ({reason(error)})'
+        remedy = "install '.[cuda]' or '.[tpu]' and a driver, or set JAX_PLATFORMS=cpu"
+        raise UserError('JAX_PLATFORMS', problem, remedy) from error

@@ -107,7 +107,13 @@ def check_experiment(experiment: Experiment) -> None:
     if 'null' in sample.as_recipe().needs:
         in_section('sample', check_null_class, experiment.unet)
     in_section('likelihood', check_timesteps, diffusion, experiment.likelihood.respacing)
-    _check_classifier(experiment)
+    if experiment.classifier is None:
+        key = 'scale' if sample.guidance == 'classifier' else 'guidance'
+        problem = 'needs a classifier, but the config has no section classifier'
+        if sample.guided:
+            raise UserError(f'config.sample.{key}', problem, "add one, or set scale to 0 or guidance to ''")
+        if experiment.pretrained.classifier:
+            raise UserError('config.pretrained.classifier', problem, 'add one that describes it')
     averages = {'ema_rate': sample.ema_rate, 'classifier_ema_rate': sample.classifier_ema_rate}
     for (name, stage), (key, rate) in zip(TRAINED_BY.items(), averages.items(), strict=True):
         between(f'config.sample.{key}', rate or 0.0, 0, below=1)
@@ -117,25 +123,6 @@ def check_experiment(experiment: Experiment) -> None:
         if rate and rate not in rates and not getattr(experiment.pretrained, name):
             remedy = f'give a rate of config.{stage}.ema_rates, {rates}, or 0 for the parameters themselves'
             raise UserError(f'config.sample.{key}', f'got {rate}, which is not trained', remedy)
-
-
-def _check_classifier(experiment: Experiment) -> None:
-    """Raises UserError if a classifier is used that does not exist or has nothing to distinguish."""
-    sample, pretrained = experiment.sample, experiment.pretrained.classifier
-    key, value, off = 'scale', sample.scale, 'scale=0'
-    if sample.guidance != 'classifier':
-        key, value, off = 'guidance', sample.guidance, "guidance=''"
-    if sample.guided and experiment.classifier is None:
-        problem = f'is {value}, but the config has no section classifier'
-        raise UserError(f'config.sample.{key}', problem, f'add one or set config.sample.{off}')
-    if sample.guided and experiment.data.num_classes == 1:
-        stages = [stage for stage in experiment.stages if stage != 'train_classifier']
-        problem = f'is {value}, but the images have one class'
-        remedy = f'give --stage={",".join(stages)} --config.sample.{off}'
-        raise UserError(f'config.sample.{key}', problem, remedy)
-    if pretrained and experiment.classifier is None:
-        problem = f'is {pretrained!r}, but the config has no section classifier'
-        raise UserError('config.pretrained.classifier', problem, 'add one, which describes it')
 
 
 def _check_diffusion(diffusion: DiffusionConfig) -> None:

@@ -28,7 +28,7 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    received = []
+    received: list[int] = []
 
     def remember(number: int, frame: object) -> None:
         if received and number == signal.SIGINT:

@@ -15,7 +15,7 @@ class Program(NamedTuple):
         arguments: its positional arguments, pytrees of jax.ShapeDtypeStruct with shardings.
     """
 
-    jitted: jax.stages.Wrapped
+    jitted: Any
     arguments: tuple[Any, ...]
 
     def lower(self) -> jax.stages.Lowered:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from diffusion_jax.diffusion.recipe import innermost
 from diffusion_jax.models import UNetConfig
 from diffusion_jax.models.config import DERIVED
 from diffusion_jax.weights.released import RELEASED
@@ -32,16 +33,8 @@ def imagenet(side: int, **changes: Any) -> Section:
 
 def lsun(category: str) -> Section:
     """One category of LSUN, exported as image files to lsun/<category>, without labels."""
-    return {
-        'name': 'folder',
-        'path': f'lsun/{category}',
-        'train_split': '',
-        'labels': 'none',
-        'num_classes': 1,
-        'image_size': (256, 256),
-        'image_channels': 3,
-        'num_workers': 16,
-    }
+    splits = {'train_split': '', 'test_split': 'test'}
+    return imagenet(256, path=f'lsun/{category}', labels='none', num_classes=1, **splits)
 
 
 def diffusion(name: str) -> Section:
@@ -69,18 +62,9 @@ def diffusion_training(num_steps: int, **changes: Any) -> Section:
 
 def classifier_training(num_steps: int, **changes: Any) -> Section:
     """Table 12: a classifier on random crops, with a learning rate that decays to zero."""
-    return {
-        'num_steps': num_steps,
-        'batch_size': 256,
-        'learning_rate': 3e-4,
-        'learning_rate_schedule': 'linear',
-        'weight_decay': 0.05,
-        'ema_rates': (),
-        'flip': True,
-        'random_crop': True,
-        'log_every': 100,
-        'validate_every': 5000,
-    } | changes
+    optimizer = {'learning_rate': 3e-4, 'learning_rate_schedule': 'linear', 'weight_decay': 0.05}
+    settings = optimizer | {'ema_rates': (), 'random_crop': True, 'validate_every': 5000}
+    return diffusion_training(num_steps, **settings | changes)
 
 
 def sampling(name: str, **changes: Any) -> Section:
@@ -89,7 +73,7 @@ def sampling(name: str, **changes: Any) -> Section:
     return {
         'sampler': 'ddpm',
         'respacing': paper.respacing,
-        'scale': sum(guidance.scale for guidance in paper.guidance),
+        'scale': sum(innermost(guidance).scale for guidance in paper.guidance),
         'num_samples': 50_000,
         'batch_size': 32,
         'labels': 'random',

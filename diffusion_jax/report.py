@@ -5,6 +5,7 @@ With several hosts only the first shows and writes them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -72,21 +73,14 @@ class Progress:
         self._bar.update(min(self._done + size * step / num_steps, self._total) - self._bar.n)
 
 
-class _Lines:
+class _Lines(PatientStream):
     """Writes every state of a bar as a line."""
 
-    def __init__(self, stream: PatientStream):
-        self._stream = stream
-
-    def write(self, text: str) -> None:
-        if text.strip():
-            self._stream.write(text.strip() + '\n')
-
-    def flush(self) -> None:
-        self._stream.flush()
+    def write(self, text: str) -> int:
+        return super().write(text.strip() + '\n') if text.strip() else 0
 
 
-class MetricsWriter:
+class MetricsWriter(contextlib.AbstractContextManager):
     """Appends scalars to `directory`/metrics.jsonl, and scalars and images to TensorBoard event files there.
 
     Lines of metrics that a full disk does not accept stay in memory and are written later; event files end.
@@ -109,11 +103,12 @@ class MetricsWriter:
         # TensorBoard drops this and later steps from earlier files.
         self._add_event(resume_step + 1, session_log=SessionLog(status=SessionLog.START))
 
-    def __enter__(self) -> MetricsWriter:
-        return self
-
     def __exit__(self, *error: object) -> None:
-        self.close()
+        self._append(b'')
+        if self._waiting:
+            logger.warning('%s: %d bytes could not be written and are lost', self._path, len(self._waiting))
+        self._file.close()
+        self._tensorboard('close')
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """A line of metrics.jsonl: the step, then the values by name; null for what is not finite."""
@@ -127,18 +122,12 @@ class MetricsWriter:
         """uint8 [H, W, C], grey or RGB; only for TensorBoard."""
         self._add_event(step, summary=summary.image(name, image, dataformats='HWC'))
 
-    def flush(self) -> bool:
-        """Whether all lines of metrics are written, after another attempt."""
+    def flush(self) -> None:
+        """Tries to write what is buffered or could not be written before."""
         self._tensorboard('flush')
-        return self._append(b'')
+        self._append(b'')
 
-    def close(self) -> None:
-        if not self._append(b''):
-            logger.warning('%s: %d bytes could not be written and are lost', self._path, len(self._waiting))
-        self._file.close()
-        self._tensorboard('close')
-
-    def _append(self, data: bytes) -> bool:
+    def _append(self, data: bytes) -> None:
         self._waiting += data
         try:
             while self._waiting:
@@ -148,7 +137,6 @@ class MetricsWriter:
             if not self._failed:
                 logger.warning('%s: cannot be written now (%s)', self._path, reason(error))
             self._failed = True
-        return not self._waiting
 
     def _add_event(self, step: int, **content: Any) -> None:
         self._tensorboard('write_event', Event(wall_time=time.time(), step=step, **content))

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from diffusion_jax.devices import all_devices
 from diffusion_jax.errors import UserError
@@ -75,12 +75,12 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(AXES))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """Every device has the complete array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def param_shardings(mesh: Mesh, tree: Any) -> Any:
+def param_shardings(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
     """One sharding for each leaf of a tree of arrays or ShapeDtypeStructs.
 
     A leaf is split over 'fsdp' along its largest axis that the mesh divides. Without such an axis, and if it
@@ -171,7 +171,7 @@ def to_host(array: jax.Array) -> np.ndarray:
     return np.asarray(array)
 
 
-def check_batch_size(mesh: Mesh, batch_size: int, where: str) -> None:
+def check_batch_size(mesh: Mesh | AbstractMesh, batch_size: int, where: str) -> None:
     """UserError unless a batch of `batch_size`, the setting `where`, can be split over the devices."""
     if batch_size % mesh.size:
         remedy = f'must be divisible by {mesh.size}, the number of devices'

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+# TensorStore reports these for every array, in addition to the error that it raises.
+ECHOES = ('Event loop is closed', 'Encountered error while reading array index')
 UNUSABLE = (AttributeError, OSError, ValueError)  # a stream that is None, broken, closed
 
 
@@ -15,7 +17,7 @@ class PatientStream:
     """A text stream that drops what cannot be written, and escapes characters that its encoding lacks."""
 
     def __init__(self, stream: TextIO | PatientStream | None):
-        self._stream = stream
+        self._stream: Any = stream
 
     def write(self, text: str) -> int:
         with contextlib.suppress(*UNUSABLE):
@@ -45,8 +47,7 @@ def patient_streams() -> Iterator[None]:
         except OSError:  # a file would get this number, and messages of native libraries
             os.open(os.devnull, os.O_RDWR)
     streams, report = (sys.stdout, sys.stderr), sys.unraisablehook
-    # After a failed write, which raises where it is awaited, TensorStore reports this for every array.
-    sys.unraisablehook = lambda event: 'Event loop is closed' in str(event.exc_value) or report(event)
+    sys.unraisablehook = lambda event: any(text in str(event.exc_value) for text in ECHOES) or report(event)
     with (
         contextlib.redirect_stdout(PatientStream(sys.stdout)),
         contextlib.redirect_stderr(PatientStream(sys.stderr)),
@@ -56,14 +57,9 @@ def patient_streams() -> Iterator[None]:
         finally:
             sys.unraisablehook = report
             for stream in streams:
-                _discard_if_broken(stream)
-
-
-def _discard_if_broken(stream: TextIO | None) -> None:
-    """Otherwise Python fails to flush it at exit, and changes the exit code to 120."""
-    try:
-        stream.flush()
-    except UNUSABLE:
-        with contextlib.suppress(*UNUSABLE):
-            descriptor = stream.fileno()
-            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+                try:
+                    stream.flush()
+                except UNUSABLE:  # Python would fail to flush it at exit, and change the exit code to 120
+                    with contextlib.suppress(*UNUSABLE):
+                        descriptor = stream.fileno()
+                        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)

@@ -80,7 +80,7 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 def write_npz(path: str | Path, **arrays: np.ndarray) -> None:
     """Writes arrays by name, uncompressed, atomically."""
     with atomic_file(path) as file:
-        np.savez(file, **arrays)
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -112,7 +112,7 @@ def normalise(value: Any) -> Any:
     """A nested value of dicts, sequences, dataclasses, arrays and paths as it comes back from JSON."""
 
     def plain(value: Any) -> Any:
-        if dataclasses.is_dataclass(value):
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return dataclasses.asdict(value)
         return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else os.fspath(value)
 

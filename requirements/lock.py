@@ -1,7 +1,7 @@
-"""Writes the lock files beside this script: the exact versions that pip chooses for the bounds of setup.py.
+"""Writes the lock files in this folder: the exact versions that pip chooses for the bounds of setup.py.
 
-`make lock` runs it, with the oldest Python that the project supports: what installs there, newer ones install
-too. There are no hashes, so that one file serves Linux and macOS.
+`make lock` runs it with the oldest Python that the project supports, whose versions newer ones can install
+too, and with the newest. There are no hashes, so that one file serves Linux and macOS.
 """
 
 import json
@@ -12,27 +12,28 @@ import tempfile
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
-PYTHON = (3, 11)
-
 LOCKS = {
-    'runtime.lock': ['.'],
-    'dev.lock': ['.[dev]'],
-    'oldest.lock': [
-        '.[dev]',
-        'flax==0.12.6',
-        'jax==0.8.3',
-        'ml-collections==1.0.*',
-        'numpy==2.0.*',
-        'optax==0.2.8',
-        'pillow==10.4.*',
-        'scikit-learn==1.5.*',
-        'tensorboardX==2.6.2.*',
-    ],
+    (3, 11): {
+        'runtime.lock': ['.'],
+        'dev.lock': ['.[dev]'],
+        'oldest.lock': [
+            '.[dev]',
+            'flax==0.12.6',
+            'jax==0.8.3',
+            'ml-collections==1.0.*',
+            'numpy==2.0.*',
+            'optax==0.2.8',
+            'pillow==10.4.*',
+            'scikit-learn==1.5.*',
+            'tensorboardX==2.6.2.*',
+        ],
+    },
+    (3, 13): {'newest.lock': ['.[dev]']},
 }
 
 
 def resolve(requirements: list[str]) -> dict[str, str]:
-    """Name → version of all that pip would install into an empty environment, but for the project itself."""
+    """Name → version of everything that pip would install into an empty environment, without the project."""
     with tempfile.NamedTemporaryFile() as report:
         pip = [sys.executable, '-m', 'pip', 'install', '--quiet', '--dry-run', '--ignore-installed']
         subprocess.run([*pip, '--report', report.name, *requirements], cwd=FOLDER.parent, check=True)
@@ -43,9 +44,11 @@ def resolve(requirements: list[str]) -> dict[str, str]:
 
 
 def main() -> None:
-    if sys.version_info[:2] != PYTHON:
-        sys.exit(f'lock files are made with Python {".".join(map(str, PYTHON))}: make lock PYTHON=python3.11')
-    for name, requirements in LOCKS.items():
+    python = sys.version_info[:2]
+    if python not in LOCKS:
+        known = ' or '.join('.'.join(map(str, version)) for version in LOCKS)
+        sys.exit(f'lock files are made with Python {known}, not {".".join(map(str, python))}')
+    for name, requirements in LOCKS[python].items():
         lines = [f'# pip install {" ".join(requirements)}, resolved by `make lock`']
         lines += [f'{package}=={version}' for package, version in sorted(resolve(requirements).items())]
         (FOLDER / name).write_text('\n'.join(lines) + '\n')

@@ -112,6 +112,7 @@ def test_hosts_are_named_or_detected():
     [
         ['--coordinator=here', '--num_hosts=2', '--host=0'],
         ['--coordinator=:1', '--num_hosts=2', '--host=0'],
+        ['--coordinator=here:x', '--num_hosts=2', '--host=0'],
         ['--coordinator=here:1', '--num_hosts=2'],
         ['--coordinator=here:1', '--host=0'],
         ['--coordinator=here:1', '--num_hosts=2', '--host=2'],

@@ -46,6 +46,13 @@ def test_programs_are_kept_in_a_folder_of_the_user(cache):
     assert os.path.isdir(jax.config.jax_compilation_cache_dir)
 
 
+def test_a_relative_folder_for_caches_is_ignored(cache, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', 'relative')
+    monkeypatch.setenv('HOME', str(cache))
+    use_compilation_cache()
+    assert jax.config.jax_compilation_cache_dir == str(cache / '.cache' / 'diffusion_jax' / 'compiled')
+
+
 def test_a_model_opened_from_python_keeps_its_programs(cache):
     diffusion_jax.load(Path(__file__).parent / 'versions' / '2026-11-26' / 'diffusion.safetensors')
     assert jax.config.jax_compilation_cache_dir == str(cache / 'diffusion_jax' / 'compiled')

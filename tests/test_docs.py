@@ -122,7 +122,7 @@ def test_readme_and_the_essence_of_sampling(folder):
         'y': request.y,
         'scale': dict(RELEASED['256x256_diffusion'].recipes)['paper-ddim'].guidance[0].scale,
         'keys': keys,
-        'x_T': loop.initial_noise(keys, (8, 8, 3)),
+        'x_T': loop.noise_of(keys, (8, 8, 3))(0, 0),
     }
     exec(essence, scope)
     np.testing.assert_allclose(np.asarray(scope['images'], int), samples.images, rtol=0, atol=1)
@@ -232,6 +232,16 @@ def test_settings_exist(page):
     assert set(named) <= {*all_settings(), 'unet.parameters'}
 
 
+@each_page
+def test_flags_exist(page):
+    """Those that the text names without a command."""
+    folders = (ROOT / 'diffusion_jax', ROOT / 'experiments')
+    source = ''.join(path.read_text() for folder in folders for path in folder.rglob('*.py'))
+    for code in inline_code(page):
+        for flag in re.findall(r'^--(?!config\.|xla)[\w-]+', code):
+            assert re.search(rf"'{flag}'", source), flag
+
+
 # Names, links and files.
 
 
@@ -265,6 +275,24 @@ def test_functions_of_the_paper_exist():
         tree = ast.parse((ROOT / 'diffusion_jax' / path).read_text())
         defined = {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
         assert set(names.split(', ')) <= defined, path
+
+
+def test_functions_of_the_interfaces_exist():
+    text = DESIGN.read_text().partition('## Interfaces')[2].split('```')[1]
+    source = ''.join(path.read_text() for path in (ROOT / 'diffusion_jax').rglob('*.py'))
+    defined = set(re.findall(r'^ *(?:def|class) (\w+)', source, re.MULTILINE))
+    named = set(re.findall(r'(\w+)\(', text))
+    assert len(named) >= 15 and named <= defined
+
+
+def test_every_module_has_its_place():
+    """Those directly in the package."""
+    _, text = DESIGN.read_text().split('\ndiffusion_jax/\n')
+    named = set(
+        re.findall(r'\b(\w+(?:\.py|/))', ''.join(re.findall('^  [^ ].*?(?:   |$)', text, re.MULTILINE)))
+    )
+    children = (ROOT / 'diffusion_jax').glob('[!_]*')
+    assert named == {path.name if path.is_file() else f'{path.name}/' for path in children}
 
 
 def test_pages_are_short():

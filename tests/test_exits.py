@@ -31,6 +31,7 @@ def ends(error):
         (OSError(errno.EDQUOT, 'Disk quota exceeded'), 2, 'make room'),
         (PermissionError(errno.EACCES, 'Permission denied', 'secret'), 2, 'error: secret: '),
         (SystemExit(0), 0, ''),
+        (SystemExit(3), 3, ''),
         (MemoryError(), 2, 'error: out of memory'),
         (
             jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 5000 bytes.'),
@@ -46,7 +47,7 @@ def test_exit_codes_and_lines(capsys, error, code, line):
 
 
 def test_commands_end_as_the_program_does(monkeypatch, capsys):
-    for name, error, code in (('convert', UserError('bad'), 2), ('evaluate', KeyboardInterrupt(), 130)):
+    for name, error, code in (('convert', UserError('x', 'bad'), 2), ('evaluate', KeyboardInterrupt(), 130)):
         module = SimpleNamespace(main=lambda _, error=error: ends(error)())
         monkeypatch.setitem(cli.COMMANDS, name, module)
         monkeypatch.setattr('sys.argv', ['diffusion-jax', name])

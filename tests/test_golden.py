@@ -26,8 +26,7 @@ def parameters():
 
 @pytest.mark.parametrize(('case', 'check'), parameters())
 def test_golden(case, check):
-    if check is None:
-        pytest.skip('no check reads cases of this kind')
+    assert check is not None, 'no check reads cases of this kind'
     check.run(case)
 
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -57,16 +58,25 @@ def test_a_file_in_the_place_of_the_folder(tmp_path, capfd, below):
     assert f'error: {tmp_path / "file" / below}: ' in capfd.readouterr().err
 
 
-def test_the_program_in_a_thread_of_another(tmp_path, monkeypatch, capfd):
-    done = SimpleNamespace(
-        check=lambda run: None, locate=lambda run: None, complete=lambda run, _: not run.stop()
-    )
+def stages(monkeypatch, complete):
+    """Replaces every stage by one that is complete."""
+    done = SimpleNamespace(check=lambda run: None, locate=lambda run: None, complete=complete)
     monkeypatch.setattr(main, 'MODULES', dict.fromkeys(main.MODULES, done))
+
+
+def test_the_program_in_a_thread_of_another(tmp_path, monkeypatch, capfd):
+    stages(monkeypatch, lambda run, results: not run.stop())
     codes = []
     thread = threading.Thread(target=lambda: codes.append(run(tmp_path, 'train')))
     thread.start()
     thread.join()
     assert codes == [0] and 'train: complete already' in capfd.readouterr().err
+
+
+def test_a_stop_between_stages_ends_the_run(tmp_path, monkeypatch, capfd):
+    stages(monkeypatch, lambda run, results: signal.raise_signal(signal.SIGTERM) is None)
+    assert run(tmp_path, 'train,train_classifier') == 130
+    assert 'stopped after the stage train;' in capfd.readouterr().err
 
 
 @pytest.mark.parametrize('stream', [None, io.TextIOWrapper(io.BytesIO(), 'ascii', errors='strict')])
@@ -94,5 +104,3 @@ def test_the_console_command(capfd):
     assert subprocess.run([*command, 'run'], cwd=ROOT).returncode == 2
     err = capfd.readouterr().err
     assert 'error: --config: ' in err and '--config=digits' in err and 'diffusion-jax configs' in err
-    assert subprocess.run([*command, 'dance'], cwd=ROOT).returncode == 2
-    assert 'error: dance: no such command' in capfd.readouterr().err

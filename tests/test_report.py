@@ -152,11 +152,12 @@ def test_metrics_that_a_full_disk_does_not_accept_are_written_later(tmp_path, ca
         for step in range(1, 5):
             writer.scalars(step, {'loss': 1.0})
         assert [json.loads(line)['step'] for line in half_lines(tmp_path)] == [1]
-        assert not writer.flush()
+        writer.flush()
         (message,) = caplog.messages
         assert METRICS_FILE in message
         writer._file.room = 10**6
-        assert writer.flush()
+        writer.flush()
+        assert [line['step'] for line in read_lines(tmp_path)] == [1, 2, 3, 4]
         writer.scalars(5, {'loss': 1.0})
     assert [line['step'] for line in read_lines(tmp_path)] == [1, 2, 3, 4, 5]
 
@@ -169,7 +170,7 @@ def test_metrics_are_written_when_event_files_cannot_be(tmp_path, caplog):
         writer._events.write_event = write
         for step in (1, 2):
             writer.scalars(step, {'loss': 1.0})
-        assert writer.flush()
+        writer.flush()
     assert [line['step'] for line in read_lines(tmp_path)] == [1, 2]
     (message,) = caplog.messages
     assert 'No space left on device' in message

@@ -67,7 +67,13 @@ def test_only_a_flag_can_do_without_a_value():
 def test_a_file_gives_numbers_and_names():
     assert read_value(tuple[int | str, ...], [7, 'cat'], 'key') == (7, 'cat')
     assert read_value(int | str, '007', 'key') == '007'
-    for hint, value in ((tuple[int | str, ...], [1.5]), (int, '7'), (int, True), (float, 10**400)):
+    for hint, value in (
+        (tuple[int | str, ...], [1.5]),
+        (int, '7'),
+        (int, True),
+        (float, True),
+        (float, 10**400),
+    ):
         with pytest.raises(UserError) as error:
             read_value(hint, value, 'key')
         assert error.value.where == 'key' and len(error.value.problem) < 100

@@ -73,7 +73,7 @@ def test_errors_that_tensorstore_repeats_are_not_reported(monkeypatch):
     monkeypatch.setattr(sys, 'unraisablehook', lambda event: reported.append(str(event.exc_value)))
     before = sys.unraisablehook
     with patient_streams():
-        for text in ('Event loop is closed', 'another'):
+        for text in ('Event loop is closed', 'Encountered error while reading array index: 0', 'another'):
             sys.unraisablehook(SimpleNamespace(exc_value=RuntimeError(text)))
     assert reported == ['another'] and sys.unraisablehook is before
 

@@ -78,7 +78,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     add('--network', choices=(DIFFUSION, CLASSIFIER), help='of the config; diffusion by default')
     ema = 'the average in a folder of training, 0 for none; by default that of the highest rate'
     add('--ema', type=float, metavar='RATE', help=ema)
-    args, args.settings = parser.parse_known_intermixed_args(argv[1:])
+    args, settings = parser.parse_known_intermixed_args(argv[1:])
+    args.settings = settings
     if args.settings and not args.config:
         raise UserError(' '.join(args.settings), 'unrecognized', 'see --help')
     if args.name:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from diffusion_jax import workdir
-from diffusion_jax.generation.arguments import check_array, num_rows
+from diffusion_jax.generation.arguments import check_array
 from diffusion_jax.generation.sampling import Samples
 
 MIN_TILE = 48
@@ -72,8 +72,8 @@ def show(
 ) -> Image.Image:
     """A grid that notebooks display; arguments are those of `image_grid`."""
     images = images.images if isinstance(images, Samples) else images
-    columns = min(columns, num_rows('images', images))
-    return _picture(image_grid(images, columns, row_labels=row_labels))
+    images = check_array('images', images, ('N', 'H', 'W', 'C'), np.uint8)
+    return _picture(image_grid(images, min(columns, len(images)), row_labels=row_labels))
 
 
 def png_bytes(image: np.ndarray) -> bytes:

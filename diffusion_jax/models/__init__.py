@@ -1,6 +1,6 @@
-"""Networks as pure functions: `init` makes parameters, `apply` runs them.
+"""Networks as pure functions: `init` makes parameters, `apply` computes outputs.
 
-Parameters are a plain nested dict of float32 arrays, named after the parts of the network:
+Parameters are a plain nested dict of float32 arrays:
 
     time_embedding/{linear_in, linear_out}/{kernel, bias}
     label_embedding/embedding                              UNet with classes
@@ -58,9 +58,9 @@ NETWORKS = {UNetConfig: UNet, ClassifierConfig: Classifier}
 
 
 def init(config: UNetConfig | ClassifierConfig, key: jax.Array) -> Params:
-    """Initial parameters: PyTorch's distributions, and zero where a residual path ends.
+    """Initial parameters: PyTorch's distributions, and zeros at the end of residual paths.
 
-    The compilation is slow for large networks. Under `jax.jit` the last bits differ from those without it.
+    Under `jax.jit` their last bits differ.
     """
     return nnx.to_pure_dict(nnx.state(_build(config, key), nnx.Param))
 
@@ -75,25 +75,24 @@ def apply(
     low_res: jax.Array | None = None,
     key: jax.Array | None = None,
 ) -> jax.Array:
-    """Runs the network on images x [B, H, W, C] in [-1, 1] (noisy ones reach beyond) at times t [B].
+    """The output of a network for images x [B, H, W, C], in [-1, 1] when clean, at times t [B].
 
     Args:
-      t: what the time embedding sees, int or float, from 0 for clean images to 1000 for noise.
-      y: labels [B], int, from 0 to num_classes − 1, or NULL_CLASS (−1): no class embedding is added. Needed
-        by a UNet with classes, ignored by every other network.
-      low_res: [B, h, w, C], enlarged bilinearly to the size of x. Needed by upsamplers, ignored by others.
-      key: turns dropout on.
+      t: int or float, from 0 for clean images to 1000 for noise.
+      y: labels [B], int, from 0 to num_classes − 1, or NULL_CLASS (−1): no class embedding is added. Required
+        by a UNet with classes, ignored by other networks.
+      low_res: [B, h, w, C], enlarged bilinearly to the size of x. Required by upsamplers, ignored by others.
+      key: for dropout; without it there is none.
 
     Returns:
       UNet: [B, H, W, out_channels]; classifier: logits [B, num_classes]; float32. H and W may differ from
-      the config's image_size, as long as they can be halved between all levels and the head is not
-      attention pooling.
+      the config's image_size if all levels can be halved and the head is not attention pooling.
     """
     return nnx.merge(_graph(config), params)(x, t, y, low_res, key)
 
 
 def param_shapes(config: UNetConfig | ClassifierConfig) -> Params:
-    """The parameters as jax.ShapeDtypeStruct; allocates nothing, and needs no device."""
+    """The parameters as jax.ShapeDtypeStruct; needs no device."""
     return jax.eval_shape(lambda: init(config, jax.random.key(0)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from diffusion_jax.models.layout import Layer
 from diffusion_jax.models.normalization import GroupNorm
 
 
-def split_heads(qkv: jax.Array, num_heads: int, order: str) -> tuple[jax.Array, jax.Array, jax.Array]:
+def split_heads(qkv: jax.Array, num_heads: int, order: str) -> tuple[jax.Array, ...]:
     """[..., 3C] to q, k and v, each [..., heads, C/heads]; for `order` see TrunkConfig.qkv_order."""
     if order == 'legacy':
         return tuple(jnp.split(qkv.reshape(*qkv.shape[:-1], num_heads, -1), 3, axis=-1))
@@ -25,8 +26,8 @@ def split_heads(qkv: jax.Array, num_heads: int, order: str) -> tuple[jax.Array, 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, precision: str = 'highest') -> jax.Array:
     """softmax(q·kᵀ/sqrt(c))·v for each head: [B, M, heads, c], [B, N, heads, c] twice to [B, M, heads·c].
 
-    In bfloat16 on a GPU a kernel of cuDNN keeps the logits out of memory. It has a gradient, but no second
-    derivative and no forward mode.
+    In bfloat16 on a GPU a cuDNN kernel does not store the logits. It supports first derivatives in reverse
+    mode only.
     """
     if q.dtype == jnp.bfloat16 and has_flash_attention(q.shape[-1]):
         h = jax.nn.dot_product_attention(q, k, v, implementation='cudnn')
@@ -38,7 +39,7 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, precision: str = 'highest')
 
 def has_flash_attention(head_size: int) -> bool:
     """Whether cuDNN has the kernel: on CUDA GPUs since Ampere, for heads of at most 128 channels."""
-    device = jax.config.jax_default_device or jax.devices()[0]
+    device = jax.config.jax_default_device or jax.devices()[0]  # type: ignore[attr-defined]  # made at import
     capability = str(getattr(device, 'compute_capability', ''))  # '9.0'; of an AMD GPU such as 'gfx90a'
     recent = re.fullmatch(r'\d+\.\d+', capability) is not None and float(capability) >= 8
     return recent and head_size % 8 == 0 and head_size <= 128
@@ -48,8 +49,8 @@ def has_flash_attention(head_size: int) -> bool:
 def attention_weights(q: jax.Array, k: jax.Array, precision: str) -> jax.Array:
     """softmax(q·kᵀ/sqrt(c)), [B, heads, M, N] in q's dtype; logits and softmax are in float32.
 
-    q and k are scaled by c^(-1/4) each: their product stays small. The derivative is written by hand, so that
-    what is kept for it and its products with q and k are in q's dtype; autodiff would make them float32.
+    q and k are scaled by c^(-1/4) each to keep products small. With autodiff the residuals and products of
+    the derivative would be in float32; in the custom rule they are in q's dtype.
     """
     scale = q.shape[-1] ** -0.25
     product = functools.partial(jnp.einsum, 'bmhc,bnhc->bhmn', precision=precision)
@@ -73,7 +74,7 @@ class Attention(nnx.Module):
 
     def __init__(self, config: TrunkConfig, layer: Layer, rngs: nnx.Rngs):
         channels = layer.in_channels
-        self.heads = layer.heads
+        self.heads: Any = layer.heads
         self.order = config.qkv_order
         self.precision = config.precision
         self.rescale = config.rescale_residual
@@ -84,27 +85,24 @@ class Attention(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         batch, height, width, channels = x.shape
         h = self.norm(x, silu=False).reshape(batch, height * width, channels)
-        h = self.out(attend(*self._queries_keys_values(h), self.precision))
-        return add_residual(x, h.reshape(x.shape), self.rescale)
-
-    def _queries_keys_values(self, h: jax.Array) -> list[jax.Array]:
-        """Three products rather than one that has to be split: what is split is the kernel."""
-        kernels = split_heads(self.qkv.kernel[...].astype(h.dtype), self.heads, self.order)
-        biases = split_heads(self.qkv.bias[...].astype(h.dtype), self.heads, self.order)
+        # Three products with the kernel split: splitting the result of one product would copy it.
+        params: Any = self.qkv.kernel, self.qkv.bias
+        kernels, biases = (
+            split_heads(param[...].astype(h.dtype), self.heads, self.order) for param in params
+        )
         product = functools.partial(jnp.einsum, 'bnc,chd->bnhd', precision=self.precision)
-        return [product(h, kernel) + bias for kernel, bias in zip(kernels, biases, strict=True)]
+        q, k, v = (product(h, kernel) + bias for kernel, bias in zip(kernels, biases, strict=True))
+        h = self.out(attend(q, k, v, self.precision))
+        return add_residual(x, h.reshape(x.shape), self.rescale)
 
 
 class AttentionPool(nnx.Module):
-    """One attention query, the mean of all pixels: [B, H, W, C] to [B, out_channels], H and W fixed."""
+    """Attention with one query, the mean of all pixels: [B, H, W, C] to [B, out_channels], H and W fixed."""
 
-    def __init__(
-        self, size: tuple[int, int], channels: int, num_heads: int, out_channels: int, rngs: nnx.Rngs
-    ):
-        tokens = size[0] * size[1] + 1
+    def __init__(self, pixels: int, channels: int, num_heads: int, out_channels: int, rngs: nnx.Rngs):
         init = nnx.initializers.normal(channels**-0.5)
         self.heads = num_heads
-        self.position = nnx.Param(init(rngs.params(), (tokens, channels), jnp.float32))
+        self.position = nnx.Param(init(rngs.params(), (pixels + 1, channels), jnp.float32))
         self.qkv = linear(channels, 3 * channels, rngs)
         self.out = linear(channels, out_channels, rngs)
 

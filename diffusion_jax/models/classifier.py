@@ -1,4 +1,4 @@
-"""The classifier p(y|x_t) of noisy images: the UNet's trunk and a pooling head (paper, section 4)."""
+"""The classifier p(y|x_t) of noisy images: the UNet's encoder and middle, and a head (paper, section 4)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from diffusion_jax.models.layout import heads, level_channels, make_layout
 from diffusion_jax.models.normalization import GroupNorm
 from diffusion_jax.models.trunk import Trunk
 
-HIDDEN = 2048  # of the perceptrons on spatial means
+HIDDEN = 2048  # features of the spatial heads
 
 
 class AdaptiveHead(nnx.Module):
@@ -33,19 +33,19 @@ class AttentionHead(nnx.Module):
 
     def __init__(self, config: ClassifierConfig, rngs: nnx.Rngs):
         channels = level_channels(config)[-1]
-        factor = 2 ** (len(config.channel_mult) - 1)
-        size = (config.image_size[0] // factor, config.image_size[1] // factor)
+        height, width = (side // 2 ** (len(config.channel_mult) - 1) for side in config.image_size)
         self.norm = GroupNorm(channels)
-        self.pool = AttentionPool(size, channels, heads(config, channels), config.num_classes, rngs)
+        num_heads = heads(config, channels)
+        self.pool = AttentionPool(height * width, channels, num_heads, config.num_classes, rngs)
 
     def __call__(self, h: jax.Array, skips: list) -> jax.Array:
         return self.pool(self.norm(h.astype(jnp.float32)))
 
 
 class SpatialHead(nnx.Module):
-    """A perceptron on the means over all pixels of every encoder block and of the middle.
+    """A perceptron on the spatial means of every encoder block and of the middle.
 
-    The first version has a ReLU between its layers, the second group normalization and SiLU.
+    Between its layers 'spatial' has a ReLU, 'spatial_v2' group normalization and SiLU.
     """
 
     def __init__(self, config: ClassifierConfig, rngs: nnx.Rngs):
@@ -70,7 +70,7 @@ HEADS = {
 
 
 class Classifier(Trunk):
-    """Encoder, middle and head. It has no use for labels or a low-resolution image."""
+    """Encoder, middle and head; labels and low-resolution images are ignored."""
 
     def __init__(self, config: ClassifierConfig, rngs: nnx.Rngs):
         super().__init__(config, rngs)

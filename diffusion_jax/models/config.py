@@ -1,4 +1,4 @@
-"""What describes a network, and the checks of such a description."""
+"""The settings of a network, and their checks."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from diffusion_jax.errors import UserError
 QKV_ORDERS = ('legacy', 'new')
 POOLS = ('adaptive', 'attention', 'spatial', 'spatial_v2')
 
-# What a network's `dtype` means: the dtype of its arrays, and the precision of its products.
+# The dtype of a network's arrays, and the precision of its products, by its setting `dtype`.
 DTYPES = {
     'float32': ('float32', 'highest'),
     'tensorfloat32': ('float32', 'high'),
     'bfloat16': ('bfloat16', 'default'),
 }
 
-# The label of images whose class a UNet is not told (classifier-free guidance, Ho & Salimans, 2207.12598).
+# The label that stands for no class (classifier-free guidance, Ho & Salimans, 2207.12598).
 NULL_CLASS = -1
 
-# What the images and the process decide: an experiment's config does not say it of a network again.
+# Settings that follow from the images and the process, and are not in an experiment's config.
 DERIVED = ('image_size', 'image_channels', 'num_classes', 'out_channels', 'low_res')
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrunkConfig:
-    """What the UNet and the classifier have in common: the encoder and the middle. Defaults are ADM's.
+    """The encoder and the middle, which the UNet and the classifier share. Defaults are ADM's.
 
     Attributes:
       image_size: height and width in pixels. Attention resolutions are those of the shorter side.
@@ -39,7 +39,7 @@ class TrunkConfig:
       num_heads: attention heads, used if num_head_channels is None.
       num_head_channels: channels of one attention head, which decide the number of heads; or None.
       qkv_order: how the channels of the qkv projection are laid out: 'legacy' is [head][q|k|v][channel],
-        'new' is [q|k|v][head][channel]. Only weights that come from elsewhere can tell the difference.
+        'new' is [q|k|v][head][channel]. It matters for converted weights only.
       scale_shift_norm: adaptive group normalization (paper, section 3.1); otherwise the embedding is added.
       resblock_updown: residual blocks resample, as in BigGAN; otherwise a convolution or pooling does.
       conv_resample: without `resblock_updown`, whether resampling has a 3x3 convolution of its own.
@@ -82,12 +82,12 @@ class UNetConfig(TrunkConfig):
     """The diffusion model, or with `low_res` the upsampler.
 
     Attributes:
-      out_channels: those of the output, twice the image's where the variance is learned.
-      num_classes: the number of classes that the model knows; None for an unconditional model.
+      out_channels: twice the image's if the variance is learned.
+      num_classes: None for an unconditional model.
       num_heads_upsample: heads in the decoder, where `num_head_channels` is None; None for `num_heads`.
-      low_res: the network also sees a smaller image, enlarged to the size of x.
+      low_res: the network is also given a smaller image, enlarged to the size of x.
       label_dropout: in training the label of an image becomes −1, the null class, with this probability
-        (2207.12598, algorithm 1). Without it the output for the null class means nothing.
+        (2207.12598, algorithm 1). Without it the output for the null class is meaningless.
     """
 
     out_channels: int = 6
@@ -102,7 +102,6 @@ class ClassifierConfig(TrunkConfig):
     """The noisy classifier p(y|x_t): encoder, middle and a head of `num_classes` logits.
 
     Attributes:
-      num_classes: the number of classes that it tells apart.
       pool: how the head reduces the image: 'adaptive', 'attention', 'spatial' or 'spatial_v2'. 'attention'
         fixes the image's size; 'spatial' and 'spatial_v2' are perceptrons on the spatial means of every
         encoder block.
@@ -120,10 +119,8 @@ def check_unet(config: UNetConfig) -> None:
         _check_heads(config, 'num_heads_upsample', _attention_levels(config))
     between('label_dropout', config.label_dropout, 0, below=1)
     if config.label_dropout and config.num_classes is None:
-        raise UserError(
-            f'label_dropout is {config.label_dropout}; only a class-conditional network has labels to drop, '
-            'set class_conditional=True or label_dropout=0'
-        )
+        problem = f'got {config.label_dropout}, but the network has no labels'
+        raise UserError('label_dropout', problem, 'set class_conditional=True or label_dropout=0')
 
 
 def check_classifier(config: ClassifierConfig) -> None:
@@ -134,59 +131,35 @@ def check_classifier(config: ClassifierConfig) -> None:
 
 
 def _check_trunk(config: TrunkConfig) -> None:
-    _check_positive(
-        config,
-        'image_size',
-        'image_channels',
-        'model_channels',
-        'channel_mult',
-        'num_res_blocks',
-        'attention_resolutions',
-        'num_heads',
-        'num_head_channels',
-    )
+    _check_positive(config, 'image_size', 'image_channels', 'model_channels', 'channel_mult')
+    _check_positive(config, 'num_res_blocks', 'attention_resolutions', 'num_heads', 'num_head_channels')
     one_of('qkv_order', config.qkv_order, QKV_ORDERS)
     one_of('dtype', config.dtype, DTYPES)
     between('dropout', config.dropout, 0, below=1)
-    if not config.channel_mult:
-        raise UserError('channel_mult is empty; give one factor for each level')
-    _check_sizes(config)
-    _check_channels(config)
-    middle = len(config.channel_mult) - 1
-    heads = 'num_heads' if config.num_head_channels is None else 'num_head_channels'
-    _check_heads(config, heads, [*_attention_levels(config), middle])
-
-
-def _check_sizes(config: TrunkConfig) -> None:
     levels = len(config.channel_mult)
+    if levels == 0:
+        raise UserError('channel_mult', 'is empty', 'give one factor for each level')
     divisor = 2 ** (levels - 1)
     if any(side % divisor for side in config.image_size):
-        raise UserError(
-            f'channel_mult has {levels} levels; both sides of config.data.image_size, {config.image_size}, '
-            f'must be divisible by {divisor}; set other sides, or give fewer levels'
-        )
+        problem = f'{levels} levels need an image_size divisible by {divisor}, got {config.image_size}'
+        raise UserError('channel_mult', problem, 'change config.data.image_size, or give fewer levels')
     for side in config.attention_resolutions:
         one_of('attention_resolutions', side, _sides(config))
-
-
-def _check_channels(config: TrunkConfig) -> None:
-    for level, mult in enumerate(config.channel_mult):
+    for mult in config.channel_mult:
         channels = int(mult * config.model_channels)
         if channels == 0 or channels % 32:
-            raise UserError(
-                f'channel_mult {mult} of model_channels {config.model_channels} gives {channels} channels '
-                f'at level {level}; group normalization needs a multiple of 32'
-            )
+            problem = f'{mult} · model_channels {config.model_channels} gives {channels} channels'
+            raise UserError('channel_mult', problem, 'must give a multiple of 32, for group normalization')
+    heads = 'num_heads' if config.num_head_channels is None else 'num_head_channels'
+    _check_heads(config, heads, {*_attention_levels(config), levels - 1})
 
 
 def _check_heads(config: TrunkConfig, key: str, levels: Collection[int]) -> None:
     for level in levels:
         channels = int(config.channel_mult[level] * config.model_channels)
         if channels % getattr(config, key):
-            raise UserError(
-                f'{key} is {getattr(config, key)}; it must divide the {channels} channels '
-                f'of the attention at side {_sides(config)[level]}'
-            )
+            remedy = f'must divide the {channels} channels of the attention at side {_sides(config)[level]}'
+            raise UserError(key, f'got {getattr(config, key)}', remedy)
 
 
 def _sides(config: TrunkConfig) -> list[int]:
@@ -203,4 +176,4 @@ def _check_positive(config: TrunkConfig, *keys: str) -> None:
         value = getattr(config, key)
         numbers = value if isinstance(value, tuple) else (value,)
         if any(number is not None and not 0 < number <= LARGEST for number in numbers):
-            raise UserError(f'{key} is {value}; it must be positive and finite in float32')
+            raise UserError(key, f'got {value}', 'must be positive and finite in float32')

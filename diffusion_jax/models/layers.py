@@ -1,9 +1,10 @@
-"""The parts that networks are built of. Images are [B, H, W, C]; initial values are PyTorch's."""
+"""The layers of the networks. Images are [B, H, W, C]; initial values are PyTorch's."""
 
 from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,12 +29,12 @@ def timestep_embedding(t: jax.Array, dim: int) -> jax.Array:
 
 
 def upsample(x: jax.Array) -> jax.Array:
-    """Twice as large, by repetition."""
+    """Nearest-neighbour upsampling by 2."""
     return x.repeat(2, axis=1).repeat(2, axis=2)
 
 
 def downsample(x: jax.Array) -> jax.Array:
-    """Half as large, by 2x2 means."""
+    """Average pooling by 2."""
     batch, height, width, channels = x.shape
     return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4))
 
@@ -44,22 +45,15 @@ RESAMPLE = {'up': upsample, 'down': downsample, None: lambda x: x}
 def linear(
     in_channels: int, out_channels: int, rngs: nnx.Rngs, dtype: str = 'float32', zero: bool = False
 ) -> nnx.Linear:
-    """A linear map of the last axis: also what a 1x1 convolution is."""
-    init = nnx.initializers.zeros if zero else _uniform(in_channels)
-    return nnx.Linear(
-        in_channels,
-        out_channels,
-        kernel_init=init,
-        bias_init=init,
-        dtype=DTYPES[dtype][0],
-        precision=DTYPES[dtype][1],
-        rngs=rngs,
-    )
+    """A linear map of the last axis, which is also a 1x1 convolution."""
+    return nnx.Linear(in_channels, out_channels, rngs=rngs, **_options(in_channels, dtype, zero))
 
 
 def linear_of_parts(linear: nnx.Linear, parts: tuple[jax.Array, ...]) -> jax.Array:
     """linear of the concatenation of the parts, as a sum of products that does not need it."""
-    kernel, y, end = linear.kernel[...].astype(parts[0].dtype), linear.bias[...].astype(parts[0].dtype), 0
+    params: Any = linear.kernel, linear.bias
+    kernel, y = (param[...].astype(parts[0].dtype) for param in params)
+    end = 0
     for part in parts:
         start, end = end, end + part.shape[-1]
         y += jnp.matmul(part, kernel[start:end], precision=linear.precision)
@@ -74,28 +68,30 @@ def conv3x3(
     zero: bool = False,
     stride: int = 1,
 ) -> nnx.Conv:
-    """A 3x3 convolution, padded by 1 on every side."""
-    init = nnx.initializers.zeros if zero else _uniform(9 * in_channels)
-    # Not 'SAME': with stride 2 it would pad only the bottom and the right.
-    return nnx.Conv(
-        in_channels,
-        out_channels,
-        (3, 3),
-        strides=stride,
-        padding=1,
-        kernel_init=init,
-        bias_init=init,
-        dtype=DTYPES[dtype][0],
-        precision=DTYPES[dtype][1],
-        rngs=rngs,
-    )
+    """A 3x3 convolution, padded by 1 on every side ('SAME' with stride 2 would pad two sides only)."""
+    options = _options(9 * in_channels, dtype, zero)
+    return nnx.Conv(in_channels, out_channels, (3, 3), strides=stride, padding=1, rngs=rngs, **options)
+
+
+def _options(fan_in: int, dtype: str, zero: bool) -> dict[str, Any]:
+    """Initial values U(-1/sqrt(fan_in), 1/sqrt(fan_in)) of kernel and bias, or zeros; dtype and precision."""
+    bound = 1 / math.sqrt(fan_in)
+
+    def uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    init = nnx.initializers.zeros if zero else uniform
+    return dict(zip(('dtype', 'precision'), DTYPES[dtype], strict=True)) | {
+        'kernel_init': init,
+        'bias_init': init,
+    }
 
 
 class OutputConv(nnx.Module):
-    """A 3x3 convolution, padded by 1, to the few channels of an image; its result is in float32.
+    """A 3x3 convolution to the few channels of an image, initially zero; its result is in float32.
 
-    A convolution to 6 channels leaves matrix units idle. Here its 9 taps are columns of one matrix product,
-    and the result is the sum of 9 shifted images. Initially zero.
+    As a convolution it would leave matrix units idle. Here its 9 taps are columns of one matrix product, and
+    the result is the sum of 9 shifted images.
     """
 
     def __init__(self, config: UNetConfig, in_channels: int):
@@ -127,12 +123,12 @@ def _float32_product_jvp(precision: str, primals: tuple, tangents: tuple) -> tup
 
 
 def add_residual(x: jax.Array, h: jax.Array, rescale: bool) -> jax.Array:
-    """x + h, divided by sqrt(2) on demand so that the variance does not grow."""
+    """x + h, with `rescale` divided by sqrt(2) to keep the variance."""
     return (x + h) * math.sqrt(0.5) if rescale else x + h
 
 
 class TimeEmbedding(nnx.Module):
-    """t [B] to the embedding [B, 4·channels] that residual blocks see."""
+    """t [B] to the embedding [B, 4·channels] of the residual blocks."""
 
     def __init__(self, channels: int, rngs: nnx.Rngs):
         self.channels = channels
@@ -144,11 +140,11 @@ class TimeEmbedding(nnx.Module):
 
 
 class ResidualBlock(nnx.Module):
-    """Two convolutions around a skip connection, under the influence of the embedding (paper, section 3.1).
+    """Two convolutions and a skip connection, conditioned on the embedding (paper, section 3.1).
 
     With AdaGN the embedding gives scale and shift of the second norm, (1 + e_s)·GroupNorm(h) + e_b;
-    otherwise it is added before that norm. `layer.resample` changes the resolution on both paths, ahead of
-    the first convolution. A decoder's input is in two parts, the concatenation of which is not needed.
+    otherwise it is added before that norm. `layer.resample` resamples both paths before the first
+    convolution. A decoder's input is in two parts, which are not concatenated.
     """
 
     def __init__(self, config: TrunkConfig, layer: Layer, rngs: nnx.Rngs):
@@ -162,9 +158,8 @@ class ResidualBlock(nnx.Module):
         self.norm_out = GroupNorm(channels)
         self.dropout = nnx.Dropout(config.dropout)
         self.conv_out = conv3x3(channels, channels, rngs, dtype, zero=True)
-        self.skip = (
-            linear(layer.in_channels, channels, rngs, dtype) if layer.in_channels != channels else None
-        )
+        is_skip = layer.in_channels != channels
+        self.skip = linear(layer.in_channels, channels, rngs, dtype) if is_skip else None
 
     def __call__(self, *x: jax.Array, embedding: jax.Array, key: jax.Array | None) -> jax.Array:
         resample = RESAMPLE[self.resample]
@@ -176,40 +171,28 @@ class ResidualBlock(nnx.Module):
             h = self.norm_out(h + e[:, None, None].astype(h.dtype))
         h = self.dropout(h, deterministic=key is None, rngs=key)
         h = self.conv_out(h)
-        x = linear_of_parts(self.skip, x) if self.skip else jnp.concatenate(x, axis=-1)
-        return add_residual(resample(x), h, self.rescale)
+        skip = linear_of_parts(self.skip, x) if self.skip else jnp.concatenate(x, axis=-1)
+        return add_residual(resample(skip), h, self.rescale)
 
 
 class Downsample(nnx.Module):
-    """Half the resolution without a residual block: a convolution of stride 2, or 2x2 means."""
+    """Downsampling without a residual block: a convolution of stride 2, or average pooling."""
 
     def __init__(self, config: TrunkConfig, layer: Layer, rngs: nnx.Rngs):
-        channels = layer.out_channels
-        self.conv = (
-            conv3x3(channels, channels, rngs, config.dtype, stride=2) if config.conv_resample else None
-        )
+        sizes = layer.in_channels, layer.out_channels
+        self.conv = conv3x3(*sizes, rngs, config.dtype, stride=2) if config.conv_resample else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.conv(x) if self.conv else downsample(x)
 
 
 class Upsample(nnx.Module):
-    """Twice the resolution without a residual block: repetition, then perhaps a convolution."""
+    """Upsampling without a residual block, with `conv_resample` followed by a convolution."""
 
     def __init__(self, config: TrunkConfig, layer: Layer, rngs: nnx.Rngs):
-        channels = layer.out_channels
-        self.conv = conv3x3(channels, channels, rngs, config.dtype) if config.conv_resample else None
+        sizes = layer.in_channels, layer.out_channels
+        self.conv = conv3x3(*sizes, rngs, config.dtype) if config.conv_resample else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = upsample(x)
         return self.conv(x) if self.conv else x
-
-
-def _uniform(fan_in: int) -> nnx.Initializer:
-    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): for a kernel and for the bias beside it."""
-    bound = 1 / math.sqrt(fan_in)
-
-    def init(key, shape, dtype):
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return init

@@ -1,6 +1,6 @@
-"""The architecture as data: which layers a network has, in the order in which they run.
+"""The architecture as data: the layers of a network in the order in which they run.
 
-The constructors of the networks and the table of the authors' key names both read it.
+The constructors of the networks and the table of the authors' key names read it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Block = tuple[Layer, ...]
 
 
 class Layout(NamedTuple):
-    """The output of each encoder block is a skip connection; each decoder block takes the latest one left."""
+    """Each encoder block adds a skip connection; each decoder block takes the latest one that is left."""
 
     encoder: tuple[Block, ...]
     middle: Block
@@ -38,27 +38,27 @@ def level_channels(config: TrunkConfig) -> tuple[int, ...]:
 
 
 def heads(config: TrunkConfig, channels: int) -> int:
-    """Attention heads for so many channels, in the encoder, the middle and the classifier's head."""
+    """The number of attention heads in the encoder, the middle and the classifier's head."""
     return channels // config.num_head_channels if config.num_head_channels else config.num_heads
 
 
 def make_layout(config: UNetConfig | ClassifierConfig) -> Layout:
     """The layers of a network (paper, section 3)."""
-    is_unet = isinstance(config, UNetConfig)
-    encoder = _encoder(config, config.image_channels * (2 if is_unet and config.low_res else 1))
+    low_res = isinstance(config, UNetConfig) and config.low_res
+    encoder = _encoder(config, config.image_channels * (2 if low_res else 1))
     channels = level_channels(config)[-1]
     middle = (
         Layer('residual_in', 'residual', channels, channels),
         Layer('attention', 'attention', channels, channels, heads(config, channels)),
         Layer('residual_out', 'residual', channels, channels),
     )
-    decoder = _decoder(config, encoder) if is_unet else ()
+    decoder = _decoder(config, encoder) if isinstance(config, UNetConfig) else ()
     return Layout(encoder, middle, decoder)
 
 
 def _encoder(config: TrunkConfig, in_channels: int) -> tuple[Block, ...]:
     channels = level_channels(config)
-    blocks = [(Layer('conv', 'conv', in_channels, channels[0]),)]
+    blocks: list[Block] = [(Layer('conv', 'conv', in_channels, channels[0]),)]
     current = channels[0]
     for level, width in enumerate(channels):
         if level > 0:
@@ -87,7 +87,7 @@ def _decoder(config: UNetConfig, encoder: tuple[Block, ...]) -> tuple[Block, ...
 
 
 def _attention(config: TrunkConfig, level: int, channels: int, num_heads: int) -> Block:
-    """An attention layer where the level's resolution asks for one."""
+    """An attention layer, if the level's resolution is one of `attention_resolutions`."""
     if min(config.image_size) // 2**level not in config.attention_resolutions:
         return ()
     return (Layer('attention', 'attention', channels, channels, num_heads),)

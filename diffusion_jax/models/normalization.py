@@ -1,4 +1,4 @@
-"""Group normalization (Wu & He, 1803.08494) together with the modulation and the activation after it."""
+"""Group normalization (Wu & He, 1803.08494), with the modulation and the activation after it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class GroupNorm(nnx.Module):
         """Normalize x [B, ..., C] over everything between batch and channels and the channels of a group.
 
         Args:
-            parts: x, or several arrays of which x is the concatenation along the channels; float32 or
-                bfloat16, which is the dtype of the result too.
+            parts: x, or arrays whose concatenation along the channels is x; float32 or bfloat16, which is
+                the dtype of the result too.
             modulation: [B, 2C], a scale e_s and a shift e_b: (1 + e_s)·GroupNorm(x) + e_b, the adaptive
                 group normalization of the paper (section 3.1).
             silu: apply SiLU to the result.
@@ -53,10 +53,10 @@ def group_norm(parts: Parts, scale: jax.Array, shift: jax.Array, silu: bool) -> 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def half_group_norm(parts: Parts, scale: jax.Array, shift: jax.Array, silu: bool) -> jax.Array:
-    """The same for bfloat16, with a gradient by hand, and no forward mode.
+    """`group_norm` for bfloat16, with a custom gradient (no forward mode).
 
-    Both directions read their images twice, once for sums and once for the result, and write bfloat16 only.
-    Autodiff would store images in float32.
+    Both directions read their images twice, for sums and for the result, and write bfloat16 only; autodiff
+    would store images in float32.
     """
     return _normalize(parts, scale, shift, silu)[0]
 
@@ -73,7 +73,9 @@ def _normalize(parts: Parts, scale: jax.Array, shift: jax.Array, silu: bool) -> 
 def _backward(silu: bool, residuals: tuple, g: jax.Array) -> tuple[Parts, jax.Array, jax.Array]:
     parts, scale, shift, mean, inverse = residuals
 
-    def through_silu(x, g, mean, scale, shift):
+    def through_silu(
+        x: jax.Array, g: jax.Array, mean: jax.Array, scale: jax.Array, shift: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         """x − μ, and the gradient to z."""
         if silu:
             z = scale * (x - mean) + shift
@@ -81,21 +83,21 @@ def _backward(silu: bool, residuals: tuple, g: jax.Array) -> tuple[Parts, jax.Ar
             g *= sigmoid * (1 + z * (1 - sigmoid))
         return x - mean, g
 
-    arrays = (g.astype(jnp.float32), mean, inverse * scale, shift)
+    arrays: tuple[jax.Array, ...] = (g.astype(jnp.float32), mean, inverse * scale, shift)
     centered, g_z = zip(*(through_silu(*part) for part in _by_part(parts, *arrays)), strict=True)
     g_shift = _pixels(jnp.sum, *g_z)
     g_scale = inverse * _pixels(jnp.sum, *(x * g for x, g in zip(centered, g_z, strict=True)))
-    # The means of g·scale and of g·scale·x̂ over a group, x̂ = (x − μ)/σ: what passes through μ and σ.
+    # The means of g·scale and of g·scale·x̂ over a group, x̂ = (x − μ)/σ: the gradients through μ and σ.
     num_pixels = g.size // scale.size
     through_mean = inverse * _groups(scale * g_shift) / num_pixels
     through_deviation = inverse**2 * _groups(scale * g_scale) / num_pixels
-    # A barrier, so that x − μ and g_z are computed again: the compiler would store them in float32.
+    # The barrier makes the compiler compute x − μ and g_z again rather than store them in float32.
     parts, g, through_mean = jax.lax.optimization_barrier((parts, g, through_mean))
     arrays = (g.astype(jnp.float32), *arrays[1:], through_mean, through_deviation)
     g_x = []
     for x, g_y, mean_, scale_, shift_, *through in _by_part(parts, *arrays):
-        x, g_z = through_silu(x, g_y, mean_, scale_, shift_)
-        g_x.append((scale_ * g_z - through[0] - through[1] * x).astype(g.dtype))
+        deviation, to_z = through_silu(x, g_y, mean_, scale_, shift_)
+        g_x.append((scale_ * to_z - through[0] - through[1] * deviation).astype(g.dtype))
     return tuple(g_x), g_scale, g_shift
 
 
@@ -105,12 +107,12 @@ half_group_norm.defvjp(_normalize, _backward)
 def _statistics(parts: Parts) -> tuple[jax.Array, jax.Array]:
     """μ and 1/sqrt(σ² + 1e-5) of the group of each channel, [B, C] in float32.
 
-    In float32 the variance is that of the differences from the mean, which keeps its digits at a large mean.
-    What bfloat16 holds has no more digits than E[x²] − μ² in float32 keeps, which needs one pass, not two.
+    In float32 the variance is E[(x − μ)²], which is accurate at a large mean. For bfloat16 E[x²] − μ² in
+    float32 is accurate enough, and needs one pass instead of two.
     """
     mean = _groups(_pixels(jnp.mean, *(x for (x,) in _by_part(parts))))
     if parts[0].dtype == jnp.float32:
-        # The variance is stationary in the mean: nothing is left out of its derivative.
+        # The variance is stationary in the mean, so its derivative is complete without that of the mean.
         fixed = jax.lax.stop_gradient(mean)
         variance = _groups(_pixels(jnp.mean, *((x - mean_) ** 2 for x, mean_ in _by_part(parts, fixed))))
     else:
@@ -120,17 +122,17 @@ def _statistics(parts: Parts) -> tuple[jax.Array, jax.Array]:
 
 
 def _by_part(parts: Parts, *arrays: jax.Array) -> list[tuple[jax.Array, ...]]:
-    """Each part in float32, with its channels of the arrays; those that are [B, C] broadcast over pixels."""
+    """Each part in float32, with its channels of the arrays; arrays [B, C] broadcast over pixels."""
     channels = [part.shape[-1] for part in parts]
     ends = [sum(channels[: i + 1]) for i in range(len(channels) - 1)]
     pixels = (1,) * (parts[0].ndim - 2)
-    arrays = [a if a.ndim > 2 else a.reshape(a.shape[0], *pixels, a.shape[-1]) for a in arrays]
+    arrays = tuple(a if a.ndim > 2 else a.reshape(a.shape[0], *pixels, a.shape[-1]) for a in arrays)
     split = [jnp.split(array, ends, axis=-1) for array in arrays]
     return list(zip([part.astype(jnp.float32) for part in parts], *split, strict=True))
 
 
 def _pixels(reduce: Callable[..., jax.Array], *parts: jax.Array) -> jax.Array:
-    """[B, ..., C] parts to [B, C]. Pixels before groups: faster on CPUs (experiments/kernels.py)."""
+    """[B, ..., C] parts to [B, C]. Pixels before groups is faster on CPUs (experiments/kernels.py)."""
     return jnp.concatenate([reduce(part, axis=tuple(range(1, part.ndim - 1))) for part in parts], axis=-1)
 
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 from flax import nnx
 
 from diffusion_jax.models.attention import Attention
 from diffusion_jax.models.config import ClassifierConfig, TrunkConfig, UNetConfig
 from diffusion_jax.models.layers import Downsample, ResidualBlock, TimeEmbedding, Upsample, conv3x3
-from diffusion_jax.models.layout import Block, Layer, make_layout
-
-
-def _conv(config: TrunkConfig, layer: Layer, rngs: nnx.Rngs) -> nnx.Conv:
-    return conv3x3(layer.in_channels, layer.out_channels, rngs, config.dtype)
-
+from diffusion_jax.models.layout import Block, make_layout
 
 LAYERS = {
-    'conv': _conv,
+    'conv': lambda config, layer, rngs: conv3x3(layer.in_channels, layer.out_channels, rngs, config.dtype),
     'residual': ResidualBlock,
     'attention': Attention,
     'downsample': Downsample,
@@ -25,9 +22,9 @@ LAYERS = {
 
 
 class Sequence(nnx.Module):
-    """The layers of one block of the plan, one after the other.
+    """The layers of one block.
 
-    `index` numbers the blocks of a network: every residual block draws its own dropout.
+    `index` is that of the block in the network: every residual block draws its own dropout.
     """
 
     def __init__(self, config: TrunkConfig, block: Block, index: int, rngs: nnx.Rngs):
@@ -38,8 +35,8 @@ class Sequence(nnx.Module):
             setattr(self, layer.name, LAYERS[layer.kind](config, layer, rngs))
 
     def __call__(self, *h: jax.Array, embedding: jax.Array, key: jax.Array | None) -> jax.Array:
-        """h in one part or several along the channels, as the first layer takes it."""
-        keys = len(self.block) * [None]
+        """h may be split along the channels, if the first layer is a residual block."""
+        keys: Any = len(self.block) * [None]
         if key is not None:
             keys = jax.random.split(jax.random.fold_in(key, self.index), len(self.block))
         for layer, layer_key in zip(self.block, keys, strict=True):
@@ -51,7 +48,7 @@ class Sequence(nnx.Module):
 
 
 def sequences(config: TrunkConfig, blocks: tuple[Block, ...], start: int, rngs: nnx.Rngs) -> nnx.Dict:
-    """`block_0`, `block_1`, … of an encoder or decoder; their dropout is numbered from `start`."""
+    """`block_0`, `block_1`, … of an encoder or decoder; `start` is the index of the first in the network."""
     return nnx.Dict(
         {f'block_{i}': Sequence(config, block, start + i, rngs) for i, block in enumerate(blocks)}
     )
@@ -68,9 +65,8 @@ class Trunk(nnx.Module):
         self.middle = Sequence(config, layout.middle, len(layout.encoder), rngs)
 
     def encode(self, x: jax.Array, embedding: jax.Array, key: jax.Array | None) -> tuple[jax.Array, list]:
-        """x [B, H, W, C] to the outputs of the middle and of every encoder block, in the network's dtype."""
-        h = x.astype(self.dtype)
-        skips = []
+        """The outputs of the middle and of each encoder block for x [B, H, W, C], in the network's dtype."""
+        h, skips = x.astype(self.dtype), []
         for i in range(len(self.encoder)):
             h = self.encoder[f'block_{i}'](h, embedding=embedding, key=key)
             skips.append(h)

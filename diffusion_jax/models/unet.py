@@ -1,4 +1,4 @@
-"""The UNet that predicts the noise (paper, section 3), and with a low-resolution image the upsampler."""
+"""The UNet of diffusion models (paper, section 3), and with a low-resolution image the upsampler."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from diffusion_jax.models.trunk import Trunk, sequences
 
 
 class UNet(Trunk):
-    """Encoder, middle, decoder; a decoder block also sees the output of its mirror image in the encoder."""
+    """Encoder, middle and decoder with skip connections."""
 
     def __init__(self, config: UNetConfig, rngs: nnx.Rngs):
         super().__init__(config, rngs)
@@ -42,15 +42,13 @@ class UNet(Trunk):
         key: jax.Array | None,
     ) -> jax.Array:
         if self.low_res:
-            size = (
-                low_res.shape[0],
-                *x.shape[1:3],
-                low_res.shape[-1],
-            )  # an axis of another length would be mixed
-            low_res = jax.image.resize(low_res, size, 'bilinear')
-            x = jnp.concatenate([x, low_res], axis=-1)
+            assert low_res is not None
+            # resize interpolates along every axis that changes: only height and width may.
+            shape = (low_res.shape[0], *x.shape[1:3], low_res.shape[-1])
+            x = jnp.concatenate([x, jax.image.resize(low_res, shape, 'bilinear')], axis=-1)
         embedding = self.time_embedding(t)
         if self.num_classes is not None:
+            assert y is not None
             embedding += jnp.where((y == NULL_CLASS)[:, None], 0, self.label_embedding(y))
         h, skips = self.encode(x, embedding, key)
         for i, skip in enumerate(reversed(skips)):

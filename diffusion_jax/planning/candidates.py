@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from diffusion_jax.planning.needs import ESTIMATE_FITS, TRAINED, Job, Needs, estimated
 
 MOST = 3
 GAIN = 0.95  # a larger batch is proposed if an image then takes less than this part of its time
 LARGEST_BATCH = 1024  # images on a device
-
-Sections = dict[str, dict[str, Any]]
-
-
-class Candidate(NamedTuple):
-    """Settings by section, the job with them and its estimated needs."""
-
-    sections: Sections
-    job: Job
-    needs: Needs
 
 
 def least_seconds(job: Job, needs: Needs) -> float | None:
@@ -27,8 +17,8 @@ def least_seconds(job: Job, needs: Needs) -> float | None:
     return chip and max(chip.least_seconds(needs.flops), needs.moved / chip.bandwidth)
 
 
-def candidates(job: Job, needs: Needs) -> list[Candidate]:
-    """At most three, the fastest first; none where the settings of the job are good or nothing fits.
+def candidates(job: Job, needs: Needs) -> list[tuple[Job, Needs]]:
+    """At most three, the fastest first; none if the settings of the job are good or nothing fits.
 
     Args:
         needs: of the job; if compiled, the estimates of others are scaled like its own.
@@ -36,14 +26,16 @@ def candidates(job: Job, needs: Needs) -> list[Candidate]:
     if needs.fits is None:
         return []
     factor = needs.temporaries / max(estimated(job).temporaries, 1)
-    found = [_first_that_fits(job, sections, factor) for sections in _changes(job, needs)]
-    found = [each for each in found if each and (not needs.fits or _is_faster(each, job))]
-    return sorted(found, key=_image_seconds)[:MOST]
+    fitting = (_first_that_fits(job, changes, factor) for changes in _changes(job, needs))
+    found = [pair for pair in fitting if pair and (not needs.fits or _is_better(job, *pair))]
+    return sorted(found, key=lambda pair: _image_seconds(*pair))[:MOST]
 
 
-def _changes(job: Job, needs: Needs) -> list[Sections]:
-    """What may change besides the batch: sharding and rematerialization, where the job does not fit."""
-    devices, meshes, remat = job.num_devices, [{}], [{}]
+def _changes(job: Job, needs: Needs) -> list[dict[str, dict[str, Any]]]:
+    """Settings besides the batch: sharding and rematerialization, if the job does not fit."""
+    devices = job.num_devices
+    meshes: list[dict[str, dict[str, Any]]] = [{}]
+    remat: list[dict[str, dict[str, Any]]] = [{}]
     if not needs.fits and devices > 1 and job.mesh_shape[1] == 1:
         meshes.append({'mesh': {'data': job.topology.count // devices, 'fsdp': devices}})
     if not needs.fits and job.stage in TRAINED and not job.networks[0].remat:
@@ -51,18 +43,18 @@ def _changes(job: Job, needs: Needs) -> list[Sections]:
     return [mesh | network for mesh in meshes for network in remat]
 
 
-def _first_that_fits(job: Job, sections: Sections, factor: float) -> Candidate | None:
+def _first_that_fits(job: Job, changes: dict[str, dict[str, Any]], factor: float) -> tuple[Job, Needs] | None:
     """With the fewest microbatches; for sampling with the largest batch that is a power of two."""
+    key = 'microbatches' if job.stage in TRAINED else 'batch_size'
 
-    def attempt(key: str, value: int) -> Candidate:
-        changed = {job.stage: {key: value}} if value != getattr(job.config, key) else {}
-        changed |= sections
-        other = job.changed(**changed)
-        return Candidate(changed, other, estimated(other, factor))
+    def attempt(value: int) -> tuple[Job, Needs]:
+        batch = {job.stage: {key: value}} if value != getattr(job.config, key) else {}
+        changed = job.changed(**batch, **changes)
+        return changed, estimated(changed, factor)
 
     images, powers = job.config.batch_size // job.num_devices, [2**power for power in range(32)]
-    key, complete = ('microbatches', 1) if job.stage in TRAINED else ('batch_size', job.config.batch_size)
-    needs = attempt(key, complete).needs
+    _, needs = attempt(1 if job.stage in TRAINED else job.config.batch_size)
+    assert job.topology.memory is not None
     # Parts of a batch never need less than their share; to trace each number would take minutes.
     share = max(ESTIMATE_FITS * job.topology.memory - needs.arguments, 0) / needs.temporaries
     if job.stage in TRAINED:
@@ -70,17 +62,15 @@ def _first_that_fits(job: Job, sections: Sections, factor: float) -> Candidate |
     else:
         most = min(images * share, LARGEST_BATCH)
         values = [number * job.num_devices for number in reversed(powers) if number <= most]
-    attempts = (attempt(key, value) for value in values)
-    return next((candidate for candidate in attempts if candidate.needs.fits), None)
+    return next((pair for pair in map(attempt, values) if pair[1].fits), None)
 
 
-def _is_faster(candidate: Candidate, job: Job) -> bool:
+def _is_better(job: Job, other: Job, needs: Needs) -> bool:
     if job.stage in TRAINED:
-        return candidate.job.microbatches < job.microbatches
-    return _image_seconds(candidate) < GAIN * _image_seconds(Candidate({}, job, estimated(job)))
+        return other.microbatches < job.microbatches
+    return _image_seconds(other, needs) < GAIN * _image_seconds(job, estimated(job))
 
 
-def _image_seconds(candidate: Candidate) -> float:
-    """The least time of an image; its FLOPs, where the speed of the device is unknown."""
-    _, job, needs = candidate
+def _image_seconds(job: Job, needs: Needs) -> float:
+    """The least time of an image; its FLOPs, if the speed of the device is unknown."""
     return (least_seconds(job, needs) or sum(needs.flops.values())) / job.config.batch_size

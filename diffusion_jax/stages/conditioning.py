@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,19 +19,19 @@ from diffusion_jax.generation.sampling import sample_keys
 from diffusion_jax.shards import list_shards
 from diffusion_jax.stages.run import Run
 
-logger = logging.getLogger(__name__)
-
 # Sample indices [B] → labels [B], and for an upsampler the images that it enlarges, uint8 [B, h, w, C].
 Conditioning = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 
 
 def make_conditioning(run: Run) -> Conditioning:
-    """The labels that the config requests; for an upsampler the base samples and their labels."""
+    """The labels that the config requests; for an upsampler the base samples and their labels.
+
+    Raises:
+        UserError: the files of labels or base samples do not exist or do not fit.
+    """
     config, num_classes = run.experiment.sample, run.experiment.data.num_classes
     if run.experiment.unet.low_res:
         base, labels = open_base(run)
-        if len(base) < config.num_samples:
-            logger.info('%d base samples for %d images: they are reused', len(base), config.num_samples)
         return lambda index: (labels[index % len(base)], base.take(index % len(base)))
     if config.labels_from_file:
         labels = load_labels(run)
@@ -50,7 +49,7 @@ def make_labels(config: SampleConfig, num_classes: int, index: np.ndarray) -> np
 
 
 def classes_to_sample(run: Run, num_samples: int, *, guided: bool) -> Sampled | None:
-    """The classes of the first samples, before any is drawn; None if the networks know no classes."""
+    """The classes that the first samples will have; None if the networks know no classes."""
     config, unet, num_classes = run.experiment.sample, run.experiment.unet, run.experiment.data.num_classes
     if unet.num_classes is None and (unet.low_res or not guided):
         return None
@@ -66,7 +65,7 @@ def classes_to_sample(run: Run, num_samples: int, *, guided: bool) -> Sampled | 
 
 
 def open_base(run: Run) -> tuple[ImageSet, np.ndarray]:
-    """The images that an upsampler enlarges, of which only the first is read here, and their labels [N].
+    """The images that an upsampler enlarges, and their labels [N]. Reads only the first image.
 
     Raises:
         UserError: they do not exist or do not fit the upsampler.

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import math
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +19,7 @@ from diffusion_jax.data.sources import class_names, describe
 from diffusion_jax.data.sources.wrappers import cached, skipping
 from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.errors import UserError
-from diffusion_jax.hosts import any_process, raise_together, synced_flag
+from diffusion_jax.hosts import raise_together, synced_flag
 from diffusion_jax.models import ClassifierConfig, UNetConfig, describe_network
 from diffusion_jax.report import MetricsWriter, last_logged_step
 from diffusion_jax.sharding import check_batch_size, put_batch
@@ -29,11 +27,11 @@ from diffusion_jax.stages.finetune import check_start, load_start
 from diffusion_jax.stages.networks import check_classes, start_stamp
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.stamps import check_stamp, settings_of
-from diffusion_jax.stored_networks import CHECKPOINTS, CLASSIFIER, DIFFUSION, TRAINED_BY
+from diffusion_jax.stored_networks import CHECKPOINTS, DIFFUSION, TRAINED_BY
 from diffusion_jax.training import loop
 from diffusion_jax.training.checkpoints import latest_step
 from diffusion_jax.training.config import OUTSIDE_THE_RESULT, TrainConfig
-from diffusion_jax.training.loop import Call, Hook
+from diffusion_jax.training.loop import Hook
 from diffusion_jax.training.metrics import Sums, TooManySkipped
 from diffusion_jax.training.objectives import Objective
 from diffusion_jax.training.program import first_state, step_cost, train_program
@@ -44,30 +42,19 @@ from diffusion_jax.workdir import read_stamp, write_stamp
 
 logger = logging.getLogger(__name__)
 
-SECTIONS = {DIFFUSION: 'unet', CLASSIFIER: 'classifier'}  # of a config, by network
-
 
 class Training(NamedTuple):
-    """What is trained, and where.
-
-    Attributes:
-        directory: named after the network.
-        stamp: what the parameters depend on.
-        intervals: after how many steps each hook is called, by name; 0 is never.
-    """
+    """What is trained, and where: in a folder named after the network. The stamp is what it depends on."""
 
     directory: Path
     network: UNetConfig | ClassifierConfig
     objective: Objective
     config: TrainConfig
     stamp: dict[str, Any]
-    intervals: dict[str, int]
 
 
-def locate(
-    run: Run, name: str, objective: Objective, process: dict[str, Any], intervals: dict[str, int]
-) -> Training:
-    """The training of a network by its name; process: the settings of the diffusion process that matter."""
+def locate(run: Run, name: str, objective: Objective, process: dict[str, Any]) -> Training:
+    """The training of the network of this name, for which these settings of the process matter."""
     experiment, network = run.experiment, run.experiment.networks[name]
     config = getattr(experiment, TRAINED_BY[name])
     # What a description leaves out, or includes only if it is set.
@@ -81,51 +68,51 @@ def locate(
         'pretrained': start_stamp(getattr(experiment.pretrained, name)),
         'seed': experiment.seed,
     }
-    return Training(run.workdir / name, network, objective, config, stamp, intervals)
+    return Training(run.workdir / name, network, objective, config, stamp)
 
 
 def check(run: Run, name: str) -> None:
     """Raises UserError if the devices, the images or the network to start from do not fit the training."""
     experiment, stage = run.experiment, TRAINED_BY[name]
-    config, pretrained = getattr(experiment, stage), getattr(experiment.pretrained, name)
+    config, start = getattr(experiment, stage), getattr(experiment.pretrained, name)
     key = f'{stage}.batch_size' + (f' / {stage}.microbatches' if config.microbatches > 1 else '')
     check_batch_size(run.mesh, config.batch_size // config.microbatches, key)
-    # A host holds its part of a batch as uint8 and as float32.
-    image_bytes = 5 * math.prod((*experiment.data.image_size, experiment.data.image_channels))
-    needed = image_bytes * config.batch_size // jax.process_count()
-    available = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-    if needed > available:
-        problem = f'{config.batch_size} images need {needed:,} bytes, and this machine has {available:,}'
-        raise UserError(f'config.{stage}.batch_size', problem, 'lower it')
-    if pretrained:
-        check_start(Path(pretrained), experiment.networks[name], experiment.diffusion)
+    if start:
+        check_start(Path(start), experiment.networks[name], experiment.diffusion)
     check_classes(run)
     run.check_images('train')
 
 
-def is_complete(run: Run, training: Training) -> bool:
-    """Whether there is a checkpoint of the last step or a later one, and that step is logged, which follows
-    its hooks. Those who read the checkpoint check that it is intact.
+def complete(run: Run, training: Training) -> bool:
+    """Whether the last step is saved, and logged, which follows its hooks. Its readers check the checkpoint.
 
     Raises:
-        UserError: it was trained with other settings.
+        UserError: the folder holds a training with other settings or on other images.
     """
-    _check_stamp(run, training)
-    directory, num_steps = training.directory, training.config.num_steps
-    step = latest_step(directory / CHECKPOINTS)
+    directory, name, now = training.directory, training.directory.name, training.stamp
+    other = f'train in another --workdir from its parameters: --stage={TRAINED_BY[name]} '
+    other += f'--config.pretrained.{name}={directory}'
+    images = (read_stamp(directory) or now).get('images', now['images'])
+    try:
+        check_same_classes('config.data', now['images']['classes'], str(directory), images['classes'])
+    except UserError as error:
+        raise UserError(error.where, error.problem, f'restore the names, or {other}') from error
+    if images != now['images']:
+        problem = f'its {now["images"]["count"]:,} images are not the {images["count"]:,} of {directory}'
+        remedy = f'restore the files that were added, removed or renamed, or {other}'
+        raise UserError('config.data', problem, remedy)
+    check_stamp(directory, now, f'restore them, or {other}')
+    step, num_steps = latest_step(directory / CHECKPOINTS), training.config.num_steps
     saved = step is not None and (directory / CHECKPOINTS / str(step) / 'digests').is_dir()
     return saved and num_steps <= min(step, last_logged_step(directory))
 
 
-def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict[str, Call]]) -> None:
-    """Trains to the last step, with checkpoints and logs in the training's folder.
-
-    make_calls: returns what the hooks do, by name.
-    """
+def fit(run: Run, training: Training, make_hooks: Callable[[MetricsWriter], Sequence[Hook]]) -> None:
+    """Trains to the last step, with checkpoints and logs in the training's folder."""
     directory, network, config = training.directory, training.network, training.config
-    with step_fits(run, directory.name):
+    folder = Checkpoints(directory / CHECKPOINTS, keep=config.keep_checkpoints)
+    with training_fits(run, directory.name), folder as checkpoints:
         data = training_data(run, directory.name, functools.partial(put_batch, run.mesh))
-    with Checkpoints(directory / CHECKPOINTS, keep=config.keep_checkpoints) as checkpoints:
         program = train_program(training.objective, network, config, run.mesh)
         cost, least_s = step_cost(program, run.mesh)
         logger.info('%s: %s', directory.name, cost)
@@ -139,20 +126,16 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
             writer = MetricsWriter(directory, resume_step=step - 1 if sums else step)
 
         def save(state: TrainState, sums: Sums) -> None:
-            if any_process(not writer.flush()):  # a run that resumes from here does not write its lines again
-                checkpoints.skip(int(jax.device_get(state.step)), 'the log cannot be written')
-                return
+            writer.flush()  # a run that resumes from here does not write these lines again
             progress = {'data': data.get_state(), 'metrics': sums}
             checkpoints.save(state, progress, describe_network(network))
 
-        with writer, explain_divergence(directory, checkpoints), step_fits(run, directory.name):
+        with writer, explain_divergence(directory, checkpoints):
             calls = loop.Calls(
                 save=save,
                 poll=checkpoints.poll,
                 stop=synced_flag(run.stop),
-                hooks=[
-                    Hook(name, training.intervals[name], call) for name, call in make_calls(writer).items()
-                ],
+                hooks=make_hooks(writer),
                 writer=writer,
                 timer=Timer(config.batch_size, least_s),
                 profiler=Profiler(config.profile, directory / 'profile'),
@@ -160,12 +143,54 @@ def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict
             loop.run(state, program.jitted, data, config, calls, name=directory.name, sums=sums)
 
 
-def step_fits(run: Run, name: str) -> AbstractContextManager[None]:
-    """If a training step runs out of memory, names the settings to change; see `Run.fits`."""
-    stage, section = TRAINED_BY[name], SECTIONS[name]
-    remat = getattr(run.experiment, section).remat
-    alternatives = f', raise config.{stage}.microbatches' + f', set config.{section}.remat=True' * (not remat)
-    return run.fits(f'a training step of the {name} model', f'{stage}.batch_size', alternatives)
+def training_data(run: Run, name: str, place: Callable[[Any], Any]) -> Any:
+    """This host's part of the batches on which the network of this name is trained.
+
+    Threads load the next batches and `place` them while the devices compute.
+    """
+    source, data, config = run.source('train'), run.experiment.data, getattr(run.experiment, TRAINED_BY[name])
+    names, uses = class_names(source), config.batch_size / len(source)
+    facts = [f'{len(names)} classes: {listed(names)}' if names else 'no labels', source.skipped]
+    if uses > 1:
+        facts.append(f'config.{TRAINED_BY[name]}.batch_size uses each {uses:.3g} times in a batch')
+    logger.info('data: %s training images, %s', f'{len(source):,}', '; '.join(filter(None, facts)))
+    if not config.random_crop:
+        source = cached(source, data)
+    return batches(
+        skipping(source, data),
+        config.batch_size,
+        seed=run.experiment.seed,
+        transform=make_transform(data, crop_randomly=config.random_crop, flip=config.flip),
+        num_workers=max(data.num_workers, 1),  # making a batch takes 2 ms even from memory
+        host=jax.process_index(),
+        num_hosts=jax.process_count(),
+        place=place,
+    )
+
+
+def _start(
+    run: Run, checkpoints: Checkpoints, training: Training, abstract: TrainState
+) -> tuple[TrainState, dict[str, Any]]:
+    """The state to start or resume from, and the progress of the run that is resumed."""
+    name, experiment = training.directory.name, run.experiment
+    if checkpoints.latest_step is not None:
+        state, progress = checkpoints.restore(abstract)
+        logger.info('%s: resuming from step %d', name, int(state.step))
+        return state, progress
+    key, params = jax.random.key(experiment.seed), None
+    if start := getattr(experiment.pretrained, name):
+        classes, init_key = class_names(run.source('train')), jax.random.split(key)[0]
+        params = load_start(Path(start), training.network, classes, init_key, run.mesh)
+    return first_state(training.objective, training.network, training.config, abstract, key, params), {}
+
+
+def training_fits(run: Run, name: str) -> AbstractContextManager[None]:
+    """If training runs out of memory, names the settings to change; see `Run.fits`."""
+    stage, section = TRAINED_BY[name], 'unet' if name == DIFFUSION else name
+    alternatives = (
+        f', raise config.{stage}.microbatches or config.mesh.fsdp, or set config.{section}.remat=True'
+    )
+    return run.fits(f'training the {name} model', f'{stage}.batch_size', alternatives)
 
 
 @contextlib.contextmanager
@@ -181,79 +206,3 @@ def explain_divergence(directory: Path, checkpoints: Checkpoints) -> Iterator[No
             start += f' from it: --stage={TRAINED_BY[name]} --config.pretrained.{name}={directory}'
         remedy = f'{start}, with a smaller learning_rate, clip_norm or float32'
         raise UserError(str(directory), f'{error}; {good}', remedy) from error
-
-
-def training_data(run: Run, name: str, place: Callable[[Any], Any]) -> Any:
-    """This host's part of the batches on which the network of this name is trained.
-
-    Threads load the next batches and `place` them while the devices compute.
-    """
-    experiment, source, stage = run.experiment, run.source('train'), TRAINED_BY[name]
-    config: TrainConfig = getattr(experiment, stage)
-    names = class_names(source)
-    classes = f'{len(names)} classes: {listed(names)}' if names else 'no labels'
-    skipped = f'; {source.skipped}' if source.skipped else ''
-    logger.info('data: %s training images, %s%s', f'{len(source):,}', classes, skipped)
-    if config.batch_size > len(source):
-        logger.info(
-            'config.%s.batch_size is %d, larger than the data set: a batch has each image %.3g times',
-            stage,
-            config.batch_size,
-            config.batch_size / len(source),
-        )
-    if not config.random_crop:
-        source = cached(source, experiment.data)
-    return batches(
-        skipping(source, experiment.data),
-        config.batch_size,
-        seed=experiment.seed,
-        transform=make_transform(experiment.data, crop_randomly=config.random_crop, flip=config.flip),
-        num_workers=max(experiment.data.num_workers, 1),  # making a batch takes 2 ms even from memory
-        host=jax.process_index(),
-        num_hosts=jax.process_count(),
-        place=place,
-    )
-
-
-def _start(
-    run: Run, checkpoints: Checkpoints, training: Training, abstract: TrainState
-) -> tuple[TrainState, dict[str, Any]]:
-    """The state to start or resume from, and the progress of the run that is resumed."""
-    name, experiment = training.directory.name, run.experiment
-    alternatives = f', or raise config.mesh.fsdp ({experiment.mesh.fsdp}) with more devices'
-    with run.fits(f'initializing the {name} model', f'{SECTIONS[name]}.model_channels', alternatives):
-        if checkpoints.latest_step is not None:
-            state, progress = checkpoints.restore(abstract)
-            logger.info('%s: resuming from step %d', name, int(state.step))
-            return state, progress
-        key, params = jax.random.key(experiment.seed), None
-        if start := getattr(experiment.pretrained, name):
-            classes = class_names(run.source('train'))
-            init_key, _ = jax.random.split(key)
-            params = load_start(Path(start), training.network, classes, init_key, run.mesh)
-        return first_state(training.objective, training.network, training.config, abstract, key, params), {}
-
-
-def _check_stamp(run: Run, training: Training) -> None:
-    """Raises UserError if the folder holds a training with other settings or on other images."""
-    directory, stamp = training.directory, training.stamp
-    stored = read_stamp(directory) or stamp
-    name = directory.name
-    other = f'train in another --workdir from these parameters: --stage={TRAINED_BY[name]} '
-    other += f'--config.pretrained.{name}={directory}'
-    if 'images' in stored:
-        had, now = stored['images'], stamp['images']
-        try:
-            check_same_classes('config.data', now['classes'], str(directory), had['classes'])
-        except UserError as error:
-            raise UserError(error.where, error.problem, f'restore the names, or {other}') from error
-        if had != now:
-            problem = f'its {now["count"]:,} training images are not the {had["count"]:,} of {directory}'
-            remedy = f'restore the files that were added, removed or renamed, or {other}'
-            raise UserError('config.data', problem, remedy)
-    else:  # written by an older version, which identified images by their place
-        data = settings_of(run.experiment.data)
-        places = {key: data[key] for key in LOCATION_SETTINGS if key in stored['data']}
-        stamp = stamp | {'data': stamp['data'] | places}
-        logger.info('%s: its stamp does not identify its images; the present ones are used', directory)
-    check_stamp(directory, stamp, f'restore them, or {other}')

@@ -71,32 +71,21 @@ def complete(run: Run, results: Results) -> bool:
 
 
 def main(run: Run, results: Results) -> None:
-    directory, order = results.directory / SHARDS, _image_order(run)
-    compute = _make_compute(run, order)
+    config, (directory, stamp) = run.experiment.likelihood, results
+    num_images, title = len(_image_order(run)), f'likelihood, {config.split} split'
+    size, hosts = run.batch_size('likelihood', num_images), (jax.process_index(), jax.process_count())
+    terms = _make_terms(run, size)
     if jax.process_index() == 0:
-        write_stamp(*results)
-    fill(
-        directory,
-        f'likelihood, {run.experiment.likelihood.split} split',
-        len(order),
-        run.batch_size('likelihood', len(order)),
-        compute,
-        run.stop,
-        host=jax.process_index(),
-        num_hosts=jax.process_count(),
-    )
+        write_stamp(directory, stamp)
+    where = directory / SHARDS
+    fill(where, title, num_images, size, terms, run.stop, host=hosts[0], num_hosts=hosts[1])
     if jax.process_index() == 0:
-        _write_result(run, results, mean_terms(directory, len(order)))
-
-
-def _write_result(run: Run, results: Results, means: dict[str, Any]) -> None:
-    timesteps = schedule_of(run.experiment.diffusion, run.experiment.likelihood.respacing).timesteps
-    step = results.stamp['diffusion'].get('step')
-    protocol = {'steps': len(timesteps), 'checkpoint_step': step, **results.stamp}
-    numbers = {name: value for name, value in means.items() if np.ndim(value) == 0}
-    path = results.directory / RESULT_FILE
-    write_json(path, numbers | {'protocol': protocol, 'timesteps': timesteps} | means)
-    logger.info('%s:\n%s', path, summary(means))
+        means = mean_terms(where, num_images)
+        timesteps = schedule_of(run.experiment.diffusion, config.respacing).timesteps
+        protocol = {'steps': len(timesteps), 'checkpoint_step': stamp['diffusion'].get('step'), **stamp}
+        numbers = {name: value for name, value in means.items() if np.ndim(value) == 0}
+        write_json(directory / RESULT_FILE, numbers | {'protocol': protocol, 'timesteps': timesteps} | means)
+        logger.info('%s: %s', directory / RESULT_FILE, summary(means))
 
 
 def mean_terms(directory: Path, num_images: int) -> dict[str, Any]:
@@ -110,7 +99,7 @@ def mean_terms(directory: Path, num_images: int) -> dict[str, Any]:
     """
     totals, sums = [], dict.fromkeys(('prior', 'vb', 'x_0_mse', 'eps_mse'), 0.0)
     for shard in list_shards(directory):
-        # One shard is in memory at a time. An earlier run may have computed more images.
+        # An earlier run may have computed more images.
         terms = read(shard, 'index', 'total', *sums)
         terms = {name: term[: max(num_images - shard.start, 0)] for name, term in terms.items()}
         terms = {name: term[terms['index'] >= 0] for name, term in terms.items()}
@@ -134,13 +123,9 @@ def mean_terms(directory: Path, num_images: int) -> dict[str, Any]:
 
 def summary(means: dict[str, Any]) -> str:
     """The numbers for people."""
-    left_out = f', {means["left_out"]:,} left out' if means['left_out'] else ''
-    return (
-        f'  {means["bits_per_dimension"]:.3f} ± {means["standard_error"]:.3f} bits per dimension, mean and '
-        f'standard error of {means["num_images"]:,} images{left_out}\n'
-        f'  decoder {means["decoder"]:.3f}, transitions {means["vb"][1:].sum():.3f}, '
-        f'prior {means["prior"]:.2g}'
-    )
+    text = f'{means["bits_per_dimension"]:.3f} ± {means["standard_error"]:.3f} bits per dimension (decoder '
+    text += f'{means["decoder"]:.3f}, transitions {means["vb"][1:].sum():.3f}, prior {means["prior"]:.2g}), '
+    return text + f'mean and standard error of {means["num_images"]:,} images, {means["left_out"]:,} left out'
 
 
 def _image_order(run: Run) -> np.ndarray:
@@ -150,19 +135,17 @@ def _image_order(run: Run) -> np.ndarray:
     return np.random.default_rng(config.seed).permutation(available)[: config.num_images or available]
 
 
-def _make_compute(run: Run, order: np.ndarray) -> Callable[[int, int], Rows]:
-    """Returns a function (start, stop) → the terms of the images order[start] … order[stop − 1]."""
-    config, data = run.experiment.likelihood, run.experiment.data
+def _make_terms(run: Run, size: int) -> Callable[[int, int], Rows]:
+    """Returns a function (start, stop) → the terms of these images in `_image_order`, of at most `size`."""
+    config, data, order = run.experiment.likelihood, run.experiment.data, _image_order(run)
     source, transform = skipping(run.source(config.split), data), make_transform(data)
     generator = make_generator(run, {DIFFUSION: load_network(run, DIFFUSION)})
-    size = run.batch_size('likelihood', len(order))
 
-    def compute(start: int, stop: int) -> Rows:
+    def terms_of(start: int, stop: int) -> Rows:
         # A short batch is padded: all have one compiled shape.
         index = order[np.minimum(np.arange(start, start + size), len(order) - 1)]
         with run.fits('the likelihood', 'likelihood.batch_size'):
             batch = load_batch(source, index, transform=transform)
-            low_res = reduce_images(batch['image'], data.low_res_size) if data.low_res_size else None
             terms = generator.bits_per_dimension(
                 batch['image'],
                 batch['label'],
@@ -170,9 +153,9 @@ def _make_compute(run: Run, order: np.ndarray) -> Callable[[int, int], Rows]:
                 seed=config.seed,
                 respacing=config.respacing,
                 clip=config.clip,
-                low_res=low_res,
+                low_res=reduce_images(batch['image'], data.low_res_size) if data.low_res_size else None,
             )
         terms['index'] = np.where(is_readable(source, index), index, ~index)
         return {name: rows[: stop - start] for name, rows in terms.items()}
 
-    return compute
+    return terms_of

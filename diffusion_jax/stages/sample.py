@@ -54,10 +54,7 @@ def check(run: Run) -> None:
         except UserError as error:
             raise UserError(str(path), str(error)) from error
     networks.check_classes(run)
-    if run.experiment.unet.low_res:
-        conditioning.open_base(run)
-    elif config.labels_from_file:
-        conditioning.load_labels(run)
+    conditioning.make_conditioning(run)
 
 
 def locate(run: Run) -> Results:
@@ -103,9 +100,6 @@ def is_complete(directory: Path, num_samples: int) -> bool:
 def main(run: Run, results: Results) -> None:
     config, (directory, stamp) = run.experiment.sample, results
     names = stamp.get('classes', ())
-    if config.recipe:
-        settings = f'{config.sampler}, {config.respacing or "all timesteps"}, scale {config.scale:g}'
-        logger.info('recipe %s: %s', config.recipe, settings)
     if config.classes and names:
         logger.info('classes: %s', listed([f'{names[label]} ({label})' for label in config.classes]))
     generator = make_generator(run, {name: networks.load_network(run, name) for name in _networks(config)})

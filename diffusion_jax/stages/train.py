@@ -23,14 +23,14 @@ from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import draw_while_training
 from diffusion_jax.stages.sample_quality import check_quality, evaluate_samples
 from diffusion_jax.stored_networks import DIFFUSION
-from diffusion_jax.training.loop import Call, Stop
+from diffusion_jax.training.loop import Call, Hook, Stop
 from diffusion_jax.training.objectives import diffusion_objective
 from diffusion_jax.training.step import TrainState
 from diffusion_jax.workdir import if_possible
 
 logger = logging.getLogger(__name__)
 
-complete = fit.is_complete
+complete = fit.complete
 
 
 def check(run: Run) -> None:
@@ -43,18 +43,21 @@ def check(run: Run) -> None:
 
 
 def locate(run: Run) -> fit.Training:
-    experiment, config = run.experiment, run.experiment.train
+    experiment = run.experiment
     objective = diffusion_objective(experiment.unet, experiment.diffusion, experiment.data.low_res_size)
-    intervals = {'grid': config.sample_every, 'evaluation': config.evaluate_every}
-    return fit.locate(run, DIFFUSION, objective, dataclasses.asdict(experiment.diffusion), intervals)
+    return fit.locate(run, DIFFUSION, objective, dataclasses.asdict(experiment.diffusion))
 
 
 def main(run: Run, training: fit.Training) -> None:
-    def make_calls(writer: MetricsWriter) -> dict[str, Call]:
-        grid = {'grid': _draw_grids(run, writer)}
-        return grid | ({'evaluation': evaluate_samples(run)} if training.config.evaluate_every else {})
+    config = training.config
 
-    fit.fit(run, training, make_calls)
+    def make_hooks(writer: MetricsWriter) -> list[Hook]:
+        hooks = [Hook('grid', config.sample_every, _draw_grids(run, writer))]
+        if config.evaluate_every:
+            hooks.append(Hook('evaluation', config.evaluate_every, evaluate_samples(run)))
+        return hooks
+
+    fit.fit(run, training, make_hooks)
 
 
 def _draw_grids(run: Run, writer: MetricsWriter) -> Call:

@@ -14,17 +14,17 @@ from diffusion_jax.sharding import gather_in_step, put_global
 from diffusion_jax.stages import fit
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stored_networks import CLASSIFIER
-from diffusion_jax.training.loop import Call, Stop, leave_if
+from diffusion_jax.training.loop import Call, Hook, Stop, leave_if
 from diffusion_jax.training.metrics import add_up, means
 from diffusion_jax.training.objectives import Objective, classifier_objective
 from diffusion_jax.training.step import TrainState, batch_metrics
 
-complete = fit.is_complete
+complete = fit.complete
 
 
 def check(run: Run) -> None:
     if run.experiment.data.num_classes == 1:
-        remedy = 'a classifier needs at least two; select the other stages, such as --stage=train,sample'
+        remedy = 'a classifier needs at least two; give --stage=train,sample --config.sample.scale=0'
         raise UserError('config.data.num_classes', 'is 1', remedy)
     fit.check(run, CLASSIFIER)
     if run.experiment.train_classifier.validate_every:
@@ -32,15 +32,15 @@ def check(run: Run) -> None:
 
 
 def locate(run: Run) -> fit.Training:
-    process, interval = run.experiment.diffusion, run.experiment.train_classifier.validate_every
+    process = run.experiment.diffusion
     objective = classifier_objective(run.experiment.classifier, process)
-    return fit.locate(run, CLASSIFIER, objective, process.levels, {'validation': interval})
+    return fit.locate(run, CLASSIFIER, objective, process.levels)
 
 
 def main(run: Run, training: fit.Training) -> None:
-    validates = training.config.validate_every > 0
-    calls = {'validation': _validate(run, training.objective)} if validates else {}
-    fit.fit(run, training, lambda writer: calls)
+    every = training.config.validate_every
+    hooks = [Hook('validation', every, _validate(run, training.objective))] if every else []
+    fit.fit(run, training, lambda writer: hooks)
 
 
 def _validate(run: Run, objective: Objective) -> Call:

@@ -2,19 +2,17 @@
 
 A checkpoint is a folder `<step>` of items that can be read separately: `params`, one `ema_<rate>` for every
 average, `training` (optimizer, timestep sampler, key), and as JSON `network` (the architecture), `progress`
-(position in the data, metrics that are not logged yet) and `digests`, which reveal damage that Orbax does not
-detect.
+(position in the data, metrics that are not logged yet) and `digests`: Orbax restores flipped bits silently.
 
-Training resumes from the newest intact checkpoint. All other readers refuse a damaged one: a result names the
-step that it depends on, and must not silently use another.
+Training resumes from the newest intact one. Other readers refuse a damaged one: results name their step.
 """
 
 from __future__ import annotations
 
 import errno
 import json
+import math
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,6 @@ from diffusion_jax.errors import UserError, reason
 from diffusion_jax.hosts import any_process
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig, network_differences, network_of
 from diffusion_jax.sharding import abstract_on, make_mesh, param_shardings
-from diffusion_jax.training.digest import digest
 
 # TensorStore reads a backslash as a slash, etils 'gs:/' as a bucket; Orbax uses the path in glob patterns.
 UNUSABLE = ('\\', 'gs:/', '*', '?', '[')
@@ -40,23 +37,20 @@ NOT_DAMAGE = ('UNKNOWN', 'PERMISSION_DENIED', 'UNAVAILABLE', 'ABORTED', 'RESOURC
 
 
 class DamagedCheckpoint(UserError):
-    """A checkpoint that is not as it was written; `reason` says why."""
+    """A checkpoint that is not as it was written."""
 
-    def __init__(self, folder: Path, reason: str):
+    def __init__(self, folder: Path, why: str):
         remedy = 'move this folder away and run its training again, which resumes from an earlier checkpoint'
-        super().__init__(str(folder), f'damaged ({reason})', remedy)
-        self.reason = reason
+        super().__init__(str(folder), f'damaged ({why})', remedy)
 
 
 def check_path(path: str | Path) -> None:
     """UserError where Orbax loses checkpoints of a path. Symbolic links are not resolved."""
     text = str(Path(path).absolute())
-    bad = [repr(part) for part in UNUSABLE if part in text]
-    if text.encode(errors='replace').decode() != text:
-        bad.append('bytes that are not UTF-8')
-    if bad:
-        remedy = 'rename the folder, or use a symbolic link to it'
-        raise UserError(repr(text), f'cannot store checkpoints, because the path contains {bad[0]}', remedy)
+    for part in UNUSABLE:
+        if part in text:
+            remedy = 'rename the folder, or use a symbolic link to it'
+            raise UserError(text, f'cannot store checkpoints, because the path contains {part!r}', remedy)
 
 
 def latest_step(directory: Path) -> int | None:
@@ -66,10 +60,14 @@ def latest_step(directory: Path) -> int | None:
 
 def read_network(directory: Path) -> UNetConfig | ClassifierConfig:
     """The architecture of the network in the newest checkpoint."""
+    return network_of(read(directory, _require_step(directory), {}, ('network',))[1]['network'])
+
+
+def _require_step(directory: Path) -> int:
     step = latest_step(directory)
     if step is None:
         raise UserError(str(directory), 'contains no checkpoint', 'train the network first')
-    return network_of(read(directory, step, {}, ('network',))[1]['network'])
+    return step
 
 
 def check_checkpoint(directory: Path, config: UNetConfig | ClassifierConfig, ema_rate: float = 0.0) -> int:
@@ -81,17 +79,14 @@ def check_checkpoint(directory: Path, config: UNetConfig | ClassifierConfig, ema
         UserError: no checkpoint, another architecture, or no average of this rate.
     """
     wrong = network_differences(read_network(directory), config)
-    step = latest_step(directory)
+    step = _require_step(directory)
     folder = Path(directory).absolute() / str(step)
     if wrong:
         raise UserError(str(folder), f'another network: {"; ".join(wrong)}')
     items = sorted(path.name for path in folder.iterdir() if path.name.startswith(('ema_', 'params')))
     if _item(ema_rate) not in items:
-        raise UserError(
-            str(folder),
-            f'contains no {_item(ema_rate)}, only {", ".join(items)}',
-            'use the rate of one of these, or 0 for params',
-        )
+        problem = f'contains no {_item(ema_rate)}, only {", ".join(items)}'
+        raise UserError(str(folder), problem, 'use the rate of one of these, or 0 for params')
     return step
 
 
@@ -107,20 +102,12 @@ def load_params(
     """
     step = check_checkpoint(directory, config, ema_rate)
     params = _read_params(directory, step, ema_rate, config, mesh or make_mesh(devices=all_devices()[:1]))
-    for name, finite in traverse_util.flatten_dict(_finite(params), sep='/').items():
+    all_finite = jax.jit(lambda tree: jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), tree))(params)
+    for name, finite in traverse_util.flatten_dict(all_finite, sep='/').items():
         if not finite:
-            raise UserError(
-                str(Path(directory).absolute() / str(step)),
-                f'{name} of {_item(ema_rate)} is not finite',
-                'train again from an earlier checkpoint',
-            )
+            folder, problem = directory / str(step), f'{name} of {_item(ema_rate)} is not finite'
+            raise UserError(str(folder), problem, 'train again from an earlier checkpoint')
     return params, step
-
-
-@jax.jit
-def _finite(params: Params) -> Any:
-    """Whether each array is finite; the same on all hosts."""
-    return jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), params)
 
 
 def _read_params(directory: Path, step: int, ema_rate: float, config: Any, mesh: Mesh) -> Params:
@@ -147,16 +134,22 @@ def read(
     all_devices()  # raises where there are none, which is no damage
     check_path(directory)
     shared = any(not leaf.sharding.is_fully_addressable for leaf in jax.tree.leaves(targets))
-    folder, error, restored = Path(directory).absolute() / str(step), None, None
+    folder = Path(directory).absolute() / str(step)
+    error: UserError | None = None
+    restored: Any = None
     try:
         restored = _restore(folder, targets, records)
     except Exception as caught:  # Orbax raises all kinds, even plain Exception
         error = _classify(folder, caught)
     _raise_together(folder, error, shared)
-    changed = list(_changed(restored, targets, records))  # all of them: hosts compute digests together
+    items, found = ({name: restored[name] for name in names} for names in (targets, records))
+    stored = restored['digests']
+    # Older checkpoints have no checksums of records.
+    computed = {name: value for name, value in digests(items, found).items() if name in {**targets, **stored}}
+    changed = [name for name, value in computed.items() if stored.get(name) != value]
     error = DamagedCheckpoint(folder, f'{changed[0]} is not what was written') if changed else None
     _raise_together(folder, error, shared)
-    return {name: restored[name] for name in targets}, {name: restored[name] for name in records}
+    return items, found
 
 
 def _restore(folder: Path, targets: dict[str, Any], records: tuple[str, ...]) -> Any:
@@ -169,19 +162,6 @@ def _restore(folder: Path, targets: dict[str, Any], records: tuple[str, ...]) ->
     args |= {name: ocp.args.JsonRestore() for name in (*records, 'digests')}
     with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
         return checkpointer.restore(folder, args=ocp.args.Composite(**args))
-
-
-def _changed(restored: Any, targets: dict[str, Any], records: tuple[str, ...]) -> Iterator[str]:
-    """The paths whose digests are not those that were written."""
-    stored = restored['digests']
-    for name in targets:
-        for path, number in digest(restored[name]).items():
-            if stored.get(name, {}).get(path) != number:
-                yield name + path
-    for name in records:
-        number = checksum(restored[name])
-        if stored.get(name, number) != number:  # older checkpoints have no checksums of records
-            yield name
 
 
 def _classify(folder: Path, error: Exception) -> UserError:
@@ -207,6 +187,39 @@ def _raise_together(folder: Path, error: UserError | None, shared: bool) -> None
         raise error or DamagedCheckpoint(folder, 'on another host')
 
 
-def checksum(record: Any) -> int:
-    """CRC-32 of a JSON record."""
-    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
+def digests(items: dict[str, Any], records: dict[str, Any]) -> dict[str, Any]:
+    """The digests of every item of arrays, and the CRC-32 of every JSON record."""
+    checksums = {
+        name: zlib.crc32(json.dumps(value, sort_keys=True).encode()) for name, value in records.items()
+    }
+    return {name: digest(tree) for name, tree in items.items()} | checksums
+
+
+def digest(tree: Any) -> dict[str, int]:
+    """Path of a leaf → Σ hash(bits, index) mod 2³² over its elements."""
+    paths, leaves = zip(*jax.tree_util.tree_flatten_with_path(tree)[0], strict=True)
+    numbers = []
+    for leaf in leaves:
+        numbers.append(_digest(leaf))
+        if (
+            jax.default_backend() == 'cpu'
+        ):  # programs with collectives that run at once starve each other there
+            numbers[-1].block_until_ready()
+    return {
+        jax.tree_util.keystr(path): int(n) for path, n in zip(paths, jax.device_get(numbers), strict=True)
+    }
+
+
+@jax.jit  # of one leaf: compiled once for every shape, not for every tree
+def _digest(leaf: jax.Array) -> jax.Array:
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    bits = jax.lax.bitcast_convert_type(leaf, f'uint{8 * leaf.dtype.itemsize}').astype(jnp.uint32)
+    index = jnp.zeros(leaf.shape, jnp.uint32)
+    for axis in range(leaf.ndim):
+        stride = math.prod(leaf.shape[axis + 1 :]) % 2**32
+        index += jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis) * jnp.uint32(stride)
+    # Mixed so that two changes cannot cancel in the sum, as two changed signs would in a linear one.
+    mixed = (bits ^ (index * jnp.uint32(2654435761))) * jnp.uint32(2246822519)
+    mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(3266489917)
+    return jnp.sum(mixed ^ (mixed >> 13), dtype=jnp.uint32)

@@ -28,7 +28,6 @@ class TrainConfig:
         timestep_sampler: how timesteps are sampled, 'uniform' or 'loss_second_moment'.
         max_skipped: training stops after this number of steps in a row whose loss or gradient is not finite.
         profile: the first and the last step of a trace by jax.profiler, in the folder `profile`; () is none.
-            A run resumed inside this range traces the remaining steps; one resumed after it traces nothing.
         log_every: steps between lines of metrics.
         validate_every: steps between validations of a classifier on test images; 0 is never.
         sample_every: steps between grids of samples of a diffusion model; 0 is never.
@@ -83,9 +82,8 @@ def check_train(config: TrainConfig) -> None:
     """Raises UserError for a setting that cannot work."""
     for key in ('num_steps', 'batch_size', 'microbatches', 'max_skipped', 'log_every', 'keep_checkpoints'):
         between(key, getattr(config, key), 1, below=INT32)
-    for key in ('learning_rate', 'weight_decay', 'clip_norm'):
-        between(key, getattr(config, key), 0)
-    for key in ('validate_every', 'sample_every', 'evaluate_every', 'checkpoint_every'):
+    intervals = ('validate_every', 'sample_every', 'evaluate_every', 'checkpoint_every')
+    for key in ('learning_rate', 'weight_decay', 'clip_norm', *intervals):
         between(key, getattr(config, key), 0)
     between('evaluate_samples', config.evaluate_samples, 4, below=INT32)  # precision needs 3 neighbours
     between('warmup_steps', config.warmup_steps, 0, below=config.num_steps)

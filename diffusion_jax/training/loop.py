@@ -104,8 +104,8 @@ def run(
                 _finish_step(step, state, config, calls, recent, progress)
     except Interrupted:
         calls.save(state, recent.sums())
-        step = f'step {_step(state)} of {config.num_steps}'
-        raise Interrupted(f'{name}: stopped at {step}, which is saved') from None
+        where = f'step {_step(state)} of {config.num_steps}'
+        raise Interrupted(f'{name}: stopped at {where}, which is saved') from None
     except UserError:
         if jax.process_count() == 1 and _step(state) > start:
             calls.save(state, recent.sums())

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import jax
 
-Metrics = Mapping[str, tuple[jax.Array, jax.Array]]
+Metrics = dict[str, tuple[jax.Array, jax.Array]]
 Sums = Mapping[str, tuple[float, float]]
 
 
@@ -35,13 +35,10 @@ def means(sums: Sums) -> dict[str, float]:
 class MetricsAccumulator:
     """The metrics since the last line of the log. They stay on the device until they are needed.
 
-    Args:
-        step: the step before the first that is added.
-        sums: the metrics of a resumed run since its last line.
-        max_skipped: the number of skipped steps in a row that is too many; a resumed run counts from 0.
-
-    Attributes:
-        skipped_in_a_row: up to the last step when `sums` was called.
+    step: the step before the first that is added.
+    sums: the metrics of a resumed run since its last line.
+    max_skipped: the number of skipped steps in a row that is too many.
+    skipped_in_a_row: up to the last step when `sums` was called.
     """
 
     def __init__(self, step: int, sums: Sums, max_skipped: int):
@@ -60,10 +57,8 @@ class MetricsAccumulator:
             self._step += 1
             self.skipped_in_a_row = 0 if step['loss'][1] else self.skipped_in_a_row + 1
             if self.skipped_in_a_row == self._max_skipped:
-                raise TooManySkipped(
-                    f'the loss or gradient of the {self._max_skipped} steps up to step {self._step} is not '
-                    'finite'
-                )
+                which = f'the {self._max_skipped} steps up to step {self._step}'
+                raise TooManySkipped(f'the loss or gradient of {which} is not finite')
         self._sums = add_up(steps, self._sums)
         return self._sums
 

@@ -53,8 +53,8 @@ def first_state(
     abstract: the state in the arguments of `train_program`, with the sharding of each array.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    new_state = functools.partial(_new_state, objective, network, config)
-    return jax.jit(new_state, out_shardings=shardings)(key, params)
+    new_state = jax.jit(functools.partial(_new_state, objective, network, config), out_shardings=shardings)
+    return new_state(key, params)
 
 
 def _new_state(
@@ -76,8 +76,9 @@ def step_cost(program: Program, mesh: Mesh) -> tuple[str, float | None]:
     parameters = sum(leaf.size for leaf in jax.tree.leaves(program.arguments[0].params))
     text = f'{parameters:,} parameters, {flops / 1e12:.3g} TFLOP a step'
     chips = [chip_of(device.device_kind) for device in mesh.devices.flat]
-    if not all(chips):
+    peaks = [chip.bfloat16 for chip in chips if chip]
+    if len(peaks) < mesh.size:
         return text, None
-    seconds = flops / sum(chip.bfloat16 for chip in chips)
+    seconds = flops / sum(peaks)
     devices = f'{mesh.size} {mesh.devices.flat[0].device_kind}'
     return f'{text}, at least {1000 * seconds:.3g} ms at the bfloat16 peak of {devices}', seconds

@@ -20,8 +20,7 @@ import orbax.checkpoint as ocp
 from diffusion_jax.errors import UserError, reason
 from diffusion_jax.hosts import any_process, check_same, raise_together
 from diffusion_jax.interruption import Interrupted
-from diffusion_jax.training.checkpoints import DamagedCheckpoint, check_path, checksum, latest_step, read
-from diffusion_jax.training.digest import digest
+from diffusion_jax.training.checkpoints import DamagedCheckpoint, check_path, digests, latest_step, read
 from diffusion_jax.training.step import TrainState
 
 logger = logging.getLogger(__name__)
@@ -44,14 +43,12 @@ class Checkpoints:
     def __init__(self, directory: Path, keep: int | None = None):
         check_path(directory)
         self.directory = Path(directory).absolute()
-        self._keep = keep
-        self._failure = ''
+        self._keep, self._failure = keep, ''
+        self.latest_step: int | None = None
         self._write: Future[None] | None = None
         self._waiter = ThreadPoolExecutor(1)
-        self._checkpointer = ocp.AsyncCheckpointer(
-            ocp.CompositeCheckpointHandler(),
-            async_options=ocp.options.AsyncOptions(timeout_secs=TIMEOUT_SECONDS),
-        )
+        options = ocp.options.AsyncOptions(timeout_secs=TIMEOUT_SECONDS)
+        self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(), async_options=options)
         self.directory.mkdir(parents=True, exist_ok=True)
         self._refresh()
 
@@ -66,15 +63,10 @@ class Checkpoints:
         self._finish_write(any_process if expected else bool)  # other errors may be of one host alone
         self._waiter.shutdown()
         self._checkpointer.close()
-        if not self._failure:
-            return
-        start = 'the start' if self.latest_step is None else f'step {self.latest_step}'
-        failed = UserError(
-            str(self.directory), self._failure, f'fix the cause and rerun the command to resume from {start}'
-        )
-        if expected:
-            raise failed
-        logger.warning('%s', failed)
+        if self._failure and expected:
+            start = 'the start' if self.latest_step is None else f'step {self.latest_step}'
+            remedy = f'fix the cause and rerun the command to resume from {start}'
+            raise UserError(str(self.directory), self._failure, remedy)
 
     def save(self, state: TrainState, progress: dict[str, Any], network: dict[str, Any]) -> None:
         """Starts to write the state; does nothing if its step is saved already."""
@@ -83,33 +75,27 @@ class Checkpoints:
         if step == self.latest_step:
             return
         items, records = _items(state), {'network': network, 'progress': progress}
-        digests = {name: digest(tree) for name, tree in items.items()}
-        digests |= {name: checksum(record) for name, record in records.items()}
+        records['digests'] = digests(items, records)
         args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
-        args |= {name: ocp.args.JsonSave(record) for name, record in (records | {'digests': digests}).items()}
+        args |= {name: ocp.args.JsonSave(record) for name, record in records.items()}
         try:
             self._checkpointer.save(self.directory / str(step), args=ocp.args.Composite(**args))
         except Exception as error:  # Orbax raises all kinds, even plain Exception
             if jax.process_count() > 1:  # the other hosts are inside Orbax
                 raise
-            self.skip(step, reason(error))
+            self._failure = f'step {step} could not be saved ({reason(error)})'
+            self._refresh()
+            self._report()
             return
         self.latest_step = step
         self._write = self._waiter.submit(self._checkpointer.wait_until_finished)
-
-    def skip(self, step: int, why: str) -> None:
-        """Reports that a step is not saved."""
-        self.poll(wait=True)
-        self._failure = f'step {step} could not be saved ({why})'
-        self._report()
 
     def poll(self, wait: bool = False) -> None:
         """Reports a write that has failed by now, or, with `wait`, in the end; all hosts call it together."""
         if self._write is None or (not wait and any_process(not self._write.done())):
             return
         self._finish_write()
-        if self._failure:
-            self._report()
+        self._report()
 
     def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """The newest intact state and its progress. Newer checkpoints are moved to `damaged/`, with warnings.
@@ -124,27 +110,24 @@ class Checkpoints:
             try:
                 items, records = read(self.directory, step, _items(abstract), ('network', 'progress'))
             except DamagedCheckpoint as error:
-                damaged[step] = error.reason
+                damaged[step] = error.problem
                 continue
             self._quarantine(damaged, step)
             ema = {rate: items[f'ema_{rate}'] for rate in abstract.ema}
             return TrainState(params=items['params'], ema=ema, **items['training']), records['progress']
-        reasons = '; '.join(f'step {step}: {why}' for step, why in damaged.items())
-        raise UserError(
-            str(self.directory),
-            f'no checkpoint is intact ({reasons})',
-            'move this folder away to train from scratch',
-        )
+        reasons = '; '.join(f'step {step}: {problem}' for step, problem in damaged.items())
+        remedy = 'move this folder away to train from scratch'
+        raise UserError(str(self.directory), f'contains no intact checkpoint ({reasons})', remedy)
 
     def _quarantine(self, damaged: dict[int, str], intact: int) -> None:
         with raise_together():
-            for step, why in damaged.items() if jax.process_index() == 0 else ():
+            for step, problem in damaged.items() if jax.process_index() == 0 else ():
                 folder, suffixes = self.directory / str(step), itertools.chain([''], itertools.count(-2, -1))
                 targets = (self.directory / DAMAGED / f'{step}{suffix}' for suffix in suffixes)
                 target = next(path for path in targets if not path.exists())
                 target.parent.mkdir(exist_ok=True)
                 folder.rename(target)
-                moved = f'damaged ({why}); moved to {DAMAGED}/{target.name}'
+                moved = f'{problem}; moved to {DAMAGED}/{target.name}'
                 logger.warning('%s: %s, resuming from step %d', folder, moved, intact)
         self._refresh()
 
@@ -175,9 +158,8 @@ class Checkpoints:
 
     def _report(self) -> None:
         newest = 'none yet' if self.latest_step is None else f'step {self.latest_step}'
-        logger.warning(
-            '%s: %s; training continues, newest checkpoint: %s', self.directory, self._failure, newest
-        )
+        if self._failure:
+            logger.warning('%s: %s; newest checkpoint: %s', self.directory, self._failure, newest)
 
 
 def _items(state: TrainState) -> dict[str, Any]:

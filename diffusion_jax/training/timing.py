@@ -19,6 +19,8 @@ from diffusion_jax.errors import reason
 
 logger = logging.getLogger(__name__)
 
+Clock = Callable[[], float]
+
 
 class Timer:
     """The stopwatch of a training loop.
@@ -29,17 +31,11 @@ class Timer:
     least_s: the seconds of a step at the devices' peak; None where it is unknown.
     """
 
-    def __init__(
-        self,
-        batch_size: int,
-        least_s: float | None = None,
-        clock: Callable[[], float] = time.perf_counter,
-    ):
+    def __init__(self, batch_size: int, least_s: float | None = None, clock: Clock = time.perf_counter):
         self._batch_size, self._least_s, self._clock = batch_size, least_s, clock
         self._compile_s: float | None = None
-        self._seconds: collections.Counter[str] = collections.Counter()
-        self._steps = 0
-        self._mark = clock()
+        self._seconds: dict[str, float] = collections.defaultdict(float)
+        self._steps, self._mark = 0, clock()
 
     @contextlib.contextmanager
     def spending(self, kind: str, after: Any = ()) -> Iterator[None]:
@@ -73,7 +69,7 @@ class Timer:
             values['time/peak_share'] = self._least_s * steps / total
         if self._compile_s:
             values['time/compile_s'], self._compile_s = self._compile_s, 0.0
-        self._seconds, self._steps = collections.Counter(), 0
+        self._seconds, self._steps = collections.defaultdict(float), 0
         return values | memory(jax.local_devices())
 
     def _spend(self, kind: str) -> None:
@@ -84,16 +80,15 @@ class Timer:
 
 def memory(devices: Sequence[jax.Device]) -> dict[str, float]:
     """Bytes in use, now and at peak, of the fullest device; empty where devices do not report them."""
-    known = [stats for stats in (device.memory_stats() for device in devices) if stats]
-    names = {'memory/bytes': 'bytes_in_use', 'memory/peak_bytes': 'peak_bytes_in_use'}
-    return {
-        name: max(stats[key] for stats in known)
-        for name, key in names.items()
-        if known and all(key in stats for stats in known)
-    }
+    stats: list[dict[str, float]] = [device.memory_stats() or {} for device in devices]
+    values = {}
+    for name, key in (('memory/bytes', 'bytes_in_use'), ('memory/peak_bytes', 'peak_bytes_in_use')):
+        if all(key in each for each in stats):
+            values[name] = max(each[key] for each in stats)
+    return values
 
 
-class Profiler:
+class Profiler(contextlib.AbstractContextManager):
     """Traces the steps `first` to `last` of a training with jax.profiler; () traces none.
 
     TensorBoard's profile plugin and xprof read the trace. If it fails, training continues.
@@ -102,9 +97,6 @@ class Profiler:
     def __init__(self, steps: tuple[int, ...], directory: Path):
         self._first, self._last = steps or (1, 0)
         self._directory, self._tracing = directory, False
-
-    def __enter__(self) -> Profiler:
-        return self
 
     def __exit__(self, *error: object) -> None:
         if self._tracing:

@@ -1,4 +1,4 @@
-"""What a whole run leaves, and what others make of it."""
+"""The results of a complete run, and their use by other runs."""
 
 import json
 import shutil

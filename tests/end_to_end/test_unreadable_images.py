@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def train(folder, monkeypatch):
-    """Runs stages on the folder, of which nothing is read before they begin."""
+    """Runs stages on the folder, none of which is read before the first stage."""
     monkeypatch.setattr(checking, 'FEW_FILES', 0)
 
     def train(workdir, stage='train', **changes):
@@ -70,8 +70,8 @@ def test_a_repaired_image_gives_the_end_of_a_run_that_met_no_damage(train, folde
     damaged()
     assert train(tmp_path / 'a') == 0
     assert f'from step {step}' in capfd.readouterr().err
-    assert train(tmp_path / 'whole') == 0
-    assert_same_end(tmp_path / 'a', tmp_path / 'whole', step=12)
+    assert train(tmp_path / 'undisturbed') == 0
+    assert_same_end(tmp_path / 'a', tmp_path / 'undisturbed', step=12)
 
 
 @pytest.mark.slow

@@ -28,46 +28,47 @@ def test_accepts(config):
 
 
 @pytest.mark.parametrize(
-    ('settings', 'message'),
+    ('settings', 'where', 'words'),
     [
-        (dict(image_size=(60, 64)), r'image_size, \(60, 64\).*divisible by 8'),
-        (dict(image_size=(64, 0)), r'image_size is \(64, 0\).*positive'),
-        (dict(model_channels=48), r'channel_mult 1 of model_channels 48 gives 48 channels.*multiple of 32'),
-        (dict(channel_mult=(0.001, 1), attention_resolutions=()), 'gives 0 channels'),
-        (dict(channel_mult=()), 'channel_mult is empty'),
-        (dict(channel_mult=(1, float('nan'))), 'channel_mult is .*positive'),
-        (dict(num_head_channels=48), 'num_head_channels is 48; it must divide the 256 channels'),
-        (dict(num_head_channels=None, num_heads=3), 'num_heads is 3; it must divide the 256 channels'),
-        (dict(num_head_channels=0), 'num_head_channels is 0; it must be positive'),
-        (
-            dict(attention_resolutions=(32, 12)),
-            'attention_resolutions is 12; it must be one of 64, 32, 16, 8',
-        ),
-        (dict(qkv_order='old'), "qkv_order is 'old'; it must be one of 'legacy', 'new'"),
-        (
-            dict(dtype='float16'),
-            "dtype is 'float16'; it must be one of 'float32', 'tensorfloat32', 'bfloat16'",
-        ),
-        (dict(dropout=1.0), 'dropout is 1.0'),
-        (dict(num_res_blocks=0), 'num_res_blocks is 0'),
+        (dict(image_size=(60, 64)), 'channel_mult', ['(60, 64)', '8']),
+        (dict(image_size=(64, 0)), 'image_size', ['(64, 0)']),
+        (dict(model_channels=48), 'channel_mult', ['48 channels', '32']),
+        (dict(channel_mult=(0.001, 1), attention_resolutions=()), 'channel_mult', ['0 channels']),
+        (dict(channel_mult=()), 'channel_mult', ['empty']),
+        (dict(channel_mult=(1, float('nan'))), 'channel_mult', ['nan']),
+        (dict(num_head_channels=48), 'num_head_channels', ['48', '256']),
+        (dict(num_head_channels=None, num_heads=3), 'num_heads', ['3', '256']),
+        (dict(num_head_channels=0), 'num_head_channels', ['0']),
+        (dict(attention_resolutions=(32, 12)), 'attention_resolutions', ['12', '64, 32, 16, 8']),
+        (dict(qkv_order='old'), 'qkv_order', ['old', 'legacy', 'new']),
+        (dict(dtype='float16'), 'dtype', ['float16', 'float32', 'tensorfloat32', 'bfloat16']),
+        (dict(dropout=1.0), 'dropout', ['1.0']),
+        (dict(num_res_blocks=0), 'num_res_blocks', ['0']),
     ],
 )
 @pytest.mark.parametrize(('kind', 'check'), [(UNetConfig, check_unet), (ClassifierConfig, check_classifier)])
-def test_refuses(kind, check, settings, message):
-    with pytest.raises(UserError, match=message):
-        check(kind(**settings))
+def test_refuses(kind, check, settings, where, words):
+    assert_refused(check, kind(**settings), where, words)
 
 
-def test_refuses_what_only_one_of_them_has():
-    with pytest.raises(UserError, match='out_channels is 0'):
-        check_unet(UNetConfig(out_channels=0))
-    with pytest.raises(UserError, match='num_heads_upsample is 5; it must divide the 256 channels'):
-        check_unet(UNetConfig(num_head_channels=None, num_heads_upsample=5))
-    with pytest.raises(UserError, match='num_classes is -1'):
-        check_unet(UNetConfig(num_classes=-1))
-    with pytest.raises(UserError, match='label_dropout is 1.0; it must be at least 0 and below 1'):
-        check_unet(UNetConfig(num_classes=10, label_dropout=1.0))
-    with pytest.raises(UserError, match='label_dropout is 0.1; only a class-conditional network'):
-        check_unet(UNetConfig(label_dropout=0.1))
-    with pytest.raises(UserError, match="pool is 'mean'; it must be one of 'adaptive', 'attention'"):
-        check_classifier(ClassifierConfig(pool='mean'))
+@pytest.mark.parametrize(
+    ('config', 'where', 'words'),
+    [
+        (UNetConfig(out_channels=0), 'out_channels', ['0']),
+        (UNetConfig(num_head_channels=None, num_heads_upsample=5), 'num_heads_upsample', ['5', '256']),
+        (UNetConfig(num_classes=-1), 'num_classes', ['-1']),
+        (UNetConfig(num_classes=10, label_dropout=1.0), 'label_dropout', ['1.0']),
+        (UNetConfig(label_dropout=0.1), 'label_dropout', ['0.1', 'class_conditional']),
+        (ClassifierConfig(pool='mean'), 'pool', ['mean', 'adaptive', 'attention']),
+        (ClassifierConfig(num_classes=0), 'num_classes', ['0']),
+    ],
+)
+def test_refuses_settings_of_one_kind(config, where, words):
+    assert_refused(check_unet if isinstance(config, UNetConfig) else check_classifier, config, where, words)
+
+
+def assert_refused(check, config, where, words):
+    with pytest.raises(UserError) as error:
+        check(config)
+    assert str(error.value).startswith(where)
+    assert all(word in str(error.value) for word in words)

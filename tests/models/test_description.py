@@ -17,41 +17,39 @@ def test_a_description_comes_back_from_json(config):
     assert network_of(json.loads(json.dumps(describe_network(config)))) == config
 
 
-def test_how_a_network_is_computed_is_not_described():
+def test_settings_of_the_computation_are_not_described():
     changed = dataclasses.replace(UNET, dtype='bfloat16', remat=True, dropout=0.1)
     assert describe_network(changed) == describe_network(UNET)
     assert network_of(describe_network(changed)) == UNET
 
 
-def test_what_is_not_named_has_its_default():
+def test_missing_settings_have_their_defaults():
     assert network_of({'kind': 'UNetConfig', 'model_channels': 192}) == UNetConfig(model_channels=192)
 
 
 @pytest.mark.parametrize(
-    ('change', 'message'),
+    ('change', 'words'),
     [
-        (
-            {'kind': 'Transformer'},
-            "kind is 'Transformer'; it must be one of 'UNetConfig', 'ClassifierConfig'",
-        ),
-        ({'kind': []}, 'kind is'),
-        ({'depth': 3}, 'network.depth: no such setting; known are image_size'),
-        ({'model_channels': '32'}, "model_channels is '32'; it must be a whole number"),
-        ({'model_channels': True}, 'model_channels is True; it must be a whole number'),
-        ({'image_size': [8, 8, 8]}, r'image_size is \[8, 8, 8\]; give height and width'),
-        ({'image_size': 8}, 'image_size is 8; give height and width'),
-        ({'channel_mult': [1, None]}, r'channel_mult is \[1, None\]; it must be numbers'),
-        ({'num_classes': 1.5}, 'num_classes is 1.5; it must be a whole number or None'),
-        ({'model_channels': 33}, 'group normalization needs a multiple of 32'),
+        ({'kind': 'Transformer'}, ['kind', 'Transformer', 'UNetConfig', 'ClassifierConfig']),
+        ({'kind': []}, ['kind']),
+        ({'depth': 3}, ['network.depth', 'image_size']),
+        ({'model_channels': '32'}, ['model_channels', '32']),
+        ({'model_channels': True}, ['model_channels', 'True']),
+        ({'image_size': [8, 8, 8]}, ['image_size', '[8, 8, 8]']),
+        ({'image_size': 8}, ['image_size', '8']),
+        ({'channel_mult': [1, None]}, ['channel_mult', '[1, None]']),
+        ({'num_classes': 1.5}, ['num_classes', '1.5']),
+        ({'model_channels': 33}, ['channel_mult', '33']),
     ],
 )
-def test_what_describes_no_network_is_named(change, message):
-    with pytest.raises(UserError, match=message):
+def test_invalid_descriptions(change, words):
+    with pytest.raises(UserError) as error:
         network_of(describe_network(UNET) | change)
+    assert all(word in str(error.value) for word in words)
 
 
 def test_a_description_is_an_object():
-    with pytest.raises(UserError, match='must be a JSON object'):
+    with pytest.raises(UserError, match=r'\[1\]'):
         network_of([1])
 
 

@@ -1,4 +1,4 @@
-"""The parts of networks, against plain NumPy."""
+"""Layers against plain NumPy."""
 
 from types import SimpleNamespace
 from unittest import mock
@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffusion_jax.models.attention import attend, attention_weights, has_flash_attention, split_heads
-from diffusion_jax.models.config import UNetConfig
+from diffusion_jax.models.config import TrunkConfig, UNetConfig
 from diffusion_jax.models.layers import (
     OutputConv,
+    ResidualBlock,
     add_residual,
     conv3x3,
     downsample,
@@ -22,6 +23,7 @@ from diffusion_jax.models.layers import (
     timestep_embedding,
     upsample,
 )
+from diffusion_jax.models.layout import Layer
 from tests.jaxprs import equations
 
 
@@ -92,6 +94,26 @@ def test_output_convolution_is_a_convolution(dtype):
     gradient = np.asarray(backward(y)[0], np.float32)
     rounding = {'rtol': 2**-7, 'atol': 0.02} if dtype == 'bfloat16' else {'rtol': 1e-4, 'atol': 1e-4}
     np.testing.assert_allclose(gradient, plain_backward(y)[0], **rounding)
+
+
+@pytest.mark.parametrize('adagn', [True, False])
+def test_residual_block(rngs, adagn):
+    """The formula of a block without resampling, with the mask of its dropout."""
+    config = TrunkConfig(model_channels=32, dropout=0.5, scale_shift_norm=adagn)
+    block = ResidualBlock(config, Layer('residual', 'residual', 32, 64), rngs)
+    block.conv_out.kernel[...] = 0.1 * normal(3, 3, 64, 64)
+    x, embedding, key = normal(2, 4, 4, 32), normal(2, 128, seed=1), jax.random.key(3)
+    h = block.conv_in(block.norm_in(x))
+    e = block.embedding(nnx.silu(embedding))
+    if adagn:
+        scale, shift = jnp.split(e[:, None, None], 2, axis=-1)
+        h = (1 + scale) * block.norm_out(h, silu=False) + shift
+    else:
+        h = block.norm_out(h + e[:, None, None], silu=False)
+    mask = block.dropout(jnp.ones_like(h), deterministic=False, rngs=key)
+    assert set(np.unique(mask)) == {0.0, 2.0}
+    expected = block.skip(x) + block.conv_out(mask * nnx.silu(h))
+    np.testing.assert_allclose(block(x, embedding=embedding, key=key), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('make', [linear, conv3x3])
@@ -165,13 +187,12 @@ def test_devices_with_flash_attention(capability, head_size, expected):
 
 
 def test_softmax_is_in_float32():
-    # Logits that differ by less than bfloat16 can tell: 256 and 257.
-    q = jnp.full((1, 1, 1, 1), 1, jnp.bfloat16)
-    k = jnp.array([256, 258], jnp.bfloat16).reshape(1, 2, 1, 1)
-    v = jnp.array([0, 1], jnp.bfloat16).reshape(1, 2, 1, 1)
-    h = attend(q, k, v)
+    """The logits are 256 and 257, which are the same number in bfloat16; 16 channels scale q and k by 1/2."""
+    q, k, v = np.zeros((1, 1, 1, 16)), np.zeros((1, 2, 1, 16)), np.zeros((1, 2, 1, 1))
+    q[..., :2], k[..., 0], k[0, 1, :, 1], v[0, 1] = 4, 256, 1, 1
+    h = attend(*(jnp.asarray(array, jnp.bfloat16) for array in (q, k, v)))
     assert h.dtype == jnp.bfloat16
-    np.testing.assert_allclose(h.astype(np.float32), jax.nn.sigmoid(2.0), rtol=1e-2)
+    np.testing.assert_allclose(h.astype(np.float32), jax.nn.sigmoid(1.0), rtol=1e-2)
 
 
 def test_orders_of_qkv_channels():

@@ -9,11 +9,11 @@ def proposed(stage, topology, room, **changes):
     memory = room * estimated(wanted).peak
     wanted = wanted._replace(topology=wanted.topology._replace(memory=memory))
     found = candidates(wanted, estimated(wanted))
-    for each in found:
-        assert each.needs.fits
-        each.job.check()
+    for other, needs in found:
+        assert needs.fits
+        other.check()
     assert len(found) <= 3
-    return [each.sections for each in found]
+    return [other.changes for other, _ in found]
 
 
 def test_training_that_does_not_fit():
@@ -41,7 +41,7 @@ def test_parameters_are_sharded_over_one_host_for_sampling():
     wanted = job('sample', 'h100:8', sample={'batch_size': 1024})
     hosts = wanted.topology._replace(hosts=2, memory=0.5 * estimated(wanted).peak)
     found = candidates(wanted._replace(topology=hosts), estimated(wanted)._replace(fits=False))
-    assert {'data': 2, 'fsdp': 4} in [each.sections.get('mesh') for each in found]
+    assert {'data': 2, 'fsdp': 4} in [other.changes.get('mesh') for other, _ in found]
 
 
 def test_batches_of_samples():

@@ -158,13 +158,14 @@ def test_a_file_may_be_moved(files, tmp_path, capfd):
     assert 'sample: complete already' in capfd.readouterr().err
 
 
-def test_fine_tuning_for_other_classes_initialises_the_head(files, tmp_path, capfd):
+def test_fine_tuning_for_other_classes_initialises_the_head(files, experiment, tmp_path, capfd):
     change = {'train_classifier__learning_rate': 1e-12, 'train_classifier__validate_every': 0}
     assert run(tmp_path, 'train_classifier', **pretrained(files, classifier='seven'), **change) == 0
     assert ': head/pool/out/bias, head/pool/out/kernel' in capfd.readouterr().err
     tuned = ocp.StandardCheckpointer().restore(tmp_path / 'classifier' / 'checkpoints' / '4' / 'params')
     stored = load_weights(files['seven'])[1]
-    assert tuned['head']['pool']['out']['bias'].shape == (10,)
+    new = models.init(experiment.classifier, jax.random.split(jax.random.key(0))[0])['head']['pool']['out']
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), tuned['head']['pool']['out'], new)
     for part in ('encoder', 'middle', 'time_embedding'):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), tuned[part], stored[part])
     np.testing.assert_allclose(tuned['head']['norm']['scale'], stored['head']['norm']['scale'], atol=1e-6)
@@ -261,5 +262,13 @@ def test_networks_of_other_classes_are_refused(experiment, tmp_path):
     check_classes(make_run(stages=('sample',), **given))  # without classes of its own
     # A classifier that will be trained has the classes of the images.
     del given['pretrained__classifier']
-    run = make_run(tmp_path / 'run', ('train_classifier',), unet__class_conditional=True, **given)
-    check_classes(run)
+    stages = {'workdir': tmp_path / 'run', 'stages': ('train_classifier',), 'unet__class_conditional': True}
+    check_classes(make_run(**stages, **given))
+    save_weights(
+        given['pretrained__diffusion'],
+        Spec(conditional, experiment.diffusion, classes=tuple('9876543210')),
+        random_params(conditional, 0),
+    )
+    with pytest.raises(UserError) as error:
+        check_classes(make_run(**stages, **given))
+    assert error.value.where == 'config.data'

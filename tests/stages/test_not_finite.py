@@ -11,6 +11,8 @@ from diffusion_jax.generation.arguments import NotFinite
 from diffusion_jax.generation.shards import draw_samples
 from diffusion_jax.models import param_shapes
 from diffusion_jax.stages import sample_quality, train
+from diffusion_jax.stages.conditioning import make_conditioning
+from diffusion_jax.stages.sample import draw_while_training
 from tests.stages.runs import make_run
 from tests.training.states import said
 
@@ -38,3 +40,8 @@ def test_training_reports_them_and_continues(stage, tmp_path, caplog):
     (line,) = [text for text in said(caplog) if 'not finite' in text]
     assert str(tmp_path / 'diffusion') in line and 'at step 3' in line and 'index' in line
     assert not (tmp_path / 'diffusion' / 'grids').exists()
+    average = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), params)
+    state = SimpleNamespace(ema={'0.995': average}, params=params)  # samples come from the average
+    images, labels = draw_while_training(run, state, make_conditioning(run), np.arange(16))
+    assert images.shape == (16, 8, 8, 1)
+    np.testing.assert_array_equal(labels, np.arange(16) % 10)

@@ -180,14 +180,3 @@ def test_a_folder_that_cannot_be_removed_is_no_checkpoint(copy, monkeypatch, cap
         save(checkpoints, small_state(), 50)
     assert sorted(path.name for path in copy.iterdir()) == ['20.orbax-checkpoint-tmp', '40', '50']
     assert said(caplog) == []
-
-
-def test_a_skipped_step_is_reported_and_an_error_if_it_is_the_last(copy, caplog):
-    with pytest.raises(UserError) as error:
-        with Checkpoints(copy) as checkpoints:
-            checkpoints.skip(35, 'no log')
-            (line,) = said(caplog)
-            assert 'step 35' in line and '(no log)' in line and line.endswith('step 30')
-            save(checkpoints, small_state(), 40)
-            checkpoints.skip(50, 'no log')
-    assert 'step 50' in error.value.problem and 'step 40' in error.value.remedy

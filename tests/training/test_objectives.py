@@ -10,9 +10,14 @@ import pytest
 from diffusion_jax import models
 from diffusion_jax.diffusion.process import add_noise
 from diffusion_jax.diffusion.schedules import row, schedule_of, transitions
-from diffusion_jax.training.objectives import Objective, diffusion_objective, draw_noise
+from diffusion_jax.training.objectives import (
+    Objective,
+    classifier_objective,
+    diffusion_objective,
+    draw_noise,
+)
 from diffusion_jax.training.step import init_state, make_train_step
-from tests.tiny import CONDITIONAL_UNET, DIFFUSION, TRAIN, UPSAMPLER
+from tests.tiny import CLASSIFIER, CONDITIONAL_UNET, DIFFUSION, TRAIN, UPSAMPLER
 
 SIZE = 4
 DROPPING = diffusion_objective(dataclasses.replace(CONDITIONAL_UNET, label_dropout=0.25), DIFFUSION)
@@ -48,6 +53,19 @@ def test_the_network_sees_its_conditioning(config, low_res_size):
     output = models.apply(config, params, x_t, transition.level.t, y, low_res=low_res)
     expected = np.mean((output[..., :1] - drawn['eps']) ** 2, axis=(1, 2, 3))
     np.testing.assert_allclose(values['mse'], expected, rtol=1e-4)
+
+
+def test_accuracy():
+    """With a head whose output is its bias: y has rank 0, 1, … among the logits."""
+    params, drawn = random_params(CLASSIFIER), inputs() | {'y': jnp.asarray([7, 2, 6, 5])}
+    head = params['head']['pool']['out']
+    head['kernel'] = jnp.zeros_like(head['kernel'])
+    head['bias'] = jnp.zeros(10).at[jnp.array([7, 2, 0, 1, 6, 5])].set(jnp.arange(6.0, 0, -1))
+    values = classifier_objective(CLASSIFIER, DIFFUSION).losses(params, drawn, None)
+    assert values['accuracy'].tolist() == [1, 0, 0, 0]
+    assert values['accuracy_top5'].tolist() == [1, 1, 1, 0]
+    log_p = jax.nn.log_softmax(head['bias'])
+    np.testing.assert_allclose(values['loss'], -log_p[drawn['y']], rtol=1e-5)
 
 
 def test_the_small_image_carries_a_gradient():

@@ -1,6 +1,5 @@
 """Folders of any name: checkpoints come back from them, or the name is refused before anything is written."""
 
-import os
 import shutil
 
 import pytest
@@ -10,15 +9,13 @@ from diffusion_jax.training.checkpoints import read
 from diffusion_jax.training.saving import Checkpoints
 from tests.training.states import abstract, save, small_state
 
-NOT_UTF8 = os.fsdecode(b'caf\xe9')
 
-
-@pytest.mark.parametrize('name', ['[x]', 'a[b', '*', 'a?', '**', 'back\\slash', '\\', 'bugs:', NOT_UTF8])
+@pytest.mark.parametrize('name', ['[x]', 'a[b', '*', 'a?', '**', 'back\\slash', '\\', 'bugs:'])
 def test_a_path_that_checkpoints_would_be_lost_in_is_refused_before_it_is_made(name, tmp_path):
     folder = tmp_path / name / 'checkpoints'
     with pytest.raises(UserError) as error:
         Checkpoints(folder)
-    assert error.value.where == repr(str(folder)) and 'symbolic link' in error.value.remedy
+    assert error.value.where == str(folder) and 'symbolic link' in error.value.remedy
     assert not folder.exists()
 
 
@@ -30,12 +27,12 @@ def test_other_paths_take_checkpoints(name, tmp_path):
         assert checkpoints.restore(abstract())[1] == {'next_index': 10}
 
 
-@pytest.mark.parametrize('name', ['a\\b', 'a*', '[x]', 'gs:', NOT_UTF8])
+@pytest.mark.parametrize('name', ['a\\b', 'a*', '[x]', 'gs:'])
 def test_a_path_that_cannot_be_read_from_is_no_damage(name, small, tmp_path):
     folder = shutil.copytree(small, tmp_path / name / 'checkpoints')
     with pytest.raises(UserError) as error:
         read(folder, 30, {}, ('progress',))
-    assert type(error.value) is UserError and error.value.where == repr(str(folder))
+    assert type(error.value) is UserError and error.value.where == str(folder)
 
 
 def test_a_symbolic_link_can_be_used(small, tmp_path):

@@ -9,7 +9,10 @@ import pytest
 
 from diffusion_jax import models
 from diffusion_jax.data.sources.digits import digits_source
-from diffusion_jax.training.objectives import classifier_objective, diffusion_objective, draw_noise
+from diffusion_jax.diffusion import timestep_samplers
+from diffusion_jax.sharding import make_mesh
+from diffusion_jax.training.objectives import Objective, classifier_objective, diffusion_objective, draw_noise
+from diffusion_jax.training.program import train_program
 from diffusion_jax.training.step import batch_metrics, init_state, make_train_step, mean_gradients
 from tests.tiny import CLASSIFIER, DIFFUSION, TRAIN, UNET, UPSAMPLER
 
@@ -74,6 +77,59 @@ def test_importance_sampling_fills_its_history():
         state, metrics = step(state, jax.tree.map(jnp.asarray, batch_of(i)))
         assert np.isfinite(metrics['loss'][0])
     assert int(state.timestep_sampler['counts'].sum()) == 3 * config.batch_size
+
+
+def test_the_loss_history_is_not_weighted():
+    """Importance sampling draws timesteps with weights unlike 1; the loss of timestep t is t + 1."""
+    config = dataclasses.replace(TRAIN, timestep_sampler='loss_second_moment')
+
+    def losses(params, inputs, key):
+        return {'loss': params['w'] * (inputs['t'] + 1.0)}
+
+    history = jnp.tile(jnp.linspace(1, 3, 20)[:, None], 10)
+    state = init_state({'w': jnp.ones(())}, config, 20, jax.random.key(0))
+    state = state._replace(timestep_sampler={'history': history, 'counts': jnp.full(20, 10, jnp.int32)})
+    new, _ = jax.jit(make_train_step(Objective(draw_noise, losses, 20), config))(
+        state, jax.tree.map(jnp.asarray, batch_of(0))
+    )
+    recorded = np.asarray(new.timestep_sampler['history'])
+    changed = np.any(recorded != history, axis=1)
+    assert 1 < changed.sum() < 20
+    np.testing.assert_array_equal(recorded[changed, -1], np.flatnonzero(changed) + 1)
+
+
+def test_every_draw_has_its_own_key():
+    """Of timesteps, noise and dropout; and of dropout in each microbatch."""
+    keys = {}
+
+    def draw(key, batch, t):
+        keys.update(noise=key, t=t)
+        return draw_noise(key, batch, t)
+
+    def losses(params, inputs, key):
+        return {'loss': params['w'] * jnp.full(inputs['t'].shape, jax.random.uniform(key))}
+
+    def mean_loss(microbatches):
+        config = dataclasses.replace(TRAIN, microbatches=microbatches)
+        state = init_state({'w': jnp.ones(())}, config, 100, jax.random.key(0))
+        step = make_train_step(Objective(draw, losses, 100), config)
+        return step(state, jax.tree.map(jnp.asarray, batch_of(0)))[1]['loss'][0] / 16
+
+    sampler = timestep_samplers.init('uniform', 100)
+    dropout = mean_loss(1)
+    assert np.any(timestep_samplers.draw(sampler, keys['noise'], 16)[0] != keys['t'])
+    assert dropout != jax.random.uniform(keys['noise'])
+    params, inputs = {'w': jnp.ones(())}, {'t': jnp.arange(16), 'weight': jnp.ones(16)}
+    _, values = mean_gradients(losses, params, inputs, jax.random.key(5), 4)
+    parts = np.asarray(values['loss']).reshape(4, 4)
+    assert len(set(parts[0])) == 4 and np.all(parts == parts[0])
+
+
+def test_the_state_is_donated():
+    program = train_program(objective_of(UNET), UNET, TRAIN, make_mesh(devices=jax.devices()[:1]))
+    (state, batch), _ = program.lower().args_info
+    assert all(leaf.donated for leaf in jax.tree.leaves(state))
+    assert not any(leaf.donated for leaf in jax.tree.leaves(batch))
 
 
 def test_a_step_draws_by_its_number_alone():

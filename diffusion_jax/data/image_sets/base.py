@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -67,7 +67,7 @@ class ImageSet:
         """uint8 [N, H, W, C], the images of these indices; reads only the parts that hold them."""
         ends = np.cumsum([part.stop - part.start for part in self.parts])
         owners = np.searchsorted(ends, indices, side='right')
-        images: list[np.ndarray | None] = [None] * len(indices)
+        images: list[Any] = [None] * len(indices)
         for owner in np.unique(owners):
             part_images = self.read(self.parts[owner]).images
             for i in np.flatnonzero(owners == owner):

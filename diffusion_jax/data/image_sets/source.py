@@ -53,11 +53,12 @@ class SourceImages(ImageSet):
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         """See ImageSet. Raises UserError for an unreadable image."""
-        decoded = self._decode(indices)
-        for image in decoded:
+        images = []
+        for image in self._decode(indices):
             if isinstance(image, UnreadableImage):
                 raise UserError(image.where, image.problem, 'repair or remove it') from image
-        return np.stack(decoded)
+            images.append(image)
+        return np.stack(images)
 
     def choose(self, chosen: np.ndarray) -> SourceImages:
         """See ImageSet. Reads no image."""

@@ -52,8 +52,8 @@ class ArraySource(Source):
     class_names: tuple[str, ...]
 
     @functools.cached_property
-    def identity(self) -> str:
-        return f'{zlib.crc32(self.images):08x}'
+    def identity(self) -> str:  # type: ignore[override]  # computed when it is asked for
+        return f'{zlib.crc32(self.images.data):08x}'
 
     def __len__(self) -> int:
         return len(self.images)

@@ -70,7 +70,7 @@ def list_images(root: str) -> Listing:
     image that is listed by its real path, to a folder that was visited, and to one that contains the link or
     `root`. Several links to one image elsewhere are several images: classes may share it.
     """
-    listing, visited = Listing(root), set()
+    listing, visited = Listing(root), set[str]()
     links = _visit(root, os.path.realpath(root), listing, visited)
     while links:
         links = [link for path in sorted(links) for link in _follow(path, listing, visited)]

@@ -31,7 +31,7 @@ class FolderSource(Source):
     skipped: str = ''
 
     @functools.cached_property
-    def identity(self) -> str:
+    def identity(self) -> str:  # type: ignore[override]  # computed when it is asked for
         names = '\n'.join(path[len(self.root) :].lstrip(os.sep) for path in self.paths)
         return f'{zlib.crc32(os.fsencode(names)):08x}'
 

@@ -40,7 +40,7 @@ def read_image(file: str | BinaryIO, channels: int, name: str = '') -> np.ndarra
     Raises:
         UnreadableImage: it is damaged, too large for Pillow, or has more than 8 bits a channel.
     """
-    name = name or shown(file)
+    name = name or (shown(file) if isinstance(file, str) else 'image')
     try:
         with Image.open(file) as image:
             if image.mode.startswith(WIDE_MODES):

@@ -30,7 +30,7 @@ class TfdsSource(Source):
         return len(self.records)
 
     @functools.cached_property
-    def labels(self) -> np.ndarray:
+    def labels(self) -> np.ndarray:  # type: ignore[override]  # computed when it is asked for
         """int32 [N]; reads every record."""
         return np.array([record['label'] for record in self.records], np.int32)
 

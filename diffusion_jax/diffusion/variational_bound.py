@@ -2,8 +2,8 @@
 
     L_vlb = L_0 + L_1 + … + L_{T-1} + L_prior                           Improved DDPM (2102.09672), eq. 4-7
 
-One term is of one transition (`losses.vb_term`; L_0 is the decoder of uint8 pixels), and the prior term is
-KL(q(x_T|x_0) ‖ N(0, 1)), x_T being at the noisiest level.
+Each transition has one term (`losses.vb_term`; L_0 is the decoder of uint8 pixels). L_prior is
+KL(q(x_T|x_0) ‖ N(0, 1)) at the noisiest level.
 """
 
 from __future__ import annotations
@@ -22,34 +22,28 @@ from diffusion_jax.diffusion.schedules import row
 
 
 def prior_term(x_0: Array, transitions: Transition) -> Array:
-    """KL(q(x_T|x_0) ‖ N(0, 1)) at the noisiest level of a table, [B] in bits per dimension."""
+    """KL(q(x_T|x_0) ‖ N(0, 1)) at the noisiest level, [B] in bits per dimension."""
     standard = Gaussian(jnp.zeros(()), jnp.ones(()), jnp.zeros(()))
     return image_mean(normal_kl(marginal(x_0, row(transitions, -1).level), standard)) / math.log(2)
 
 
 def bits_per_dimension(
-    denoise: Denoiser,
-    x_0: Array,
-    transitions: Transition,
-    noise: Callable[[Array], Array],
-    variance: str,
+    denoise: Denoiser, x_0: Array, transitions: Transition, noise: Callable[[Array], Array], variance: str
 ) -> dict[str, Array]:
-    """The bound for images x_0 in [−1, 1], every transition estimated with one draw of noise.
+    """The bound for images x_0 in [−1, 1], with one draw of noise for each transition.
 
     Args:
-      noise: t (row of the table, [] int32) → eps like x_0: `tape.__getitem__`, or
-        `lambda t: per_sample_noise(keys, t, x_0.shape[1:])`.
+      noise: row of the table, int32 [] → eps like x_0.
       variance: see `posterior`.
 
     Returns:
-      'total' and 'prior', [B]; 'vb', [B, T]: the term of every transition, the first timestep first;
-      'x_0_mse' and 'eps_mse', [B, T]: the mean squared errors of the predictions there.
+      'total' and 'prior', [B]; the terms 'vb' [B, T], the first timestep first; the mean squared errors
+      'x_0_mse' and 'eps_mse' of the predictions, [B, T].
     """
-    num_steps = len(transitions.level.t)
 
-    def term(_: None, t: Array) -> tuple[None, dict[str, Array]]:
-        transition = row(transitions, jnp.full(len(x_0), t))
-        eps = noise(t)
+    def term(_: None, index: Array) -> tuple[None, dict[str, Array]]:
+        transition = row(transitions, jnp.full(len(x_0), index))
+        eps = noise(index)
         x_t = add_noise(x_0, eps, transition.level)
         prediction, _ = denoise(x_t, transition.level, denoise.init(x_t))
         return None, {
@@ -58,7 +52,7 @@ def bits_per_dimension(
             'eps_mse': image_mean((prediction.eps - eps) ** 2),
         }
 
-    _, terms = jax.lax.scan(term, None, jnp.arange(num_steps))
+    _, terms = jax.lax.scan(term, None, jnp.arange(len(transitions.level.t)))
     terms = jax.tree.map(jnp.transpose, terms)
     prior = prior_term(x_0, transitions)
     return {'total': jnp.sum(terms['vb'], axis=1) + prior, 'prior': prior, **terms}

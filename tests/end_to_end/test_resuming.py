@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from diffusion_jax import main
-from diffusion_jax.stages import train
+from diffusion_jax.stages import sample, train
 from tests.program import ROOT, SLOW_MAIN, arguments, assert_same_end, logged, run
 from tests.stages.runs import make_run
 
@@ -30,10 +31,15 @@ def interrupt(workdir, number, after):
     return process.communicate(timeout=120)[1], process.returncode
 
 
-def test_a_stopped_run_resumes_to_the_same_end(finished, tmp_path):
-    err, code = interrupt(tmp_path, signal.SIGTERM, after=1)
-    assert code == 130, err
-    stopped = re.search(r'diffusion: stopped at step (\d) of 6, which is saved', err).group(1)
+def test_a_stopped_run_resumes_to_the_same_end(finished, tmp_path, monkeypatch, capfd):
+    """The real signals are sent in tests/test_interruption.py and tests/stages/test_likelihood.py."""
+    log = tmp_path / 'diffusion' / 'metrics.jsonl'
+    with monkeypatch.context() as patch:
+        stop = contextlib.nullcontext(lambda: log.exists() and log.stat().st_size > 0)
+        patch.setattr(main, 'stop_requests', lambda: stop)
+        assert run(tmp_path, 'train') == 130
+    said = capfd.readouterr().err
+    stopped = re.search(r'diffusion: stopped at step (\d) of 6, which is saved', said).group(1)
     assert (tmp_path / 'diffusion' / 'checkpoints' / stopped).is_dir()
     assert run(tmp_path, 'train') == 0
     assert_same_end(tmp_path, finished)
@@ -59,31 +65,25 @@ def test_an_evaluation_that_was_stopped_is_repeated(finished, tmp_path, monkeypa
     assert 'train: complete already' in capfd.readouterr().err
 
 
-# Two runs, each killed shortly after a line of metrics. They are forked from one program: to import it takes
-# longer than to train.
+# A run that is killed shortly after a line of metrics.
 KILLED = """
-import os, random, signal, sys, threading, time
+import os, signal, sys, threading, time
 from diffusion_jax import main
 from diffusion_jax.training import loop
-moments, scalars = random.Random(0), loop.MetricsWriter.scalars
+scalars = loop.MetricsWriter.scalars
 def write(*args):
     scalars(*args)
-    threading.Timer(moment, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGKILL)).start()
     time.sleep(0.3)
 loop.MetricsWriter.scalars = write
-for _ in range(2):
-    moment = moments.uniform(0, 0.4)
-    child = os.fork()
-    if not child:
-        os._exit(main.main())
-    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+sys.exit(main.main())
 """
 
 
-def test_a_run_that_is_killed_twice_resumes_to_the_same_end(finished, tmp_path):
+def test_a_killed_run_resumes_to_the_same_end(finished, tmp_path):
     change = {'train__checkpoint_every': 1, 'train__sample_every': 0}
     command = [sys.executable, '-c', KILLED, *arguments(tmp_path, 'train', **change)[1:]]
-    assert subprocess.run(command, cwd=ROOT).returncode == 0
+    assert subprocess.run(command, cwd=ROOT).returncode == -signal.SIGKILL
     assert not (tmp_path / 'diffusion' / 'checkpoints' / '6').exists()
     assert run(tmp_path, 'train', **change) == 0
     assert_same_end(tmp_path, finished)
@@ -114,6 +114,17 @@ def test_a_training_is_complete_when_its_last_step_is_saved_and_logged(finished,
     assert not train.complete(run, training)
 
 
+@pytest.mark.parametrize(
+    'name', ['grid.png', 'samples.npz', 'unguided/grid.png', 'shards/00000016-00000020.npz']
+)
+def test_samples_are_complete_with_all_their_files(finished, tmp_path, name):
+    folder = Path(shutil.copytree(finished, tmp_path / 'run'))
+    run = make_run(folder, ('sample',))
+    assert sample.complete(run, sample.locate(run))
+    (folder / 'samples' / name).unlink()
+    assert not sample.complete(run, sample.locate(run))
+
+
 def test_a_damaged_last_checkpoint_is_replaced_from_the_one_before(finished, tmp_path, capfd):
     shutil.copytree(finished / 'diffusion', tmp_path / 'diffusion')
     data = (tmp_path / 'diffusion' / 'checkpoints' / '6' / 'ema_0.995').rglob('*')
@@ -139,7 +150,7 @@ def test_a_stopped_sampling_resumes_to_the_same_end(finished, tmp_path, monkeypa
         assert run(tmp_path / 'stopped', 'sample', **change) == 130
     assert len(list((tmp_path / 'stopped' / 'samples' / 'shards').iterdir())) == 2
     assert run(tmp_path / 'stopped', 'sample', **change) == 0
-    assert run(tmp_path / 'whole', 'sample', **change) == 0
-    one, two = (tmp_path / name / 'samples' / 'samples.npz' for name in ('stopped', 'whole'))
-    with np.load(one) as stopped, np.load(two) as whole:
-        np.testing.assert_array_equal(stopped['arr_0'], whole['arr_0'])
+    assert run(tmp_path / 'undisturbed', 'sample', **change) == 0
+    one, two = (tmp_path / name / 'samples' / 'samples.npz' for name in ('stopped', 'undisturbed'))
+    with np.load(one) as stopped, np.load(two) as undisturbed:
+        np.testing.assert_array_equal(stopped['arr_0'], undisturbed['arr_0'])

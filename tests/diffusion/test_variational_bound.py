@@ -3,10 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.diffusion.denoiser import plain
-from diffusion_jax.diffusion.likelihood import bits_per_dimension, prior_term
 from diffusion_jax.diffusion.process import from_x_0
-from diffusion_jax.diffusion.samplers.loop import per_sample_noise
+from diffusion_jax.diffusion.samplers.loop import noise_of
 from diffusion_jax.diffusion.schedules import make_schedule, transitions
+from diffusion_jax.diffusion.variational_bound import bits_per_dimension, prior_term
 from tests.diffusion.gaussian import Data
 
 TABLE = transitions(make_schedule('linear', 1000, '20'))
@@ -45,7 +45,7 @@ def test_the_bound_is_near_the_truth_for_the_exact_denoiser():
     table = transitions(make_schedule('linear', 1000))
     bits = jax.jit(
         lambda x_0: bits_per_dimension(
-            data.denoiser(), x_0, table, lambda t: per_sample_noise(keys, t, x_0.shape[1:]), 'fixed_large'
+            data.denoiser(), x_0, table, lambda t: noise_of(keys, x_0.shape[1:])(t, 0), 'fixed_large'
         )
     )(x_0)
     density = -0.5 * (x_0**2 / 0.04 + np.log(2 * np.pi * 0.04))
