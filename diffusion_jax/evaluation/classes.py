@@ -29,11 +29,6 @@ class Classes(NamedTuple):
     labels: np.ndarray
     names: Sequence[str] = ()
 
-    @property
-    def count(self) -> int:
-        """The least number of classes; labels may leave some out."""
-        return len(self.names) or int(self.labels.max()) + 1
-
 
 class Sampled(NamedTuple):
     """The classes of samples. labels: sorted; num_classes: of the model; names: by label, () if unknown."""
@@ -76,8 +71,9 @@ def sampled_classes(samples: Classes | None, reference: Classes | None) -> Sampl
     if samples is None:
         return None
     labels = np.unique(samples.labels).tolist()
-    others = 0 if samples.names or reference is None else reference.count
-    return Sampled(tuple(labels), max(samples.count, others), tuple(samples.names))
+    # Labels may leave out classes.
+    num_classes = [len(of.names) or int(of.labels.max()) + 1 for of in (samples, reference) if of is not None]
+    return Sampled(tuple(labels), num_classes[0] if samples.names else max(num_classes), tuple(samples.names))
 
 
 def match(
@@ -103,6 +99,7 @@ def match(
     if reason and sampled.all and not required:
         return reference
     if not reason:
+        assert classes is not None
         chosen = np.isin(classes.labels, labels)
         missing = len(labels) - len(np.unique(classes.labels[chosen]))
         if chosen.all() and not missing:
@@ -115,6 +112,7 @@ def match(
         if required:
             raise UserError('--same-classes', problem, 'omit it, or give images of these classes only')
         return reference._replace(caveats=(problem,))
+    assert classes is not None and reference.images is not None
     by = 'names' if classes.names else 'numbers'
     caveat = f'{reference.name} does not name its classes; those of the samples were matched by their numbers'
     folder = f'{reference.directory}-classes-{zlib.crc32(repr(sorted(labels)).encode()):08x}'

@@ -44,7 +44,7 @@ class EvalSet(NamedTuple):
     name: str
     images: ImageSet | None
     stats: FeatureStats = FeatureStats()
-    directory: Path | None = None
+    directory: Path = Path('features')
     classes: str = ''
     caveats: tuple[str, ...] = ()
 
@@ -121,18 +121,19 @@ def make_extractor(
     Raises:
         UserError: the sets cannot be compared.
     """
-    stored = [one for one in (samples, reference) if one.stats.moments is not None]
+    stored = {one.name: moments for one in (samples, reference) if (moments := one.stats.moments) is not None}
     if config.inception:
         if samples.images is None and reference.images is None:
             raise UserError(setting, 'has no effect: neither set has images', 'omit it')
         weights = load_inception(config.inception)
         extractor = inception_extractor(weights, mesh, resize=config.resize, batch_size=config.batch_size)
-    elif len(stored) == 2:
+    elif samples.stats.moments is not None and reference.stats.moments is not None:
         extractor = None
     elif stored:
-        dimensions = len(stored[0].stats.moments.mean)
+        ((name, moments),) = stored.items()
+        dimensions = len(moments.mean)
         raise UserError(
-            stored[0].name,
+            name,
             f'has features ({dimensions} per image), but the other set has images',
             'give images on both sides, features of one network on both sides (.npy, float '
             f'[N, {dimensions}]), or Inception as {setting} (`diffusion-jax convert-inception --help`)',
@@ -153,7 +154,8 @@ def _origin(one: EvalSet, extractor: Extractor | None) -> list[str | None]:
     """What must be the same for both sets; None if unknown."""
     stats, images = one.stats, 'features per image'
     if stats.moments is None:
-        dimensions = extractor.dimensions and f'{extractor.dimensions} {images}'
+        assert extractor is not None
+        dimensions = None if extractor.dimensions is None else f'{extractor.dimensions} {images}'
         return [f'features of {extractor.name}', dimensions, None]
     spatial = None if stats.spatial is None else f'{len(stats.spatial.mean)} spatial {images}'
     made_by = f'features of {stats.extractor}' if stats.extractor else None
@@ -164,6 +166,7 @@ def _pixel_extractor(samples: EvalSet, reference: EvalSet, setting: str) -> Extr
     remedy = f'set {setting} to compare features of Inception (`diffusion-jax convert-inception --help`)'
     shapes = []
     for one in (samples, reference):
+        assert one.images is not None
         images, _, unreadable = one.images.read(one.images.parts[0])
         if not len(images):
             raise UserError(one.name, f'its first images are unreadable ({unreadable[0]})')

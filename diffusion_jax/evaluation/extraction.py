@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import itertools
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -75,11 +74,10 @@ def _features(images: np.ndarray, extractor: Extractor, batch_size: int) -> dict
 def _read_ahead(images: ImageSet, parts: Sequence[Part]) -> Iterator[tuple[Part, PartImages]]:
     """Reads one part while the previous one is computed."""
     with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
-        future = pool.submit(images.read, parts[0]) if parts else None
-        for part, following in itertools.pairwise([*parts, None]):
-            chunk = future.result()
-            future = following and pool.submit(images.read, following)
-            yield part, chunk
+        futures = [pool.submit(images.read, part) for part in parts[:1]]
+        for i, part in enumerate(parts):
+            futures += [pool.submit(images.read, following) for following in parts[i + 1 : i + 2]]
+            yield part, futures.pop(0).result()
 
 
 def _is_current(shard: Shard, part: Part) -> bool:

@@ -155,19 +155,18 @@ def _check_array(path: Path, name: str, array: np.ndarray) -> None:
     if len(wrong):
         raise UserError(f'{path}', f'{name} is not finite in row {wrong[0][0]}')
     if max(float(array.max()), -float(array.min())) > LARGEST:
-        raise UserError(
-            f'{path}', f'{name} has values beyond ±{LARGEST:g}', 'scale down both sets'
-        )
+        raise UserError(f'{path}', f'{name} has values beyond ±{LARGEST:g}', 'scale down both sets')
 
 
 def _moments(path: Path, arrays: dict[str, np.ndarray], mean: str, covariance: str) -> Moments | None:
-    if mean not in arrays and covariance not in arrays:
+    stored = [arrays[name] for name in (mean, covariance) if name in arrays]
+    if not stored:
         return None
-    shapes = [list(arrays[name].shape) if name in arrays else None for name in (mean, covariance)]
-    if None in shapes or shapes[1] != 2 * shapes[0]:
+    shapes = [list(array.shape) for array in stored]
+    if len(shapes) < 2 or shapes[1] != 2 * shapes[0]:
         raise UserError(f'{path}', f'{mean} and {covariance} have the shapes {shapes}', 'give [D] and [D, D]')
-    _check_covariance(path, covariance, arrays[covariance])
-    return Moments(*(np.asarray(arrays[name], np.float64) for name in (mean, covariance)))
+    _check_covariance(path, covariance, stored[1])
+    return Moments(*(np.asarray(array, np.float64) for array in stored))
 
 
 def _check_covariance(path: Path, name: str, array: np.ndarray) -> None:
@@ -189,6 +188,7 @@ def save_statistics(path: str | Path, stats: FeatureStats, images: np.ndarray) -
 
     images: uint8 [N, H, W, 3], for precision and recall.
     """
+    assert stats.moments is not None
     arrays = {'mu': stats.moments.mean, 'sigma': stats.moments.covariance}
     if stats.spatial is not None:
         arrays |= {'mu_s': stats.spatial.mean, 'sigma_s': stats.spatial.covariance}

@@ -66,8 +66,8 @@ def caveats(protocol: Mapping[str, Any], samples: FeatureStats, reference: Featu
     yield from stats_caveats('images of the reference', reference)
     if samples.features is None or reference.features is None:
         yield 'precision, recall and KID need images or features on both sides'
-    if samples.image_size and reference.image_size and samples.image_size != reference.image_size:
-        ours, theirs = ('×'.join(map(str, stats.image_size)) for stats in (samples, reference))
+    ours, theirs = ('×'.join(map(str, stats.image_size or ())) for stats in (samples, reference))
+    if ours and theirs and ours != theirs:
         yield f'the samples have {ours} pixels, the images of the reference {theirs}'
     if 'inception' in protocol:
         yield from _deviations(protocol, samples.num_images)
@@ -75,11 +75,12 @@ def caveats(protocol: Mapping[str, Any], samples: FeatureStats, reference: Featu
 
 def stats_caveats(what: str, stats: FeatureStats) -> Iterator[str]:
     """Caveats about one set, such as what='samples'."""
-    count, dimensions = stats.num_images, 0 if stats.moments is None else len(stats.moments.mean)
-    if 0 < count <= dimensions:
-        yield f'{count:,} {what} have a singular covariance of {dimensions:,} features: FID is far too large'
-    if dimensions and not stats.moments.covariance.any():
-        yield f'all {what} have the same features'
+    if stats.moments is not None:
+        count, dimensions = stats.num_images, len(stats.moments.mean)
+        if 0 < count <= dimensions:
+            yield f'{count:,} {what} have a singular covariance of {dimensions:,} features; FID is too large'
+        if not stats.moments.covariance.any():
+            yield f'all {what} have the same features'
     if stats.unreadable:
         more = f'; and {len(stats.unreadable) - 3} more' if len(stats.unreadable) > 3 else ''
         yield f'{len(stats.unreadable)} {what} were left out: {"; ".join(stats.unreadable[:3])}{more}'
@@ -122,9 +123,8 @@ def report(result: Mapping[str, Any]) -> str:
     for name, value in numbers.items():
         error = f' ± {errors[name]:.2g}' if name in errors else ''
         lines.append(f'  {name.replace("_", " "):<{width}}  {value:.5g}{error}')
-    for name, value in result['protocol'].items():
-        if isinstance(value, Mapping):
-            value = ', '.join(f'{key} {item}' for key, item in value.items())
+    for name, item in result['protocol'].items():
+        text = ', '.join(f'{key} {x}' for key, x in item.items()) if isinstance(item, Mapping) else item
         if name not in ('left_out', 'skipped_files'):
-            lines.append(f'  {name.replace("_", " ")}: {value}')
+            lines.append(f'  {name.replace("_", " ")}: {text}')
     return '\n'.join(lines)

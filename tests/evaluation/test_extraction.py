@@ -139,7 +139,7 @@ TWO = {'mu': np.zeros(2), 'sigma': np.eye(2)}
 @pytest.mark.parametrize(
     ('arrays', 'values'),
     [
-        ({'mu': np.zeros(3)}, ('mu', 'sigma', '[3]', 'None')),
+        ({'mu': np.zeros(3)}, ('mu', 'sigma', '[[3]]')),
         ({'mu': np.zeros(3), 'sigma': np.eye(4)}, ('mu', 'sigma', '[3]', '[4, 4]')),
         ({'features': np.zeros((3, 3))}, ('has 3', 'at least 4')),
         ({'features': np.zeros((4, 3), int)}, ('features', 'int64', '[4, 3]', 'float [N, D]')),
