@@ -139,17 +139,18 @@ def test_a_reference_file_stands_for_the_images(folder, run, evaluated, tmp_path
         assert results[0][name] == pytest.approx(results[1][name], rel=1e-9)
     assert results[1]['protocol']['reference_images'] == 16
     code, printed = evaluated(folder / 'samples.npz', reference, '--resize=pytorch_fid')
-    assert code == 2 and 'has statistics of inception-' in printed
+    assert code == 2 and 'has features of inception-' in printed
 
 
-def test_names_that_are_not_utf8_and_files_that_are_skipped(folder, run, evaluated, tmp_path):
+def test_names_that_are_not_utf8_and_files_that_are_skipped(folder, run, tmp_path):
     """Both commands name them, escaped."""
     images = bytes(tmp_path) + b'/imag\xe9s'
     shutil.copytree(bytes(folder) + b'/reference', images)
     os.rename(images + b'/00.png', images + b'/caf\xe9.png')
     for name in (b'bad\xe9.png', b'note\xe9.txt'):
         open(os.path.join(images, name), 'w').close()
-    code, printed = evaluated(folder / 'samples.npz', os.fsdecode(images))
+    paths = [f'--workdir={tmp_path}', f'--out={tmp_path}/out.json']
+    code, printed = run('evaluate', folder / 'samples.npz', os.fsdecode(images), *paths)
     assert code == 0
     result = json.loads((tmp_path / 'out.json').read_text())
     assert result['protocol']['reference_images'] == 16
