@@ -106,7 +106,9 @@ def extractor_of(run: Run, reference: EvalSet) -> Extractor:
     blank = np.zeros((1, *data.image_size, data.image_channels), np.uint8)  # before samples exist
     images = ArrayImages('', None, even_parts(1, lambda start, stop: ''), blank)
     samples, setting = EvalSet('config.data.image_size', images), 'config.evaluate.inception'
-    return make_extractor(samples, reference, run.experiment.evaluate, run.mesh, setting)
+    extractor = make_extractor(samples, reference, run.experiment.evaluate, run.mesh, setting)
+    assert extractor is not None  # the samples have no statistics
+    return extractor
 
 
 def open_reference(run: Run, *, guided: bool | None = None, num_samples: int = 0) -> EvalSet:
