@@ -107,7 +107,7 @@ def gaps(directory: Path, num_rows: int, batch_size: int) -> list[Shard]:
     for start, stop in [*existing, (num_rows, num_rows)]:
         for first in range(position, min(start, num_rows), batch_size):
             missing.append(shard(directory, first, min(first + batch_size, start, num_rows)))
-        position = max(position, stop)
+        position = stop
     return missing
 
 

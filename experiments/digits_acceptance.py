@@ -1,11 +1,11 @@
-"""Whether the guided digits of a run are the digits that were asked for.
+"""Measure how many guided digits of a run show the digit of their label.
 
     python experiments/digits_acceptance.py runs/digits    # after configs/digits.py, as `make demo` does
 
-An independent classifier, a support vector machine trained on real digits only, reads the samples. Prints its
-agreement with their labels and its accuracy on real test digits; and the Fréchet distance between real
-training and test digits, a floor for samples. Writes <workdir>/agreement.json. The exit code is 1 if guided
-samples agree less than --required.
+An independent classifier, a support vector machine trained on real digits only, classifies the samples.
+Prints its agreement with their labels, its accuracy on real test digits, and the Fréchet distance between
+real training and test digits, a lower bound for samples. Writes <workdir>/agreement.json. The exit code is 1
+if guided samples agree less than --required.
 """
 
 from __future__ import annotations

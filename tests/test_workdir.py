@@ -116,8 +116,10 @@ def test_a_file_without_influence_on_results_may_fail(monkeypatch, caplog):
 
 
 def test_a_second_run_is_refused_while_the_first_holds_the_folder(tmp_path):
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run' / workdir.LOCK_FILE).write_text('process of an earlier run, ')
     with workdir.lock(tmp_path / 'run'):
-        with refused('run', f'process {os.getpid()} on '), workdir.lock(tmp_path / 'run'):
+        with refused('run', f'by process {os.getpid()} on '), workdir.lock(tmp_path / 'run'):
             pass
     with workdir.lock(tmp_path / 'run'):
         pass

@@ -12,7 +12,6 @@ from diffusion_jax.commands.image_sets import (
     add_arguments,
     check_out,
     check_size_is_used,
-    enlarged,
     read_config,
     stem,
     with_directory,
@@ -77,7 +76,6 @@ def main(argv: Sequence[str]) -> int:
         result['protocol'] = sampling_protocol(stamps[0]) | result['protocol']
     result['remarks'] += [
         *_not_yet_sampled(stamps[0], result),
-        *enlarged(args.size, samples, reference),
         *['the samples were compared with themselves'] * (samples.directory == reference.directory),
     ]
     write_json(out, result)

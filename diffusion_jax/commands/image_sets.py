@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from diffusion_jax.data.image_sets.source import SourceImages
-from diffusion_jax.data.sources.reading import read_header
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.config import RESIZES, EvaluateConfig, check_evaluate
 from diffusion_jax.evaluation.eval_set import EvalSet
@@ -17,7 +15,6 @@ from diffusion_jax.settings import file_path
 from diffusion_jax.workdir import check_writable
 
 LARGEST_SIZE = 8192
-EXAMINED = 1000  # image files whose sizes are compared with --size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,18 +89,3 @@ def check_size_is_used(size: Size | None, *sets: EvalSet) -> None:
     """Raises UserError if a size is given and there are no image files to crop."""
     if size is not None and not any(isinstance(one.images, SourceImages) for one in sets):
         raise UserError('--size', 'crops image files, but there is no folder of them', 'omit it')
-
-
-def enlarged(size: Size | None, *sets: EvalSet) -> Iterator[str]:
-    """A caveat for each folder with images smaller than the size to which they were cropped."""
-    for one in sets:
-        if size is None or not isinstance(one.images, SourceImages):
-            continue
-        headers = {path: read_header(path) for path in one.images.source.paths[:EXAMINED]}
-        sizes = {path: header[0] for path, header in headers.items() if header}
-        smaller = [path for path, (width, height) in sizes.items() if height < size[0] or width < size[1]]
-        if smaller:
-            yield (
-                f'{one.name}: {len(smaller)} of the {len(headers)} images examined are smaller than --size '
-                f'and were enlarged, such as {smaller[0]}'
-            )

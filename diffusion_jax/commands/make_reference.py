@@ -12,7 +12,6 @@ from diffusion_jax.commands.image_sets import (
     add_arguments,
     check_out,
     check_size_is_used,
-    enlarged,
     read_config,
     with_directory,
 )
@@ -85,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
     print(f'{shown(args.out)}: statistics of {stats.num_images:,} images of {images.name}')
     for reason in stats.unreadable:
         print(f'left out: {reason}')
-    for caveat in (*stats_caveats('images', stats._replace(unreadable=())), *enlarged(args.size, images)):
+    for caveat in stats_caveats('images', stats._replace(unreadable=())):
         print(f'note: {caveat}')
     return 0
 

@@ -28,8 +28,8 @@ def all_names() -> tuple[tuple[str, ...], ...]:
 
 def readable(names: Sequence[str]) -> tuple[str, ...]:
     """The names of classes in label order; in words where they are ImageNet's 1,000 WordNet numbers."""
-    numbers = len(names) == 1000 and zlib.crc32('\n'.join(names).encode()) == WORDNET_NUMBERS
-    return class_names() if numbers else tuple(names)
+    is_imagenet = zlib.crc32('\n'.join(names).encode()) == WORDNET_NUMBERS
+    return class_names() if is_imagenet else tuple(names)
 
 
 def synonyms(names: Sequence[str]) -> Sequence[Sequence[str]]:

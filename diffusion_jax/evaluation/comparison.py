@@ -33,7 +33,7 @@ def evaluate(
     Raises:
         UserError, Interrupted: see `features_of`.
     """
-    of_samples = features_of(samples, extractor, stop, keep_spatial=num_resamples > 0)
+    of_samples = features_of(samples, extractor, stop)
     of_reference = features_of(reference, extractor, stop, is_reference=True)
     metrics = compare(of_samples, of_reference, extractor and extractor.logits, num_resamples)
     conditions = protocol(samples, of_samples, reference, of_reference, extractor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -95,14 +94,12 @@ def features_of(
     stop: Callable[[], bool],
     *,
     is_reference: bool = False,
-    keep_spatial: bool = False,
 ) -> FeatureStats:
     """The statistics of a set: those of its file, and those of its images.
 
     Args:
         extractor: None to use files only.
         is_reference: keeps the features of some images only, but of all in an npz.
-        keep_spatial: see `from_shards`.
 
     Raises:
         UserError, Interrupted: see `extract` and `from_shards`.
@@ -113,7 +110,7 @@ def features_of(
     hosts = {'host': jax.process_index(), 'num_hosts': jax.process_count()}
     shards = extract(images, extractor, eval_set.directory, stop, **hosts)
     max_rows = REFERENCE_ROWS if is_reference and not isinstance(images, ArrayImages) else None
-    stats = from_shards(shards, max_rows, keep_spatial=keep_spatial, name=eval_set.name)
+    stats = from_shards(shards, max_rows, name=eval_set.name)
     if isinstance(images, SourceImages) and images.source.skipped:
         stats = stats._replace(skipped=f'{eval_set.name}: {images.source.skipped}')
     if stored.moments is None:
@@ -133,8 +130,7 @@ def make_extractor(
     Raises:
         UserError: the sets cannot be compared.
     """
-    sets = samples, reference
-    stored = [one for one in sets if one.stats.moments is not None]
+    stored = [one for one in (samples, reference) if one.stats.moments is not None]
     if config.inception:
         if samples.images is None and reference.images is None:
             raise UserError(setting, 'has no effect: neither set has images', 'omit it')
@@ -152,62 +148,48 @@ def make_extractor(
         )
     else:
         extractor = _pixel_extractor(samples, reference, setting)
-    _check_comparable(samples, reference, extractor)
+    for ours, theirs in zip(_origin(samples, extractor), _origin(reference, extractor), strict=True):
+        if ours != theirs and None not in (ours, theirs):
+            raise UserError(
+                samples.name,
+                f'has {ours}, {reference.name} has {theirs}',
+                'give images on both sides, or features of one network, with the same weights and resize',
+            )
     return extractor
 
 
+def _origin(one: EvalSet, extractor: Extractor | None) -> list[str | None]:
+    """What must be the same for both sets; None if unknown."""
+    stats, images = one.stats, 'features per image'
+    if stats.moments is None:
+        dimensions = extractor.dimensions and f'{extractor.dimensions} {images}'
+        return [f'features of {extractor.name}', dimensions, None]
+    spatial = None if stats.spatial is None else f'{len(stats.spatial.mean)} spatial {images}'
+    made_by = f'features of {stats.extractor}' if stats.extractor else None
+    return [made_by, f'{len(stats.moments.mean)} {images}', spatial]
+
+
 def _pixel_extractor(samples: EvalSet, reference: EvalSet, setting: str) -> Extractor:
-    shapes = [_image_shape(samples.images), _image_shape(reference.images)]
     remedy = f'set {setting} to compare features of Inception (`diffusion-jax convert-inception --help`)'
-    for name, shape in zip((samples.name, reference.name), shapes, strict=True):
-        if math.prod(shape) > MAX_PIXEL_FEATURES:
+    shapes = []
+    for one in (samples, reference):
+        images, _, unreadable = one.images.read(one.images.parts[0])
+        if not len(images):
+            raise UserError(one.name, f'its first images are unreadable ({unreadable[0]})')
+        shapes.append(images.shape[1:])
+        if images[0].size > MAX_PIXEL_FEATURES:
             raise UserError(
-                name,
-                f'has images of {_text(shape)}; without {setting} pixels are compared, up to 32×32×3',
+                one.name,
+                f'has images of {_text(shapes[-1])}; without {setting} pixels are compared, up to 32×32×3',
                 f'{remedy}, or evaluate features of another network, float [N, D] '
                 '(`diffusion-jax evaluate SAMPLES.npy REFERENCE.npy`)',
             )
     ours, theirs = shapes
     if ours[:2] != theirs[:2]:
-        raise UserError(
-            samples.name, f'has images of {_text(ours)}, {reference.name} of {_text(theirs)}', remedy
-        )
+        problem = f'has images of {_text(ours)}, {reference.name} of {_text(theirs)}'
+        raise UserError(samples.name, problem, remedy)
     return pixel_extractor(rgb=ours != theirs)
-
-
-def _image_shape(images: ImageSet) -> tuple[int, ...]:
-    """Height, width and channels of the first readable image."""
-    unreadable: list[str] = []
-    for part in images.parts:
-        found = images.read(part)
-        if len(found.images):
-            return found.images.shape[1:]
-        unreadable += found.unreadable
-    raise UserError(images.name, f'has no readable image ({unreadable[0]})')
 
 
 def _text(shape: tuple[int, ...]) -> str:
     return '×'.join(map(str, shape))
-
-
-def _check_comparable(samples: EvalSet, reference: EvalSet, extractor: Extractor | None) -> None:
-    """Raises UserError if the features of the two sets are known to be of different networks."""
-    made_by = {one.name: one.stats.extractor for one in (samples, reference) if one.stats.extractor}
-    if extractor is not None:
-        made_by['this evaluation'] = extractor.name
-    if len(set(made_by.values())) > 1:
-        (one, its), (other, others) = list(made_by.items())[:2]
-        raise UserError(
-            one,
-            f'has statistics of {its}, {other} of {others}',
-            'use the same weights and resize, or make the reference again',
-        )
-    for field, default in (('moments', extractor and extractor.dimensions), ('spatial', None)):
-        known = (getattr(one.stats, field) for one in (samples, reference))
-        ours, theirs = (default if moments is None else len(moments.mean) for moments in known)
-        if ours != theirs and None not in (ours, theirs):
-            raise UserError(
-                samples.name,
-                f'has {ours} features per image, {reference.name} has {theirs}',
-                'give images on both sides, or features of one network',
-            )

@@ -32,7 +32,7 @@ class FeatureStats(NamedTuple):
     moments: of the features.
     spatial: the moments of Inception's spatial features.
     features: [N, D] of any float type, of all images or of some.
-    spatial_features: [N, D] likewise, if requested.
+    spatial_features: [N, D] likewise.
     rows: [N], the indices of these images in the set; None if the features are from a file.
     image_size: height and width.
     extractor: the name of the extractor that computed the statistics; '' if a file does not record it.
@@ -57,14 +57,11 @@ def of_features(features: np.ndarray) -> FeatureStats:
     return FeatureStats(len(features), moments(features), features=features)
 
 
-def from_shards(
-    shards: Sequence[Shard], max_rows: int | None = None, *, keep_spatial: bool = False, name: str = ''
-) -> FeatureStats:
+def from_shards(shards: Sequence[Shard], max_rows: int | None = None, *, name: str = '') -> FeatureStats:
     """The features in shards of `extract`.
 
     Args:
         max_rows: the number of images whose features are kept, drawn at random.
-        keep_spatial: keeps the spatial features in addition to their moments.
         name: of the set, for messages.
 
     Raises:
@@ -95,7 +92,7 @@ def from_shards(
         moments=fit(blocks(FEATURES)),
         spatial=fit(blocks(SPATIAL)) if SPATIAL in example else None,
         features=join(FEATURES),
-        spatial_features=join(SPATIAL) if keep_spatial and SPATIAL in example else None,
+        spatial_features=join(SPATIAL) if SPATIAL in example else None,
         rows=np.concatenate(rows),
         image_size=tuple(example[SIZE].tolist()),
         unreadable=unreadable,

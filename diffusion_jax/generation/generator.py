@@ -152,17 +152,17 @@ class Generator:
 
         Args:
             sigma: [] or [B], above 0. The network is evaluated at a fractional t.
-            y: [B] or [], labels as integers; −1 is no class, for a model that was trained with it.
+            y: one class for all images or one for each; −1 is no class, if the model was trained with it.
             recipe: a name in `recipes`, or a Recipe; by default unguided and not clipped.
         """
         recipe = requests.read_recipe(self, Recipe(respacing='', clip=False) if recipe is None else recipe)
-        requests.check_at(self, sigma, y, recipe)
+        y = requests.labels_at(self, sigma, y, recipe)
 
         def denoised(x: Any) -> jax.Array:
             shape = (*self.unet.image_size, self.unet.image_channels)
             if np.shape(x)[1:] != shape:
                 raise UserError('x', f'got {np.shape(x)}', f'must be (B, {", ".join(map(str, shape))})')
-            labels = jnp.broadcast_to(jnp.asarray(0 if y is None else y, jnp.int32), x.shape[:1])
+            labels = jnp.broadcast_to(jnp.asarray(y, jnp.int32), x.shape[:1])
             request = Request(jnp.uint32(0), jnp.arange(len(x)), labels, recipe)
             denoise = score_shift(sampling.guided_denoiser(self.networks, self.params, request))
             level = denoise.level_at(-2 * jnp.log(jnp.asarray(sigma, jnp.float32)))

@@ -70,12 +70,11 @@ def load(
     use_compilation_cache()
     compile_fast_on_gpus()
     mesh = make_mesh() if mesh is None else mesh
-    place, guide = _place(diffusion, DIFFUSION), None
-    if classifier is not None:
-        guide = _place(classifier, CLASSIFIER)
-    elif (Path(file_path(diffusion)) / CLASSIFIER / CHECKPOINTS).is_dir():
-        guide = Path(file_path(diffusion)) / CLASSIFIER
-    places = {DIFFUSION: place} | ({CLASSIFIER: guide} if guide else {})
+    places = {DIFFUSION: _place(diffusion, DIFFUSION)}
+    guide = _place(diffusion if classifier is None else classifier, CLASSIFIER)
+    guided = classifier is not None or guide != Path(file_path(diffusion))
+    if guided:
+        places[CLASSIFIER] = guide
     stored = {name: describe_stored(path) for name, path in places.items()}
     _check_pair(places, stored)
     params = {
@@ -92,7 +91,7 @@ def load(
         mesh=mesh,
         classifier=configs.get(CLASSIFIER),
         classes=next((weights.classes for weights in stored.values() if weights.classes), ()),
-        recipes=_recipes(place, stored[DIFFUSION], guide is not None, given=classifier is not None),
+        recipes=_recipes(places[DIFFUSION], stored[DIFFUSION], guided, given=classifier is not None),
     )
 
 

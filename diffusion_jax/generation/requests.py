@@ -133,15 +133,20 @@ def from_images(
     return request._replace(x_T=jitted(sampling.noised)(images, request, level)), done
 
 
-def labels(model: Generator, num_images: int, y: Labels | None, recipe: Recipe) -> np.ndarray:
+def labels(model: Generator, num_images: int, y: Labels | None, recipe: Recipe, least: int = 0) -> np.ndarray:
     """int32 [num_images], from one class for all images or one for each; zeros without classes."""
-    num_classes = _num_classes(model, recipe)
+    num_classes = model.unet.num_classes
+    if num_classes is None and model.classifier is not None and 'log_prob' in recipe.needs:
+        num_classes = model.classifier.num_classes
     if num_classes is None:
         return np.zeros(num_images, np.int32)
+    allowed = f'must be a class from {least} to {num_classes - 1} for every image'
     if y is None:
-        raise UserError('y', 'got None', f'must be a class from 0 to {num_classes - 1} for every image')
+        raise UserError('y', 'got None', allowed)
     array = one_for_each('y', _numbers(y, model.classes), num_images, np.int32)
-    _check_classes(array, 0, num_classes)
+    wrong = array[(array < least) | (array >= num_classes)]
+    if len(wrong):
+        raise UserError('y', f'got {wrong[0]}', allowed)
     return array
 
 
@@ -152,21 +157,8 @@ def _numbers(y: Labels, classes: tuple[str, ...]) -> Any:
     if not isinstance(y, str):
         return y
     if not classes:
-        raise UserError(
-            'y', f'got {y!r}', 'the names of the classes of this model are not known; give numbers'
-        )
+        raise UserError('y', f'got {y!r}', 'give numbers: the names of the classes of this model are unknown')
     return label_of(y, imagenet.synonyms(classes))
-
-
-def _num_classes(model: Generator, recipe: Recipe) -> int | None:
-    guided = model.classifier if 'log_prob' in recipe.needs else None
-    return guided.num_classes if guided and model.unet.num_classes is None else model.unet.num_classes
-
-
-def _check_classes(y: np.ndarray, least: int, num_classes: int) -> None:
-    wrong = y[(y < least) | (y >= num_classes)]
-    if len(wrong):
-        raise UserError('y', f'got {wrong[0]}', f'must be a class from {least} to {num_classes - 1}')
 
 
 def full_images(model: Generator, name: str, images: Any, num_images: int | str, dtype: type) -> np.ndarray:
@@ -235,18 +227,15 @@ def check_null_class(unet: UNetConfig) -> None:
         )
 
 
-def check_at(model: Generator, sigma: Any, y: Any, recipe: Recipe) -> None:
-    """UserError for arguments of `Generator.at` that cannot work; traced ones are not known yet."""
+def labels_at(model: Generator, sigma: Any, y: Any, recipe: Recipe) -> Any:
+    """The labels of `Generator.at`. UserError for arguments that cannot work; traced ones are not checked."""
     if model.unet.low_res or model.diffusion.prediction == 'previous_x':
-        kind = 'an upsampler' if model.unet.low_res else "a model that predicts 'previous_x'"
-        raise UserError('model', f'is {kind}, which is no function of x and σ alone')
-    num_classes = _num_classes(model, recipe)
+        problem = "is an upsampler or predicts 'previous_x', and so is no function of x and σ alone"
+        raise UserError('model', problem)
     if not isinstance(sigma, jax.core.Tracer):
         if not (one_for_each('sigma', sigma, np.size(sigma), np.float32) > 0).all():
             raise UserError('sigma', f'got {sigma}', 'must be above 0')
-    if num_classes is None or isinstance(y, jax.core.Tracer):
-        return
-    if y is None:
-        raise UserError('y', 'got None', 'give the class of every image')
+    if isinstance(y, jax.core.Tracer):
+        return y
     null = bool(model.unet.label_dropout) and 'log_prob' not in recipe.needs
-    _check_classes(one_for_each('y', y, np.size(y), np.int32), -int(null), num_classes)
+    return labels(model, np.size(y), y, recipe, -int(null))

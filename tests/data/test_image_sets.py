@@ -10,6 +10,7 @@ from PIL import Image
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.image_sets import open_images
 from diffusion_jax.data.image_sets.archive import read_archive, read_array
+from diffusion_jax.data.image_sets.base import TREATMENT
 from diffusion_jax.data.image_sets.source import open_split
 from tests.errors import refused
 
@@ -163,6 +164,13 @@ def test_opaque_alpha_and_grey_become_rgb(folder, caplog):
     assert '3.png' in caplog.text and '1 of 4' in caplog.text
 
 
+def test_images_smaller_than_the_crop_are_reported(folder, caplog):
+    open_images(folder, (6, 5))
+    assert 'enlarged' not in caplog.text
+    open_images(folder, (6, 6))
+    assert 'enlarged' in caplog.text and '4 of 4' in caplog.text
+
+
 def test_a_split_is_cropped_as_networks_see_it(folder):
     images = open_split(dataclasses.replace(config_of(folder), image_size=(4, 4)), 'train')
     assert images.read_all().shape == (4, 4, 4, 1)
@@ -200,6 +208,7 @@ def test_only_the_part_with_a_changed_file_changes_its_identity(many, open_them)
 def test_what_images_are_cropped_to_and_their_split_change_identities(folder):
     sizes = [None, (4, 4), (4, 5)]
     assert len({identities(open_images(folder, size))[0] for size in sizes}) == 3
+    assert TREATMENT in identities(open_images(folder))[0]
     config = config_of(folder)
     other = dataclasses.replace(config, image_size=(4, 4))
     assert identities(open_split(config, 'train')) != identities(open_split(other, 'train'))
@@ -235,17 +244,18 @@ def test_some_files_of_a_folder_are_chosen(folder):
     np.testing.assert_array_equal(read.images, IMAGES[[ORDER[0], ORDER[3]]])
     assert '1.png' in read.unreadable[0] and read.positions.tolist() == [0, 2]
     np.testing.assert_array_equal(some.take(np.array([2])), IMAGES[[ORDER[3]]])
+    np.testing.assert_array_equal(some.choose(np.arange(3) == 2).read_all(), IMAGES[[ORDER[3]]])
     os.utime(folder / '3.png', (0, 0))
     assert identities(open_images(folder).choose(chosen)) != identities(some)
 
 
 def test_chosen_images_depend_on_their_own_parts_alone(many):
     images = open_images(many)
-    first = np.arange(130) == 5
-    before = [identities(images.choose(chosen)) for chosen in (first, ~first)]
+    both = [np.arange(130) == 127, np.arange(130) == 128]
+    before = [identities(images.choose(chosen)) for chosen in both]
     os.utime(images.source.paths[129], (0, 0))
     images = open_images(many)
-    after = [identities(images.choose(chosen)) for chosen in (first, ~first)]
+    after = [identities(images.choose(chosen)) for chosen in both]
     assert before[0] == after[0] and before[1] != after[1]
 
 

@@ -84,9 +84,15 @@ def test_global_batches_depend_neither_on_hosts_nor_workers_nor_interruption(
             np.testing.assert_array_equal(np.concatenate([part[key] for part in step]), expected[key])
 
 
-def test_the_same_image_is_augmented_anew_each_epoch():
-    drawn = take(batches(source(1), 1, seed=0, transform=AUGMENT), 20)
-    assert len({batch['image'].tobytes() for batch in drawn}) > 5
+def test_augmentation_depends_on_the_seed_and_the_position_alone():
+    def images(batch_size, count, seed):
+        taken = take(batches(source(1), batch_size, seed=seed, transform=AUGMENT), count)
+        return np.concatenate([batch['image'] for batch in taken])
+
+    one_by_one = images(1, 20, 0)
+    assert len({image.tobytes() for image in one_by_one}) > 5
+    np.testing.assert_array_equal(images(4, 5, 0), one_by_one)
+    assert (images(1, 20, 1) != one_by_one).any()
 
 
 @pytest.mark.parametrize('num_workers', [0, 2])

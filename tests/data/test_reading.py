@@ -93,6 +93,8 @@ def test_partly_transparent_pixels_are_mixed_with_white(tmp_path):
     path = str(tmp_path / 'x.png')
     Image.new('RGBA', (2, 2), (0, 100, 200, 51)).save(path)
     np.testing.assert_array_equal(read_image(path, 3)[0, 0], [204, 224, 244])
+    Image.new('RGBA', (2, 2), (0, 0, 0, 254)).save(path)
+    np.testing.assert_array_equal(read_image(path, 3)[0, 0], [1, 1, 1])
 
 
 @pytest.mark.parametrize('mode', ['RGBA', 'LA'])

@@ -291,6 +291,7 @@ def test_tfds_is_read_without_tensorflow(tiny_shapes):
     read = records(train) + records(test)
     assert [*train.labels, *test.labels] == [record['label'] for record in read]
     assert [len(train), len(test)] == [2, 1]
+    assert train.identity != test.identity
     for record in read:
         assert record['image'].dtype == np.uint8
         index = next(i for i, image in enumerate(SHAPES) if np.array_equal(image, record['image']))

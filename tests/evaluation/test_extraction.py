@@ -119,7 +119,7 @@ def test_features_that_are_not_finite_are_refused(tmp_path, stored):
 
 def test_random_rows_of_a_large_reference_are_kept(tmp_path, stored):
     shards = extract(stored, counting([]), tmp_path / 'f', lambda: False)
-    stats = from_shards(shards, max_rows=50, keep_spatial=True)
+    stats = from_shards(shards, max_rows=50)
     assert len(stats.rows) == 50 and stats.num_images == 600
     assert np.unique(stats.rows // 128, return_counts=True)[1].min() > 2  # of every part
     np.testing.assert_array_equal(stats.features, pixels(IMAGES[stats.rows]))

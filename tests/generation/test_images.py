@@ -68,6 +68,11 @@ def test_what_is_missing_is_written_and_nothing_is_overwritten(samples, tmp_path
         call(folder, '--out', out)
 
 
+def test_names_are_without_labels_where_images_are_of_no_class(samples, tmp_path):
+    write_pngs(open_samples(samples[0]), tmp_path / 'png', lambda: False, labelled=False)
+    assert sorted(path.name for path in (tmp_path / 'png').iterdir())[-1] == '000009.png'
+
+
 def test_folders_and_files_of_something_else_are_refused(samples, tmp_path):
     with refused(str(tmp_path / 'png'), 'sample'):
         (tmp_path / 'png').mkdir()

@@ -124,7 +124,7 @@ def _all_of(
 
 
 def _check_headers(folder: Path, paths: Sequence[str], size: Size | None) -> None:
-    """Logs grey images. Raises UserError where images are not all of one size and are not cropped."""
+    """Logs grey and enlarged images. Raises UserError where images differ in size and are not cropped."""
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
         pairs = zip(paths, pool.map(read_header, paths), strict=True)
         headers = [(path, *header) for path, header in pairs if header]
@@ -134,6 +134,10 @@ def _check_headers(folder: Path, paths: Sequence[str], size: Size | None) -> Non
             '%s: is grey, as are %d of %d images; converted to RGB', shown(grey[0]), len(grey), len(paths)
         )
     sizes = collections.Counter(shape for _, shape, _ in headers)
+    small = [path for path, (width, height), _ in headers if size and (height < size[0] or width < size[1])]
+    if small:
+        text = '%s: is enlarged, as are %d of %d images smaller than the crop'
+        logger.warning(text, shown(small[0]), len(small), len(paths))
     if size is None and len(sizes) > 1:
         (most, count), (other, _) = sizes.most_common(2)
         example = next(path for path, shape, _ in headers if shape == other)

@@ -59,20 +59,21 @@ class Interval(Modifier):
 
     def modify(self, guide: Callable[[Denoiser], Denoiser], denoise: Denoiser) -> Denoiser:
         guided = guide(denoise)
-
-        def outside(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
-            inner, replace = _wrapped_memory(memory, denoise, x_t)
-            prediction, inner = denoise(x_t, level, inner)
-            return prediction, replace(inner)
-
-        # `jit` keeps the trace, so that `eval_shape` and `cond` trace each network once.
-        branches = jax.jit(guided.call), jax.jit(outside)
+        inside = jax.jit(guided.call)  # keeps the trace, so that each network is traced once
 
         def choose(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
-            missing = [jax.eval_shape(each, x_t, level, memory)[0].gradient is None for each in branches]
-            both = branches if all(missing) else map(_with_gradient, branches)
+            has_gradient = jax.eval_shape(inside, x_t, level, memory)[0].gradient is not None
+
+            def outside(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
+                inner, replace = _wrapped_memory(memory, denoise, x_t)
+                prediction, inner = denoise(x_t, level, inner)
+                if has_gradient and prediction.gradient is None:  # branches must have the same structure
+                    prediction = prediction._replace(gradient=jnp.zeros_like(x_t))
+                return prediction, replace(inner)
+
             sigma = level.edm_sigma
-            return jax.lax.cond((self.low <= sigma) & (sigma < self.high), *both, x_t, level, memory)
+            acts = (self.low <= sigma) & (sigma < self.high)
+            return jax.lax.cond(acts, inside, outside, x_t, level, memory)
 
         return guided._replace(call=choose)
 
@@ -114,18 +115,6 @@ class Reuse(Modifier):
             return guided.init(x_T), (jnp.zeros_like(x_T), jnp.zeros((), jnp.int32))
 
         return guided._replace(call=choose, init=init)
-
-
-def _with_gradient(call: Callable[..., tuple[Prediction, Any]]) -> Callable[..., tuple[Prediction, Any]]:
-    """`call` with a gradient of 0 if it has none: both branches of a `cond` must have the same structure."""
-
-    def with_gradient(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
-        prediction, memory = call(x_t, level, memory)
-        if prediction.gradient is None:
-            prediction = prediction._replace(gradient=jnp.zeros_like(prediction.x_0))
-        return prediction, memory
-
-    return with_gradient
 
 
 def _apart(denoise: Denoiser) -> Denoiser:

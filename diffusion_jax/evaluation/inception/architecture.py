@@ -27,25 +27,16 @@ class Pool(NamedTuple):
     padding: str = 'SAME'
 
 
-class Parallel(NamedTuple):
-    """Chains with the same input, whose outputs are concatenated along the channels."""
-
-    chains: tuple[Chain, ...]
-
-
-Chain = tuple[Conv | Pool | Parallel, ...]
-
-
-def _parallel(*chains: Chain) -> Parallel:
-    return Parallel(chains)
-
+# Steps one after the other; a list holds chains with the same input, whose outputs are concatenated.
+Chain = tuple['Conv | Pool | Block', ...]
+Block = list[Chain]
 
 AVERAGE, MAXIMUM, SHRINK = Pool('average'), Pool('max'), Pool('max', 2, 'VALID')
 
 
-def _block_5(pool: int) -> Parallel:
+def _block_5(pool: int) -> Block:
     """35x35 pixels."""
-    return _parallel(
+    return [
         (Conv('branch1x1', 64),),
         (Conv('branch5x5_1', 48), Conv('branch5x5_2', 64, (5, 5))),
         (
@@ -54,12 +45,12 @@ def _block_5(pool: int) -> Parallel:
             Conv('branch3x3dbl_3', 96, (3, 3)),
         ),
         (AVERAGE, Conv('branch_pool', pool)),
-    )
+    ]
 
 
-def _block_6(inner: int) -> Parallel:
+def _block_6(inner: int) -> Block:
     """17x17 pixels; 7x7 convolutions are factored into 1x7 and 7x1."""
-    return _parallel(
+    return [
         (Conv('branch1x1', 192),),
         (
             Conv('branch7x7_1', inner),
@@ -74,21 +65,21 @@ def _block_6(inner: int) -> Parallel:
             Conv('branch7x7dbl_5', 192, (1, 7)),
         ),
         (AVERAGE, Conv('branch_pool', 192)),
-    )
+    ]
 
 
-def _block_7(pool: Pool) -> Parallel:
+def _block_7(pool: Pool) -> Block:
     """8x8 pixels; 3x3 convolutions end in 1x3 and 3x1 in parallel."""
-    return _parallel(
+    return [
         (Conv('branch1x1', 320),),
         (Conv('branch3x3_1', 384), _cross('branch3x3_2')),
         (Conv('branch3x3dbl_1', 448), Conv('branch3x3dbl_2', 384, (3, 3)), _cross('branch3x3dbl_3')),
         (pool, Conv('branch_pool', 192)),
-    )
+    ]
 
 
-def _cross(name: str) -> Parallel:
-    return _parallel((Conv(f'{name}a', 384, (1, 3)),), (Conv(f'{name}b', 384, (3, 1)),))
+def _cross(name: str) -> Block:
+    return [(Conv(f'{name}a', 384, (1, 3)),), (Conv(f'{name}b', 384, (3, 1)),)]
 
 
 STEM: Chain = (
@@ -101,11 +92,11 @@ STEM: Chain = (
     SHRINK,
 )
 
-BLOCKS: dict[str, Parallel] = {
+BLOCKS: dict[str, Block] = {
     'Mixed_5b': _block_5(32),
     'Mixed_5c': _block_5(64),
     'Mixed_5d': _block_5(64),
-    'Mixed_6a': _parallel(
+    'Mixed_6a': [
         (Conv('branch3x3', 384, (3, 3), 2, 'VALID'),),
         (
             Conv('branch3x3dbl_1', 64),
@@ -113,12 +104,12 @@ BLOCKS: dict[str, Parallel] = {
             Conv('branch3x3dbl_3', 96, (3, 3), 2, 'VALID'),
         ),
         (SHRINK,),
-    ),
+    ],
     'Mixed_6b': _block_6(128),
     'Mixed_6c': _block_6(160),
     'Mixed_6d': _block_6(160),
     'Mixed_6e': _block_6(192),
-    'Mixed_7a': _parallel(
+    'Mixed_7a': [
         (Conv('branch3x3_1', 192), Conv('branch3x3_2', 320, (3, 3), 2, 'VALID')),
         (
             Conv('branch7x7x3_1', 192),
@@ -127,7 +118,7 @@ BLOCKS: dict[str, Parallel] = {
             Conv('branch7x7x3_4', 192, (3, 3), 2, 'VALID'),
         ),
         (SHRINK,),
-    ),
+    ],
     'Mixed_7b': _block_7(AVERAGE),
     'Mixed_7c': _block_7(MAXIMUM),
 }

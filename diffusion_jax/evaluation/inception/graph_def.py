@@ -10,7 +10,7 @@ from tensorboardX.proto.graph_pb2 import GraphDef
 from tensorboardX.proto.node_def_pb2 import NodeDef
 
 from diffusion_jax.errors import UserError, reason
-from diffusion_jax.evaluation.inception.architecture import BLOCKS, STEM, Chain, Conv, Parallel
+from diffusion_jax.evaluation.inception.architecture import BLOCKS, STEM, Chain, Conv
 
 LOGITS = 'softmax/logits/MatMul'
 BATCH_NORM = 'BatchNormWithGlobalNormalization'
@@ -69,15 +69,15 @@ def _constant(nodes: Mapping[str, NodeDef], name: str) -> np.ndarray:
 def conv_scopes() -> dict[str, str]:
     """The PyTorch port's name of each of the 94 convolutions → its scope in TensorFlow's graph."""
     scopes = dict(_scopes(STEM, ''))
-    for i, (block, parallel) in enumerate(BLOCKS.items()):
+    for i, (name, block) in enumerate(BLOCKS.items()):
         prefix = f'{_numbered("mixed", i)}/'
         towers = 0
-        for chain in parallel.chains:
+        for chain in block:
             inner = prefix
             if len(chain) > 1:
                 inner += f'{_numbered("tower", towers)}/'
                 towers += 1
-            scopes |= {f'{block}.{name}': scope for name, scope in _scopes(chain, inner)}
+            scopes |= {f'{name}.{conv}': scope for conv, scope in _scopes(chain, inner)}
     return scopes
 
 
@@ -86,8 +86,8 @@ def _scopes(chain: Chain, prefix: str) -> Iterator[tuple[str, str]]:
     for i, conv in enumerate(step for step in chain if isinstance(step, Conv)):
         yield conv.name, f'{prefix}{_numbered("conv", i)}'
     for step in chain:
-        if isinstance(step, Parallel):
-            yield from _scopes(tuple(conv for (conv,) in step.chains), f'{prefix}mixed/')
+        if isinstance(step, list):
+            yield from _scopes(tuple(conv for (conv,) in step), f'{prefix}mixed/')
 
 
 def _numbered(name: str, index: int) -> str:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from diffusion_jax.evaluation.inception.architecture import BLOCKS, STEM, Chain, Conv, Parallel, Pool
+from diffusion_jax.evaluation.inception.architecture import BLOCKS, STEM, Chain, Conv, Pool
 from diffusion_jax.evaluation.inception.resize import RESIZE
 
 Params = dict[str, Any]
@@ -76,8 +76,8 @@ def _add_shapes(shapes: Params, chain: Chain, channels: int) -> int:
             leaves = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (kernel, bias))
             shapes[step.name] = dict(zip(('kernel', 'bias'), leaves, strict=True))
             channels = step.channels
-        elif isinstance(step, Parallel):
-            channels = sum(_add_shapes(shapes, branch, channels) for branch in step.chains)
+        elif isinstance(step, list):
+            channels = sum(_add_shapes(shapes, branch, channels) for branch in step)
     return channels
 
 
@@ -89,7 +89,7 @@ def _run(params: Params, chain: Chain, x: jax.Array) -> jax.Array:
         elif isinstance(step, Pool):
             x = pool(x, step)
         else:
-            x = jnp.concatenate([_run(params, branch, x) for branch in step.chains], axis=-1)
+            x = jnp.concatenate([_run(params, branch, x) for branch in step], axis=-1)
     return x
 
 

@@ -18,6 +18,7 @@ from diffusion_jax.weights.torch_files import read_state
 
 RELEASED = ('pt_inception-2015-12-05-6726825d.pth', 'classify_image_graph_def.pb')
 REMEDY = f'use {RELEASED[0]} (pytorch-fid) or {RELEASED[1]} (TensorFlow)'
+BATCH_NORM = ('weight', 'bias', 'running_mean', 'running_var')
 EPSILON = 1e-3  # of the batch norms
 
 
@@ -52,15 +53,14 @@ def read_inception(path: str | Path) -> InceptionWeights:
 def state_shapes() -> dict[str, tuple[int, ...]]:
     """The shapes of the arrays that `params_from_state` reads, with PyTorch's names and layouts."""
     shapes = {}
-    for (*path, leaf), array in traverse_util.flatten_dict(param_shapes()).items():
-        name = '.'.join(path)
+    for key, leaf in traverse_util.flatten_dict(param_shapes(), sep='.').items():
+        name, _, kind = key.rpartition('.')
         if name == 'logits':
-            shapes['fc.weight'] = array.shape[::-1]
-        elif leaf == 'kernel':
-            height, width, channels_in, channels = array.shape
+            shapes['fc.weight'] = leaf.shape[::-1]
+        elif kind == 'kernel':
+            height, width, channels_in, channels = leaf.shape
             shapes[f'{name}.conv.weight'] = (channels, channels_in, height, width)
-            for statistic in ('weight', 'bias', 'running_mean', 'running_var'):
-                shapes[f'{name}.bn.{statistic}'] = (channels,)
+            shapes |= {f'{name}.bn.{kind}': (channels,) for kind in BATCH_NORM}
     return shapes
 
 
@@ -72,18 +72,18 @@ def params_from_state(arrays: Mapping[str, np.ndarray]) -> Params:
     Raises:
         UserError: an array is missing or has another shape.
     """
-    for name, shape in state_shapes().items():
-        if name not in arrays:
-            raise UserError(name, 'is missing')
-        if arrays[name].shape != shape:
-            raise UserError(name, f'has the shape {arrays[name].shape}, not {shape}')
     params = {}
-    for path in dict.fromkeys(path[:-1] for path in traverse_util.flatten_dict(param_shapes())):
-        if path == ('logits',):
-            params[*path, 'kernel'] = np.ascontiguousarray(arrays['fc.weight'].T, np.float32)
-        else:
-            params[*path, 'kernel'], params[*path, 'bias'] = fold(arrays, '.'.join(path))
-    return traverse_util.unflatten_dict(params)
+    for key, shape in state_shapes().items():
+        if key not in arrays:
+            raise UserError(key, 'is missing')
+        if arrays[key].shape != shape:
+            raise UserError(key, f'has the shape {arrays[key].shape}, not {shape}')
+    for key in state_shapes():
+        name, _, leaf = key.partition('.conv.')
+        if leaf:
+            params[f'{name}.kernel'], params[f'{name}.bias'] = fold(arrays, name)
+    params['logits.kernel'] = np.ascontiguousarray(arrays['fc.weight'].T, np.float32)
+    return traverse_util.unflatten_dict(params, sep='.')
 
 
 def fold(arrays: Mapping[str, np.ndarray], name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +93,7 @@ def fold(arrays: Mapping[str, np.ndarray], name: str) -> tuple[np.ndarray, np.nd
     """
     weight, gamma, beta, mean, variance = (
         np.asarray(arrays[f'{name}.{part}'], np.float64)
-        for part in ('conv.weight', 'bn.weight', 'bn.bias', 'bn.running_mean', 'bn.running_var')
+        for part in ('conv.weight', *(f'bn.{kind}' for kind in BATCH_NORM))
     )
     scale = gamma / np.sqrt(variance + EPSILON)
     kernel = weight.transpose(2, 3, 1, 0) * scale
