@@ -19,21 +19,22 @@ help:
 	@echo 'make test-newest  the fast tests with the newest Python and JAX that are supported'
 	@echo 'make test-convert the tests of .pt files, with PyTorch; its default build takes several GB'
 	@echo 'make test-gpu     the tests of a GPU, with the JAX of PYTHON, in 4 minutes'
-	@echo 'make lint         the linters'
+	@echo 'make lint         the linters and the type checker'
 	@echo 'make lock         resolve the exact versions in requirements/ again'
 	@echo 'make clean        remove environments and caches; runs/ stays'
 
 demo: $(VENV)/installed
-	@$(VENV)/bin/python -m diffusion_jax.main --config=configs/digits.py --workdir=runs/digits; status=$$?; \
+	@$(VENV)/bin/python -m diffusion_jax.main --config=configs/digits.py --workdir=runs/digits && \
+	$(VENV)/bin/python experiments/digits_acceptance.py runs/digits; status=$$?; \
 	if [ -f runs/digits/evaluation.json ]; then echo; \
 	echo 'Guided digits, a row for each class:  runs/digits/samples/grid.png'; \
 	echo 'The same without guidance:            runs/digits/samples/unguided/grid.png'; \
-	echo 'How good they are:                    runs/digits/evaluation.json'; \
+	echo 'How good they are:                    runs/digits/evaluation.json, agreement.json'; \
 	echo 'How training went:                    runs/digits/*/metrics.jsonl, or tensorboard --logdir runs/digits'; \
 	fi; exit $$status
 
 test: $(VENV)/installed-dev
-	$(VENV)/bin/python -m pytest -m 'not slow'
+	$(VENV)/bin/python -m pytest -m 'not slow' --durations=15
 
 test-all: $(VENV)/installed-dev
 	$(VENV)/bin/python -m pytest
@@ -56,6 +57,7 @@ lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports --cache-dir .cache/import_linter
+	$(VENV)/bin/mypy
 
 lock: $(VENV)/made $(NEWEST)/made
 	$(VENV)/bin/python requirements/lock.py

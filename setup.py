@@ -33,13 +33,14 @@ setup(
         'ml-collections>=1.0',
         'numpy>=2.0',
         'optax>=0.2.8',
-        'orbax-checkpoint>=0.12.8,<0.13',  # training/barrier.py rests on names of 0.12
+        'orbax-checkpoint>=0.12.8',
         'pillow>=10.4',
         'safetensors>=0.8',
         'scikit-learn>=1.5',
         'scipy>=1.13',
         'tensorboardX>=2.6.2',
         'tensorflow-datasets>=4.9.10',
+        'tqdm>=4.66',
     ],
     extras_require={
         'cuda': [f'jax[cuda12]{JAX}'],

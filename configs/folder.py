@@ -1,25 +1,25 @@
-"""A folder of one's own images at 64×64 on a GPU: a class-conditional model with classifier guidance.
+"""A folder of your own images at 64×64 on a GPU: a class-conditional model with classifier guidance.
 
     python -m diffusion_jax.main --config=folder --workdir=runs/mine --config.data.path=images
 
-Folder: images/train/<class>/*.jpg; png, webp, tiff and the other formats that Pillow decodes will do, too. To
-validate the classifier add images/test/<class> and --config.train_classifier.validate_every=2500.
-Images without labels, or of one class, anywhere below images/train, need no classifier:
+Folder: images/train/<class>/*.jpg, or any other format that Pillow decodes. To validate the classifier, add
+images/test/<class> and --config.train_classifier.validate_every=2500.
+Images without labels, or of one class, may lie at any depth below images/train and need no classifier:
     --stage=train,sample --config.data.labels=none --config.sample.scale=0 \\
     --config.unet.class_conditional=False
 
-Hardware: a GPU with 24 GB. Computed, not measured: 131 million parameters (classifier: 16), 2.6 GB for them,
-their average, gradient and moments, and up to 0.64 GB of activations for each image of a microbatch. A batch
-of 128 is therefore split into 8 microbatches of 16 images, 10 GB. With less memory:
+Hardware: a GPU with 24 GB. Computed, not measured: 131 million parameters (classifier: 16 million), 2.6 GB
+for parameters, average, gradient and moments, and up to 0.64 GB of activations for each image of a
+microbatch. A batch of 128 is therefore split into 8 microbatches of 16 images, 10 GB. With less memory:
 --config.train.microbatches=32, or --config.unet.remat=True, which recomputes activations (0.04 GB an image)
-for a third more time; with 80 GB: --config.train.microbatches=2.
-Time: not measured. A step is 37 TFLOP, the classifier's 4 TFLOP; at a sustained 100 TFLOP/s 200,000 steps
-take 21 hours. The first samples worth a look come much earlier, in diffusion/grids. For a CPU, or a few
-hundred images, use the config photos.
+and takes a third longer. With 80 GB: --config.train.microbatches=2.
+Time: not measured. A step takes 37 TFLOP, a step of the classifier 4 TFLOP; at a sustained 100 TFLOP/s
+200,000 steps take 21 hours. diffusion/grids shows samples much earlier. For a CPU, or a few hundred images,
+use the config photos.
 
 The networks are those of the paper's ImageNet 64×64 models at two thirds of their width (classifier: half).
-No released model has this architecture: to fine-tune one, use its own config.
-Expect: no number, it was never trained. A starting point to copy.
+No released model has this architecture; to fine-tune one, use its own config.
+Expect: no number, it was never trained. It is a starting point to copy.
 """
 
 from ml_collections import ConfigDict

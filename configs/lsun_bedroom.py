@@ -2,13 +2,14 @@
 
 Sample: python -m diffusion_jax.main --config=lsun_bedroom --stage=sample \\
             --config.pretrained.diffusion=lsun_bedroom.safetensors --config.sample.num_samples=16
-    The best 250 steps that the paper found (table 15): --config.sample.respacing=90,60,60,20,20
-Train: the same without --stage and --config.pretrained; the images of the category in lsun/bedroom/. The
-    paper took 500,000 steps of 256 images.
-Evaluate: --stage=evaluate; 50,000 samples against VIRTUAL_lsun_bedroom256.npz and with
-    inception.safetensors, both in the working folder or as config.evaluate.reference and .inception say.
-Expect: FID 1.90. In the paper (tables 5 and 15; FID/sFID/precision/recall) it is 1.90/5.59/.66/.51
-    with all 1,000 steps; FID 2.02 with 90,60,60,20,20 and 2.31 with 250 evenly spaced ones.
+    The best 250 steps of the paper (table 15): --config.sample.respacing=90,60,60,20,20
+Train: the same command without --stage and --config.pretrained. The images are in lsun/bedroom/. The paper
+    trained for 500,000 steps of 256 images.
+Evaluate: --stage=evaluate compares 50,000 samples with
+    VIRTUAL_lsun_bedroom256.npz, using inception.safetensors. Both files are in the current
+    folder, or are named by config.evaluate.reference and config.evaluate.inception.
+Expect: FID 1.90. The paper reports (tables 5 and 15; FID/sFID/precision/recall) 1.90/5.59/.66/.51 with
+    all 1,000 steps. With 90,60,60,20,20 the FID is 2.02, with 250 equally spaced steps 2.31.
 """
 
 from ml_collections import ConfigDict
@@ -22,7 +23,7 @@ def get_config() -> ConfigDict:
         stages=('train', 'sample'),
         data=recipes.lsun('bedroom'),
         diffusion=recipes.diffusion('lsun_bedroom'),
-        unet=recipes.unet('lsun_bedroom'),
+        unet=recipes.network('lsun_bedroom'),
         train=recipes.diffusion_training(500_000),
         sample=recipes.sampling('lsun_bedroom'),
         evaluate=recipes.evaluation('lsun_bedroom256'),

@@ -1,22 +1,23 @@
-"""A few hundred colour images of one's own on a small machine: 24×24 RGB, class-conditional and guided.
+"""A few hundred colour images of your own on a small machine: 24×24 RGB, class-conditional and guided.
 
     python -m diffusion_jax.main --config=photos --config.data.path=images
 
-Folder: images/train/<class>/*.jpg (or png, webp, …), about 50 images a class or more. Each is scaled and
-cropped to the centre square, once: of camera photos this takes 0.25 s each. To try it without images of your
-own: `python experiments/photo_crops.py images`, four classes.
+Folder: images/train/<class>/*.jpg (or png, webp, …), about 50 images a class or more. Images are scaled and
+cropped to the centre square once, which takes 0.25 s for a photo of a camera. Without images of your own:
+`python experiments/photo_crops.py images` creates four classes.
 
 Hardware: 2 CPU cores, 2 GB of memory. Time: 12 minutes (measured on an AMD EPYC: 1.7 GB).
-Expect: the colours and textures of each class, and shapes where its images are alike; see samples/grid.png, a
-row for each class. Classes of very different images need far longer training.
+Expect: colours and textures of each class. Shapes appear where the images of a class are alike; see
+    samples/grid.png, which has a row for each class. Classes of very different images need more training.
 
-Images without labels, or of one class, anywhere below images/train, need no classifier:
+Images without labels, or of one class, may lie at any depth below images/train and need no classifier:
     --stage=train,sample --config.data.labels=none --config.sample.scale=0 \\
     --config.unet.class_conditional=False
-Faster steps: --config.data.image_size=16,16. More time: more steps (--config.train.num_steps=20000), then
-larger images (any multiple of 4). Text and other images that must not be mirrored: --config.train.flip=False
---config.train_classifier.flip=False. With a test split, images/test/<class>, set
---config.train_classifier.validate_every=100 to log the classifier's accuracy on it. GPU: the config folder.
+For faster steps: --config.data.image_size=16,16. With more time: first more steps
+(--config.train.num_steps=20000), then larger images (any multiple of 4). For text and other images that must
+not be mirrored: --config.train.flip=False --config.train_classifier.flip=False. With a test split,
+images/test/<class>, --config.train_classifier.validate_every=100 logs the accuracy of the classifier. For a
+GPU use the config folder.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""What checks of settings have in common. A check names the key; `in_section` adds where it stands."""
+"""Checks of single values of settings and arguments, which raise UserError."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INT32 = 2**31  # counts below it are int32 on the device
 
 def one_of(key: str, value: Any, allowed: Collection[Any]) -> None:
     if value not in allowed:
-        raise UserError(f'{key} is {value!r}; it must be one of {", ".join(map(repr, allowed))}')
+        raise UserError(key, f'got {value!r}', f'must be one of {", ".join(map(repr, allowed))}')
 
 
 def between(
@@ -26,22 +26,22 @@ def between(
         return
     limit = f' and at most {most:.5g}' if most != LARGEST or value > LARGEST else ''
     limit = limit if below is None else f' and below {below}'
-    raise UserError(f'{key} is {value}; it must be at least {least}{limit}')
+    raise UserError(key, f'got {value}', f'must be at least {least}{limit}')
 
 
 def not_finite(array: np.ndarray) -> str:
-    """The first value that float32 cannot hold and its place, such as 'nan at [0, 3]'; '' where none is."""
+    """The first value that float32 cannot hold and its index, such as 'nan at [0, 3]', or ''."""
     with np.errstate(over='ignore'):
         finite = np.isfinite(array.astype(np.float32, copy=False))
     if finite.all():
         return ''
-    place = np.unravel_index(np.argmin(finite), array.shape)
-    return f'{array[place]} at {list(map(int, place))}'
+    index = np.unravel_index(np.argmin(finite), array.shape)
+    return f'{array[index]} at {list(map(int, index))}'
 
 
-def in_section(section: str, check: Callable[..., None], *values: Any) -> None:
-    """Runs a check of a section's settings; its errors name the key as config.<section>.<key>."""
+def in_section(section: str, check: Callable[..., Any], *values: Any) -> None:
+    """Runs a check of a section's settings; its errors name the setting as config.<section>.<key>."""
     try:
         check(*values)
     except UserError as error:
-        raise UserError(f'config.{section}.{error}') from error
+        raise UserError(f'config.{section}.{error.where}', error.problem, error.remedy) from error

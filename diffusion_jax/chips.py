@@ -48,9 +48,9 @@ def _tpu(kind: str, memory: float, bandwidth: float, tflops: float, host: tuple[
     return Chip(kind, memory * 1e9, bandwidth * 1e9, rate, rate / 3, rate / 6, host)
 
 
-def _gpu(kind: str, memory: float, bandwidth: float, *tflops: float) -> Chip:
+def _gpu(kind: str, memory: float, bandwidth: float, bfloat16: float, high: float, highest: float) -> Chip:
     """GB, GB/s and TFLOP/s in bfloat16, TF32 and float32."""
-    return Chip(kind, memory * 1e9, bandwidth * 1e9, *(1e12 * rate for rate in tflops))
+    return Chip(kind, memory * 1e9, bandwidth * 1e9, 1e12 * bfloat16, 1e12 * high, 1e12 * highest)
 
 
 # By the names that `diffusion-jax plan --topology` takes.

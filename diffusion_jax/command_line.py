@@ -1,58 +1,42 @@
-"""The command line of the program: flags, and settings of the config as --config.SECTION.SETTING=VALUE."""
+"""The command line: flags, and settings of the config as --config.SECTION.SETTING=VALUE."""
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import argparse
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
+from diffusion_jax import __version__
 from diffusion_jax.checks import between
 from diffusion_jax.config import MAY_BE_ABSENT, SECTIONS, all_settings, no_such_setting
-from diffusion_jax.config_files import LIST, find_config, load_config, named_configs
+from diffusion_jax.config_files import LIST, load_config
 from diffusion_jax.errors import UserError
-from diffusion_jax.experiment import STAGES
-from diffusion_jax.hosts import Hosts, check_hosts
-from diffusion_jax.settings import FilePath, meanings, nearest, read_text, types_of
+from diffusion_jax.hosts import Hosts
+from diffusion_jax.settings import file_path, nearest, read_text
 
 SETTING = 'config.'
-
-USAGE = """\
-usage: python -m diffusion_jax.main --config=NAME|FILE [--workdir=FOLDER] [--config.SECTION.SETTING=VALUE]"""
+ABOUT = """\
+Runs an experiment. The results are written to --workdir. The stages of the config run in order, or those that
+--stage names. A stage that is complete is skipped, an interrupted one resumes: to resume, give the same
+command again. --config.SECTION.SETTING=VALUE changes a setting, such as --config.train.num_steps=500."""
 BEGIN = """\
 to begin:
   python -m diffusion_jax.main --config=digits    trains on small digits in a few minutes, samples, evaluates
   diffusion-jax configs                           lists the names of configs, and what to expect of each
-`diffusion-jax show-config NAME` prints every setting with its meaning."""
-SHORT_HELP = f'{USAGE}\n\n{BEGIN}\n--help explains the flags.'
+  diffusion-jax show-config NAME                  prints every setting with its meaning"""
 
 
-@dataclasses.dataclass(frozen=True)
-class Flags:
-    """What the command line gives in addition to settings of the config.
+class Parser(argparse.ArgumentParser):
+    """Prints its description as it is, and raises UserError for wrong arguments."""
 
-    Attributes:
-        config: the experiment: the name of a config, or a Python file.
-        workdir: the folder for all results; by default runs/<name of the config>.
-        stage: only these stages, separated by commas.
-        coordinator: HOST:PORT of the first of several hosts.
-        num_hosts: the number of hosts.
-        host: which of them this is, from 0.
-        distributed: this is one of several hosts, as JAX detects on a cluster.
-        initialization_timeout: seconds that hosts wait for each other at the start.
-        heartbeat_timeout: seconds after which a silent host is dead, which ends the others.
-    """
+    def __init__(self, prog: str, description: str, **options: Any) -> None:
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog=prog, description=description, formatter_class=formatter, **options)
 
-    config: str = ''
-    workdir: FilePath = ''
-    stage: tuple[str, ...] = ()
-    coordinator: str = ''
-    num_hosts: int | None = None
-    host: int | None = None
-    distributed: bool = False
-    initialization_timeout: int = 300
-    heartbeat_timeout: int = 60
+    def error(self, message: str) -> NoReturn:
+        where, _, problem = message.removeprefix('argument ').partition(': ')
+        raise UserError(where, problem, 'see --help')
 
 
 class Options(NamedTuple):
@@ -60,7 +44,8 @@ class Options(NamedTuple):
 
     Attributes:
         config: the config file's experiment with all changes made by flags, as a plain nested dict.
-        hosts: None where this process is the whole run.
+        stages: those that --stage names.
+        hosts: None if this process is the only one of the run.
     """
 
     config: dict[str, Any]
@@ -69,44 +54,39 @@ class Options(NamedTuple):
     hosts: Hosts | None = None
 
 
-def long_help(about: str) -> str:
-    """What --help prints.
-
-    Args:
-        about: a docstring; its text after the first line explains the program.
-    """
-    flags = {f'--{name}': text for name, text in meanings(Flags).items()}
-    flags['--config.…=VALUE'] = (
-        'another value for a setting of the config, such as --config.train.num_steps=500.'
-    )
-    flags['--version'] = 'print the version.'
-    width = max(map(len, flags)) + 2
-    lines = [f'  {name:<{width}}{text}' for name, text in flags.items()]
-    return '\n'.join([USAGE, '', about.partition('\n\n')[2], *lines, '', BEGIN])
-
-
 def parse_flags(argv: Sequence[str]) -> Options:
-    """Raises UserError for anything that is wrong with the command line or the config file."""
-    given, settings = _read(argv[1:], types_of(Flags))
-    flags = Flags(**given)
-    if given.get('workdir') == '':
-        raise UserError("--workdir is ''; name a folder, or leave it out for runs/<name of the config>")
+    """Reads the command line, the program's name first. UserError if it or the config file is wrong."""
+    parser = Parser('python -m diffusion_jax.main', ABOUT, epilog=BEGIN)
+    add = parser.add_argument
+    add('--config', metavar='NAME|FILE', help='the experiment: the name of a config, or a Python file')
+    add('--workdir', metavar='FOLDER', help='for all results; by default runs/<name of the config>')
+    add('--stage', default='', metavar='STAGES', help='only these stages, separated by commas')
+    add('--coordinator', metavar='HOST:PORT', help='the first of several hosts')
+    add('--num_hosts', type=int, metavar='N', help='the number of hosts')
+    add('--host', type=int, metavar='I', help='which of them this is, from 0')
+    add('--distributed', action='store_true', help='one of several hosts, as JAX detects on a cluster')
+    add('--initialization_timeout', type=int, default=300, help='seconds for all hosts to connect')
+    add('--heartbeat_timeout', type=int, default=60, help='seconds until a silent host is dead')
+    add('--version', action='version', version=f'diffusion_jax {__version__}')
+    flags, settings = parser.parse_known_args(argv[1:])
     if not flags.config:
-        raise UserError(f'give --config=NAME or --config=FILE, such as --config=digits; {LIST}')
-    file = find_config(flags.config)
-    config = changed(load_config(file).experiment, settings)
-    workdir = Path(flags.workdir or Path('runs') / file.path.stem)
-    return Options(config, workdir, list(flags.stage), _hosts(flags))
+        raise UserError('--config', 'is missing', f'give a config, such as --config=digits; {LIST}')
+    changes = _read_settings(settings, vars(flags))
+    if flags.workdir == '':
+        raise UserError('--workdir', "got ''", 'name a folder, or omit it for runs/<name of the config>')
+    config = load_config(flags.config)
+    workdir = Path(file_path(flags.workdir or Path('runs') / config.path.stem))
+    stages = [stage.strip() for stage in flags.stage.split(',') if stage]
+    return Options(changed(config.experiment, changes), workdir, stages, _hosts(flags))
 
 
-def read_config(name: str, arguments: Sequence[str] = ()) -> dict[str, Any]:
-    """The experiment of a config, by name or file, with the changes that arguments make, as in `parse_flags`.
+def read_config(name: str, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """The experiment of a config, by name or file, with changes by --config.SECTION.SETTING=VALUE.
 
     Raises:
         UserError: something is wrong with the config file, or an argument is no setting.
     """
-    settings = _read(arguments, {})[1]
-    return changed(load_config(find_config(name)).experiment, settings)
+    return changed(load_config(name).experiment, _read_settings(settings, ()))
 
 
 def changed(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,78 +103,58 @@ def changed(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str,
         elif not section:
             config[name] = value
         elif section in MAY_BE_ABSENT and config.get(section) is None:
-            raise UserError(f'config.{name}: the config has no section {section}; add it to the config file')
+            problem = f'the config has no section {section}'
+            raise UserError(f'config.{name}', problem, 'add the section to the config file')
         else:
             config.setdefault(section, {})[key] = value
     return config
 
 
-def _read(arguments: Sequence[str], flags: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The values of the `flags`, of these types, and of settings by their dotted names; the last one wins."""
-    values, settings = {}, {}
-    for name, text, argument in _assignments(arguments):
-        if name.startswith(SETTING):
-            setting = name.removeprefix(SETTING)
-            settings[setting] = read_text(_type_of(setting), text, name)
-        elif name in flags:
-            values[name] = read_text(flags[name], text, f'--{name}')
-        else:
-            raise UserError(f'{argument}: unrecognized{_meant(argument, flags)}')
-    return values, settings
-
-
-def _assignments(arguments: Sequence[str]) -> Iterator[tuple[str, str | None, str]]:
-    """Name, value and the argument itself of --name=value, --name value, --name (value None) and --noname."""
-    rest = list(reversed(arguments))
+def _read_settings(arguments: Sequence[str], flags: Collection[str]) -> dict[str, Any]:
+    """The values of settings by their dotted names, from --config.name=value, --config.name value,
+    --config.name and --noconfig.name; the last one wins. `flags` are suggested for other arguments."""
+    settings, rest = {}, list(reversed(arguments))
+    text: str | None
     while rest:
         argument = rest.pop()
-        name, equals, text = argument.removeprefix('--').partition('=')
-        if not argument.startswith('--'):
-            yield '', None, argument
-        elif equals:
-            yield name, text, argument
-        elif name.startswith(f'no{SETTING}') or name == 'nodistributed':
-            yield name.removeprefix('no'), 'false', argument
-        else:
-            yield name, rest.pop() if rest and not rest[-1].startswith('--') else None, argument
+        name, equals, text = argument.partition('=')
+        if name.startswith(f'--no{SETTING}'):
+            name, text = name.replace('no', '', 1), 'false'
+        if not name.startswith(f'--{SETTING}'):
+            known = [*flags, *(SETTING + setting for setting in all_settings())]
+            meant = [f'--{each}{equals}{text}' for each in nearest(name.lstrip('-'), known)]
+            remedy = f'did you mean {" or ".join(meant)}?' if meant else 'see --help'
+            raise UserError(argument, 'unrecognized', remedy)
+        if not equals and not text:
+            text = rest.pop() if rest and not rest[-1].startswith('--') else None
+        setting = name.removeprefix(f'--{SETTING}')
+        settings[setting] = read_text(_type_of(setting), text, f'{SETTING}{setting}')
+    return settings
 
 
 def _type_of(setting: str) -> Any:
     if setting in MAY_BE_ABSENT:
         return type(None)
     if setting in SECTIONS:
-        raise UserError(
-            f'config.{setting} is a section; give one of its settings: --config.{setting}.NAME=VALUE'
-        )
+        remedy = f'give one of its settings: --config.{setting}.NAME=VALUE'
+        raise UserError(f'config.{setting}', 'is a section', remedy)
     if setting not in all_settings():
         raise no_such_setting(setting)
     return all_settings()[setting]
 
 
-def _meant(argument: str, flags: Collection[str]) -> str:
-    """What was probably meant by an argument that is neither a flag nor a setting."""
-    name, equals, text = argument.lstrip('-').partition('=')
-    value = equals + text
-    if not argument.startswith('-') and not equals:  # perhaps the value of a flag
-        found = [f'--stage={argument}'] if argument in STAGES and 'stage' in flags else []
-        if argument.endswith('.py') or argument in named_configs():
-            found = [f'--config={argument}']
-    else:
-        names = difflib.get_close_matches(name.replace('-', '_'), flags, 1, 0.75)
-        names += [SETTING + setting for setting in nearest(name.removeprefix(SETTING), all_settings())]
-        found = [f'--{name}{value}' for name in names]
-    return f'; did you mean {" or ".join(found)}?' if found else '; see --help'
-
-
-def _hosts(flags: Flags) -> Hosts | None:
+def _hosts(flags: argparse.Namespace) -> Hosts | None:
+    """UserError unless the flags name a coordinator and one of its hosts, or none."""
     for name in ('initialization_timeout', 'heartbeat_timeout'):
         between(f'--{name}', getattr(flags, name), 0)
-    hosts = Hosts(
-        flags.coordinator,
-        flags.num_hosts,
-        flags.host,
-        flags.initialization_timeout,
-        flags.heartbeat_timeout,
-    )
-    check_hosts(hosts, detected=flags.distributed)
-    return hosts if flags.distributed or flags.coordinator else None
+    coordinator, num_hosts, host = named = (flags.coordinator, flags.num_hosts, flags.host)
+    if named != (None, None, None):
+        address, _, port = (coordinator or '').rpartition(':')
+        one_of_them = num_hosts is not None and host is not None and 0 <= host < num_hosts
+        if flags.distributed or not address or not port.isdigit() or not one_of_them:
+            problem = f'got {coordinator!r} with --num_hosts={num_hosts}, --host={host}'
+            remedy = 'give --coordinator=HOST:PORT --num_hosts=N --host=I, 0 ≤ I < N; or only --distributed'
+            raise UserError('--coordinator', problem, remedy)
+    elif not flags.distributed:
+        return None
+    return Hosts(coordinator, num_hosts, host, flags.initialization_timeout, flags.heartbeat_timeout)

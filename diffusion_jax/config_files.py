@@ -1,13 +1,13 @@
-"""Config files: found by path or by name, and run; whatever is wrong with one is named with its line."""
+"""Config files: found by path or by name, and run; an error in one names the file and its line."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-import inspect
 import os
 import runpy
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,23 +16,16 @@ from ml_collections import ConfigDict
 from diffusion_jax.errors import UserError
 from diffusion_jax.settings import file_path
 
-# An installed package holds the configs; in a checkout they are beside it.
+# An installed package holds the configs; in a checkout they are next to it.
 PACKAGE = Path(__file__).parent
 FOLDER = PACKAGE / 'configs' if (PACKAGE / 'configs').is_dir() else PACKAGE.parent / 'configs'
-EXAMPLE = FOLDER / 'digits.py'
 LIST = '`diffusion-jax configs` lists the names'
 
 
-class ConfigFile(NamedTuple):
-    """A config file, and what its `get_config` is called with: nothing if `argument` is None."""
+class Config(NamedTuple):
+    """A config file, its experiment as a plain nested dict, not yet checked, and its docstring."""
 
     path: Path
-    argument: str | None = None
-
-
-class Config(NamedTuple):
-    """The experiment of a config file as a plain nested dict, not yet checked, and the file's docstring."""
-
     experiment: dict[str, Any]
     doc: str
 
@@ -42,75 +35,61 @@ def named_configs() -> dict[str, Path]:
     return {path.stem: path for path in sorted(FOLDER.glob('[!_]*.py'))}
 
 
-def find_config(text: str) -> ConfigFile:
-    """A path or a name, with or without .py, each perhaps with `:argument`; an existing file comes first.
+def load_config(text: str) -> Config:
+    """Runs a config file and calls its `get_config`.
+
+    Args:
+        text: a path or a name, with or without .py; `:argument` after it is an argument for `get_config`. An
+            existing file takes precedence.
 
     Raises:
-        UserError: there is no such file or name, or it is no Python file.
+        UserError: there is no such file or name, the file cannot be run, or it returns no experiment.
     """
+    path, arguments = _find(text)
+    with _located(path):
+        module = runpy.run_path(str(path))
+    if not callable(module.get('get_config')):
+        raise UserError(str(path), 'has no function get_config', f'see {FOLDER / "digits.py"} for an example')
+    with _located(path):
+        config = module['get_config'](*arguments)
+        config = config.to_dict() if isinstance(config, ConfigDict) else config
+    if not isinstance(config, Mapping):
+        raise UserError(str(path), f'get_config returns {config!r}', 'it must return with_defaults(…)')
+    return Config(path, dict(config), module.get('__doc__') or '')
+
+
+def _find(text: str) -> tuple[Path, tuple[str, ...]]:
+    """The file, and the arguments for its `get_config`."""
     place, colon, argument = text.partition(':')
     if os.path.isfile(file_path(text)):
         place, colon = text, ''
-    path = Path(file_path(place))
-    if not os.path.isfile(path):
-        path = named_configs().get(place.removesuffix('.py')) or _not_found(place)
+    path, name, names = Path(file_path(place)), place.removesuffix('.py'), named_configs()
+    if not path.is_file():
+        if name not in names:
+            close = difflib.get_close_matches(path.stem, names, 1)
+            meant = f'{place}.py' if os.path.isfile(f'{path}.py') else ''.join(close)
+            remedy = f'did you mean {meant}?' if meant else f'give a Python file or a name; {LIST}'
+            raise UserError(place, 'is a folder' if path.is_dir() else 'no such config file or name', remedy)
+        path = names[name]
     if path.suffix != '.py':
-        raise UserError(f'{path}: a config is a Python file with a function get_config, such as {EXAMPLE}')
-    return ConfigFile(path, argument if colon else None)
+        raise UserError(str(path), 'is not a Python file', 'a config is a Python file with a get_config')
+    return path, (argument,) if colon else ()
 
 
-def load_config(file: ConfigFile) -> Config:
-    """Runs a config file and calls its `get_config`.
-
-    Raises:
-        UserError: the file cannot be run, or returns no experiment.
-    """
-    path = file.path
+@contextlib.contextmanager
+def _located(path: Path) -> Iterator[None]:
+    """Raises UserError, with the line of the file, for any error in the block."""
     try:
-        module = runpy.run_path(str(path))
+        yield
     except Exception as error:
-        raise _failed(path, error) from error
-    get_config = module.get('get_config')
-    if not inspect.isfunction(get_config):
-        raise UserError(f'{path}: has no function get_config; an example of a config is {EXAMPLE}')
-    where = f'{path}, line {get_config.__code__.co_firstlineno}'
-    arguments = () if file.argument is None else (file.argument,)
-    try:
-        inspect.signature(get_config).bind(*arguments)
-    except TypeError as error:
-        needs = f'needs an argument: --config={path}:ARGUMENT'
-        problem = 'takes no argument; omit what follows the colon' if arguments else needs
-        raise UserError(f'{where}: get_config {problem}') from error
-    try:
-        config = get_config(*arguments)
-        config = config.to_dict() if isinstance(config, ConfigDict) else config
-    except Exception as error:
-        raise _failed(path, error) from error
-    if not isinstance(config, Mapping):
-        raise UserError(f'{where}: get_config returns {config!r}; it must return with_defaults(…)')
-    return Config(dict(config), module.get('__doc__') or '')
-
-
-def _not_found(place: str) -> Path:
-    path = Path(file_path(place))
-    if os.path.isdir(path):
-        raise UserError(f'{place}: is a folder; give a config file, or a name: {LIST}')
-    if os.path.isfile(f'{path}.py'):
-        raise UserError(f'{place}: no such config; did you mean {place}.py?')
-    meant = difflib.get_close_matches(path.stem, named_configs(), 1)
-    hint = f'did you mean {meant[0]}? ' if meant else ''
-    raise UserError(f'{place}: no such config file or name; {hint}{LIST}')
-
-
-def _failed(path: Path, error: Exception) -> UserError:
-    """What a config file raised, as one line that names its line."""
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        lines = [error.lineno]
-    text = ' '.join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
-    if isinstance(error, ModuleNotFoundError):
-        text += '; install it, or remove the import (a config file cannot import its neighbours)'
-    elif not isinstance(error, UserError):
-        text = f'{type(error).__name__}: {text}'
-    return UserError(f'{path}{f", line {lines[-1]}" if lines and lines[-1] else ""}: {text}')
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+        if isinstance(error, SyntaxError) and error.filename == str(path):
+            lines = [error.lineno]
+        where = f'{path}, line {lines[-1]}' if lines else str(path)
+        if isinstance(error, UserError):
+            raise UserError(f'{where}: {error.where}', error.problem, error.remedy) from error
+        missing = isinstance(error, ModuleNotFoundError)
+        remedy = 'install it, or remove the import (a config file cannot import its neighbours)'
+        problem = f'{type(error).__name__}: {" ".join(str(error).split())}'
+        raise UserError(where, problem, remedy if missing else '') from error

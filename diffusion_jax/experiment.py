@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import Any
 
 from diffusion_jax.checks import between, in_section, one_of
 from diffusion_jax.data.config import DataConfig, check_data
@@ -22,17 +23,18 @@ from diffusion_jax.generation.requests import check_null_class
 from diffusion_jax.models import ClassifierConfig, UNetConfig, check_classifier, check_unet
 from diffusion_jax.settings import FilePath
 from diffusion_jax.sharding import MeshConfig
+from diffusion_jax.stored_networks import CLASSIFIER, DIFFUSION, TRAINED_BY
 from diffusion_jax.training.config import TrainConfig, check_train
 
-STAGES = ('train', 'train_classifier', 'sample', 'evaluate', 'likelihood')
+STAGES = (*TRAINED_BY.values(), 'sample', 'evaluate', 'likelihood')
 
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """Networks to use instead of training, or to start training from where its stage is named.
+    """Networks to use instead of training, or to start training from if its stage is named.
 
     Attributes:
-        diffusion: a folder of training, such as runs/digits/diffusion, or a file of weights; '' is none.
+        diffusion: a folder of training such as runs/digits/diffusion, or a file of weights; '' is none.
         classifier: the same for the classifier.
     """
 
@@ -45,21 +47,21 @@ class Experiment:
     """A complete experiment.
 
     Attributes:
-        stages: what runs, in this order, unless --stage names other stages.
+        stages: the stages to run, in this order, unless --stage names others.
         data: which images a run reads.
         diffusion: the process, and what the network predicts.
         unet: the diffusion model.
         train: how the diffusion model is trained.
-        classifier: the network that guides, if any.
+        classifier: the network for guidance; None for experiments without one.
         train_classifier: how the classifier is trained, if it is.
         sample: which images are sampled, and how.
         evaluate: how samples are compared with real images.
-        likelihood: of which images the variational bound is computed.
-        pretrained: networks to use instead of training.
+        likelihood: for which images the variational bound is computed.
+        pretrained: networks to use instead of training them.
         mesh: how work is split over devices.
         seed: of training: initial parameters, order of the images, noise.
-        deterministic: on GPUs, a run that was killed and resumed ends with the same bits as one that was not,
-            at some cost in speed (docs/gpu.md). On CPUs it always does.
+        deterministic: makes a run that was killed and resumed on GPUs end with the same bits as one that was
+            not, at some cost in speed (docs/gpu.md). On CPUs it always does.
     """
 
     stages: tuple[str, ...]
@@ -77,100 +79,50 @@ class Experiment:
     seed: int = 0
     deterministic: bool = False
 
-
-def with_slowest_average(experiment: Experiment, ema_rates: Collection[float]) -> Experiment:
-    """The experiment whose samples are drawn with the average of the largest of these rates; without any,
-    with the parameters themselves."""
-    sample = dataclasses.replace(experiment.sample, ema_rate=max(ema_rates, default=0.0))
-    return dataclasses.replace(experiment, sample=sample)
+    @property
+    def networks(self) -> dict[str, UNetConfig | ClassifierConfig | None]:
+        return {DIFFUSION: self.unet, CLASSIFIER: self.classifier}
 
 
 def check_stages(experiment: Experiment, stages: Collection[str], key: str) -> None:
-    """UserError, which names the `key` that gives the stages, unless the experiment has each of them."""
+    """Raises UserError unless the experiment has all of the stages; `key` is the setting or flag."""
     for stage in stages:
         one_of(key, stage, STAGES)
     for section in ('classifier', 'train_classifier'):
         if 'train_classifier' in stages and getattr(experiment, section) is None:
-            raise UserError(
-                f'{key} has train_classifier; the config has no section {section}, add it or omit the stage'
-            )
+            problem = f'has train_classifier, but the config has no section {section}'
+            raise UserError(key, problem, 'add it or omit the stage')
 
 
 def check_experiment(experiment: Experiment) -> None:
-    """UserError for a setting that cannot work; the message names it, its value and what is allowed."""
-    sample, data = experiment.sample, experiment.data
+    """Raises UserError for a setting that cannot work."""
+    sample, diffusion = experiment.sample, experiment.diffusion
     check_stages(experiment, experiment.stages, 'config.stages')
     between('config.seed', experiment.seed, 0, below=2**32)
-    in_section('data', check_data, data)
-    in_section('diffusion', _check_diffusion, experiment.diffusion)
-    in_section('unet', check_unet, experiment.unet)
-    in_section('train', check_train, experiment.train)
-    in_section('sample', check_sample, sample, data.num_classes)
-    _check_guidance(experiment)
-    in_section('sample', check_respacing, experiment.diffusion, sample.respacing, sample.timesteps)
+    for section, check in CHECKS.items():
+        if getattr(experiment, section) is not None:
+            in_section(section, check, getattr(experiment, section))
+    in_section('sample', check_sample, sample, experiment.data.num_classes)
+    in_section('sample', check_respacing, diffusion, sample.respacing, sample.timesteps)
     if 'null' in sample.as_recipe().needs:
         in_section('sample', check_null_class, experiment.unet)
-    in_section('evaluate', check_evaluate, experiment.evaluate)
-    in_section('likelihood', check_likelihood, experiment.likelihood)
-    in_section('likelihood', check_timesteps, experiment.diffusion, experiment.likelihood.respacing)
-    _check_average('ema_rate', sample.ema_rate, 'train', experiment, experiment.pretrained.diffusion)
-    _check_average(
-        'classifier_ema_rate',
-        sample.classifier_ema_rate,
-        'train_classifier',
-        experiment,
-        experiment.pretrained.classifier,
-    )
-    if experiment.evaluate.judge and data.name != 'digits':
-        raise UserError(
-            f'config.evaluate.judge is {experiment.evaluate.judge!r}; it knows only the images of '
-            f"config.data.name='digits', which is {data.name!r}; set it to ''"
-        )
-
-
-def _check_average(
-    key: str, rate: float | None, section: str, experiment: Experiment, pretrained: str
-) -> None:
-    """UserError unless the average is trained. A pretrained network's are checked when it is opened."""
-    if rate is not None:
-        between(f'config.sample.{key}', rate, 0, below=1)
-    training = getattr(experiment, section)
-    rates = training.ema_rates if training else ()
-    if rate and rate not in rates and not pretrained:
-        has = f'has {", ".join(map(str, rates))}' if rates else 'has none'
-        raise UserError(
-            f'config.sample.{key} is {rate}; config.{section}.ema_rates {has}; give one of these, or 0 for '
-            'the parameters themselves'
-        )
-
-
-def _check_guidance(experiment: Experiment) -> None:
-    """What is asked to guide must be there, and must have something to tell."""
-    scale, pretrained = experiment.sample.scale, experiment.pretrained.classifier
-    guided, how, off = experiment.sample.guided, f'scale is {scale:g}', 'scale=0'
-    if experiment.sample.guidance != 'classifier':
-        how, off = f'guidance is {experiment.sample.guidance!r}', "guidance=''"
-    if experiment.classifier is not None:
-        in_section('classifier', check_classifier, experiment.classifier)
-        if experiment.data.num_classes == 1 and guided:
-            others = [stage for stage in experiment.stages if stage != 'train_classifier']
-            stages = f'--stage={",".join(others)} ' if others != list(experiment.stages) else ''
-            raise UserError(
-                f'config.sample.{how}; guidance and its classifier need at least two classes '
-                f'and config.data.num_classes is 1; give {stages}--config.sample.{off}'
-            )
-    elif guided:
-        raise UserError(
-            f'config.sample.{how}; the config has no section classifier that could guide, add one or set '
-            f'config.sample.{off}'
-        )
-    elif pretrained:
-        raise UserError(
-            f'config.pretrained.classifier is {pretrained!r}; the config has no section classifier that '
-            'describes it, add one'
-        )
-    if experiment.train_classifier is not None:
-        in_section('train_classifier', check_train, experiment.train_classifier)
+    in_section('likelihood', check_timesteps, diffusion, experiment.likelihood.respacing)
+    if experiment.classifier is None:
+        key = 'scale' if sample.guidance == 'classifier' else 'guidance'
+        problem = 'needs a classifier, but the config has no section classifier'
+        if sample.guided:
+            raise UserError(f'config.sample.{key}', problem, "add one, or set scale to 0 or guidance to ''")
+        if experiment.pretrained.classifier:
+            raise UserError('config.pretrained.classifier', problem, 'add one that describes it')
+    averages = {'ema_rate': sample.ema_rate, 'classifier_ema_rate': sample.classifier_ema_rate}
+    for (name, stage), (key, rate) in zip(TRAINED_BY.items(), averages.items(), strict=True):
+        between(f'config.sample.{key}', rate or 0.0, 0, below=1)
+        training = getattr(experiment, stage)
+        rates = training.ema_rates if training else ()
+        # The averages of a pretrained network are checked when it is opened.
+        if rate and rate not in rates and not getattr(experiment.pretrained, name):
+            remedy = f'give a rate of config.{stage}.ema_rates, {rates}, or 0 for the parameters themselves'
+            raise UserError(f'config.sample.{key}', f'got {rate}, which is not trained', remedy)
 
 
 def _check_diffusion(diffusion: DiffusionConfig) -> None:
@@ -182,4 +134,17 @@ def _check_diffusion(diffusion: DiffusionConfig) -> None:
     try:
         schedule_of(diffusion)
     except ValueError as error:
-        raise UserError(f'schedule is {diffusion.schedule!r}: {error}') from error
+        raise UserError('schedule', f'{diffusion.schedule!r} cannot be computed: {error}') from error
+
+
+# What can be checked of a section alone.
+CHECKS: dict[str, Callable[[Any], None]] = {
+    'data': check_data,
+    'diffusion': _check_diffusion,
+    'unet': check_unet,
+    'train': check_train,
+    'classifier': check_classifier,
+    'train_classifier': check_train,
+    'evaluate': check_evaluate,
+    'likelihood': check_likelihood,
+}

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM, a closed terminal as a question that long loops ask, to save before they leave."""
+"""SIGINT, SIGTERM and SIGHUP as a flag that long loops poll, so that they can save before they exit."""
 
 from __future__ import annotations
 
@@ -16,32 +16,28 @@ Result = TypeVar('Result')
 
 
 class Interrupted(Exception):
-    """Work was saved and left unfinished. The message says how far it got."""
+    """Work was saved and is not finished. The message says how much is done."""
 
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """A function that says whether SIGINT, SIGTERM or SIGHUP has come.
+    """A function that returns whether SIGINT, SIGTERM or SIGHUP was received; always False in threads.
 
-    Signals are the main thread's: in any other one the answer is always no.
-
-    A SIGINT after that ends the program at once: what is on disk is whole at any moment. Another SIGTERM does
-    not: schedulers may repeat theirs while a checkpoint is written.
+    SIGINT after another signal ends the program immediately: the files on disk are valid at any moment.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    received = []
+    received: list[int] = []
 
     def remember(number: int, frame: object) -> None:
         if received and number == signal.SIGINT:
             os._exit(130)  # an exception would wait for what JAX computes
         received.append(number)
-        say('\nstopping as soon as what is under way is saved; Ctrl-C now ends it at once …')
+        say('\nstopping after the current step or batch; press Ctrl-C to exit immediately …')
 
-    # nohup sets SIGHUP, which a terminal sends when it is closed, to be ignored.
     numbers = [signal.SIGINT, signal.SIGTERM]
-    numbers += [signal.SIGHUP] * (signal.getsignal(signal.SIGHUP) != signal.SIG_IGN)
+    numbers += [signal.SIGHUP] * (signal.getsignal(signal.SIGHUP) != signal.SIG_IGN)  # nohup ignores it
     previous = {number: signal.signal(number, remember) for number in numbers}
     try:
         yield lambda: bool(received)
@@ -51,6 +47,6 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
 
 
 def interruptible(call: Callable[[], Result]) -> Result:
-    """Runs a call that may take minutes inside JAX in another thread, so that this one can hear signals."""
+    """Runs a call in another thread, since Python handles no signals while the main one waits for JAX."""
     with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
         return pool.submit(call).result()

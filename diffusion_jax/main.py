@@ -1,8 +1,4 @@
-"""`python -m diffusion_jax.main --config=digits --workdir=runs/digits`: runs an experiment.
-
-The results are written to --workdir. The stages of the config run in order, or those that --stage names. A
-stage that is complete is skipped, an interrupted one resumes: to resume, give the same command again.
-"""
+"""`python -m diffusion_jax.main`: run an experiment, such as --config=digits --workdir=runs/digits."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ import contextlib
 import functools
 import logging
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -18,21 +13,18 @@ from types import ModuleType
 import jax
 from absl import logging as absl_logging
 
-from diffusion_jax import __version__
-from diffusion_jax.command_line import SHORT_HELP, Options, long_help, parse_flags
+from diffusion_jax.command_line import Options, parse_flags
 from diffusion_jax.compilation_cache import compile_fast_on_gpus, keep_chosen_kernels, use_compilation_cache
 from diffusion_jax.config import read_experiment
-from diffusion_jax.errors import UserError, say
 from diffusion_jax.exits import exit_code
 from diffusion_jax.experiment import STAGES, Experiment, Pretrained, check_stages
-from diffusion_jax.hosts import any_process, connect, raise_together, shutdown, wait_for_all_hosts
+from diffusion_jax.hosts import any_process, connect, raise_together, shutdown
 from diffusion_jax.interruption import Interrupted, stop_requests
 from diffusion_jax.settings import read_section
-from diffusion_jax.sharding import make_mesh
+from diffusion_jax.sharding import local_mesh, make_mesh
 from diffusion_jax.stages import evaluate, likelihood, networks, sample, train, train_classifier
-from diffusion_jax.stages.inputs import check_inputs
 from diffusion_jax.stages.run import Run
-from diffusion_jax.stored_networks import stored_classes
+from diffusion_jax.stored_networks import TRAINED_BY, stored_classes
 from diffusion_jax.streams import PatientStream
 from diffusion_jax.workdir import lock
 
@@ -45,25 +37,14 @@ MODULES: dict[str, ModuleType] = dict(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program with command line arguments, the program's name first; returns its exit code."""
-    code = exit_code(functools.partial(_main, list(sys.argv if argv is None else argv)))
+    code = exit_code(functools.partial(_main, sys.argv if argv is None else argv))
     if jax.distributed.is_initialized():
         shutdown(code)
     return code
 
 
-def _main(argv: Sequence[str]) -> int:
-    set_up_logging()
-    use_compilation_cache()
-    compile_fast_on_gpus()
-    if len(argv) == 1:
-        say(SHORT_HELP)
-        return 2
-    if {'-h', '--help'} & set(argv):
-        print(long_help(__doc__))
-        return 0
-    if '--version' in argv:
-        print(f'diffusion_jax {__version__}')
-        return 0
+def _main(argv: Sequence[str]) -> None:
+    set_up()
     options = parse_flags(argv)
     experiment = read_experiment(options.config, _stored_classes(options))
     if experiment.deterministic:
@@ -71,64 +52,66 @@ def _main(argv: Sequence[str]) -> int:
     if options.hosts is not None:
         connect(options.hosts)
     run_experiment(experiment, options.workdir, options.stages)
-    return 0
+
+
+def set_up() -> None:
+    """Prints messages of this package alone (libraries raise what they log) and keeps compiled programs."""
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.handlers = [logging.StreamHandler(PatientStream(sys.stderr))]
+    use_compilation_cache()
+    compile_fast_on_gpus()
 
 
 def _stored_classes(options: Options) -> tuple[str, ...]:
     """The names of the classes of the networks that a run uses; () for a run that trains: its images say."""
     pretrained = read_section(Pretrained, options.config.get('pretrained', {}), 'config.pretrained')
     planned = _planned(options.stages, options.config.get('stages', ()), pretrained)
-    if not set(planned).isdisjoint(networks.STAGES.values()):
+    if not set(planned).isdisjoint(TRAINED_BY.values()):
         return ()
-    paths = (networks.find_network(options.workdir, name, pretrained) for name in networks.STAGES)
+    paths = (networks.find_network(options.workdir, name, pretrained) for name in TRAINED_BY)
     return next(filter(None, map(stored_classes, paths)), ())
-
-
-def set_up_logging() -> None:
-    """Our own messages on stderr as they are; of the libraries only errors."""
-    absl_logging.set_verbosity(absl_logging.ERROR)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    logger.handlers = [logging.StreamHandler(PatientStream(sys.stderr))]
 
 
 def run_experiment(experiment: Experiment, workdir: Path, stages: Sequence[str] = ()) -> None:
     """Runs the named stages, by default those of the experiment, in one working directory."""
     check_stages(experiment, stages, '--stage')
     mesh = make_mesh(experiment.mesh.data, experiment.mesh.fsdp)
-    if not threading.main_thread().is_alive():  # no thread pool takes work any more
-        raise UserError(
-            'the main thread has exited, and Python shuts down; call Thread.join on this thread there'
-        )
     first_host = jax.process_index() == 0
     logger.setLevel(logging.INFO if first_host else logging.WARNING)
+    planned = _planned(stages, experiment.stages, experiment.pretrained)
     with contextlib.ExitStack() as held:
         stop = held.enter_context(stop_requests())
-        run = Run(experiment, workdir.absolute(), mesh, stop)
-        planned = _planned(stages, experiment.stages, experiment.pretrained)
+        run = Run(experiment, workdir.absolute(), mesh, stop, tuple(planned))
         with raise_together():
             if first_host:
                 held.enter_context(lock(workdir))
-            run = networks.with_average(run, planned)
-            check_inputs(run, planned)
+            # Each host trains with all devices, and samples and evaluates with its own.
+            own = run.on(local_mesh(mesh))
+            runs = {stage: run if stage in TRAINED_BY.values() else own for stage in planned}
+            for stage in planned:
+                MODULES[stage].check(runs[stage])
         logger.info('%d %s device(s), results in %s', mesh.size, jax.default_backend(), workdir)
         for stage in planned:
-            wait_for_all_hosts(f'{stage}: begun')  # after all that others wrote before
-            # Agreed before any of them changes what the others look at.
+            any_process(False)  # wait until all hosts have written what this stage reads
             with raise_together():
-                complete = MODULES[stage].complete(run)
-            if not any_process(not complete):
-                logger.info('%s: complete already', stage)
+                results = MODULES[stage].locate(runs[stage])
+                complete = MODULES[stage].complete(runs[stage], results)
+            # All hosts decide before any of them changes what the others read.
+            if any_process(not complete):
+                MODULES[stage].main(runs[stage], results)
             else:
-                MODULES[stage].main(run)
+                logger.info('%s: complete already', stage)
             if stage != planned[-1] and any_process(stop()):
                 raise Interrupted(f'stopped after the stage {stage}')
-        wait_for_all_hosts('ended')
+        any_process(False)  # the first host holds the lock until all have ended
 
 
 def _planned(named: Sequence[str], stages: Sequence[str], pretrained: Pretrained) -> list[str]:
-    """The stages that the command line names, or those of the config but the training of given networks."""
-    given = [stage for name, stage in networks.STAGES.items() if getattr(pretrained, name)]
+    """The stages that the command line names, or those of the config except training of given networks."""
+    given = [stage for name, stage in TRAINED_BY.items() if getattr(pretrained, name)]
     return list(named) or [stage for stage in stages if stage not in given]
 
 

@@ -28,7 +28,7 @@ def out_of_memory(part: str, remedy: str, raises: type[UserError] = UserError) -
         yield
     except Exception as error:
         cause = error.__cause__ if isinstance(error, OutOfMemory) else error
-        if not is_out_of_memory(cause):
+        if cause is None or not is_out_of_memory(cause):
             raise
         raise raises(part, describe(cause), remedy) from cause
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -16,9 +15,9 @@ class Program(NamedTuple):
         arguments: its positional arguments, pytrees of jax.ShapeDtypeStruct with shardings.
     """
 
-    jitted: Callable[..., Any]
+    jitted: Any
     arguments: tuple[Any, ...]
 
     def lower(self) -> jax.stages.Lowered:
-        """The program lowered for its arguments; `.compile()` needs neither data nor the devices."""
+        """The lowered program; `.compile()` of it needs neither data nor the devices."""
         return self.jitted.lower(*self.arguments)

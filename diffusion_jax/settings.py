@@ -1,4 +1,4 @@
-"""From nested mappings, or texts of a command line, to dataclasses; errors name the setting and its type.
+"""Read dataclasses from nested mappings, and their fields from texts of a command line.
 
 The type of each setting is the annotation of its field; its meaning is in the dataclass's docstring.
 """
@@ -13,75 +13,82 @@ import os
 import re
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from diffusion_jax.errors import UserError
 
-# A setting that names a file or a folder (or, as some may, something else by a word).
+Section = TypeVar('Section')
+# A setting that names a file or a folder (some also allow words).
 FilePath = Annotated[str, 'path']
 
-TRUTH = {'true': True, 't': True, 'yes': True, '1': True, 'false': False, 'f': False, 'no': False, '0': False}
-WORDS = {
+FROM_TEXT: dict[Any, dict[str, Any]] = {
+    bool: dict.fromkeys(('true', 't', 'yes', '1'), True) | dict.fromkeys(('false', 'f', 'no', '0'), False),
+    type(None): {'none': None},
+}
+WORDS: dict[Any, str] = {
     bool: 'true or false',
-    int: 'a whole number',
+    int: 'an integer',
     float: 'a number',
     str: 'a text in quotes',
     FilePath: 'a path in quotes',
-    type(None): 'None',
+    tuple[int, int]: 'height and width, such as 16,16',
+    tuple[int, ...]: 'integers separated by commas',
+    tuple[float, ...]: 'numbers separated by commas',
+    tuple[str, ...]: 'texts separated by commas',
+    tuple[int | str, ...]: 'integers or texts separated by commas',
 }
-LONGEST = 80  # characters of a value in a message
 UNIONS = (types.UnionType, typing.Union)
-PLURALS = {int: 'whole numbers', float: 'numbers', str: 'texts', int | str: 'whole numbers or texts'}
+REJECTED = (ValueError, OverflowError, KeyError)
+LONGEST = 80  # characters of a value in a message
 
 
-def read_section(cls: type, section: Any, where: str, derived: Mapping[str, Any] | None = None) -> Any:
-    """A dataclass from a mapping of exactly its fields, those with defaults optional.
+def read_section(
+    cls: type[Section], section: Any, where: str, derived: Mapping[str, Any] | None = None
+) -> Section:
+    """A dataclass from a mapping of exactly its fields; those with defaults are optional.
 
     Args:
-        where: what the section is called, for messages: 'config.unet'.
+        where: the name of the section in messages, such as 'config.unet'.
         derived: fields that follow from other sections; naming one in this section is an error.
     """
     if isinstance(section, cls):
         return section
-    section = _mapping(section, cls, where)
+    if not isinstance(section, Mapping):
+        problem = 'is missing' if section is None else f'got {section!r}'
+        raise UserError(where, problem, 'must be a section of settings, as with_defaults(…) makes it')
     derived = derived or {}
-    own = [field.name for field in dataclasses.fields(cls) if field.name not in derived]
-    for key in section:
-        if key not in own:
-            meant = nearest(key, own)
-            hint = f'did you mean {meant[0]}?' if meant else f'known are {", ".join(own)}'
-            hint = 'it follows from other sections' if key in derived else hint
-            raise UserError(f'{where}.{key}: no such setting; {hint}')
-    _require(section, cls, where, derived)
+    all_fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # no name says that cls is a dataclass
+    fields = {field.name: field for field in all_fields if field.name not in derived}
     hints = types_of(cls)
-    values = {key: read_value(hints[key], value, f'{where}.{key}') for key, value in section.items()}
+    values = {}
+    for key, value in section.items():
+        if key not in fields:
+            meant = nearest(key, fields)
+            remedy = f'did you mean {meant[0]}?' if meant else f'known are {", ".join(fields)}'
+            remedy = 'it follows from other sections' if key in derived else remedy
+            raise UserError(f'{where}.{key}', 'no such setting', remedy)
+        values[key] = read_value(hints[key], value, f'{where}.{key}')
+    for key, field in fields.items():
+        if key not in values and field.default is field.default_factory is dataclasses.MISSING:
+            raise UserError(f'{where}.{key}', 'is missing', 'it has no default')
     return cls(**values, **derived)
 
 
 def read_value(hint: Any, value: Any, where: str) -> Any:
-    """A value of the annotated type. Whole numbers serve as floats and lists as tuples, nothing else."""
+    """A value of the annotated type. Integers are accepted as floats and lists as tuples, nothing else."""
     cls = not_none(hint)
-    if dataclasses.is_dataclass(cls) and (value is not None or cls is hint):
+    if isinstance(cls, type) and dataclasses.is_dataclass(cls) and (value is not None or cls is hint):
         return read_section(cls, value, where)
-    try:
-        return _convert(hint, value)
-    except ValueError as error:
-        text = repr(value)
-        shown = text if len(text) <= LONGEST else f'{text[:LONGEST]} …'
-        raise UserError(f'{where} is {shown}; {_allowed(hint, text)}') from error
+    return _convert(hint, value, where)
 
 
 def read_text(hint: Any, text: str | None, where: str) -> Any:
     """The value of the annotated type that a user typed; None is a flag without a value, which is 'true'."""
     if text is None and hint is not bool:
-        raise UserError(f'{where} has no value; give one after =')
-    try:
-        return _parse(hint, 'true' if text is None else text)
-    except ValueError as error:
-        shown = text if typing.get_origin(not_none(hint)) is tuple else repr(text)
-        raise UserError(f'{where} is {shown}; {_allowed(hint, shown)}') from error
+        raise UserError(where, 'has no value', 'give one after =')
+    return _convert(hint, 'true' if text is None else text, where, from_text=True)
 
 
 def file_path(value: str | os.PathLike[str]) -> str:
@@ -106,116 +113,63 @@ def nearest(name: str, known: Collection[str]) -> list[str]:
     """Which dotted `known` names are probably meant: none, one, or one in each of several sections."""
     section, _, last = name.replace('-', '_').rpartition('.')
     split = {each: each.rpartition('.') for each in known}
-    close = difflib.get_close_matches(last, {own for _, _, own in split.values()}, 1, 0.75)
+    close = difflib.get_close_matches(last, {key for _, _, key in split.values()}, 1, 0.75)
     found = [each for each in known if split[each][2] in close or (not close and each.endswith(f'_{last}'))]
     sections = difflib.get_close_matches(section, {split[each][0] for each in found}, 1)
     return [each for each in found if split[each][0] in sections] or found
 
 
 def meanings(cls: type) -> dict[str, str]:
-    """What the docstrings of a dataclass and its bases say of each field, in their sections `Attributes:`."""
-    found = {}
+    """Descriptions of fields, from the sections `Attributes:` in docstrings of a dataclass and its bases."""
+    found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         doc = inspect.cleandoc(base.__dict__.get('__doc__') or '')
-        lines = doc.partition('Attributes:\n')[2].partition('\n\n')[0]
-        entry = ''
-        for line in inspect.cleandoc('\n' + lines).splitlines():
-            if match := re.match(r'(\w+(?:, \w+)*): (.*)', line):
-                entry, text = match.groups()
-                found |= dict.fromkeys(entry.split(', '), text)
-            else:
-                found |= {name: f'{found[name]} {line.strip()}' for name in entry.split(', ')}
+        attributes = inspect.cleandoc('\n' + doc.partition('Attributes:\n')[2].partition('\n\n')[0])
+        for names, text in re.findall(r'^(\w[\w, ]*): (.*(?:\n .*)*)', attributes, re.MULTILINE):
+            found |= dict.fromkeys(names.split(', '), ' '.join(text.split()))
     return found
 
 
-def _convert(hint: Any, value: Any) -> Any:
-    """ValueError unless the value, of a file, is of the type."""
+def _convert(hint: Any, value: Any, where: str, *, from_text: bool = False) -> Any:
+    try:
+        return _read(hint, value, from_text)
+    except REJECTED as error:
+        shown = repr(value) if len(repr(value)) <= LONGEST else f'{repr(value)[:LONGEST]} …'
+        cls = not_none(hint)
+        remedy = f'must be {WORDS[cls]}{"" if cls is hint else " or None"}'
+        raise UserError(where, f'got {shown}', remedy) from error
+
+
+def _read(hint: Any, value: Any, from_text: bool) -> Any:
+    """The value, of a file or a text, as the type; an error of `REJECTED` if it is of another one."""
     inner = typing.get_args(hint)
     if typing.get_origin(hint) in UNIONS:
-        return _first(inner, _convert, value)
+        for option in sorted(inner, key=lambda option: option is not type(None)):
+            with contextlib.suppress(*REJECTED):
+                result = _read(option, value, from_text)
+                if str not in inner or str(result) == str(value):  # '007' is a text
+                    return result
+        raise ValueError
     if hint == FilePath and isinstance(value, (str, os.PathLike)):
         return file_path(value)
-    if typing.get_origin(hint) is tuple and isinstance(value, (tuple, list)):
-        _check_length(inner, value)
-        return tuple(_convert(inner[0], item) for item in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError as error:
-            raise ValueError(error) from error
+    if typing.get_origin(hint) is tuple:
+        items = _split(value) if from_text else value
+        if not isinstance(items, (tuple, list)) or (inner[-1] is not ... and len(inner) != len(items)):
+            raise ValueError
+        return tuple(_read(inner[0], item, from_text) for item in items)
     if type(value) is hint:
         return value
-    raise ValueError
-
-
-def _parse(hint: Any, text: str) -> Any:
-    """ValueError unless the text reads as a value of the type."""
-    inner = typing.get_args(hint)
-    if typing.get_origin(hint) in UNIONS:
-        return _first(sorted(inner, key=lambda option: option is not type(None)), _parse, text)
-    if hint is type(None):
-        if text.lower() != 'none':
-            raise ValueError
-        return None
-    if hint == FilePath:
-        return file_path(text)
-    if typing.get_origin(hint) is tuple:
-        items = _split(text)
-        _check_length(inner, items)
-        return tuple(_parse(inner[0], item) for item in items)
-    if hint is bool:
-        if text.lower() not in TRUTH:
-            raise ValueError
-        return TRUTH[text.lower()]
-    return hint(text)
-
-
-def _first(options: Collection[Any], read: Callable[[Any, Any], Any], value: Any) -> Any:
-    """The value as the first of the types that it can have; of numbers and texts, '007' is a text."""
-    for option in options:
-        with contextlib.suppress(ValueError):
-            result = read(option, value)
-            if str not in options or str(result) == str(value):
-                return result
+    if hint is float and type(value) is int:
+        return float(value)
+    if from_text:
+        return FROM_TEXT[hint][value.lower()] if hint in FROM_TEXT else hint(value)
     raise ValueError
 
 
 def _split(text: str) -> list[str]:
     """The items of '16,16', 'cat, golden retriever', or what Python writes: (16, 16), ['cat'], (16,), ()."""
-    bare = re.fullmatch(r'\((.*)\)|\[(.*)\]|(.*)', text.strip(), re.DOTALL)
-    items = next(group for group in bare.groups() if group is not None).split(',')
-    if not items[-1].strip():
-        items.pop()
-    return [item.strip().strip('\'"') for item in items]
-
-
-def _check_length(inner: tuple[Any, ...], items: Collection[Any]) -> None:
-    if inner[-1] is not Ellipsis and len(inner) != len(items):
-        raise ValueError
-
-
-def _allowed(hint: Any, given: str) -> str:
-    """What a value of the type is, in words that suit what was given."""
-    cls, inner = not_none(hint), typing.get_args(not_none(hint))
-    none = '' if cls is hint else ' or None'
-    if inner == (int, int):  # every pair of the settings is an image size
-        side = given if given.isdecimal() else 16
-        return f'give height and width: {side},{side}{none and ", or None"}'
-    if typing.get_origin(cls) is tuple:
-        return f'it must be {PLURALS[inner[0]]} separated by commas{none}'
-    return f'it must be {WORDS[cls]}{none}'
-
-
-def _mapping(section: Any, cls: type, where: str) -> Mapping[str, Any]:
-    if section is None:
-        raise UserError(f'{where} is missing; it must be a section of settings, as with_defaults(…) makes it')
-    if not isinstance(section, Mapping):
-        raise UserError(f'{where} is {section!r}; it must be a section of settings ({cls.__name__})')
-    return section
-
-
-def _require(section: Mapping[str, Any], cls: type, where: str, derived: Mapping[str, Any]) -> None:
-    for field in dataclasses.fields(cls):
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required and field.name not in section and field.name not in derived:
-            raise UserError(f'{where}.{field.name} is missing; it has no default')
+    text = text.strip()
+    if text[:1] + text[-1:] in ('()', '[]'):
+        text = text[1:-1]
+    items = [item.strip().strip('\'"') for item in text.split(',')]
+    return items if items[-1] else items[:-1]

@@ -1,7 +1,7 @@
-"""The device mesh, and the one rule by which arrays lie on it.
+"""The device mesh, and the one rule by which arrays are placed on it.
 
-The mesh has two axes: a batch is split over both, large parameters (with their averages and moments) over
-'fsdp' alone. Sizes (n, 1) are plain data parallelism, (1, n) fully sharded, anything between is both.
+A batch is split over both axes of the mesh; large parameters, with their averages and moments, over 'fsdp'
+alone. Sizes (n, 1) are plain data parallelism, (1, n) is fully sharded, anything between is both.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from diffusion_jax.devices import all_devices
 from diffusion_jax.errors import UserError
@@ -37,7 +37,7 @@ class MeshConfig:
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh over `devices`, by default all of every host.
+    """A mesh over `devices`, by default those of all hosts.
 
     Raises:
         UserError: JAX finds no devices, or the sizes do not use each exactly once.
@@ -49,23 +49,20 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | Non
 
 
 def mesh_shape(data: int, fsdp: int, num_devices: int) -> tuple[int, int]:
-    """The sizes of the axes; data=-1 is what fsdp leaves. UserError unless they use each device once."""
+    """The sizes of the axes. UserError unless they use each device once."""
     ways = num_devices // fsdp if data == -1 and fsdp > 0 else data
     if ways < 1 or fsdp < 1 or ways * fsdp != num_devices:
-        raise UserError(
-            f'config.mesh has data={data}, fsdp={fsdp}; their product must be {num_devices}, the number of '
-            'devices (data=-1 takes all that fsdp leaves)'
-        )
+        remedy = f'their product must be {num_devices}, the number of devices; data=-1 uses all that remain'
+        raise UserError('config.mesh', f'got data={data}, fsdp={fsdp}', remedy)
     return ways, fsdp
 
 
 def local_mesh(mesh: Mesh) -> Mesh:
-    """A mesh over this host's devices alone, for work that needs no other host's.
+    """A mesh over this host's devices, for work that needs no other host.
 
-    It keeps the size of 'fsdp' where that divides the number of devices of the host. Otherwise 'fsdp' spans
-    hosts, and all devices of this one take its place: each then holds a larger part of the parameters than in
-    training, but no averages and no moments. A model whose parameters do not fit on the devices of one host
-    together cannot be sampled.
+    It keeps the size of 'fsdp' if that divides the number of devices of the host. Otherwise 'fsdp' spans
+    hosts, and becomes all devices of this one: each then holds a larger part of the parameters than in
+    training, but no averages and no moments.
     """
     if jax.process_count() == 1:
         return mesh
@@ -78,16 +75,16 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(AXES))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
-    """Every device has the whole array."""
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
+    """Every device has the complete array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def param_shardings(mesh: Mesh, tree: Any) -> Any:
-    """One sharding for each leaf of a tree of arrays or ShapeDtypeStructs: parameters or a whole train state.
+def param_shardings(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
+    """One sharding for each leaf of a tree of arrays or ShapeDtypeStructs.
 
-    A leaf is split over 'fsdp' along the largest of its axes that the mesh divides; where there is none, and
-    where the leaf is small, it is replicated.
+    A leaf is split over 'fsdp' along its largest axis that the mesh divides. Without such an axis, and if it
+    is small, it is replicated.
     """
     ways = mesh.shape['fsdp']
 
@@ -102,25 +99,24 @@ def param_shardings(mesh: Mesh, tree: Any) -> Any:
 
 
 def abstract_on(shardings: Any, tree: Any) -> Any:
-    """A tree of arrays or ShapeDtypeStructs as ShapeDtypeStructs that lie as `shardings` say.
+    """A tree of arrays or ShapeDtypeStructs as ShapeDtypeStructs with these shardings.
 
     Args:
         shardings: one for each leaf of the tree, or one for all leaves below it.
     """
 
-    def lie(sharding: NamedSharding, leaves: Any) -> Any:
+    def place(sharding: NamedSharding, leaves: Any) -> Any:
         return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), leaves)
 
-    return jax.tree.map(lie, shardings, tree)
+    return jax.tree.map(place, shardings, tree)
 
 
 def gather_in_step(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
     """`function(params, …)` on parameters that are gathered over 'fsdp', and whose gradient is split again.
 
-    Every device then works on its part of the batch alone (ZeRO, 1910.02054): between steps it keeps its part
-    of the parameters, within a step it gathers them once, for both passes. Left to itself the compiler splits
-    the arithmetic of some layers like their kernels, and gathers the whole batch for them. Gathering again
-    for the backward pass took more memory, not less (experiments/results/tpu_compile.md).
+    Every device then computes only its part of the batch (ZeRO, 1910.02054). Without this the compiler splits
+    the arithmetic of some layers like their kernels, and gathers the batch for them. Gathering again for the
+    backward pass took more memory, not less (experiments/results/tpu_compile.md).
     """
 
     @jax.custom_vjp
@@ -135,11 +131,10 @@ def gather_in_step(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., An
 
 
 def gather_params(mesh: Mesh | None, params: Any, x: jax.Array) -> Any:
-    """Parameters gathered over 'fsdp' for one evaluation of a network on x; without fsdp as they are.
+    """Parameters gathered over 'fsdp' for one evaluation of a network on x; see `gather_in_step`.
 
-    A barrier ties each array to x. In a loop that changes x the compiler then cannot gather before the loop,
-    which would keep all parameters on every device until its end; within an evaluation it may gather each
-    array just before its layer, and free it after. See `gather_in_step` for why they are gathered at all.
+    A barrier ties each array to x. Otherwise the compiler would gather before a loop that changes x, and keep
+    all parameters on every device until its end. So it may gather each array just before its layer.
     """
     if mesh is None or mesh.shape['fsdp'] == 1:
         return params
@@ -159,8 +154,8 @@ def put_batch(mesh: Mesh, batch: Any) -> Any:
 
 
 def put_global(mesh: Mesh, batch: Any) -> Any:
-    """Host arrays → global arrays where every host has the whole batch: split over all devices, or where
-    their number does not divide it on each."""
+    """Host arrays, the same on every host → global arrays, split over all devices if their number divides
+    the batch, otherwise replicated."""
 
     def put(array: np.ndarray) -> jax.Array:
         sharding = replicated(mesh) if len(array) % mesh.size else batch_sharding(mesh)
@@ -170,14 +165,14 @@ def put_global(mesh: Mesh, batch: Any) -> Any:
 
 
 def to_host(array: jax.Array) -> np.ndarray:
-    """The whole array on every host; where it lies on several, all ask for it."""
+    """The complete array on every host. If it is sharded over several hosts, all must call this."""
     if not array.is_fully_addressable:
         array = multihost_utils.process_allgather(array, tiled=True)
     return np.asarray(array)
 
 
-def check_batch_size(mesh: Mesh, batch_size: int, where: str) -> None:
+def check_batch_size(mesh: Mesh | AbstractMesh, batch_size: int, where: str) -> None:
     """UserError unless a batch of `batch_size`, the setting `where`, can be split over the devices."""
     if batch_size % mesh.size:
-        devices = f'{mesh.size}, the number of devices'
-        raise UserError(f'config.{where} is {batch_size}; it must be divisible by {devices}')
+        remedy = f'must be divisible by {mesh.size}, the number of devices'
+        raise UserError(f'config.{where}', f'got {batch_size}', remedy)

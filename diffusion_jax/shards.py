@@ -1,7 +1,7 @@
-"""Long work on images (to draw, to look at) in a folder, batch by batch, each written whole.
+"""Long work on images in a folder, batch by batch, each batch written completely or not at all.
 
-A shard is an npz with the rows start … stop − 1, called <start>-<stop>.npz. What is there is never done
-again: a killed run goes on where it was. Hosts that share the folder each do their part of what is missing.
+A shard is an npz with the rows start … stop − 1, called <start>-<stop>.npz. Existing shards are not computed
+again, so a killed run resumes. Hosts that share the folder each compute their part of the missing ones.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from diffusion_jax.interruption import Interrupted, interruptible
 from diffusion_jax.report import Progress
 from diffusion_jax.workdir import write_npz
 
-SHARDS = 'shards'  # the folder, where other things stand beside it
+SHARDS = 'shards'  # the folder, where it is one of several
 
 Rows = Mapping[str, np.ndarray]
 
@@ -44,10 +44,9 @@ def fill(
     num_hosts: int = 1,
     progress: Progress | None = None,
 ) -> None:
-    """Writes the missing shards of the rows 0 … num_rows − 1; of several hosts each writes every n-th, and
-    returns when all are there.
+    """Writes the missing shards of the rows 0 … num_rows − 1.
 
-    All hosts call it, and all of them return when the last is done.
+    All hosts call it; each writes every num_hosts-th shard, and all return when the last one is done.
 
     Args:
         title: of the progress bar.
@@ -55,12 +54,13 @@ def fill(
         progress: used instead of one with the title, by a `compute` that reports its steps to it.
 
     Raises:
-        Interrupted: because `stop` of any host said so; what was done is kept and used by the next call.
+        Interrupted: `stop` of any host returned True; the next call continues.
     """
-    # Whose a shard is rests on its place alone: hosts may look at different times.
     missing = gaps(directory, num_rows, batch_size)
+    # The owner of a shard depends on its position alone, since hosts list the folder at different times.
     own = [shard for shard in missing if shard.start // batch_size % num_hosts == host]
-    write(own, title, num_rows, compute, stop, done=num_rows - sum(map(_length, missing)), progress=progress)
+    done = num_rows - sum(shard.stop - shard.start for shard in missing)
+    write(own, title, num_rows, compute, stop, done=done, progress=progress)
 
 
 def write(
@@ -73,48 +73,41 @@ def write(
     done: int,
     progress: Progress | None = None,
 ) -> None:
-    """Writes these shards; `done` of the rows are there already. See `fill`.
+    """Writes these shards, where `done` of the rows exist already. See `fill`.
 
-    Hosts go in rounds, a shard of each at a time, so that all leave together: when all are done, or when one
-    of them was asked to stop or cannot go on.
+    Hosts proceed in rounds of one shard each, so that all leave together: when all are done, or when one of
+    them is asked to stop or fails.
     """
     rounds = largest_of_hosts(len(missing))
     if not rounds:
         return
     with (progress or Progress(title, num_rows)).begin(done) as progress:
         for number in range(rounds):
+            saved = f'{done} of {num_rows} images'
             if any_process(stop()):
                 where = f'{missing[0].path.parent}: ' if missing else ''
-                raise Interrupted(f'{where}stopped after {done} of {num_rows} images, which are saved')
+                raise Interrupted(f'{where}stopped after {saved}, which are saved')
             with raise_together():
                 for shard in missing[number : number + 1]:
-                    _write_one(shard, compute, f'{done} of {num_rows} images are saved')
-                    done += _length(shard)
+                    arrays = interruptible(functools.partial(compute, shard.start, shard.stop))
+                    try:
+                        write_npz(shard.path, **arrays)
+                    except OSError as error:
+                        remedy = f'free space and give the same command again: {saved} are saved'
+                        problem = f'cannot be written ({reason(error)})'
+                        raise UserError(str(shard.path), problem, remedy) from error
+                    done += shard.stop - shard.start
                     progress.update(done)
 
 
-def _write_one(shard: Shard, compute: Callable[[int, int], Rows], saved: str) -> None:
-    arrays = interruptible(functools.partial(compute, shard.start, shard.stop))
-    try:
-        write_npz(shard.path, **arrays)
-    except OSError as error:
-        raise UserError(
-            f'{shard.path}: cannot be written ({reason(error)}); make room and give the same command to go '
-            f'on: {saved}'
-        ) from error
-
-
-def _length(shard: Shard) -> int:
-    return shard.stop - shard.start
-
-
 def gaps(directory: Path, num_rows: int, batch_size: int) -> list[Shard]:
-    """The shards that are still to be written, of at most batch_size rows each."""
+    """The missing shards, of at most batch_size rows each."""
     missing, position = [], 0
-    for start, stop in [*((there.start, there.stop) for there in found(directory)), (num_rows, num_rows)]:
+    existing = [(shard.start, shard.stop) for shard in list_shards(directory)]
+    for start, stop in [*existing, (num_rows, num_rows)]:
         for first in range(position, min(start, num_rows), batch_size):
             missing.append(shard(directory, first, min(first + batch_size, start, num_rows)))
-        position = max(position, stop)
+        position = stop
     return missing
 
 
@@ -122,19 +115,18 @@ def shard(directory: Path, start: int, stop: int) -> Shard:
     return Shard(directory / f'{start:08d}-{stop:08d}.npz', start, stop)
 
 
-def found(directory: Path) -> list[Shard]:
-    """The shards that are there, in the order of their rows."""
+def list_shards(directory: Path) -> list[Shard]:
+    """The existing shards, in the order of their rows."""
     names = (re.fullmatch(r'(\d{8,})-(\d{8,})\.npz', path.name) for path in directory.glob('*.npz'))
-    there = [shard(directory, int(name[1]), int(name[2])) for name in names if name]
-    return sorted(there, key=lambda shard: shard.start)
+    existing = [shard(directory, int(name[1]), int(name[2])) for name in names if name]
+    return sorted(existing, key=lambda shard: shard.start)
 
 
 def read(shard: Shard, *names: str) -> dict[str, np.ndarray]:
-    """Arrays of a shard: the named ones, or all. UserError where they cannot be read."""
+    """Arrays of a shard: the named ones, or all. Raises UserError where they cannot be read."""
     try:
         with np.load(shard.path) as file:
             return {name: file[name] for name in names or file.files}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-        raise UserError(
-            f'{shard.path}: damaged ({reason(error)}); remove it to have its rows done again'
-        ) from error
+        problem = f'is damaged ({reason(error)})'
+        raise UserError(str(shard.path), problem, 'remove it; its rows are computed again') from error

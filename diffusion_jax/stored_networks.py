@@ -22,53 +22,51 @@ from diffusion_jax.workdir import STAMP_FILE, read_stamp
 
 Network = UNetConfig | ClassifierConfig
 
-DIFFUSION, CLASSIFIER = 'diffusion', 'classifier'  # the folders of a run in which they are trained
+DIFFUSION, CLASSIFIER = 'diffusion', 'classifier'  # the networks of a run, and their folders in it
 CHECKPOINTS = 'checkpoints'
-TRAINED_BY = {UNetConfig: 'train', ClassifierConfig: 'train_classifier'}
-KINDS = {UNetConfig: 'a diffusion model', ClassifierConfig: 'a classifier'}
+TRAINED_BY = {DIFFUSION: 'train', CLASSIFIER: 'train_classifier'}  # the stage that trains a network
+
+
+def name_of(network: Network) -> str:
+    return DIFFUSION if isinstance(network, UNetConfig) else CLASSIFIER
 
 
 def describe_stored(path: Path) -> Spec:
     """The network stored at a path and its diffusion process, without the parameters.
 
     Raises:
-        UserError: no network is stored there. The message lists the contents of a folder.
+        UserError: no network is stored there.
     """
     if is_file(path):
         return read_spec(path)
     stamp = _training_stamp(path)
     if latest_step(path / CHECKPOINTS) is None:
-        raise UserError(f'{path / CHECKPOINTS}: no checkpoint yet; run the training until it saves one')
+        raise UserError(str(path / CHECKPOINTS), 'no checkpoint yet', 'run the training until it saves one')
     process = read_section(DiffusionConfig, stamp.get('diffusion'), f'{path}/{STAMP_FILE}: diffusion')
     return Spec(read_network(path / CHECKPOINTS), process, classes=stored_classes(path))
 
 
 def stored_classes(path: Path) -> tuple[str, ...]:
-    """The names of the classes of a stored network, in label order; () where they are not known."""
+    """The names of the classes of a stored network, in label order; () if they are unknown."""
     if is_file(path):
         return read_spec(path).classes
     return tuple((read_stamp(path) or {}).get('images', {}).get('classes', ()))
 
 
 def check_stored(path: Path, network: Network, process: DiffusionConfig, ema_rate: float = 0.0) -> None:
-    """UserError unless the parameters stored there are those of a network that knows the process.
+    """Raises UserError unless the stored parameters are those of this network and process.
 
-    ema_rate: the average in a folder of training, 0 for the parameters themselves; a file has one set only.
+    ema_rate: the average in a folder of training, 0 for the parameters themselves; ignored for a file.
     """
-    stored, wanted = describe_stored(path), Spec(network, process)
-    if type(stored.network) is not type(network):
-        kinds = f'{KINDS[type(stored.network)]}, not {KINDS[type(network)]}'
-        raise UserError(f'{path}: holds {kinds}; give another file or folder')
-    wrong = network_differences(stored.network, network)
-    wrong += differences(stored.process, wanted.process)
+    stored, expected = describe_stored(path), Spec(network, process)
+    name = name_of(network)
+    if name_of(stored.network) != name:
+        raise UserError(str(path), f'holds a {name_of(stored.network)} model', f'give a {name} model')
+    wrong = network_differences(stored.network, network) + differences(stored.process, expected.process)
     if wrong:
-        hint = ''
-        if len(wrong) == 1 and wrong[0].startswith('num_classes') and network.num_classes:
-            hint = (
-                f'; train one for {network.num_classes} classes first: --stage={TRAINED_BY[type(network)]} '
-                '(it starts from this one)'
-            )
-        raise UserError(f'{path}: of another network: {"; ".join(wrong)}{hint}')
+        only_classes = len(wrong) == 1 and wrong[0].startswith('num_classes') and network.num_classes
+        remedy = f'run the stage {TRAINED_BY[name]} first, which starts from it' if only_classes else ''
+        raise UserError(str(path), f'holds another network: {"; ".join(wrong)}', remedy)
     if not is_file(path):
         check_checkpoint(path / CHECKPOINTS, network, ema_rate)
 
@@ -76,10 +74,10 @@ def check_stored(path: Path, network: Network, process: DiffusionConfig, ema_rat
 def load_stored(
     path: Path, network: Network, mesh: Mesh | None = None, ema_rate: float = 0.0
 ) -> tuple[Params, str]:
-    """The parameters stored at a path, and a phrase that says which of them: ', step 1000, average of 0.995'.
+    """The parameters stored at a path, and their origin for messages: ', step 1000, average of rate 0.995'.
 
     Args:
-        mesh: where they go, by `param_shardings`. Without it the parameters of a file stay NumPy arrays, and
+        mesh: where they go, by `param_shardings`. By default the parameters of a file stay NumPy arrays, and
             those of a training go to the first device.
         ema_rate: see `check_stored`.
 
@@ -94,8 +92,7 @@ def load_stored(
 
 
 def default_average(path: Path) -> float:
-    """The rate of the average that is used unless another is asked for: the highest of those that a training
-    keeps; 0, the parameters themselves, where it keeps none, and for a file of weights."""
+    """The highest rate of the averages in a folder of training; 0, the parameters themselves, without any."""
     return 0.0 if is_file(path) else max(_training_stamp(path)['train']['ema_rates'], default=0.0)
 
 
@@ -111,12 +108,12 @@ def contents(folder: Path) -> str:
 
 
 def _training_stamp(folder: Path) -> dict[str, Any]:
-    """The settings of the training in a folder. UserError where it is no folder of training."""
-    if not folder.is_dir():
-        raise UserError(f'{folder}: no such file or folder')
+    """The stamp of a folder of training. Raises UserError if it is none."""
     stamp = read_stamp(folder)
     if stamp is not None and (folder / CHECKPOINTS).is_dir():
         return stamp
-    trained = [str(folder / name) for name in (DIFFUSION, CLASSIFIER) if (folder / name).is_dir()]
-    remedy = f'give {" or ".join(trained)}' if trained else 'give a folder of training or a file of weights'
-    raise UserError(f'{folder}: is no folder of training (it holds {contents(folder)}); {remedy}')
+    if not folder.is_dir():
+        raise UserError(str(folder), 'no such file or folder')
+    trained = [str(folder / name) for name in TRAINED_BY if (folder / name).is_dir()]
+    remedy = 'give ' + (' or '.join(trained) or 'a folder of training or a file of weights')
+    raise UserError(str(folder), f'is not a folder of training (it holds {contents(folder)})', remedy)

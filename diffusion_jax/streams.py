@@ -1,60 +1,36 @@
-"""Output to people: whatever their streams are, no program stops or changes its exit code because of them."""
+"""Output for people: a stream that is closed, full or not read changes no program and no exit code."""
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import os
 import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-# What a stream cannot encode is replaced by characters that look alike, or else by an escape such as \xe9.
-LOOKALIKES = {
-    '█': '#', '·': '.', '…': '...', '×': 'x', '±': '+-', '−': '-', '–': '-', '≤': '<=', '≥': '>=',
-    '≠': '!=', '²': '^2', 'ᾱ': 'alpha_bar', 'β': 'beta', 'η': 'eta', 'σ': 'sigma', 'Σ': 'Sigma', 'μ': 'mu',
-}  # fmt: skip
-
-
-def _replace(error: UnicodeError) -> tuple[str, int]:
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    text = error.object[error.start : error.end]
-    escaped = (LOOKALIKES.get(c) or c.encode('ascii', 'backslashreplace').decode() for c in text)
-    return ''.join(escaped), error.end
-
-
-codecs.register_error('diffusion_jax.lookalikes', _replace)
-
-
-def _encodable(text: str, encoding: str) -> str:
-    return text.encode(encoding, 'diffusion_jax.lookalikes').decode(encoding)
+# TensorStore reports these for every array, in addition to the error that it raises.
+ECHOES = ('Event loop is closed', 'Encountered error while reading array index')
+UNUSABLE = (AttributeError, OSError, ValueError)  # a stream that is None, broken, closed
 
 
 class PatientStream:
-    """A text stream for `print` and `logging` that never raises: what cannot be written is dropped.
-
-    The stream behind it may be None (a program without a console), closed, full, a pipe that nobody reads,
-    without `isatty` or `flush`, or of an encoding that does not know every character.
-    """
+    """A text stream that drops what cannot be written, and escapes characters that its encoding lacks."""
 
     def __init__(self, stream: TextIO | PatientStream | None):
-        self._stream = stream
+        self._stream: Any = stream
 
     def write(self, text: str) -> int:
-        with contextlib.suppress(AttributeError, OSError, ValueError):
-            try:
-                self._stream.write(_encodable(text, getattr(self._stream, 'encoding', None) or 'utf-8'))
-            except UnicodeEncodeError:
-                self._stream.write(_encodable(text, 'ascii'))
+        with contextlib.suppress(*UNUSABLE):
+            encoding = getattr(self._stream, 'encoding', None) or 'utf-8'
+            self._stream.write(text.encode(encoding, 'backslashreplace').decode(encoding))
         return len(text)
 
     def flush(self) -> None:
-        with contextlib.suppress(AttributeError, OSError, ValueError):
+        with contextlib.suppress(*UNUSABLE):
             self._stream.flush()
 
     def isatty(self) -> bool:
-        with contextlib.suppress(AttributeError, OSError, ValueError):
+        with contextlib.suppress(*UNUSABLE):
             return self._stream.isatty()
         return False
 
@@ -64,36 +40,26 @@ class PatientStream:
 
 @contextlib.contextmanager
 def patient_streams() -> Iterator[None]:
-    """Makes `sys.stdout` and `sys.stderr` patient for as long as a program runs.
-
-    Descriptors 0 to 2 that were closed are opened: files of the program would get these numbers, and native
-    libraries would write their messages into them.
-    """
+    """Makes `sys.stdout` and `sys.stderr` patient while a program runs."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
-        except OSError:
+        except OSError:  # a file would get this number, and messages of native libraries
             os.open(os.devnull, os.O_RDWR)
-    before = sys.stdout, sys.stderr
-    try:
-        with (
-            contextlib.redirect_stdout(PatientStream(sys.stdout)),
-            contextlib.redirect_stderr(PatientStream(sys.stderr)),
-        ):
+    streams, report = (sys.stdout, sys.stderr), sys.unraisablehook
+    sys.unraisablehook = lambda event: any(text in str(event.exc_value) for text in ECHOES) or report(event)
+    with (
+        contextlib.redirect_stdout(PatientStream(sys.stdout)),
+        contextlib.redirect_stderr(PatientStream(sys.stderr)),
+    ):
+        try:
             yield
-    finally:
-        for stream in before:
-            _flush_or_discard(stream)
-
-
-def _flush_or_discard(stream: TextIO | None) -> None:
-    """Python would fail to flush a broken stream once more when it exits, and change the exit code to 120."""
-    try:
-        stream.flush()
-    except OSError:
-        with contextlib.suppress(AttributeError, OSError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
-    except (AttributeError, ValueError):
-        pass  # none, or closed
+        finally:
+            sys.unraisablehook = report
+            for stream in streams:
+                try:
+                    stream.flush()
+                except UNUSABLE:  # Python would fail to flush it at exit, and change the exit code to 120
+                    with contextlib.suppress(*UNUSABLE):
+                        descriptor = stream.fileno()
+                        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)

@@ -1,4 +1,4 @@
-"""A folder of results: written whole or not at all, by one run at a time, and saying what made it."""
+"""Files of results: written completely or not at all, by one run at a time, with a stamp of their origin."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import logging
 import math
 import os
 import socket
@@ -14,9 +15,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+import jax
 import numpy as np
 
 from diffusion_jax.errors import UserError, reason
+
+logger = logging.getLogger(__name__)
 
 LOCK_FILE = '.lock'
 STAMP_FILE = 'stamp.json'
@@ -24,9 +28,9 @@ STAMP_FILE = 'stamp.json'
 
 @contextlib.contextmanager
 def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
-    """A file for writing that takes its name only when all of it is on disk; missing folders are made.
+    """A file for writing that gets its name when it is completely on disk; missing folders are made.
 
-    After an error, or when the process is killed, whatever had that name before is still there.
+    After an error, or when the process is killed, the previous file of that name still exists.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,80 +45,85 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
 
 
-def check_place(path: str | Path) -> None:
-    """UserError unless a file can be written there; asked before hours of work that would end in it."""
+@contextlib.contextmanager
+def if_possible(path: Path) -> Iterator[None]:
+    """Writes a file that no result depends on: a failure is logged."""
+    try:
+        yield
+    except OSError as error:
+        logger.warning('%s: cannot be written (%s); left out', path, reason(error))
+
+
+def check_writable(path: str | Path) -> None:
+    """Raises UserError unless a file can be written there; called before hours of work that end in it."""
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise _not_writable(path, path.parent, error, f'{path} needs a folder there') from error
+        raise _not_writable(path, error) from error
     if path.is_dir():
-        raise UserError(f'{path}: is a folder; name a file')
+        raise UserError(str(path), 'is a folder', 'name a file')
+
+
+def _not_writable(path: str | Path, error: OSError) -> UserError:
+    return UserError(str(path), f'cannot be written ({reason(error)})', 'choose another path')
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Writes the whole file or nothing."""
+    """Writes a file atomically."""
     with atomic_file(path) as file:
         file.write(data)
 
 
+def write_npz(path: str | Path, **arrays: np.ndarray) -> None:
+    """Writes arrays by name, uncompressed, atomically."""
+    with atomic_file(path) as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
+
+
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes dicts, sequences, dataclasses, paths and numpy scalars as JSON that a person can read.
+    """Writes what `normalise` accepts as indented JSON, atomically.
 
     Raises:
         UserError: a number is not finite, which JSON cannot express; nothing is written.
     """
     value = normalise(value)
-    for wrong in _not_finite(value):
-        raise UserError(f'{path}: not written, since {wrong}; every number of it must be finite')
-    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + '\n').encode())
-
-
-def _not_finite(value: Any, key: str = '') -> Iterator[str]:
-    """The numbers in a normalised value that are not finite, each such as 'protocol.scale is nan'."""
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            yield from _not_finite(item, f'{key}.{name}'.lstrip('.'))
-    elif isinstance(value, list):
-        for number, item in enumerate(value):
-            yield from _not_finite(item, f'{key}[{number}]')
-    elif isinstance(value, float) and not math.isfinite(value):
-        yield f'{key} is {value}'
+    for key, number in jax.tree_util.tree_leaves_with_path(value):
+        if isinstance(number, float) and not math.isfinite(number):
+            name = jax.tree_util.keystr(key, simple=True, separator='.')
+            raise UserError(str(path), f'cannot be written, since {name} is {number}')
+    write_bytes(path, (json.dumps(value, indent=2) + '\n').encode())
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """A file of `write_json` that holds a dict. UserError, which says `remedy`, where it holds none."""
+    """A file of `write_json` that holds a dict. Raises UserError with `remedy` where it does not."""
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise UserError(f'{path}: cannot be read ({reason(error)}); {remedy}') from error
+        raise UserError(str(path), f'cannot be read ({reason(error)})', remedy) from error
     if not isinstance(value, dict):
-        raise UserError(f'{path}: damaged (it holds {type(value).__name__}, not settings); {remedy}')
+        raise UserError(str(path), f'is damaged: it holds {type(value).__name__}, not settings', remedy)
     return value
 
 
-def write_npz(path: str | Path, **arrays: np.ndarray) -> None:
-    """Writes arrays by name, uncompressed."""
-    with atomic_file(path) as file:
-        np.savez(file, **arrays)
+def normalise(value: Any) -> Any:
+    """A nested value of dicts, sequences, dataclasses, arrays and paths as it comes back from JSON."""
 
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return dataclasses.asdict(value)
+        return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else os.fspath(value)
 
-def _not_writable(path: str | Path, folder: str | Path, error: OSError, needs: str) -> UserError:
-    """Why nothing can be written to `folder`: mostly because a file has the name of one of its folders."""
-    folder = Path(folder)
-    for place in (folder, *folder.parents):
-        if place.exists() and not place.is_dir():
-            return UserError(f'{place}: is a file; {needs}')
-    return UserError(f'{path}: cannot be written ({reason(error)}); choose another place')
+    return json.loads(json.dumps(value, default=plain))
 
 
 @contextlib.contextmanager
 def lock(directory: str | Path) -> Iterator[None]:
     """Holds a folder for this process; it is made if it does not exist.
 
-    The operating system lets go of the lock when the process ends, however it ends.
+    The operating system releases the lock when the process ends, however it ends.
 
     Raises:
         UserError: the folder cannot be written, or another process holds it.
@@ -124,16 +133,15 @@ def lock(directory: str | Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, 'a+')
     except OSError as error:
-        raise _not_writable(directory, directory, error, '--workdir needs a folder') from error
+        raise _not_writable(directory, error) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
             holder = file.read().strip() or 'another process'
-            raise UserError(
-                f'{directory}: in use by {holder}; wait until it ends, or choose another folder'
-            ) from error
+            remedy = 'wait until it ends, or choose another folder'
+            raise UserError(str(directory), f'is in use by {holder}', remedy) from error
         file.truncate(0)
         file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
         file.flush()
@@ -141,28 +149,11 @@ def lock(directory: str | Path) -> Iterator[None]:
 
 
 def write_stamp(directory: str | Path, stamp: Mapping[str, Any]) -> None:
-    """Writes what a folder's content rests on."""
+    """Records what a folder's content depends on."""
     write_json(Path(directory) / STAMP_FILE, stamp)
 
 
 def read_stamp(directory: str | Path) -> dict[str, Any] | None:
     """The stamp of a folder; None where it has none yet."""
     path = Path(directory) / STAMP_FILE
-    if not path.exists():
-        return None
-    return read_json(path, 'restore it, or choose another folder')
-
-
-def normalise(value: Any) -> Any:
-    """A value as it would come back from JSON."""
-    if dataclasses.is_dataclass(value):
-        return normalise(dataclasses.asdict(value))
-    if isinstance(value, Mapping):
-        return {str(key): normalise(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [normalise(item) for item in value]
-    if isinstance(value, (np.ndarray, np.generic)):
-        return value.tolist()
-    if isinstance(value, Path):
-        return str(value)
-    return value
+    return read_json(path, 'restore it, or choose another folder') if path.exists() else None

@@ -1,10 +1,10 @@
-"""How fast a config's networks are on the devices at hand, and how much memory they need.
+"""Measure the speed and memory of a config's networks on the devices of this machine.
 
     python experiments/benchmark.py configs/digits.py
     python experiments/benchmark.py configs/imagenet64.py --batch-size 32 --dtype bfloat16 --out speed.json
     python experiments/benchmark.py configs/digits.py --parts forward --config.unet.num_res_blocks=2
 
-Each part is one program, compiled ahead of time and called once before the clock runs:
+Each part is one program, which is compiled and called once before it is timed:
 
     matrix            a product of two 8192×8192 bfloat16 matrices
     forward           the diffusion model, without dropout

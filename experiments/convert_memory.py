@@ -1,12 +1,12 @@
-"""How much memory and time it takes to convert, export and load a released model's weights.
+"""Measure the memory and time of converting, exporting and loading a released model's weights.
 
     pip install '.[convert]'
     python experiments/convert_memory.py            # 256x256_diffusion; needs 7 GB on disk and Linux
     python experiments/convert_memory.py 64x64_classifier
 
-The weights are drawn at random, in the shapes of the released file. Each step runs in a process of its own;
-its memory is the most that was resident, mapped files included, less what was after all imports.
-Writes convert_memory.json and .md (a table) to experiments/results/. A few minutes on 2 CPU cores.
+The weights are random, in the shapes of the released file. Each step runs in its own process; its memory is
+the largest resident memory, including mapped files, minus the memory after all imports.
+Writes convert_memory.json and .md (a table) to experiments/results/. Takes a few minutes on 2 CPU cores.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""How long a training waits for its data: with batches made on demand, and made ahead by a thread.
+"""Measure how long a training waits for its data: batches made on demand, and ahead by a thread.
 
 python experiments/data_wait.py [STEPS]
 
-Steps are sleeps of 2 to 10 ms, about as long as those of the digits' networks on a fast GPU; the data are
-real: the digits in memory, and images in memory that are cropped and mirrored at random. What counts is the
-host's time, so a CPU will do.
+Steps are sleeps of 2 to 10 ms, about as long as those of the digits' networks on a fast GPU. The data are
+real: the digits in memory, and images in memory that are cropped and mirrored at random. Only the host's time
+matters, so a CPU is enough.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.pipeline import batches
 from diffusion_jax.data.sources import Source, make_source
-from diffusion_jax.data.sources.array import ArraySource
+from diffusion_jax.data.sources.base import ArraySource
 from diffusion_jax.data.transforms import Transform, make_transform
 from diffusion_jax.sharding import make_mesh, put_batch
 from diffusion_jax.training.timing import Timer
@@ -41,12 +41,12 @@ def waiting(source: Source, transform: Transform | None, ahead: int, step: float
     data = batches(source, BATCH, seed=0, transform=transform, num_workers=ahead, place=place)
     timer = Timer(BATCH)
     for _ in range(steps):
-        with timer.waiting():
+        with timer.spending('waiting'):
             next(data)
         time.sleep(step)
         timer.count_step(())
     data.close()
-    return timer.take()['time/data_wait']
+    return timer.flush()['time/data_wait']
 
 
 def colour_images(size: int = 24) -> ArraySource:

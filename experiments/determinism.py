@@ -1,10 +1,10 @@
-"""What the same bits cost on a GPU, and whether they are the same: training under three sets of XLA's flags.
+"""Measure the cost of bitwise reproducible training on a GPU, under three sets of XLA's flags.
 
 python experiments/determinism.py --config=photos [--config.train.batch_size=16 …] [--once]
 
-Every line is a process of its own. 'again' begins without any cache, as on another day; 'kept' compiles again
-with the kernels that the line before it chose, as with config.deterministic. --once omits both, for networks
-that compile for minutes.
+Every line is a process of its own. 'again' starts without any cache; 'kept' compiles again with the kernels
+that the line before it selected, as with config.deterministic. --once omits both, for networks that compile
+for minutes.
 """
 
 from __future__ import annotations

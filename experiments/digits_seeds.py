@@ -1,4 +1,4 @@
-"""The digits' recipe over seeds: agreement, Fréchet distances, time and memory of the whole program.
+"""Run the digits' recipe over seeds: agreement, Fréchet distances, time and memory of the program.
 
     python experiments/digits_seeds.py                                     # a few minutes for each of 3 seeds
     python experiments/digits_seeds.py --config.diffusion.prediction=eps   # another recipe
@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from digits_acceptance import measure
 
 ROOT = Path(__file__).parent.parent
 SEEDS = (0, 1, 2)
@@ -44,9 +46,10 @@ def run(seed: int, workdir: str) -> dict[str, float]:
     _, status, usage = os.wait4(process.pid, 0)
     if os.waitstatus_to_exitcode(status):
         sys.exit(f'seed {seed} failed')
-    result = json.loads((Path(workdir) / 'evaluation.json').read_text())
+    minutes = (time.monotonic() - start) / 60
+    result = json.loads((Path(workdir) / 'evaluation.json').read_text()) | measure(Path(workdir))
     kilobytes = usage.ru_maxrss if sys.platform == 'linux' else usage.ru_maxrss / 1024
-    return result | {'minutes': (time.monotonic() - start) / 60, 'gigabytes': kilobytes / 1024**2}
+    return result | {'minutes': minutes, 'gigabytes': kilobytes / 1024**2}
 
 
 def main() -> None:

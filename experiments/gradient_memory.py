@@ -1,9 +1,9 @@
-"""The memory of a gradient through a sampler, with and without rematerialisation.
+"""Measure the memory of a gradient through a sampler, with and without rematerialisation.
 
     python experiments/gradient_memory.py     # the digits' networks, 8 images, DDIM in 100 steps
 
 The gradient of the images' mean with respect to x_T is compiled, not run: the numbers are the compiler's, for
-one device. Writes gradient_memory.md to experiments/results/. A few minutes on 2 CPU cores.
+one device. Writes gradient_memory.md to experiments/results/. Takes a few minutes on 2 CPU cores.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 
 from diffusion_jax import models
+from diffusion_jax.command_line import read_config
 from diffusion_jax.config import read_without_images
-from diffusion_jax.config_files import find_config, load_config
 from diffusion_jax.diffusion.guidance import ClassifierGuidance
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import DDIM
@@ -54,7 +54,7 @@ def peak_bytes(experiment: Experiment, *, guided: bool, remat: bool) -> int:
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    experiment = read_without_images(load_config(find_config(str(CONFIG)))[0])
+    experiment = read_without_images(read_config(str(CONFIG)))
     lines = [
         f'Gradient of the mean of {BATCH} images with respect to x_T; networks of configs/digits.py, '
         f'{RESPACING}, float32. Compiled, not run: the sum of arguments, result and temporary buffers on one '

@@ -1,12 +1,12 @@
-"""Fidelity against diversity: classifier guidance of the digits over scales, for DDPM and DDIM.
+"""Measure fidelity and diversity of guided digits over guidance scales, for DDPM and DDIM.
 
-The paper's figure 4 in small: with the scale, precision and label agreement rise and recall falls.
+As in the paper's figure 4, precision and label agreement rise with the scale, and recall falls.
 
     python -m diffusion_jax.main --config=configs/digits.py --workdir=runs/digits   # or: make demo
     pip install matplotlib
     python experiments/guidance_sweep.py runs/digits
 
-Writes guidance_sweep.json, .md (a table) and .png to experiments/results/. About 10 minutes on 2 CPU cores.
+Writes guidance_sweep.json, .md (a table) and .png to experiments/results/. Takes 10 minutes on 2 CPU cores.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from digits_acceptance import label_agreement
 
 from diffusion_jax import main as program
-from diffusion_jax.data.stored.source import open_split
-from diffusion_jax.evaluation import judge
-from diffusion_jax.evaluation.pixels import evaluate_pixels
+from diffusion_jax.data.image_sets.source import open_split
+from diffusion_jax.evaluation.comparison import compare
+from diffusion_jax.evaluation.extractors import pixels
+from diffusion_jax.evaluation.feature_stats import of_features
 from diffusion_jax.report import Progress
 from diffusion_jax.sharding import make_mesh
-from diffusion_jax.stages.evaluate import read_all
+from diffusion_jax.stages.conditioning import make_conditioning
 from diffusion_jax.stages.networks import load_network
 from diffusion_jax.stages.run import Run
-from diffusion_jax.stages.sample import make_draw, make_generator
-from diffusion_jax.stages.sample_inputs import sample_inputs
+from diffusion_jax.stages.sample import draw, make_generator
 from diffusion_jax.stored_networks import CLASSIFIER, DIFFUSION
 
 SCALES = (0, 0.5, 1, 2, 3, 4, 6, 8, 10)
@@ -43,9 +44,9 @@ def sweep(workdir: Path, num_samples: int) -> list[dict]:
     options = program.parse_flags(['guidance_sweep', f'--config={config}', f'--workdir={workdir}'])
     run = Run(program.read_experiment(options.config), workdir.absolute(), make_mesh(1, 1), lambda: False)
     params = {name: load_network(run, name) for name in (DIFFUSION, CLASSIFIER)}
-    real = read_all(open_split(run.experiment.data, 'test'))
+    real = of_features(pixels(open_split(run.experiment.data, 'test').read_all()))
     rows = []
-    with Progress('guidance sweep', 2 * len(SCALES)) as progress:
+    with Progress('guidance sweep', 2 * len(SCALES), unit='rows') as progress:
         for sampler, respacing in (('ddpm', '25'), ('ddim', 'ddim25')):
             for scale in SCALES:
                 sample = dataclasses.replace(
@@ -54,12 +55,14 @@ def sweep(workdir: Path, num_samples: int) -> list[dict]:
                 changed = dataclasses.replace(
                     run, experiment=dataclasses.replace(run.experiment, sample=sample)
                 )
-                draw = make_draw(changed, make_generator(changed, params), sample_inputs(changed))
+                sampled = make_generator(changed, params), make_conditioning(changed)
                 starts = range(0, num_samples, sample.batch_size)
-                batches = [draw(np.arange(start, start + sample.batch_size)) for start in starts]
+                batches = [
+                    draw(changed, *sampled, np.arange(start, start + sample.batch_size)) for start in starts
+                ]
                 images, labels = (np.concatenate(part)[:num_samples] for part in zip(*batches, strict=True))
-                agreement = judge.label_agreement(images, labels)
-                metrics = evaluate_pixels(images, real) | {'label_agreement': agreement}
+                metrics = compare(of_features(pixels(images)), real)
+                metrics['label_agreement'] = label_agreement(images, labels)
                 rows.append({'sampler': sampler, 'scale': scale} | metrics)
                 progress.update(len(rows))
     return rows

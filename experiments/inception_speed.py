@@ -1,11 +1,11 @@
-"""Images a second through Inception v3, ours and torch-fidelity's extractor, on the same CPU and images.
+"""Compare the speed of Inception v3 with torch-fidelity's extractor, on the same CPU and images.
 
     python -m experiments.inception_speed --python=/path/to/python   # one that has torch and torch-fidelity
 
-Weights are drawn by the rule of tests/parity/inception.py, images of 256x256 at random.
-Both take uint8 images, resize them as TensorFlow does, and give pool features and logits without a bias. They
-take turns, each time in a new process; the first call, which compiles ours, is left out.
-Writes inception_speed.json and .md (a table) to experiments/results/. Some minutes on 2 CPU cores.
+Weights follow the rule of tests/parity/inception.py; images of 256x256 are random. Both take uint8 images,
+resize them as TensorFlow does, and return pool features and logits without a bias. They alternate, each time
+in a new process; the first call, which compiles ours, is not counted.
+Writes inception_speed.json and .md (a table) to experiments/results/. Takes some minutes on 2 CPU cores.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def prepare_ours(state: dict[str, np.ndarray]):
     import jax
 
     from diffusion_jax.evaluation.inception import network
-    from diffusion_jax.evaluation.inception.names import params_from_state
+    from diffusion_jax.evaluation.inception.sources import params_from_state
 
     params = jax.device_put(params_from_state(state))
 

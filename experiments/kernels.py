@@ -1,13 +1,13 @@
-"""The kernels of the networks, each alone, in all its variants: which form is fastest on this device?
+"""Time the kernels of the networks, each alone and in all its variants.
 
     python experiments/kernels.py
     python experiments/kernels.py --kinds=norm,attention --scale=16 --repeats=5   # on a CPU: smaller batches
 
 Each kind is a function of the networks with the shapes of ADM-64 (batch 64) and ADM-256 (batch 16), forward
-(f) and forward with gradient (g): `ours` is what the networks use, the other variants are what was compared.
-Prints median milliseconds, and a floor: the time that the bytes or the FLOPs of the forward pass would need
-at the rates of a copy and of a matrix product, measured on the device. Programs of a case are compiled in
-parallel; on an H100 all of it takes less than 4 minutes.
+(f) and forward with gradient (g): `ours` is what the networks use, the other variants are alternatives.
+Prints median milliseconds, and a floor: the time that the bytes or the FLOPs of the forward pass need at the
+rates of a copy and of a matrix product, measured on the device. Programs of a case are compiled in parallel;
+an H100 takes less than 4 minutes.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""The metrics of features beside those of torch-fidelity: seconds, memory, and whether they agree.
+"""Compare the metrics of features with those of torch-fidelity: seconds, memory and values.
 
     python experiments/metrics_speed.py --python=PATH     # a Python with torch-fidelity 0.4.0; needs Linux
     python experiments/metrics_speed.py --python=PATH --size=2000 --repeats=1 --large=0
 
-Features are drawn once: rectified, 2048 of them, correlated through 64 factors; logits have 1008 classes.
-Each metric is computed in a new process, that of one package after that of the other, from .npy files that
-are loaded before the clock starts. Memory is the most that was resident while the metric was computed, its
-inputs included, less what was after all imports. Compilation counts. With --large, precision and recall are
-also computed of so many samples against --size, by this package alone.
+Features are random: rectified, 2048 of them, correlated through 64 factors; logits have 1008 classes. Each
+metric is computed in a new process, alternating between the packages, from .npy files that are loaded before
+the clock starts. Memory is the largest resident memory during the computation, including its inputs, minus
+the memory after all imports. Compilation counts. --large=N also computes precision and recall of N samples
+against --size, by this package only.
 Writes metrics_speed.json and .md (a table) to experiments/results/.
 """
 
@@ -40,14 +40,14 @@ def ours() -> tuple[dict[str, Metric], str]:
 
     from diffusion_jax.evaluation.frechet import frechet_distance, moments
     from diffusion_jax.evaluation.inception_score import inception_score
-    from diffusion_jax.evaluation.kid import kid_and_error
-    from diffusion_jax.evaluation.precision_recall import precision_recall
+    from diffusion_jax.evaluation.kid import kid
+    from diffusion_jax.evaluation.precision_recall import coverage
 
     jax.devices()
     metrics = {
         'fid': lambda a, b: [frechet_distance(moments(a), moments(b))],
-        'pr': lambda a, b: list(precision_recall(a, b)),
-        'kid': lambda a, b: list(kid_and_error(a, b)),
+        'pr': lambda a, b: [float(covered.mean()) for covered in coverage(a, b)],
+        'kid': lambda a, b: list(kid(a, b)),
         'is': lambda logits: [inception_score(logits, len(logits) // 10)],
     }
     return metrics, f'jax {jax.__version__}, numpy {np.__version__}'

@@ -1,8 +1,8 @@
-"""The errors of every recorded case beside their tolerances: tests/test_golden.py, measured.
+"""Measure the errors of every recorded case that tests/test_golden.py checks, with their tolerances.
 
     python -m experiments.parity [--cases=tests/golden] [--out=experiments/results/parity]
 
-Writes <out>.json and <out>.md, the table of docs/parity.md.
+Writes <out>.json and <out>.md, a table.
 """
 
 from __future__ import annotations

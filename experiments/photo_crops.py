@@ -5,8 +5,8 @@
 
 writes 100 square crops of each photograph, 64×64 pixels, to images/train/<class>/000.png, 001.png, ...
 Positions and sizes are random with a fixed seed, so a repeated call writes the same pixels. All images of a
-class show parts of one scene: a model learns this scene and how crops lie in it, not what cats look like in
-general.
+class show parts of one scene: a model learns this scene and the positions of crops in it, not what cats look
+like in general.
 
 Nothing is downloaded; two packages contain the photographs. scikit-image: 'cat' by Stéfan van der Walt and
 'coffee' by Rachel Michetti, both CC0. scikit-learn: 'flower' by vultilion and 'temple' by danielbuechele,

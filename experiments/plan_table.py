@@ -1,12 +1,11 @@
-"""The table of docs/plan.md: what `diffusion-jax plan` says of the paper's networks on several devices.
+"""Make the table of docs/plan.md: plans of the paper's networks for several devices.
 
     pip install '.[plan]'
     python experiments/plan_table.py                  # compiles for TPUs: about three hours on 2 cores
     python experiments/plan_table.py --only=h100      # only the rows whose name contains this
-    python experiments/plan_table.py --only=none      # no row: prints the table of what is there
+    python experiments/plan_table.py --only=none      # no row: prints the table of the stored rows
 
-Every row is written to results/plan.json as soon as it is there, and is not made again; remove it from the
-file for that.
+Rows are stored in results/plan.json one by one. To compute a row again, remove it from the file.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import jax
 
 from diffusion_jax.command_line import read_config
 from diffusion_jax.config import read_without_images
-from diffusion_jax.main import set_up_logging
+from diffusion_jax.main import set_up
 from diffusion_jax.planning.candidates import least_seconds
 from diffusion_jax.planning.needs import Job, compiled, estimated
 from diffusion_jax.planning.report import three_digits
@@ -93,7 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument('--only', default='', help='part of a name such as "v5e:2x4 imagenet64 train"')
     only = parser.parse_args().only
-    set_up_logging()
+    set_up()
     rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for topology in (*ARITHMETIC, *COMPILED):  # the fast ones first
         for (config, stage), (small, large) in PROGRAMS.items():

@@ -1,10 +1,10 @@
-"""What the dtype of each network changes in guided samples: the difference to float32, from the same noise.
+"""Measure what the dtype of each network changes in guided samples, from the same noise.
 
     python experiments/precision.py runs/digits
     python experiments/precision.py 64x64_diffusion.safetensors 64x64_classifier.safetensors --num=16
 
-The difference of an image is the root mean square over its pixels, in units of 1/255. A few images change
-more than others: guidance amplifies small differences. On CPUs 'tensorfloat32' is float32.
+The difference of an image to float32 is the root mean square over its pixels, in units of 1/255. A few images
+change more than others, because guidance amplifies small differences. On CPUs 'tensorfloat32' is float32.
 """
 
 from __future__ import annotations

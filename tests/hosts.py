@@ -10,9 +10,9 @@ import jax
 import numpy as np
 import pytest
 
-from diffusion_jax import main, models
+from diffusion_jax import models
 from diffusion_jax.weights.files import Spec, save_weights
-from tests.program import ROOT, arguments, logged
+from tests.program import ROOT, arguments, experiment, logged
 
 MAIN = ('-m', 'diffusion_jax.main')
 TRAININGS = {'train__num_steps': 20, 'train__log_every': 1, 'train__sample_every': 20}
@@ -84,11 +84,11 @@ def metrics(workdir, network='diffusion'):
 
 def untrained(path, **changes):
     """Settings that sample without guidance from a diffusion model with random parameters."""
-    experiment = main.read_experiment(main.parse_flags(arguments('unused', **changes)).config)
+    config = experiment(**changes)
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda leaf: (0.1 * rng.standard_normal(leaf.shape)).astype(np.float32),
-        models.param_shapes(experiment.unet),
+        models.param_shapes(config.unet),
     )
-    save_weights(path, Spec(experiment.unet, experiment.diffusion), params)
-    return {'pretrained__diffusion': path, 'sample__scale': 0, 'sample__batch_size': 8, 'evaluate__judge': ''}
+    save_weights(path, Spec(config.unet, config.diffusion), params)
+    return {'pretrained__diffusion': path, 'sample__scale': 0, 'sample__batch_size': 8}

@@ -9,6 +9,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from diffusion_jax import main
+from diffusion_jax.command_line import parse_flags
+from diffusion_jax.config import read_experiment
 
 ROOT = Path(__file__).parent.parent
 TINY = {
@@ -28,7 +30,6 @@ TINY = {
     'sample.respacing': '5',
     'sample.num_samples': 20,
     'sample.batch_size': 16,
-    'evaluate.required_agreement': 0.0,
 } | {
     f'{network}.{key}': value
     for network in ('unet', 'classifier')
@@ -50,6 +51,11 @@ def arguments(workdir, stage='', **changes):
     flags = [f'--config.{key}={value}' for key, value in settings.items()]
     stages = [f'--stage={stage}'] if stage else []
     return ['main', f'--config={ROOT / "configs" / "digits.py"}', f'--workdir={workdir}', *stages, *flags]
+
+
+def experiment(**changes):
+    """The experiment that `run` runs."""
+    return read_experiment(parse_flags(arguments('unused', **changes)).config)
 
 
 def run(workdir, stage='', **changes):

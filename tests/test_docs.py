@@ -1,6 +1,8 @@
-"""The Python code of the README and of docs/sampling.md runs, and is as short as it says."""
+"""README and docs: their Python runs, their commands parse, and what they name exists."""
 
+import ast
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -8,11 +10,17 @@ import jax
 import numpy as np
 import pytest
 
+from diffusion_jax.command_line import parse_flags, read_config
+from diffusion_jax.commands.cli import COMMANDS
+from diffusion_jax.commands.parser import Parser
+from diffusion_jax.config import SECTIONS, all_settings, read_without_images
 from diffusion_jax.data.imagenet import class_names
 from diffusion_jax.diffusion import denoiser, grids, guidance, samplers
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.grids import make_grid
 from diffusion_jax.diffusion.samplers import loop
+from diffusion_jax.errors import UserError
+from diffusion_jax.experiment import check_stages
 from diffusion_jax.generation import loading, options, sampling
 from diffusion_jax.models import ClassifierConfig, UNetConfig, param_shapes
 from diffusion_jax.sharding import make_mesh
@@ -22,53 +30,283 @@ from tests.tiny import TRUNK
 from tests.versions import VERSIONS
 
 ROOT = Path(__file__).parent.parent
-SAMPLING, README = ROOT / 'docs' / 'sampling.md', ROOT / 'README.md'
-MOST_LINES = 12
+README, DOCS = ROOT / 'README.md', ROOT / 'docs'
+SAMPLING, DESIGN = DOCS / 'sampling.md', DOCS / 'design.md'
+PAGES = [README, *sorted(DOCS.glob('*.md')), ROOT / 'experiments' / 'launch' / 'README.md']
+PLACEHOLDERS = {'FILE', 'NAME', 'SOURCE'}
+each_page = pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
-def blocks(path):
-    return re.findall(r'^```python\n(.*?)^```', path.read_text(), re.MULTILINE | re.DOTALL)
+def blocks(page, language):
+    return re.findall(rf'^```{language}\n(.*?)^```', page.read_text(), re.MULTILINE | re.DOTALL)
 
 
-def test_blocks_are_short():
-    for block in blocks(SAMPLING):
-        lines = [line for line in block.splitlines() if line.strip()]
-        assert len(lines) <= MOST_LINES, block
+def inline_code(page):
+    return re.findall(r'`([^`\n]+)`', re.sub(r'^```.*?^```', '', page.read_text(), flags=re.M | re.S))
+
+
+# Python.
 
 
 @pytest.fixture
-def _one_device(monkeypatch):
-    """Programs for one device compile faster than those for eight."""
-    monkeypatch.setattr(loading, 'make_mesh', lambda: make_mesh(devices=jax.devices()[:1]))
-
-
-@pytest.mark.usefixtures('_one_device')
-def test_sampling(tmp_path, monkeypatch):
-    """With a stored run in the place of runs/digits, and its weights."""
-    version = VERSIONS[-1]
-    shutil.copytree(version / 'run', tmp_path / 'runs' / 'digits')
+def folder(tmp_path, monkeypatch):
+    """The current folder, with a stored run in the place of runs/digits, and its weights."""
+    shutil.copytree(VERSIONS[-1] / 'run', tmp_path / 'runs' / 'digits')
     for name in ('diffusion.safetensors', 'classifier.safetensors'):
-        shutil.copy(version / name, tmp_path)
+        shutil.copy(VERSIONS[-1] / name, tmp_path)
     monkeypatch.chdir(tmp_path)
-    scope = {'__name__': 'sampling'}
-    for number, block in enumerate(blocks(SAMPLING), 1):
-        exec(compile(block, f'{SAMPLING.name}, block {number}', 'exec'), scope)
-    model = scope['model']
-    assert (tmp_path / 'threes.png').stat().st_size
+    # Programs for one device compile faster than those for eight.
+    monkeypatch.setattr(loading, 'make_mesh', lambda: make_mesh(devices=jax.devices()[:1]))
+    return tmp_path
+
+
+def run_blocks(page):
+    """The variables after all Python blocks of a page."""
+    scope = {'__name__': page.stem}
+    for number, block in enumerate(blocks(page, 'python'), 1):
+        exec(compile(block, f'{page.name}, block {number}', 'exec'), scope)
+    return scope
+
+
+def test_python(folder):
+    scope = run_blocks(DOCS / 'python.md')
+    assert (folder / 'threes.png').stat().st_size
     assert scope['other'].evaluations == 12
     assert scope['steps'].x_0.shape == (5, 8, 8, 8, 1) and len(scope['gradients']) == 5
     assert scope['x'].shape == (8, 8, 8, 1) and np.isfinite(scope['x']).all()
+    by_hand = np.asarray(scope['images']).astype(int)
+    np.testing.assert_allclose(by_hand, scope['model'].sample(8, 3).images, rtol=0, atol=1)
+    assert scope['gradient'].shape == (8, 8, 8, 1) and np.abs(scope['gradient']).max() > 0
+
+
+@pytest.mark.usefixtures('folder')
+def test_own_parts():
+    scope = run_blocks(DOCS / 'own_parts.md')
     completed, known = scope['completed'].images, scope['known']
     kept = np.abs((completed + 0.5) / 127.5 - 1 - np.asarray(known)) < 0.01
     assert kept[:, :, :4].all() and not kept[:, :, 4:].all()
-    by_hand = np.asarray(scope['images']).astype(int)
-    np.testing.assert_allclose(by_hand, model.sample(8, 3).images, rtol=0, atol=1)
-    assert scope['gradient'].shape == (8, 8, 8, 1) and np.abs(scope['gradient']).max() > 0
+    assert scope['samples'].evaluations == 10
+
+
+def save_released(folder):
+    """Networks of one level in the place of the released ones."""
+    shape = TRUNK | {'image_channels': 3}
+    networks = {
+        'diffusion': UNetConfig(**shape, out_channels=6, num_classes=1000),
+        'classifier': ClassifierConfig(**shape),
+    }
+    rng = np.random.default_rng(0)
+    for name, network in networks.items():
+        params = jax.tree.map(
+            lambda leaf: rng.normal(scale=0.05, size=leaf.shape).astype(np.float32), param_shapes(network)
+        )
+        file, process = f'256x256_{name}', DiffusionConfig()
+        save_weights(folder / f'{file}.safetensors', Spec(network, process, file, class_names()), params)
+
+
+def test_readme_and_the_essence_of_sampling(folder):
+    save_released(folder)
+    first, second = blocks(README, 'python')
+    scope = {}
+    exec(first, scope)
+    assert (folder / 'golden retrievers.png').stat().st_size
+    model, samples = scope['model'], scope['samples']
+    assert samples.evaluations == 25
+    (essence,) = blocks(DESIGN, 'python')
+    request = model.request(8, 'golden retriever', recipe='paper-ddim')
+    keys = sampling.sample_keys(request.seed, request.index)
+    scope = vars(samplers) | vars(denoiser) | vars(loop) | vars(guidance) | vars(grids) | vars(sampling)
+    scope |= {
+        'networks': model.networks,
+        'params': model.params,
+        'y': request.y,
+        'scale': dict(RELEASED['256x256_diffusion'].recipes)['paper-ddim'].guidance[0].scale,
+        'keys': keys,
+        'x_T': loop.noise_of(keys, (8, 8, 3))(0, 0),
+    }
+    exec(essence, scope)
+    np.testing.assert_allclose(np.asarray(scope['images'], int), samples.images, rtol=0, atol=1)
+    scope = {}
+    exec(second, scope)
+    images = scope['samples'].images.astype(int)
+    np.testing.assert_allclose(images, images[:, :, ::-1], atol=4)
+    assert images.std() > 4
+
+
+# Commands.
+
+
+class Parsed(Exception):
+    """What a command's parser returned."""
+
+
+def check_command(arguments, monkeypatch):
+    """Fails unless a program understands its arguments; runs nothing."""
+    program, *rest = arguments
+    if program == 'python' and rest[:2] == ['-m', 'diffusion_jax.main']:
+        check_run(rest[1:])
+    elif program == 'diffusion-jax':
+        check_subcommand(*rest, monkeypatch=monkeypatch)
+    elif program == 'python':
+        path = f'{rest[1].replace(".", "/")}.py' if rest[0] == '-m' else rest[0]
+        source = (ROOT / path).read_text()
+        flags = [each.partition('=')[0] for each in rest if each.startswith('--')]
+        assert all(flag in source for flag in flags if not flag.startswith('--config'))
+    elif program == 'make':
+        assert re.search(rf'^{rest[0]}:', (ROOT / 'Makefile').read_text(), re.MULTILINE)
+    elif program == 'pip':
+        extras = re.findall(r'\[(\w+)\]', rest[-1])
+        assert all(f"'{extra}': [" in (ROOT / 'setup.py').read_text() for extra in extras)
+    else:
+        assert program in ('nohup', 'pytest', 'tensorboard'), program
+
+
+def check_run(arguments):
+    options = parse_flags(arguments)
+    experiment = read_without_images(options.config)
+    check_stages(experiment, options.stages or experiment.stages, '--stage')
+
+
+def check_subcommand(name, *arguments, monkeypatch):
+    assert name in COMMANDS
+    if not arguments:  # the name of the command alone
+        return
+    if name == 'run':
+        return check_run([name, *arguments])
+
+    def stopped(parse):
+        def stop(*given):
+            patched.undo()
+            raise Parsed(*parse(*given))
+
+        return stop
+
+    with monkeypatch.context() as patched, pytest.raises(Parsed) as parsed:
+        for method in ('parse_known_args', 'parse_known_intermixed_args'):
+            patched.setattr(Parser, method, stopped(getattr(Parser, method)))
+        COMMANDS[name].main([name, *arguments])
+    known, settings = parsed.value.args
+    if settings or getattr(known, 'config', None):
+        read_without_images(read_config(known.config, settings))
+
+
+def commands(page):
+    """The commands of a page: the lines of its shell blocks, and its inline code that begins like one."""
+    text = ''.join(blocks(page, 'sh')).replace('\\\n', ' ')
+    starts = ('python -m ', 'python experiments', 'diffusion-jax ', 'make ', 'pip ')
+    inline = [code for code in inline_code(page) if code.startswith(starts) and '…' not in code]
+    for line in [*text.splitlines(), *inline]:
+        arguments = [each for each in shlex.split(line, comments=True) if '=' not in each or each[0] == '-']
+        if arguments and not PLACEHOLDERS & {part for each in arguments for part in each.split('=')}:
+            yield arguments
+
+
+@each_page
+def test_commands(page, monkeypatch):
+    for arguments in commands(page):
+        try:
+            check_command(arguments, monkeypatch)
+        except Exception as error:
+            raise AssertionError(shlex.join(arguments)) from error
+
+
+def test_commands_are_found_and_wrong_ones_fail(monkeypatch):
+    assert sum(len(list(commands(page))) for page in PAGES) > 40
+    for wrong in (
+        'python -m diffusion_jax.main --config=digits --config.train.steps=1',
+        'python -m diffusion_jax.main --config=digits --stage=trian',
+        'diffusion-jax evaluate samples',
+        'diffusion-jax plan --config=digits --config.sample.sampler=euler',
+        'python experiments/benchmark.py --no-such-flag',
+        'make no-such-target',
+    ):
+        with pytest.raises((AssertionError, UserError)):
+            check_command(shlex.split(wrong), monkeypatch)
+
+
+@each_page
+def test_settings_exist(page):
+    code = ' '.join([*inline_code(page), *blocks(page, 'sh')])
+    named = re.findall(r'--config\.([\w.]+)', code)
+    named += re.findall(rf'(?<![\w/.-])((?:{"|".join(SECTIONS)})\.(?!py|md|log)[a-z]\w*)(?![\w(])', code)
+    assert set(named) <= {*all_settings(), 'unet.parameters'}
+
+
+@each_page
+def test_flags_exist(page):
+    """Those that the text names without a command."""
+    folders = (ROOT / 'diffusion_jax', ROOT / 'experiments')
+    source = ''.join(path.read_text() for folder in folders for path in folder.rglob('*.py'))
+    for code in inline_code(page):
+        for flag in re.findall(r'^--(?!config\.|xla)[\w-]+', code):
+            assert re.search(rf"'{flag}'", source), flag
+
+
+# Names, links and files.
+
+
+def anchors(page):
+    titles = re.findall(r'^#+ (.*)$', re.sub(r'^```.*?^```', '', page.read_text(), flags=re.M | re.S), re.M)
+    return {re.sub(r'[^\w -]', '', title.lower()).replace(' ', '-') for title in titles}
+
+
+@each_page
+def test_links_resolve(page):
+    for target in re.findall(r'\]\(([^)\s]+)\)', page.read_text()):
+        path, _, anchor = target.partition('#')
+        if '://' not in target:
+            file = page.parent / path if path else page
+            assert file.exists(), target
+            assert not anchor or anchor in anchors(file), target
+
+
+@each_page
+def test_files_exist(page):
+    folders = 'experiments|tests|configs|docs|diffusion_jax'
+    for name in re.findall(rf'(?<![\w/])((?:{folders})/[\w./]*\w)', ' '.join(inline_code(page))):
+        assert (ROOT / name).exists() or list(ROOT.glob(f'{name}*')), name
+
+
+def test_functions_of_the_paper_exist():
+    table = DESIGN.read_text().partition('## The paper in the code')[2].partition('\n## ')[0]
+    references = re.findall(r'`([\w/]+\.py): ([\w, ]+)`', table)
+    assert len(references) >= 15
+    for path, names in references:
+        tree = ast.parse((ROOT / 'diffusion_jax' / path).read_text())
+        defined = {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+        assert set(names.split(', ')) <= defined, path
+
+
+def test_functions_of_the_interfaces_exist():
+    text = DESIGN.read_text().partition('## Interfaces')[2].split('```')[1]
+    source = ''.join(path.read_text() for path in (ROOT / 'diffusion_jax').rglob('*.py'))
+    defined = set(re.findall(r'^ *(?:def|class) (\w+)', source, re.MULTILINE))
+    named = set(re.findall(r'(\w+)\(', text))
+    assert len(named) >= 15 and named <= defined
+
+
+def test_every_module_has_its_place():
+    """Those directly in the package."""
+    _, text = DESIGN.read_text().split('\ndiffusion_jax/\n')
+    named = set(
+        re.findall(r'\b(\w+(?:\.py|/))', ''.join(re.findall('^  [^ ].*?(?:   |$)', text, re.MULTILINE)))
+    )
+    children = (ROOT / 'diffusion_jax').glob('[!_]*')
+    assert named == {path.name if path.is_file() else f'{path.name}/' for path in children}
+
+
+def test_pages_are_short():
+    for page in PAGES:
+        assert len(page.read_text().splitlines()) <= (200 if page == DESIGN else 125), page
+    assert len(README.read_text().splitlines()) <= 120
+
+
+# Tables of sampling.md.
 
 
 def test_settings_of_the_table_exist():
     """Samplers, guidances and grids as they stand in the text, for the paper's two processes."""
-    choice, grids_of_levels = SAMPLING.read_text().split('### Grids')
+    choice, grids_of_levels = SAMPLING.read_text().split('## Grids')
 
     def named(name, text):
         return re.findall(rf"{name}='([^']*)'", text)
@@ -99,41 +337,3 @@ def test_recipes_of_the_table_are_those_of_the_models():
         (_, paper), (_, ddim) = RELEASED[name].recipes
         assert [paper.respacing, ddim.respacing] == ['250', 'ddim25']
         assert [recipe.guidance[0].scale for recipe in (paper, ddim)] == [float(scale) for scale in scales]
-
-
-@pytest.mark.usefixtures('_one_device')
-def test_readme(tmp_path, monkeypatch):
-    """With networks of one level in the place of the released ones."""
-    shape = TRUNK | {'image_channels': 3}
-    networks = {
-        'diffusion': UNetConfig(**shape, out_channels=6, num_classes=1000),
-        'classifier': ClassifierConfig(**shape),
-    }
-    rng = np.random.default_rng(0)
-    for name, network in networks.items():
-        params = jax.tree.map(
-            lambda leaf: rng.normal(scale=0.05, size=leaf.shape).astype(np.float32), param_shapes(network)
-        )
-        file, process = f'256x256_{name}', DiffusionConfig()
-        spec = Spec(network, process, file, class_names())
-        save_weights(tmp_path / f'{file}.safetensors', spec, params)
-    monkeypatch.chdir(tmp_path)
-    first, second = blocks(README)
-    scope = {}
-    exec(first, scope)
-    assert (tmp_path / '25 steps.png').stat().st_size
-    more = scope['more']
-    assert more.evaluations == 25
-    model, request = scope['model'], scope['model'].request(8, 207, recipe='paper-ddim', scale=6.0)
-    keys = sampling.sample_keys(request.seed, request.index)
-    scope = vars(samplers) | vars(denoiser) | vars(loop) | vars(guidance) | vars(grids) | vars(sampling)
-    scope |= {
-        'networks': model.networks,
-        'params': model.params,
-        'y': request.y,
-        'scale': 6.0,
-        'keys': keys,
-        'x_T': loop.initial_noise(keys, (8, 8, 3)),
-    }
-    exec(second, scope)
-    np.testing.assert_allclose(np.asarray(scope['images'], int), more.images, rtol=0, atol=1)

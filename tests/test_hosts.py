@@ -1,18 +1,18 @@
 """Several hosts, as processes on this machine with two CPU devices each, started by the flags of users."""
 
 import json
-import re
 
 import jax
 import numpy as np
 import pytest
 
-from diffusion_jax import hosts, main
-from diffusion_jax.data.stored.samples import open_samples
+from diffusion_jax import hosts
+from diffusion_jax.data.image_sets.samples import open_samples
 from diffusion_jax.errors import UserError
 from diffusion_jax.interruption import Interrupted
 from diffusion_jax.report import MetricsWriter, Progress
 from diffusion_jax.sharding import make_mesh, put_global, to_host
+from diffusion_jax.training.saving import Checkpoints
 from tests.hosts import (
     SPLIT,
     TRAININGS,
@@ -26,26 +26,7 @@ from tests.hosts import (
     untrained,
 )
 from tests.program import arguments, leaves, run
-
-
-@pytest.mark.parametrize(
-    ('flags', 'message'),
-    [
-        (['--coordinator=here', '--num_hosts=2', '--host=0'], "--coordinator is 'here'; give HOST:PORT"),
-        (['--coordinator=here:1', '--num_hosts=2'], 'needs --num_hosts=N and --host=I'),
-        (['--coordinator=here:1', '--num_hosts=2', '--host=2'], 'given are 2 and 2'),
-        (['--coordinator=here:1', '--num_hosts=2', '--host=-1'], 'given are 2 and -1'),
-        (['--coordinator=', '--num_hosts=2', '--host=0'], 'need --coordinator'),
-        (['--coordinator=here:1', '--distributed'], 'give one of them'),
-    ],
-)
-def test_flags_that_name_no_host_are_refused(flags, message):
-    with pytest.raises(UserError, match=re.escape(message)):
-        main.parse_flags([*arguments('unused'), *flags])
-
-
-def test_a_run_of_one_process_has_no_hosts():
-    assert main.parse_flags(arguments('unused')).hosts is None
+from tests.training.states import abstract, small_state
 
 
 def test_where_the_others_do_not_come_the_last_line_says_so(tmp_path):
@@ -58,9 +39,25 @@ def test_where_the_others_do_not_come_the_last_line_says_so(tmp_path):
     assert codes == [1, 1]
     for host, text in enumerate(printed):
         last = text.splitlines()[-1]
-        assert last.startswith('error: not all hosts came within 2 s'), text
+        assert last.startswith('error: not all hosts connected within 2 s'), text
         assert f'this is host {host} of 2, ' in last
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_hosts_agree_and_save_and_restore_their_parts_of_a_state(tmp_path):
+    address = free_address()
+    pair = [
+        start(['', address, str(host), str(tmp_path)], [], program=('-m', 'tests.toy_host'))
+        for host in range(2)
+    ]
+    codes, printed = ends(pair)
+    assert codes == [0, 0], '\n'.join(printed)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['2', '3']
+    with Checkpoints(tmp_path) as checkpoints:
+        restored, _ = checkpoints.restore(abstract())
+    expected = jax.jit(small_state.__wrapped__)().params
+    np.testing.assert_allclose(restored.params['kernel'], expected['kernel'], rtol=1e-6)
+    np.testing.assert_allclose(restored.ema['0.99']['bias'], expected['bias'], rtol=1e-6)
 
 
 @pytest.mark.slow  # 57 s of CPU time, cold: two processes compile the same
@@ -77,33 +74,43 @@ def test_hosts_train_together(tmp_path):
     assert ['classifier 100%' in text for text in printed] == [True, False]
 
 
-@pytest.mark.parametrize('error', [UserError('a bad flag'), ValueError('a mistake'), Interrupted('stopped')])
-def test_what_stops_one_host_stops_all(error, monkeypatch):
-    """Both sides of it: the host itself, and one to which it is told."""
-    with pytest.raises(type(error), match=str(error)), hosts.raise_together():
+@pytest.mark.parametrize('error', [UserError('a', 'bad', 'flag'), ValueError('a'), Interrupted('stopped')])
+def test_an_error_of_one_host_stops_all(error, monkeypatch):
+    """On the host itself, and on one that is told of it."""
+    with pytest.raises(type(error)) as raised, hosts.raise_together():
         raise error
+    assert raised.value is error
     told = []
     monkeypatch.setattr(hosts, 'any_process', lambda yes: told.append(yes) or True)
-    with pytest.raises(UserError, match='another host cannot go on'), hosts.raise_together():
+    with pytest.raises(UserError, match='another host'), hosts.raise_together():
         pass
-    with pytest.raises(type(error), match=str(error)), hosts.raise_together():
+    with pytest.raises(type(error)) as raised, hosts.raise_together():
         raise error
-    assert told == [False, True]
+    assert raised.value is error and told == [False, True]
+
+
+def test_one_host_agrees_with_itself():
+    assert hosts.any_process(True) and not hosts.any_process(False)
+    assert hosts.largest_of_hosts(3) == 3
+    hosts.check_same('checkpoints', [1, 2])
+    answers = iter([False, True])
+    ask = hosts.synced_flag(lambda: next(answers))
+    assert [ask(), ask()] == [False, True]
 
 
 def test_what_other_hosts_report_goes_nowhere(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(jax, 'process_index', lambda: 1)
     with Progress('training', 2) as progress, MetricsWriter(tmp_path / 'logs') as writer:
-        progress.update(2, loss=0.5)
+        progress.update(2, {'loss': 0.5})
         writer.scalars(2, {'loss': 0.5})
         writer.image(2, 'samples', np.zeros((4, 4, 1), np.uint8))
     assert capfd.readouterr() == ('', '') and list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize('rows', [16, 10])
+@pytest.mark.parametrize('rows', [16, 10, 4])
 def test_a_whole_batch_comes_back_whole(rows):
     batch = {'image': np.arange(rows * 3).reshape(rows, 3), 'label': np.arange(rows)}
-    placed = put_global(make_mesh(), batch)
+    placed = put_global(make_mesh(fsdp=2), batch)
     parts = 8 if rows == 16 else 1
     assert {shard.data.shape[0] for shard in placed['image'].addressable_shards} == {rows // parts}
     for name, array in placed.items():

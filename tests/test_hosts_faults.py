@@ -42,7 +42,7 @@ def test_what_one_host_refuses_all_do(tmp_path):
     with lock(tmp_path):
         codes, printed = ends(start_hosts(arguments(tmp_path, 'train')))
     assert codes == [2, 2], '\n'.join(printed)
-    assert 'in use by process' in printed[0] and 'another host cannot go on' in printed[1]
+    assert 'in use by process' in printed[0] and 'error: another host: failed' in printed[1]
 
 
 def test_what_one_host_is_asked_all_do(together, tmp_path):
@@ -61,7 +61,7 @@ def test_the_death_of_a_host_ends_the_other(host, together, tmp_path):
     # Either a computation fails, or JAX ends the process by its own text, which no Python code can follow.
     assert codes[1 - host] in (1, -signal.SIGABRT), printed
     said = {
-        1: 'if one of them died, give the same command on all of them',
+        1: 'a computation of all hosts failed',
         -signal.SIGABRT: 'another task died',
     }
     assert said[codes[1 - host]] in printed[1 - host]
@@ -69,16 +69,17 @@ def test_the_death_of_a_host_ends_the_other(host, together, tmp_path):
     assert_same_end(tmp_path, together, step=20)
 
 
-# The program, which from step 6 to step 11 cannot write more than 2,000 bytes into a file, the log's lines at
-# steps that are saved aside, or make a folder.
+# The program, which from step 6 to step 11 cannot write files of more than 2,000 bytes (except the log) or
+# create folders. The other host waits 20 seconds for the one that fails.
 UNABLE = """
 import errno, os, resource, sys
 from diffusion_jax import main
 from diffusion_jax.report import MetricsWriter
-from diffusion_jax.training.saving import Checkpoints
+from diffusion_jax.training import saving
 fault, host = sys.argv.pop().split()
 mine = f'--host={host}' in sys.argv
-save, flush, mkdir, steps = Checkpoints.save, MetricsWriter.flush, os.mkdir, []
+saving.TIMEOUT_SECONDS = 20
+save, flush, mkdir, steps = saving.Checkpoints.save, MetricsWriter.flush, os.mkdir, []
 def flush_with_room(self):
     resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
     return flush(self)
@@ -91,53 +92,23 @@ def make(path, *args):
     if mine and fault == 'make' and steps and 6 <= steps[-1] <= 11 and 'tmp' in str(path):
         raise OSError(errno.ENOSPC, 'No space left on device', str(path))
     mkdir(path, *args)
-Checkpoints.save, MetricsWriter.flush, os.mkdir = save_in_want, flush_with_room, make
+saving.Checkpoints.save, MetricsWriter.flush, os.mkdir = save_in_want, flush_with_room, make
 sys.exit(main.main())
 """
 
 
 @pytest.mark.parametrize(('fault', 'host'), [('write', 0), ('write', 1), ('make', 0)])
-def test_what_one_host_cannot_write_all_go_on_without(fault, host, split, tmp_path):
+def test_what_one_host_cannot_write_all_continue_without(fault, host, split, tmp_path):
     argv = arguments(tmp_path, 'train', **SPLIT)
     codes, printed = ends(start_hosts(argv, f'{fault} {host}', program=('-c', UNABLE)))
     assert codes == [0, 0], '\n'.join(printed)
-    for own, text in enumerate(printed):
+    for text in printed:
         said = [line for line in text.splitlines() if 'could not be saved' in line]
         assert [re.search(r'step (\d+) could', line).group(1) for line in said] == ['6', '9'], text
-        assert all(line.endswith('; training goes on, the newest is step 3') for line in said)
-        assert all((f'(host {host} could not' in line) == (own != host) for line in said), text
+        assert all(line.endswith('step 3') for line in said), text
         assert 'Traceback' not in text and 'never awaited' not in text and 'Task was' not in text
     kept = sorted(path.name for path in (tmp_path / 'diffusion' / 'checkpoints').iterdir())
     assert kept == ['15', '18', '20']
-    assert_same_end(tmp_path, split, step=20)
-
-
-# The program, in which the disk loses what is written at step 6, before it is checked.
-LOSING = """
-import sys
-from diffusion_jax import main
-from diffusion_jax.training import saving
-check = saving.check_written
-def check_lost(directory, step, wanted):
-    if step == 6:
-        for path in (directory / '6' / 'params').rglob('*'):
-            if path.is_file() and path.stat().st_size > 1000:
-                path.write_bytes(bytes(path.stat().st_size))
-    check(directory, step, wanted)
-saving.check_written = check_lost
-sys.exit(main.main())
-"""
-
-
-def test_what_the_disk_lost_all_go_on_without(split, tmp_path):
-    codes, printed = ends(start_hosts(arguments(tmp_path, 'train', **SPLIT), program=('-c', LOSING)))
-    assert codes == [0, 0], '\n'.join(printed)
-    for text in printed:
-        (said,) = [line for line in text.splitlines() if 'could not be saved' in line]
-        assert 'step 6 could' in said and said.endswith('; training goes on, the newest is step 3')
-    checkpoints = tmp_path / 'diffusion' / 'checkpoints'
-    assert sorted(path.name for path in checkpoints.iterdir()) == ['15', '18', '20', 'damaged']
-    assert [path.name for path in (checkpoints / 'damaged').iterdir()] == ['6']
     assert_same_end(tmp_path, split, step=20)
 
 
@@ -154,16 +125,16 @@ import orbax.checkpoint as ocp
 from diffusion_jax import main
 fault, host = sys.argv.pop().split()
 errors = {'damage': ValueError('DATA_LOSS: in its part'), 'disk': OSError(errno.EIO, 'Input/output error')}
-restore = ocp.CheckpointManager.restore
-def restore_in_part(self, step, *args, **kwargs):
-    if step == 20 and f'--host={host}' in sys.argv and fault in errors:
+restore = ocp.Checkpointer.restore
+def restore_in_part(self, folder, *args, **kwargs):
+    if folder.name == '20' and f'--host={host}' in sys.argv and fault in errors:
         raise errors[fault]
-    return restore(self, step, *args, **kwargs)
-save = ocp.CheckpointManager.save
+    return restore(self, folder, *args, **kwargs)
+save = ocp.AsyncCheckpointer.save
 def save_another(self, *args, **kwargs):
     errors.clear()
     return save(self, *args, **kwargs)
-ocp.CheckpointManager.restore, ocp.CheckpointManager.save = restore_in_part, save_another
+ocp.Checkpointer.restore, ocp.AsyncCheckpointer.save = restore_in_part, save_another
 sys.exit(main.main())
 """
 
@@ -173,8 +144,8 @@ def test_what_one_host_finds_damaged_all_set_aside(host, split, copy):
     argv = arguments(copy, 'train', **SPLIT)
     codes, printed = ends(start_hosts(argv, f'damage {host}', program=('-c', BLIND)))
     assert codes == [0, 0], '\n'.join(printed)
-    found = 'another host finds its part damaged' if host else 'cannot be read: DATA_LOSS: in its part'
-    assert f'20: damaged ({found}); moved to damaged/20, training goes on from step 18' in printed[0]
+    found = 'on another host' if host else 'cannot be read: DATA_LOSS: in its part'
+    assert f'20: damaged ({found}); moved to damaged/20, resuming from step 18' in printed[0]
     assert (copy / 'diffusion' / 'checkpoints' / 'damaged' / '20').is_dir()
     assert_same_end(copy, split, step=20)
 
@@ -185,7 +156,7 @@ def test_a_damaged_part_of_one_host_is_found(split, copy):
     os.truncate(max(files, key=lambda path: path.stat().st_size), 100)
     codes, printed = ends(start_hosts(arguments(copy, 'train', **SPLIT)))
     assert codes == [0, 0], '\n'.join(printed)
-    assert re.search(r'20: damaged \(.*\); moved to damaged/20, training goes on from step 18', printed[0])
+    assert re.search(r'20: damaged \(.*\); moved to damaged/20, resuming from step 18', printed[0])
     assert not any('Traceback' in text for text in printed), '\n'.join(printed)
     assert_same_end(copy, split, step=20)
 
@@ -196,7 +167,7 @@ def test_where_one_host_cannot_read_nothing_is_moved(host, copy):
     codes, printed = ends(start_hosts(argv, f'disk {host}', program=('-c', BLIND)))
     assert codes == [2, 2], '\n'.join(printed)
     assert 'another host cannot read it' in printed[1 - host]
-    assert re.search(r'20: cannot be read \(.*Input/output error\), .*; nothing was moved', printed[host])
+    assert re.search(r'20: cannot be read \(Input/output error\)', printed[host])
     assert sorted(path.name for path in (copy / 'diffusion' / 'checkpoints').iterdir()) == ['15', '18', '20']
 
 
@@ -209,7 +180,6 @@ def without_20(steps):
     return lambda *args: [step for step in steps(*args) if step != 20]
 if f'--host={sys.argv.pop()}' in sys.argv:
     ocp.utils.checkpoint_steps = without_20(ocp.utils.checkpoint_steps)
-    ocp.CheckpointManager.all_steps = without_20(ocp.CheckpointManager.all_steps)
 sys.exit(main.main())
 """
 
@@ -221,7 +191,7 @@ def test_hosts_that_see_different_checkpoints_are_refused(host, copy):
     checkpoints = copy / 'diffusion' / 'checkpoints'
     for own, text in enumerate(printed):
         seen = [15, 18] if own == host else [15, 18, 20]
-        assert f'hosts see different checkpoints in {checkpoints}, this one {seen};' in text, text
+        assert f'checkpoints in {checkpoints}: hosts see different values, this one {seen};' in text, text
         assert 'Traceback' not in text
     assert sorted(path.name for path in checkpoints.iterdir()) == ['15', '18', '20']
 

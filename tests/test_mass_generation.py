@@ -1,4 +1,4 @@
-"""Many samples: killed at any moment, the program goes on to the same images."""
+"""Many samples: killed at any moment, the program resumes to the same images."""
 
 import os
 import random
@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from diffusion_jax.data.stored.archive import open_archive
-from diffusion_jax.data.stored.samples import open_samples
+from diffusion_jax.data.image_sets.archive import open_archive
+from diffusion_jax.data.image_sets.samples import open_samples
 from tests.hosts import untrained
 from tests.program import arguments, run
 
@@ -17,7 +17,7 @@ from tests.program import arguments, run
 @pytest.mark.slow
 def test_killed_at_random_moments_it_draws_the_same_images(tmp_path):
     change = untrained(tmp_path / 'diffusion.safetensors') | {'sample__num_samples': 1500}
-    assert run(tmp_path / 'whole', 'sample', **change) == 0
+    assert run(tmp_path / 'undisturbed', 'sample', **change) == 0
     command = [sys.executable, '-m', 'diffusion_jax.main']
     command += arguments(tmp_path / 'killed', 'sample', **change)[1:]
     folder = tmp_path / 'killed' / 'samples' / 'shards'
@@ -38,9 +38,9 @@ def test_killed_at_random_moments_it_draws_the_same_images(tmp_path):
     else:
         assert run(tmp_path / 'killed', 'sample', **change) == 0
     assert len(drawn) >= 3  # it was killed on the way
-    whole, killed = (open_samples(tmp_path / name / 'samples') for name in ('whole', 'killed'))
+    undisturbed, killed = (open_samples(tmp_path / name / 'samples') for name in ('undisturbed', 'killed'))
     index = np.arange(1500)
-    np.testing.assert_array_equal(killed.take(index), whole.take(index))
+    np.testing.assert_array_equal(killed.take(index), undisturbed.take(index))
     np.testing.assert_array_equal(killed.labels, index % 10)
     one_file = open_archive(tmp_path / 'killed' / 'samples' / 'samples.npz')
-    np.testing.assert_array_equal(one_file.images, whole.take(index))
+    np.testing.assert_array_equal(one_file.images, undisturbed.take(index))

@@ -1,15 +1,16 @@
 import errno
 import io
 import json
-import logging
 import math
+import re
 import struct
 
 import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from diffusion_jax.report import METRICS_FILE, MetricsWriter, Progress, if_possible, names_at
+from diffusion_jax.errors import UserError
+from diffusion_jax.report import METRICS_FILE, MetricsWriter, Progress, last_logged_step
 
 
 class Terminal(io.StringIO):
@@ -17,77 +18,49 @@ class Terminal(io.StringIO):
         return True
 
 
-class Clock:
-    now = 100.0
+def shown(stream):
+    """What a bar showed: every state, without times and rates."""
+    states = re.split('[\r\n]+', stream.getvalue().strip())
+    return [re.sub(r'\d\d:\d\d<[^,]*, [^,\]]*', '', state).strip() for state in states]
 
-    def __call__(self):
-        return self.now
 
-
-def test_plain_lines_come_now_and_then():
-    stream, clock = io.StringIO(), Clock()
-    with Progress('train', 40, images_per_step=64, interval=10, stream=stream, clock=clock) as progress:
-        for step in range(1, 41):
-            clock.now += 1 if step > 1 else 30  # the first step compiles
-            progress.update(step, loss=1 / step)
-    lines = stream.getvalue().splitlines()
-    assert lines == [
-        'train   0%  0/40  compiling, first batch …',
-        'train   2%  1/40  loss 1',
-        'train  28%  11/40  loss 0.09091  64 images/s  0:29 left',
-        'train  52%  21/40  loss 0.04762  64 images/s  0:19 left',
-        'train  78%  31/40  loss 0.03226  64 images/s  0:09 left',
-        'train 100%  40/40  loss 0.025  64 images/s  took 1:09',
+def test_lines_without_a_terminal(monkeypatch):
+    monkeypatch.setattr('sys.stderr', stream := io.StringIO())
+    with Progress('train', 40, start=10, unit='steps', interval=0) as progress:
+        progress.update(20, {'loss': 0.25, 'images/s': 1234.5})
+        progress.update(40)
+    assert shown(stream)[:3] == [
+        'train  25%  10/40  []',
+        'train  50%  20/40  [, loss=0.25, images/s=1,234]',
+        'train 100%  40/40  []',
     ]
+    assert 'steps/s' in stream.getvalue() and '\r' not in stream.getvalue()
 
 
-def test_terminal_line_is_redrawn(monkeypatch):
-    monkeypatch.setenv('COLUMNS', '70')
-    stream, clock = Terminal(), Clock()
-    with Progress('sample', 100, stream=stream, clock=clock) as progress:
-        for done in (25, 50, 100):
-            clock.now += 5
-            progress.update(done)
-    start, first, second, last = stream.getvalue().split('\r')[1:]
-    assert start == 'sample ····················   0%  0/100  compiling, first batch …\033[K'
-    assert first == 'sample █████···············  25%  25/100\033[K'
-    assert second.startswith('sample ██████████··········  50%  50/100  5 images/s  0:10')
-    assert last.endswith('\n') and '100%' in last
-    assert all(len(line.split('\033')[0]) < 70 for line in (start, first, second, last))
-
-
-def test_resumed_run_shows_its_own_speed():
-    stream, clock = io.StringIO(), Clock()
-    with Progress('train', 1000, start=890, interval=0, stream=stream, clock=clock) as progress:
-        for step in (900, 910):
-            clock.now += 1
+def test_lines_come_now_and_then(monkeypatch):
+    monkeypatch.setattr('sys.stderr', stream := io.StringIO())
+    with Progress('train', 40, interval=600) as progress:
+        for step in range(40):
             progress.update(step)
-    lines = stream.getvalue().splitlines()
-    assert lines[0] == 'train  89%  890/1,000  compiling, first batch …'
-    assert lines[-1] == 'train  91%  910/1,000  10 images/s  0:09 left'
+    assert shown(stream) == ['train   0%  0/40  []', 'train  98%  39/40  []']
 
 
-def test_steps_within_a_batch_are_shown_with_the_time_left():
-    stream, clock = io.StringIO(), Clock()
-    with Progress('samples', 512, interval=0, stream=stream, clock=clock).begin(0) as progress:
-        for step in range(0, 250, 50):
-            clock.now += 10
-            progress.within(step, 250, 256)
-        progress.update(256)
-    lines = stream.getvalue().splitlines()
-    assert 'compiling' in lines[0] and not any('compiling' in line for line in lines[1:])
-    assert lines[2] == 'samples  10%  0/512  step 50/250  5.1 images/s  1:30 left'
-    assert 'step' not in lines[-1] and '50%' in lines[-1]
+def test_a_line_on_a_terminal_is_redrawn(monkeypatch):
+    monkeypatch.setattr('sys.stderr', stream := Terminal())
+    with Progress('sample', 100) as progress:
+        progress.update(50)
+    assert stream.getvalue().startswith('\r') and stream.getvalue().count('\n') == 1
+    assert '50/100' in stream.getvalue()
 
 
-def test_a_reader_that_goes_away_is_no_reason_to_stop():
-    class Broken(Terminal):
-        def write(self, text):
-            super().write(text)
-            raise BrokenPipeError(errno.EPIPE, 'Broken pipe')
-
-    with Progress('training', 4, stream=Broken()) as progress:
-        progress.update(4)
+def test_steps_within_a_batch_count_as_parts_of_images(monkeypatch):
+    monkeypatch.setattr('sys.stderr', stream := io.StringIO())
+    with Progress('samples', 300, interval=0).begin(100) as progress:
+        progress.within(50, 250, 100)
+        progress.update(200)
+        progress.within(3, 4, 200)  # the last batch is padded
+    states = [state.split()[2] for state in shown(stream)]
+    assert states[:4] == ['100/300', '120/300', '200/300', '300/300']
 
 
 @pytest.mark.parametrize('stream', [None, io.TextIOWrapper(io.BytesIO(), 'ascii')])
@@ -156,8 +129,8 @@ def test_tensorboard_is_told_where_a_resumed_run_begins(tmp_path):
     assert starts == [21]
 
 
-class SmallDisk:
-    """A file that takes so many bytes."""
+class SmallDisk(io.RawIOBase):
+    """A file that accepts `room` bytes."""
 
     def __init__(self, file, room):
         self.file, self.room = file, room
@@ -173,34 +146,38 @@ class SmallDisk:
         self.file.close()
 
 
-def test_what_a_full_disk_does_not_take_is_written_later(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(logging.getLogger('diffusion_jax'), 'propagate', True)
+def test_metrics_that_a_full_disk_does_not_accept_are_written_later(tmp_path, caplog):
     with MetricsWriter(tmp_path) as writer:
-        for file in (writer._lines, writer._events):
-            file._file = SmallDisk(file._file, room=50)
+        writer._file = SmallDisk(writer._file, room=50)
         for step in range(1, 5):
             writer.scalars(step, {'loss': 1.0})
         assert [json.loads(line)['step'] for line in half_lines(tmp_path)] == [1]
-        assert not writer.flush()
-        names = [record.getMessage().split(': ')[0] for record in caplog.records]
-        assert [name.split('/')[-1][:7] for name in names] == ['events.', 'metrics']
-        for file in (writer._lines, writer._events):
-            file._file.room = 10**6
-        assert writer.flush()
+        writer.flush()
+        (message,) = caplog.messages
+        assert METRICS_FILE in message
+        writer._file.room = 10**6
+        writer.flush()
+        assert [line['step'] for line in read_lines(tmp_path)] == [1, 2, 3, 4]
         writer.scalars(5, {'loss': 1.0})
     assert [line['step'] for line in read_lines(tmp_path)] == [1, 2, 3, 4, 5]
-    assert [e.step for e in read_events(tmp_path) for v in e.summary.value] == [1, 2, 3, 4, 5]
+
+
+def test_metrics_are_written_when_event_files_cannot_be(tmp_path, caplog):
+    def write(event):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    with MetricsWriter(tmp_path) as writer:
+        writer._events.write_event = write
+        for step in (1, 2):
+            writer.scalars(step, {'loss': 1.0})
+        writer.flush()
+    assert [line['step'] for line in read_lines(tmp_path)] == [1, 2]
+    (message,) = caplog.messages
+    assert 'No space left on device' in message
 
 
 def half_lines(directory):
     return (directory / METRICS_FILE).read_text().splitlines()[:-1]
-
-
-def test_a_file_that_is_only_looked_at_is_left_out(monkeypatch, caplog):
-    monkeypatch.setattr(logging.getLogger('diffusion_jax'), 'propagate', True)
-    with if_possible('grid.png'):
-        raise OSError(errno.ENOSPC, 'No space left on device')
-    assert caplog.messages == ['grid.png: cannot be written (No space left on device); left out']
 
 
 def test_half_a_line_at_the_resumed_step_is_dropped(tmp_path):
@@ -210,12 +187,18 @@ def test_half_a_line_at_the_resumed_step_is_dropped(tmp_path):
     assert [line['step'] for line in read_lines(tmp_path)] == [10, 110]
 
 
-def test_what_is_logged_at_a_step(tmp_path):
-    assert names_at(tmp_path, 2) == set()
+def test_the_last_logged_step(tmp_path):
+    assert last_logged_step(tmp_path) == 0
     with MetricsWriter(tmp_path) as writer:
-        for step, name in ((1, 'loss'), (2, 'loss'), (2, 'time/grid_s')):
-            writer.scalars(step, {name: 1.0})
+        for step in (10, 20):
+            writer.scalars(step, {'loss': 1.0})
     with open(tmp_path / METRICS_FILE, 'a') as file:
-        file.write('{"step": 2, "half": 1.0')
-    assert names_at(tmp_path, 2) == {'step', 'loss', 'time/grid_s'}
-    assert names_at(tmp_path, 1) == {'step', 'loss'}
+        file.write('{"step": 30, "half": 1.0')
+    assert last_logged_step(tmp_path) == 20
+
+
+def test_a_line_that_is_no_metrics_is_named(tmp_path):
+    (tmp_path / METRICS_FILE).write_text('{"step": 10}\ngarbage\n')
+    with pytest.raises(UserError) as error:
+        MetricsWriter(tmp_path, resume_step=100)
+    assert error.value.where == str(tmp_path / METRICS_FILE) and 'garbage' in error.value.problem

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from diffusion_jax.commands.parser import Parser
+from diffusion_jax.command_line import Parser
 from diffusion_jax.config import read_without_images
-from diffusion_jax.config_files import ConfigFile, load_config, named_configs
+from diffusion_jax.config_files import load_config, named_configs
 from diffusion_jax.experiment import Experiment
 
 DESCRIPTION = """\
@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
     parser.parse_args(argv[1:])
     experiments = {}
     for name, path in named_configs().items():
-        config = load_config(ConfigFile(path))
+        config = load_config(str(path))
         experiments[name] = read_without_images(config.experiment), config.doc
     by_size = sorted(experiments.items(), key=lambda item: (item[1][0].data.image_size, item[0]))
     rows = [HEADER, *(_row(name, *experiment) for name, experiment in by_size)]

@@ -11,8 +11,7 @@ import jax
 import numpy as np
 
 from diffusion_jax.checks import one_of
-from diffusion_jax.command_line import read_config
-from diffusion_jax.commands.parser import Parser
+from diffusion_jax.command_line import Parser, read_config
 from diffusion_jax.config import read_experiment
 from diffusion_jax.errors import UserError
 from diffusion_jax.models import Params, UNetConfig
@@ -22,7 +21,7 @@ from diffusion_jax.weights.files import Spec, save_weights
 from diffusion_jax.weights.reference import from_reference
 from diffusion_jax.weights.released import RELEASED, released_classes, resembling
 from diffusion_jax.weights.torch_files import read_state
-from diffusion_jax.workdir import check_place
+from diffusion_jax.workdir import check_writable
 
 USAGE = """diffusion-jax convert [NAME] SOURCE --out FILE.safetensors
        diffusion-jax convert SOURCE --out FILE.safetensors --config=FILE [--network=classifier]
@@ -54,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     source, out = Path(args.source), Path(args.out)
     if out.is_dir() or out.resolve() == source.resolve():
         raise UserError('--out', f'{out} is a folder or the source', 'name another file')
-    check_place(out)
+    check_writable(out)
     spec, params, what = _from_training(source, args.ema) if source.is_dir() else _from_torch(source, args)
     save_weights(out, spec, params)
     leaves = jax.tree.leaves(params)
@@ -78,7 +77,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     add('--network', choices=(DIFFUSION, CLASSIFIER), help='of the config; diffusion by default')
     ema = 'the average in a folder of training, 0 for none; by default that of the highest rate'
     add('--ema', type=float, metavar='RATE', help=ema)
-    args, args.settings = parser.parse_known_intermixed_args(argv[1:])
+    args, settings = parser.parse_known_intermixed_args(argv[1:])
+    args.settings = settings
     if args.settings and not args.config:
         raise UserError(' '.join(args.settings), 'unrecognized', 'see --help')
     if args.name:

@@ -8,45 +8,34 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from diffusion_jax.commands.parser import Parser
-from diffusion_jax.errors import UserError
+from diffusion_jax.command_line import Parser
+from diffusion_jax.commands.image_sets import check_out
 from diffusion_jax.evaluation.inception.files import save_inception
 from diffusion_jax.evaluation.inception.sources import read_inception
 from diffusion_jax.settings import file_path
-from diffusion_jax.workdir import check_place
 
 DESCRIPTION = """\
-Converts the weights of Inception v3 (2015-12-05), the network behind published FIDs, sFIDs, Inception scores,
-precision and recall, into one file. The file says where it is from, is checked whenever it is read, and loads
+Converts the weights of Inception v3 (2015-12-05), the network behind published FID, sFID, Inception score,
+precision and recall, into one file. The file records its source, detects damage when it is read, and loads
 without PyTorch and TensorFlow.
 
 SOURCE is one of
   pt_inception-2015-12-05-6726825d.pth  of pytorch-fid; needs PyTorch: pip install 'diffusion_jax[convert]'
-  inception-2015-12-05.pt               of StyleGAN2-ADA
-  inception-v3-2015-12-05.pkl           of StyleGAN3
   classify_image_graph_def.pb           of TensorFlow, in inception-2015-12-05.tgz: what the paper used
-Nothing in these files is executed. All hold the same network; whether to the last bit, the SHA-256 of the
-parameters says, which is printed.
+Nothing in these files is executed. Both hold the same network; compare the SHA-256 of the parameters, which
+is printed.
 
       diffusion-jax convert-inception classify_image_graph_def.pb --out inception.safetensors
       diffusion-jax evaluate SAMPLES REFERENCE --inception=inception.safetensors"""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command with its arguments, its name first; returns the exit code.
-
-    Raises:
-        UserError: the arguments or the source are wrong.
-    """
+    """Runs the command, its name first in argv. Raises UserError if the arguments or the source are wrong."""
     parser = Parser(argv[0], DESCRIPTION)
     parser.add_argument('source', type=file_path, metavar='SOURCE', help='a file with released weights')
-    parser.add_argument(
-        '--out', type=file_path, required=True, metavar='FILE', help='is replaced if it exists'
-    )
+    parser.add_argument('--out', type=file_path, required=True, metavar='FILE', help='replaced if it exists')
     args = parser.parse_args(argv[1:])
-    if Path(args.out).is_dir() or Path(args.out).resolve() == Path(args.source).resolve():
-        raise UserError(f'{args.out}: is the source or a folder; name another file with --out')
-    check_place(args.out)
+    check_out(args.out, args.source)
     inception = read_inception(args.source)
     save_inception(args.out, inception)
     leaves = jax.tree.leaves(inception.params)

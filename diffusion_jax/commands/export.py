@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from diffusion_jax.commands.parser import Parser
+from diffusion_jax.command_line import Parser
 from diffusion_jax.errors import UserError
 from diffusion_jax.settings import file_path
 from diffusion_jax.weights.files import load_weights
 from diffusion_jax.weights.reference import to_reference
 from diffusion_jax.weights.torch_files import write_state
-from diffusion_jax.workdir import check_place
+from diffusion_jax.workdir import check_writable
 
 DESCRIPTION = """\
 Writes the weights of one network as a .pt file with the names and layouts of the authors' release, the exact
@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     add('source', type=file_path, metavar='SOURCE', help='a file that `diffusion-jax convert` wrote')
     add('--out', type=file_path, required=True, metavar='FILE.pt', help='is replaced if it exists')
     args = parser.parse_args(argv[1:])
-    check_place(args.out)
+    check_writable(args.out)
     spec, params = load_weights(args.source)
     if spec.network.rescale_residual:
         raise UserError(args.source, "rescales residual connections, which the authors' code cannot")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffusion_jax.commands.parser import Parser
-from diffusion_jax.data.stored.archive import open_archive
-from diffusion_jax.data.stored.samples import open_samples, shard_folder
-from diffusion_jax.errors import UserError
+from diffusion_jax.command_line import Parser
+from diffusion_jax.data.image_sets.archive import open_archive
+from diffusion_jax.data.image_sets.samples import open_samples
 from diffusion_jax.generation.images import write_pngs
 from diffusion_jax.interruption import stop_requests
 from diffusion_jax.settings import file_path
@@ -22,14 +21,14 @@ SAMPLES is a folder of samples, its folder of shards, or an npz in the authors' 
       diffusion-jax images runs/digits/samples --out digits
       diffusion-jax images samples.npz --out images
 
-The same command again writes what is missing. Other files are never overwritten."""
+The same command again writes the missing files. Other files are never overwritten."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command with its arguments, its name first; returns the exit code.
 
     Raises:
-        UserError: there are no samples, or the folder holds other images or cannot be written.
+        UserError: there are no samples, or the folder contains other images.
         Interrupted: on a signal; what was written is kept.
     """
     parser = Parser(argv[0], DESCRIPTION)
@@ -39,17 +38,8 @@ def main(argv: Sequence[str]) -> int:
     )
     args = parser.parse_args(argv[1:])
     samples, out = Path(args.samples), Path(args.out)
-    if samples.is_dir() and shard_folder(samples) is None:
-        known = [*sorted(samples.glob('*.npz')), *filter(shard_folder, sorted(samples.glob('samples')))]
-        hint = f', such as {known[-1]}' if known else ''
-        raise UserError(f'{samples}: holds no samples; give a folder of samples or an npz{hint}')
-    if out.exists() and not out.is_dir():
-        raise UserError(f'{out}: is a file; name a folder with --out')
     images = open_samples(samples) if samples.is_dir() else open_archive(samples, channels=(1, 2, 3, 4))
-    try:
-        with stop_requests() as stop:
-            number = write_pngs(images, out, stop)
-    except OSError as error:
-        raise UserError(f'{error.filename or out}: cannot be written ({error.strerror})') from error
+    with stop_requests() as stop:
+        number = write_pngs(images, out, stop)
     print(f'{out}: {number:,} PNG files')
     return 0

@@ -7,99 +7,101 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from diffusion_jax.command_line import read_config
+from diffusion_jax.command_line import Parser
+from diffusion_jax.command_line import read_config as read_experiment_config
 from diffusion_jax.commands.image_sets import (
     add_arguments,
     check_out,
     check_size_is_used,
-    enlarged,
-    look,
-    make_extractor,
+    read_config,
+    with_directory,
 )
-from diffusion_jax.commands.parser import Parser
 from diffusion_jax.config import read_experiment
+from diffusion_jax.data.image_sets import open_images
+from diffusion_jax.data.image_sets.source import open_split
 from diffusion_jax.data.sources.files import shown
-from diffusion_jax.data.stored import open_images
-from diffusion_jax.data.stored.image_set import ImageSet
-from diffusion_jax.data.stored.source import open_split
 from diffusion_jax.errors import UserError
-from diffusion_jax.evaluation.comparison import Side
-from diffusion_jax.evaluation.feature_sets import REFERENCE_ROWS, kept_rows, save_statistics
+from diffusion_jax.evaluation.eval_set import EvalSet, features_of, make_extractor, with_images
+from diffusion_jax.evaluation.feature_stats import REFERENCE_ROWS, kept_rows, save_statistics
+from diffusion_jax.evaluation.protocol import stats_caveats
 from diffusion_jax.interruption import stop_requests
+from diffusion_jax.memory import out_of_memory
 from diffusion_jax.settings import file_path
+from diffusion_jax.sharding import make_mesh
 
 DESCRIPTION = f"""\
-Writes what samples are compared with: means and covariances of Inception's features of all images (mu,
-sigma, mu_s, sigma_s), and {REFERENCE_ROWS:,} of the images, chosen at random, for precision and recall
-(arr_0). `diffusion-jax evaluate` takes it, and so does the authors' evaluator. The paper's references are of
-all training images.
+Writes a reference that samples are compared with: means and covariances of Inception's features of all images
+(mu, sigma, mu_s, sigma_s), and {REFERENCE_ROWS:,} of the images, chosen at random, for precision and recall
+(arr_0). `diffusion-jax evaluate` and the authors' evaluator read it. The paper's references are of all
+training images.
 
-IMAGES is a folder of image files, an npz, or a folder of samples. Or a config file says which images, by its
-section `data`, cropped as for training:
+IMAGES is a folder of image files, an npz, or a folder of samples. Alternatively the section `data` of a
+config gives the images, cropped as for training:
 
       diffusion-jax make-reference imagenet/train --size=256 --out=reference.npz \\
           --inception=inception.safetensors
       diffusion-jax make-reference --config=folder --config.data.path=images \\
           --config.data.num_classes=7 --out=reference.npz --inception=inception.safetensors
 
-A run that was stopped goes on when the same command is given again."""
+A stopped run resumes when the same command is given again."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command with its arguments, its name first; returns the exit code.
+    """Runs the command, its name first in argv; returns the exit code.
 
     Raises:
         UserError: the arguments, the images or the weights are wrong.
-        Interrupted: on a signal; what was computed is kept.
+        Interrupted: on a signal; extracted features are kept.
     """
     parser = Parser(argv[0], DESCRIPTION)
     parser.add_argument('images', nargs='?', type=file_path, metavar='IMAGES')
     add_arguments(parser)
-    parser.add_argument('--config', metavar='NAME|FILE', help='an experiment whose images are meant')
-    parser.add_argument('--split', choices=('train', 'test'), help="of the config's images; train by default")
+    parser.add_argument('--config', metavar='NAME|FILE', help='an experiment whose images are used')
+    parser.add_argument('--split', choices=('train', 'test'), help="of the config's images; by default train")
     parser.add_argument(
-        '--out', type=file_path, required=True, metavar='FILE.npz', help='is replaced if it exists'
+        '--out', type=file_path, required=True, metavar='FILE.npz', help='replaced if it exists'
     )
     args, settings = parser.parse_known_args(argv[1:])
-    if bool(args.config) == bool(args.images):
-        raise UserError('give either IMAGES or --config=NAME|FILE')
-    if settings and not args.config:
-        raise UserError(f'{" ".join(settings)}: unrecognized; see --help')
-    if args.split and not args.config:
-        raise UserError(f'--split={args.split} needs --config=FILE, whose images it splits; leave it out')
-    images = _configured(args, settings) if args.config else open_images(args.images, args.size)
-    side = Side(images.name, images)
-    if not args.config:
-        check_size_is_used(args.size, [side])
-    if not args.inception:
+    images = with_directory(_open(args, settings), args.workdir)
+    config = read_config(args)
+    if not config.inception:
         raise UserError(
-            '--inception is missing; a reference has its features (see `diffusion-jax convert-inception '
-            '--help`). To compare pixels of small images, give the images to `diffusion-jax evaluate`'
+            '--inception',
+            'is missing; a reference holds statistics of its features',
+            'see `diffusion-jax convert-inception --help`',
         )
-    extractor = make_extractor(args, [side])
+    extractor = make_extractor(images, images, config, make_mesh(), '--inception')
     if not args.out.endswith('.npz'):
-        raise UserError(f'--out is {args.out!r}; it must end in .npz')
+        raise UserError('--out', f'got {args.out!r}', 'must end in .npz')
     check_out(args.out, args.images, args.inception)
-    with stop_requests() as stop:
-        known = look(side, extractor, args.workdir, stop, is_reference=True)
-    chosen = known.rows[kept_rows(len(known.rows), REFERENCE_ROWS)]
+    with stop_requests() as stop, out_of_memory('the features', f'lower --batch-size ({config.batch_size})'):
+        stats = features_of(images, extractor, stop, is_reference=True)
+    assert stats.rows is not None and images.images is not None
+    chosen = stats.rows[kept_rows(len(stats.rows), REFERENCE_ROWS)]
     print(f'reading {len(chosen):,} of the images for precision and recall')
-    rgb = images.take(chosen)
-    save_statistics(args.out, known, np.broadcast_to(rgb, (*rgb.shape[:-1], 3)), extractor.name)
-    print(f'{shown(args.out)}: statistics of {known.num_images:,} images of {images.name}')
-    for reason in known.left_out:
+    rgb = images.images.take(chosen)
+    save_statistics(args.out, stats, np.broadcast_to(rgb, (*rgb.shape[:-1], 3)))
+    print(f'{shown(args.out)}: statistics of {stats.num_images:,} images of {images.name}')
+    for reason in stats.unreadable:
         print(f'left out: {reason}')
-    if known.skipped:
-        print(f'note: {known.skipped}')
-    dimensions = len(known.gaussian.mean)
-    if known.num_images <= dimensions:
-        print(f'note: {known.num_images:,} images give a singular covariance of {dimensions:,} features')
-    for remark in enlarged([side], args.size):
-        print(f'note: {remark}')
+    for caveat in stats_caveats('images', stats._replace(unreadable=())):
+        print(f'note: {caveat}')
     return 0
 
 
-def _configured(args: argparse.Namespace, settings: Sequence[str]) -> ImageSet:
-    if args.size:
-        raise UserError('--size: the config says the size of its images, as config.data.image_size')
-    return open_split(read_experiment(read_config(args.config, settings)).data, args.split or 'train')
+def _open(args: argparse.Namespace, settings: Sequence[str]) -> EvalSet:
+    """The images that the arguments name."""
+    if bool(args.config) == bool(args.images):
+        raise UserError('give either IMAGES or --config=NAME|FILE')
+    if args.config:
+        if args.size:
+            raise UserError('--size', 'has no effect with --config', 'use --config.data.image_size')
+        data = read_experiment(read_experiment_config(args.config, settings)).data
+        return with_images(open_split(data, args.split or 'train'))
+    if settings:
+        raise UserError(' '.join(settings), 'unrecognized', 'see --help')
+    if args.split:
+        raise UserError('--split', f'got {args.split!r} without --config', 'omit it')
+    images = with_images(open_images(args.images, args.size))
+    check_size_is_used(args.size, images)
+    return images

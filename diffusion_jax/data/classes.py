@@ -13,7 +13,7 @@ def label_of(name: str, classes: Sequence[Sequence[str]]) -> int:
     """The label of the class with this name, or of the only class that has it as a part of a name.
 
     Args:
-        name: upper and lower case are the same, unless classes differ in nothing else.
+        name: case is ignored, unless classes differ in nothing else.
         classes: the names of each class, in label order. Its first name takes precedence over the others.
 
     Raises:
@@ -21,19 +21,19 @@ def label_of(name: str, classes: Sequence[Sequence[str]]) -> int:
     """
     wanted = name.lower().strip()
     tests: tuple[Callable[[Sequence[str]], bool], ...] = (
-        lambda words: name == words[0],
-        lambda words: wanted == words[0].lower(),
-        lambda words: wanted in (word.lower() for word in words),
-        lambda words: any(wanted in word.lower() for word in words),
+        lambda names: name == names[0],
+        lambda names: wanted == names[0].lower(),
+        lambda names: wanted in (each.lower() for each in names),
+        lambda names: any(wanted in each.lower() for each in names),
     )
     for matches in tests:
-        labels = [label for label, words in enumerate(classes) if matches(words)]
+        labels = [label for label, names in enumerate(classes) if matches(names)]
         if len(labels) == 1:
             return labels[0]
         if labels:
-            found = listed([f'{classes[label][0]} ({label})' for label in labels])
-            raise UserError(f'{name!r} matches {len(labels)} classes; choose one: {found}')
-    raise UserError(f'{name!r} is no class; the classes are {listed([words[0] for words in classes])}')
+            candidates = listed([f'{classes[label][0]} ({label})' for label in labels])
+            raise UserError(repr(name), f'matches {len(labels)} classes', f'choose one: {candidates}')
+    raise UserError(repr(name), 'is no class', f'the classes are {listed([names[0] for names in classes])}')
 
 
 def listed(names: Sequence[str]) -> str:
@@ -43,7 +43,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def check_same_classes(where: str, names: Sequence[str], other: str, others: Sequence[str]) -> None:
-    """UserError where both have names and these differ.
+    """Raises UserError where both have names and these differ.
 
     where, other: what the names are of, for the message.
     """
@@ -55,4 +55,4 @@ def check_same_classes(where: str, names: Sequence[str], other: str, others: Seq
         pairs = list(zip(names, others, strict=True))
         label = next(label for label, (one, two) in enumerate(pairs) if one != two)
         difference = f'class {label} is {pairs[label][0]!r}, not {pairs[label][1]!r}'
-    raise UserError(f'{where}: its classes are not those of {other}: {difference}')
+    raise UserError(where, f'its classes are not those of {other}: {difference}')

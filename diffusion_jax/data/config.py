@@ -9,9 +9,9 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.settings import FilePath
 
 # Settings that decide how images are read, not which: a run may be resumed with other values.
-HOW_IMAGES_ARE_READ = ('num_workers', 'on_error', 'max_skipped', 'check_files')
+READING_SETTINGS = ('num_workers', 'on_error', 'max_skipped', 'check_files')
 # Where images lie. A training knows them by their names instead, and may be resumed where they were moved.
-WHERE_IMAGES_LIE = ('path', 'train_split', 'test_split')
+LOCATION_SETTINGS = ('path', 'train_split', 'test_split')
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,10 @@ def check_data(config: DataConfig) -> None:
     for low, side in zip(config.low_res_size or (), config.image_size, strict=False):
         between('low_res_size', low, 1, below=side)
     if config.name == 'digits':
-        for key, only in (('image_size', (8, 8)), ('image_channels', 1), ('num_classes', 10)):
-            if getattr(config, key) not in (only, None):
-                raise UserError(f'{key} is {getattr(config, key)}; it must be {only} where name is digits')
+        one_of('image_size', config.image_size, ((8, 8),))
+        one_of('image_channels', config.image_channels, (1,))
+        one_of('num_classes', config.num_classes, (10, None))
     if config.name == 'folder' and not config.path:
-        raise UserError("path is ''; name='folder' needs the directory that holds the images")
+        raise UserError('path', 'is not set', 'set it to the folder of the images')
     if config.name == 'tfds' and not config.tfds_name:
-        raise UserError("tfds_name is ''; name='tfds' needs a data set, such as 'cifar10'")
+        raise UserError('tfds_name', 'is not set', "set it to a data set, such as 'cifar10'")

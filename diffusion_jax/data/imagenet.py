@@ -11,12 +11,9 @@ import zlib
 from collections.abc import Sequence
 from importlib import resources
 
-from diffusion_jax.data import classes
-
 WORDNET_NUMBERS = 0x0642A78E  # CRC-32 of 'n01440764\nn01443537\n…', one number a class, in label order
 
 
-@functools.cache
 def class_names() -> tuple[str, ...]:
     """The first name of every class: class_names()[207] is 'golden retriever'. No two classes share one."""
     return tuple(names[0] for names in all_names())
@@ -29,15 +26,10 @@ def all_names() -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(line.split(', ')) for line in text.splitlines())
 
 
-def label_of(name: str) -> int:
-    """The label of one of ImageNet's classes by any of its names. For errors see `classes.label_of`."""
-    return classes.label_of(name, all_names())
-
-
 def readable(names: Sequence[str]) -> tuple[str, ...]:
     """The names of classes in label order; in words where they are ImageNet's 1,000 WordNet numbers."""
-    numbers = len(names) == 1000 and zlib.crc32('\n'.join(names).encode()) == WORDNET_NUMBERS
-    return class_names() if numbers else tuple(names)
+    is_imagenet = zlib.crc32('\n'.join(names).encode()) == WORDNET_NUMBERS
+    return class_names() if is_imagenet else tuple(names)
 
 
 def synonyms(names: Sequence[str]) -> Sequence[Sequence[str]]:

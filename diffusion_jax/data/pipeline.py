@@ -13,10 +13,9 @@ from typing import Any
 import grain
 import numpy as np
 
-from diffusion_jax.data.sources import Source, name_of
-from diffusion_jax.data.sources.skipping import is_readable
+from diffusion_jax.data.sources.base import Source
+from diffusion_jax.data.sources.wrappers import is_readable
 from diffusion_jax.data.transforms import Transform
-from diffusion_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
 
@@ -38,16 +37,11 @@ def batches(
     random transforms included, on any num_hosts with any num_workers, given the same seed and batch_size.
 
     Args:
-        batch_size: of all hosts together; may exceed the number of images.
+        batch_size: of all hosts together, a multiple of num_hosts; may exceed the number of images.
         transform: brings every image to one size; None where all have it.
-        num_workers: threads that load ahead (Pillow does without the interpreter's lock); 0 loads on demand.
-        place: what is done to every batch in the end, by these threads: it puts the batch on the devices.
-
-    Raises:
-        UserError: num_hosts does not divide batch_size.
+        num_workers: threads that load ahead (Pillow releases the interpreter's lock); 0 loads on demand.
+        place: applied to every batch by these threads: it puts the batch on the devices.
     """
-    if batch_size % num_hosts:
-        raise UserError(f'batch_size is {batch_size}; it must be a multiple of the {num_hosts} hosts')
     rows = np.arange(batch_size).reshape(num_hosts, -1)[host]
 
     def load(step: int, indices: np.ndarray) -> Batch:
@@ -61,12 +55,12 @@ def batches(
 def epoch(
     source: Source, batch_size: int, *, transform: Transform | None = None, num_workers: int = 0
 ) -> Iterator[Batch]:
-    """All images once, in order; the last batch may be short, as are those of which images were skipped."""
+    """All images once, in order, without skipped ones; batches may be shorter."""
 
     def load(indices: np.ndarray) -> Batch:
         batch = load_batch(source, indices, transform=transform)
         used = is_readable(source, indices)
-        return batch if used.all() else {name: rows[used] for name, rows in batch.items()}
+        return {name: rows[used] for name, rows in batch.items()}
 
     dataset = grain.MapDataset.range(len(source)).batch(batch_size).map(load)
     loaded = iter(dataset.to_iter_dataset(_read_options(num_workers)))
@@ -74,41 +68,24 @@ def epoch(
 
 
 def load_batch(source: Source, indices: np.ndarray, *, transform: Transform | None = None) -> Batch:
-    """These images, in this order; the transform draws nothing that differs from call to call."""
+    """These images, in this order; random transforms depend on the index alone."""
     return _load(source, indices, transform, 0, indices)
 
 
 def _load(
     source: Source, indices: np.ndarray, transform: Transform | None, seed: int, positions: np.ndarray
 ) -> Batch:
-    """positions: each image's place in the endless order. It fixes, with the seed, what transform draws."""
-    if transform is None and hasattr(source, 'gather'):
-        batch = source.gather(indices)
-        return batch | {'label': _checked(source, indices, batch['label'])}
+    """positions: each image's place in the endless order. With the seed, it fixes the transform's draws."""
     records = [source[int(index)] for index in indices]
     images = [record['image'] for record in records]
     if transform is not None:
         rngs = (np.random.default_rng([seed, int(position)]) for position in positions)
         images = [transform(image, rng) for image, rng in zip(images, rngs, strict=True)]
-    labels = np.array([record['label'] for record in records])
-    return {'image': np.stack(images), 'label': _checked(source, indices, labels)}
-
-
-def _checked(source: Source, indices: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The labels as int32. UserError for one that is no class, such as the -1 of unlabelled test splits."""
-    num_classes = max(len(source.class_names), 1)
-    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
-    if len(wrong):
-        name, label = name_of(source, int(indices[wrong[0]])), labels[wrong[0]]
-        raise UserError(
-            f'{name}: its label is {label}; the labels of {num_classes} classes are 0 to {num_classes - 1}; '
-            "use another split, or set config.data.labels='none' and num_classes=1 to use the images without "
-            'labels'
-        )
-    return labels.astype(np.int32)
+    labels = np.array([record['label'] for record in records], np.int32)
+    return {'image': np.stack(images), 'label': labels}
 
 
 def _read_options(num_workers: int) -> grain.ReadOptions:
-    # An element is a whole batch: one more than there are threads keeps all of them busy.
+    # An element is a complete batch: one more than the number of threads keeps all of them busy.
     buffer = num_workers + 1 if num_workers else 0
     return grain.ReadOptions(num_threads=num_workers, prefetch_buffer_size=buffer)

@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """The process of one model: it is trained and sampled with the same.
+    """The process with which a model is trained and sampled.
 
     Attributes:
         schedule: noise schedule, 'linear' (DDPM) or 'cosine' (Improved DDPM).
@@ -30,7 +30,7 @@ class DiffusionConfig:
 
     @property
     def levels(self) -> dict[str, Any]:
-        """All that a classifier knows of the process: how much noise there is at t, and which t it sees."""
+        """The settings that a classifier depends on: the noise at each t, and the t that it sees."""
         return {name: getattr(self, name) for name in ('schedule', 'num_timesteps', 'rescale_timesteps')}
 
     @property

@@ -1,7 +1,7 @@
 """Denoisers: the functions that samplers evaluate and guidance wraps.
 
-A denoiser estimates x_0 and eps at a noise level. It may carry a memory from one evaluation to the next, as
-guidance with momentum or reused gradients does; most have none.
+A denoiser estimates x_0 and eps at a noise level. It may carry a memory from one evaluation to the next, such
+as momentum or a gradient that is used again; most have none.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from jax import Array
 
 from diffusion_jax.diffusion.process import Level, Prediction, align, from_x_0
 
-# (x [B, H, W, C], level) → [B], up to a constant: of x_t, or of an estimate of x_0; the guidance says which.
+# (x [B, H, W, C], level) → [B], up to a constant: of x_t, or of an estimate of x_0, as the guidance requires.
 LogProb = Callable[[Array, Level], Array]
 
 
 def continuous_level(log_snr: Array) -> Level:
-    """The level of a log-SNR, for denoisers that read no timestep: t is the log-SNR itself."""
+    """The level of a log-SNR for denoisers that use no timestep: t is the log-SNR itself."""
     return Level(log_snr, jnp.sqrt(jax.nn.sigmoid(log_snr)), jnp.sqrt(jax.nn.sigmoid(-log_snr)))
 
 
 class Denoiser(NamedTuple):
     """An estimate of the clean image.
 
-    A guidance changes `call` (and `init`, if it has memory) by `denoise._replace(call=…)` and keeps the rest.
-    With a memory of its own, its memory is the pair (that of the denoiser it wraps, its own).
+    A guidance replaces `call` (and `init`, if it has memory) by `denoise._replace(call=…)`. If it has memory,
+    the new memory is the pair (that of the denoiser it wraps, its own).
 
     Attributes:
       call: (x_t, level, memory) → (prediction, memory).
       init: x_T → the memory before the first evaluation.
-      level_at: log-SNR → level, for samplers that ask between the levels of their grid.
-      variance: what `Prediction.variance` means; see `posterior`.
+      level_at: log-SNR → level, for samplers that evaluate between the levels of their grid.
+      variance: the meaning of `Prediction.variance`; see `posterior`.
     """
 
     call: Callable[[Array, Level, Any], tuple[Prediction, Any]]
@@ -47,12 +47,12 @@ class Denoiser(NamedTuple):
 
 
 def plain(function: Callable[[Array, Level], Prediction], **fields: Any) -> Denoiser:
-    """The denoiser (x_t, level) → prediction, which has no memory; `fields` are those of a Denoiser."""
+    """A denoiser without memory, from (x_t, level) → prediction; `fields` are those of a Denoiser."""
     return Denoiser(lambda x_t, level, memory: (function(x_t, level), memory), **fields)
 
 
 def clip(denoise: Denoiser) -> Denoiser:
-    """Clamps the predicted x_0 to [−1, 1], the range of images, and derives eps from it again."""
+    """Clamps the predicted x_0 to [−1, 1] and derives eps from it."""
 
     def clipped(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
         prediction, memory = denoise(x_t, level, memory)
@@ -63,16 +63,16 @@ def clip(denoise: Denoiser) -> Denoiser:
 
 
 def add_gradient(prediction: Prediction, gradient: Array) -> Prediction:
-    """The prediction with one more gradient; gradients of several guidances add."""
+    """Adds a gradient to that of the prediction."""
     if prediction.gradient is not None:
         gradient = gradient + prediction.gradient
     return prediction._replace(gradient=gradient)
 
 
 def score_shift(denoise: Denoiser) -> Denoiser:
-    """Applies the collected gradient to the score: ε̂ = eps − √(1−ᾱ)·gradient, and the x_0 that follows.
+    """Applies the collected gradient, if any: ε̂ = eps − √(1−ᾱ)·gradient, and the x_0 that follows.
 
-    (Algorithm 2 of 2105.05233.) Without a gradient the prediction stays as it is.
+    2105.05233, Algorithm 2.
     """
 
     def shifted(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:

@@ -1,7 +1,7 @@
 """Samplers, guidances and recipes as data: their structure selects a program, their numbers are traced.
 
-A part is a frozen dataclass and a pytree. Its numbers are leaves: a jitted function takes a part as an
-argument, and other numbers compile nothing. Fields that are `static` are structure.
+A part is a frozen dataclass and a pytree. Its numbers are leaves, which a jitted function may take as
+arguments; fields that are `static` are structure.
 
     class Euler(Sampler):
         strength: Number = option(1.0, most=2.0)
@@ -10,7 +10,7 @@ argument, and other numbers compile nothing. Fields that are `static` are struct
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, dataclass_transform
+from typing import Any, ClassVar, dataclass_transform
 
 import jax
 
@@ -26,8 +26,8 @@ def option(
     """A field that is a number, traced.
 
     Args:
-      least, most: the allowed range, checked where values of users are read (`generation.options`).
-      whole: it is a whole number.
+      least, most: the allowed range, checked when a caller's values are read, not here.
+      whole: it is an integer.
       per_image: it may be one number for each image, [B].
     """
     limits = {'least': least, 'most': most, 'whole': whole, 'per_image': per_image}
@@ -35,13 +35,15 @@ def option(
 
 
 def static(**kwargs: Any) -> Any:
-    """A field that is structure: hashable; another value compiles another program."""
+    """A field that is structure: its value is hashable and selects a program."""
     return dataclasses.field(metadata={'static': True}, **kwargs)
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(option, static))
 class Part:
     """Makes each class that inherits from it a frozen dataclass and a pytree."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field]]
 
     def __init_subclass__(cls) -> None:
         jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))

@@ -6,7 +6,7 @@
     Σ = exp(f·log β_t + (1−f)·log β̃_t)                                     Improved DDPM (2102.09672), eq. 15
 
 A denoiser estimates x_0 (x̂_0) and eps from x_t; whichever its network predicts, the other follows from the
-first line. Images are [B, H, W, C]; a coefficient is [] or [B] and belongs to whole images.
+first line. Images are [B, H, W, C], coefficients [] or [B].
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+Coefficient = Any  # Array, or np.ndarray on the host
+
 
 class Level(NamedTuple):
-    """How noisy x_t is: x_t = alpha·x_0 + sigma·eps, alpha² + sigma² = 1.
+    """A noise level: x_t = alpha·x_0 + sigma·eps, alpha² + sigma² = 1; arrays of one shape, [] or [B] or [N].
 
-    Arrays of one shape, [] or [B] or [N]. t is what the networks' embeddings see, and may be fractional.
+    t is what the networks' embeddings see, and may be fractional.
     """
 
-    t: Array
-    alpha: Array
-    sigma: Array
+    t: Coefficient
+    alpha: Coefficient
+    sigma: Coefficient
 
     @property
     def log_snr(self) -> Array:
@@ -43,59 +45,59 @@ class Level(NamedTuple):
 class Transition(NamedTuple):
     """A step from a level to the next, with the constants of DDPM's Gaussian between them.
 
-    Arrays of one shape, as in a level. A sampling step leads to a less noisy level; the last one to the clean
-    image, where alpha = 1 and sigma = 0.
+    Arrays of one shape. A sampling step leads to a less noisy level, the last one to the clean image, where
+    alpha = 1 and sigma = 0.
 
     Attributes:
       mean_x0, mean_xt: coefficients of the posterior mean.
       log_beta, log_posterior, log_large: see `posterior`.
       num_steps: the number of transitions in the grid.
-      renoise: None, or whether this transition only adds noise: then the next level is the noisier one, and
-        the constants are those of q(x_next|x_t) = N(mean_xt·x_t, exp(log_beta)).
+      renoise: None, or whether this transition adds noise: then the next level is the noisier one, and the
+        constants are those of q(x_next|x_t) = N(mean_xt·x_t, exp(log_beta)).
     """
 
     level: Level
-    next: Level | None = None
-    mean_x0: Array | None = None
-    mean_xt: Array | None = None
-    log_beta: Array | None = None
-    log_posterior: Array | None = None
-    log_large: Array | None = None
-    num_steps: Array | None = None
-    renoise: Array | None = None
+    next: Level
+    mean_x0: Coefficient = None
+    mean_xt: Coefficient = None
+    log_beta: Coefficient = None
+    log_posterior: Coefficient = None
+    log_large: Coefficient = None
+    num_steps: Coefficient = None
+    renoise: Coefficient = None
 
 
 class Prediction(NamedTuple):
     """What a denoiser returns; arrays like x_t.
 
-    variance: the network's second half, raw: the range value v in [−1, 1] or the log-variance.
-    mean: only of a network that predicts x_{t-1}: the posterior mean is its output, also when x_0 is clipped.
+    variance: the second half of the network's output: the range value v in [−1, 1], or the log-variance.
+    mean: the output of a network that predicts x_{t-1}: the posterior mean, also when x_0 is clipped.
     gradient: s·∇ log p(y|x_t), collected by guidance and not yet applied.
     """
 
     x_0: Array
     eps: Array
-    variance: Array | None = None
+    variance: Any = None
     mean: Array | None = None
     gradient: Array | None = None
 
 
 class Gaussian(NamedTuple):
-    """A diagonal normal; all three broadcast against x. log_variance may be finite where variance is 0."""
+    """A diagonal normal. The log-variance may be finite where the variance is 0."""
 
     mean: Array
     variance: Array
     log_variance: Array
 
     def log_prob(self, x: Array) -> Array:
-        """The log-density of images x [B, H, W, C], [B], computed from the log-variance."""
+        """The log-density of images x, [B], computed from the log-variance."""
         squared = (x - self.mean) ** 2 * jnp.exp(-self.log_variance)
         return -0.5 * jnp.sum(
             squared + self.log_variance + math.log(2 * math.pi), axis=tuple(range(1, x.ndim))
         )
 
     def draw(self, noise: Array) -> Array:
-        """mean + √variance·noise, noise ~ N(0, 1) like x; the mean where the variance is 0."""
+        """mean + √variance·noise; the mean where the variance is 0."""
         return self.mean + jnp.where(self.variance == 0, 0.0, jnp.exp(0.5 * self.log_variance)) * noise
 
 
@@ -105,7 +107,7 @@ def align(coefficients: Any, x: Array) -> Any:
 
 
 def is_last(transition: Transition) -> Array:
-    """Whether the transition ends at the clean image."""
+    """Whether the next level is the clean image."""
     return transition.next.sigma == 0
 
 
@@ -140,18 +142,18 @@ def from_v(v: Array, x_t: Array, level: Level) -> Prediction:
 
 
 def split(output: Array, x_t: Array) -> tuple[Array, Array | None]:
-    """The two halves of a network's channels: its prediction, and the raw variance if there is one."""
+    """The two halves of a network's output: its prediction, and the raw variance if it is learned."""
     channels = x_t.shape[-1]
     return output[..., :channels], output[..., channels:] if output.shape[-1] > channels else None
 
 
 def predict(output: Array, x_t: Array, transition: Transition, kind: str) -> Prediction:
-    """x_0 and eps from the network's output: the one conversion between parameterizations.
+    """x_0 and eps from the network's output.
 
     Args:
       output: [B, H, W, C], or [B, H, W, 2C] with the raw variance in the second half.
-      transition: only the level is read, unless the network predicts 'previous_x'.
-      kind: what the network predicts: 'eps' (DDPM, eq. 15), 'x_0', 'v' or 'previous_x', the posterior mean.
+      transition: only its level is used, unless the network predicts 'previous_x'.
+      kind: 'eps' (DDPM, eq. 15), 'x_0', 'v' or 'previous_x', the posterior mean.
     """
     value, variance = split(output, x_t)
     if kind == 'previous_x':
@@ -169,28 +171,23 @@ def posterior(prediction: Prediction, x_t: Array, transition: Transition, varian
       transition β̃ of the one before it; 'learned' is the network's log-variance; 'learned_range' lies between
       β̃ (v = −1) and β (v = 1) in the logarithm (Improved DDPM, eq. 15), v not being clamped.
     """
-    mean_x0, mean_xt = align((transition.mean_x0, transition.mean_xt), x_t)
-    mean = prediction.mean
+    transition = align(transition, x_t)
+    mean, raw = prediction.mean, prediction.variance
     if mean is None:
-        mean = mean_x0 * prediction.x_0 + mean_xt * x_t
-    log_variance = _LOG_VARIANCES[variance](align(transition, x_t), prediction.variance)
+        mean = transition.mean_x0 * prediction.x_0 + transition.mean_xt * x_t
+    if variance == 'learned_range':
+        fraction = (raw + 1) / 2
+        log_variance = fraction * transition.log_beta + (1 - fraction) * transition.log_posterior
+    else:
+        log_variance = {
+            'fixed_small': transition.log_posterior,
+            'fixed_large': transition.log_large,
+            'learned': raw,
+        }[variance]
     value = jnp.exp(log_variance)
     if variance == 'fixed_small':
-        value = jnp.where(align(is_last(transition), x_t), 0.0, value)
+        value = jnp.where(is_last(transition), 0.0, value)
     return Gaussian(mean, value, log_variance)
-
-
-def _learned_range(transition: Transition, v: Array) -> Array:
-    fraction = (v + 1) / 2
-    return fraction * transition.log_beta + (1 - fraction) * transition.log_posterior
-
-
-_LOG_VARIANCES = {
-    'fixed_small': lambda transition, _: transition.log_posterior,
-    'fixed_large': lambda transition, _: transition.log_large,
-    'learned': lambda _, log_variance: log_variance,
-    'learned_range': _learned_range,
-}
 
 
 def true_posterior(x_0: Array, x_t: Array, transition: Transition) -> Gaussian:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
-from diffusion_jax.diffusion.guidance import ClassifierGuidance, Guidance
+from diffusion_jax.diffusion.guidance import ClassifierGuidance, Guidance, Modifier
 from diffusion_jax.diffusion.parts import Number, Part, options, static
 from diffusion_jax.diffusion.samplers import DDPM, Sampler
 
@@ -13,8 +14,7 @@ class Recipe(Part):
     """How images are sampled. Its numbers are traced; everything else selects a compiled program.
 
     Attributes:
-      sampler: a sampler with its options.
-      guidance: in order, the innermost first.
+      guidance: the innermost first.
       respacing: the grid of noise levels; see `diffusion.grids`.
       clip: x_0 is clamped to [−1, 1] in every step, before guidance by gradients.
       timesteps: 'fractional' or 'nearest', for levels between trained timesteps; see `diffusion.grids`.
@@ -28,18 +28,18 @@ class Recipe(Part):
 
     @property
     def needs(self) -> frozenset[str]:
-        """The fields of `Models` that its guidances need."""
+        """The fields of `Models` that the guidances need."""
         return frozenset(need for guidance in self.guidance for need in guidance.needs)
 
     @property
     def scale(self) -> Number:
-        """The scale of its first guidance that has one; 1 without any."""
+        """The scale of the first guidance that has one; 1 if none has."""
         inner = map(innermost, self.guidance)
         return next((guidance.scale for guidance in inner if 'scale' in options(guidance)), 1.0)
 
     def with_scale(self, scale: Number) -> Recipe:
-        """The recipe whose guidances have this scale; a recipe without any gets classifier guidance."""
-        guidance = tuple(_scaled(each, scale) for each in self.guidance) or (ClassifierGuidance(scale),)
+        """The recipe whose guidances have this scale; classifier guidance is added if there is none."""
+        guidance = tuple(scaled(each, scale) for each in self.guidance) or (ClassifierGuidance(scale),)
         return dataclasses.replace(self, guidance=guidance)
 
     def unguided(self) -> Recipe:
@@ -52,19 +52,15 @@ class Recipe(Part):
         return dataclasses.replace(self, guidance=guidance)
 
 
-def innermost(guidance: Guidance) -> Guidance:
-    """The guidance inside modifiers such as Interval and Reuse."""
-    while isinstance(inner := getattr(guidance, 'guidance', None), Guidance):
-        guidance = inner
+def innermost(guidance: Guidance) -> Any:
+    """The guidance inside modifiers."""
+    while isinstance(guidance, Modifier):
+        guidance = guidance.guidance
     return guidance
 
 
-def has_gradient(guidance: Guidance) -> bool:
-    """Whether it is guidance by the gradient of a log-probability, at a scale."""
-    return hasattr(innermost(guidance), 'log_prob')
-
-
-def _scaled(guidance: Guidance, scale: Number) -> Guidance:
-    if innermost(guidance) is not guidance:
-        return dataclasses.replace(guidance, guidance=_scaled(guidance.guidance, scale))
-    return dataclasses.replace(guidance, scale=scale) if 'scale' in options(guidance) else guidance
+def scaled(guidance: Guidance, scale: Number) -> Guidance:
+    """The guidance with this scale, if it has one."""
+    if isinstance(guidance, Modifier):
+        return dataclasses.replace(guidance, guidance=scaled(guidance.guidance, scale))
+    return dataclasses.replace(guidance, **{'scale': scale} if 'scale' in options(guidance) else {})

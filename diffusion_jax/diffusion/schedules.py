@@ -10,13 +10,12 @@ The forward process is q(x_t|x_{t-1}) = N(√(1−β_t)·x_{t-1}, β_t), hence w
 Timesteps count from 0, and ᾱ before timestep 0 is 1. Sampling with fewer steps keeps some timesteps of the
 trained process and gives them the betas that leave their ᾱ as they were: Improved DDPM (2102.09672), eq. 19.
 
-All of it is float64 on the host, once; `transitions` casts to float32 what the device needs. These functions
-check the settings that they are given and raise ValueError.
+All of it is float64 on the host; `transitions` casts to float32 what the device needs. Settings that are
+impossible raise ValueError.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 from dataclasses import dataclass
 
@@ -27,22 +26,27 @@ import numpy as np
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.process import Level, Transition
 
+NO_VARIANCE = 1e-30  # between equal levels, where a logarithm must be finite
+
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
     """The table of one discrete process; every array is [T], the least noisy timestep first.
 
     Attributes:
-      betas: float64, β_t of this process, respaced or not.
-      alpha_bar: float64, ᾱ_t.
-      timesteps: int64, the timesteps of the original process that these are.
-      t: float64, what the network sees at them.
+      betas, alpha_bar: float64, β_t and ᾱ_t of this process, respaced or not.
+      timesteps: int64, in the original process.
+      t: float64, what the network sees.
     """
 
     betas: np.ndarray
     alpha_bar: np.ndarray
     timesteps: np.ndarray
     t: np.ndarray
+
+    @property
+    def level(self) -> Level:
+        return Level(self.t, np.sqrt(self.alpha_bar), np.sqrt(1 - self.alpha_bar))
 
     @property
     def log_snr(self) -> np.ndarray:
@@ -53,12 +57,11 @@ class Schedule:
 def betas(name: str, num_timesteps: int) -> np.ndarray:
     """β_t of a named schedule, float64 [T].
 
-    'linear': from 1e-4 to 0.02, both times 1000/T (DDPM, section 4). It reaches 1 for 2 ≤ T ≤ 20, which
-    `make_schedule` refuses.
+    'linear': from 1e-4 to 0.02, both times 1000/T (DDPM, section 4). It reaches 1 for 2 ≤ T ≤ 20.
     'cosine': ᾱ(u) = cos²((u + 0.008)/1.008 · π/2) at u = t/T, β at most 0.999 (Improved DDPM, eq. 17).
     """
     if num_timesteps < 1:
-        raise ValueError(f'num_timesteps is {num_timesteps}: a process needs at least one timestep')
+        raise ValueError(f'num_timesteps={num_timesteps}; must be at least 1')
     if name == 'linear':
         scale = 1000 / num_timesteps
         return np.linspace(scale * 1e-4, scale * 0.02, num_timesteps, dtype=np.float64)
@@ -66,16 +69,16 @@ def betas(name: str, num_timesteps: int) -> np.ndarray:
         angles = (np.arange(num_timesteps + 1) / num_timesteps + 0.008) / 1.008 * math.pi / 2
         alpha_bar = np.cos(angles) ** 2
         return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
-    raise ValueError(f"no noise schedule is called {name!r}: choose 'linear' or 'cosine'")
+    raise ValueError(f"unknown noise schedule {name!r}; must be 'linear' or 'cosine'")
 
 
 def respaced_timesteps(num_timesteps: int, spec: str) -> list[int]:
     """The timesteps that a respacing keeps, sorted.
 
-    spec: '' keeps all. 'ddimN' keeps every k-th from 0 on, with the smallest whole stride k that gives
-    exactly N (the striding of the DDIM paper). 'a,b,c' cuts the timesteps into sections of equal length, the
-    first ones longer by one where it does not divide, and spreads a timesteps over the first section, from
-    its first to its last, b over the second, and so on; '250' is one section.
+    spec: '' keeps all. 'ddimN' keeps every k-th, starting at 0, with the smallest integer stride k that gives
+    exactly N (DDIM). 'a,b,c' divides the timesteps into sections of equal length, of which the first ones are
+    longer by one if necessary. It spreads a timesteps over the first section, including its ends, b over the
+    second, and so on; '250' is one section.
     """
     if not spec:
         return list(range(num_timesteps))
@@ -88,17 +91,17 @@ def respaced_timesteps(num_timesteps: int, spec: str) -> list[int]:
     for section, count in enumerate(counts):
         size = length + (section < longer)
         if count > size:
-            raise ValueError(f'respacing {spec!r} wants {count} timesteps of a section that has {size}')
+            raise ValueError(f'{count} timesteps of a section of {size}; must be at most {size}')
         kept += [start + offset for offset in _spread(size, count)]
         start += size
     if not kept:
-        raise ValueError(f'respacing {spec!r} keeps no timestep')
+        raise ValueError('no timestep is kept; must be at least 1')
     return kept
 
 
 def _counts(spec: str, *numbers: str) -> list[int]:
     if not all(number.strip().isdecimal() for number in numbers):
-        raise ValueError(f"{spec!r} is none of '', '250', '10,15,20', 'ddim25', 'karras:18'")
+        raise ValueError("unknown grid; must be such as '', '250', '10,15,20', 'ddim25', 'karras:18'")
     return [int(number) for number in numbers]
 
 
@@ -107,11 +110,10 @@ def _strided(num_timesteps: int, count: int) -> list[int]:
         kept = range(0, num_timesteps, stride)
         if len(kept) == count:
             return list(kept)
-    possible = 0 < count <= num_timesteps
-    remedy = (
-        f'give {count} for uneven strides' if possible else f'give at least 1 and at most {num_timesteps}'
+    raise ValueError(
+        f'no integer stride keeps exactly {count} of {num_timesteps} timesteps; {count} without ddim has '
+        'uneven strides'
     )
-    raise ValueError(f'no whole stride keeps exactly {count} of {num_timesteps} timesteps; {remedy}')
 
 
 def _spread(size: int, count: int) -> list[int]:
@@ -120,7 +122,7 @@ def _spread(size: int, count: int) -> list[int]:
     position = 0.0
     for _ in range(count):
         offsets.append(round(position))
-        # A product would not drift as this sum does, and published results rest on where it rounds a half.
+        # A product would not drift like this sum; published results depend on how its halves are rounded.
         position += stride
     return offsets
 
@@ -130,48 +132,23 @@ def make_schedule(
 ) -> Schedule:
     """The (respaced) schedule of a model.
 
-    rescale_timesteps: the model was trained to see timesteps scaled to 0…1000, whatever their number.
+    rescale_timesteps: the network sees timesteps scaled to 0…1000, whatever their number.
 
     Raises:
-      ValueError: no such schedule or respacing; or ᾱ reaches 0, or a constant is not finite. The message
-        gives the smallest larger number of timesteps that works.
+      ValueError: no such schedule or respacing; or ᾱ reaches 0, or a constant is not finite in float32.
     """
-    schedule = respace(_whole_process(name, num_timesteps, rescale_timesteps), respacing)
-    if not is_usable(schedule):
-        spacing = f', respaced to {respacing!r},' if respacing else ''
-        works = _next_usable(name, num_timesteps, respacing)
-        least = 'fewer' if works is None else f'at least {works}'
-        raise ValueError(
-            f'the {name} schedule{spacing} needs {least} timesteps, not {num_timesteps}: its ᾱ must stay '
-            'above 0 and its constants finite'
-        )
-    return schedule
-
-
-def is_usable(schedule: Schedule) -> bool:
-    """Whether ᾱ stays above 0 and every constant of the transitions is finite in float32."""
-    if not (schedule.alpha_bar > 0).all():
-        return False
+    beta, timesteps = betas(name, num_timesteps), np.arange(num_timesteps)
+    t = timesteps * (1000 / num_timesteps if rescale_timesteps else 1.0)
+    schedule = respace(Schedule(beta, np.cumprod(1 - beta), timesteps, t), respacing)
     with np.errstate(all='ignore'):
         constants = [np.float32(values) for values in jax.tree.leaves(float64_transitions(schedule))]
-    return all(np.isfinite(values).all() for values in constants)
-
-
-def _next_usable(name: str, num_timesteps: int, respacing: str) -> int | None:
-    """The smallest larger number of timesteps, up to 1000, that works; None where none does."""
-    for number in range(num_timesteps + 1, 1001):
-        with contextlib.suppress(ValueError):  # this number does not have the respacing
-            if is_usable(respace(_whole_process(name, number), respacing)):
-                return number
-    return None
-
-
-def _whole_process(name: str, num_timesteps: int, rescale_timesteps: bool = False) -> Schedule:
-    """The schedule before it is respaced."""
-    values = betas(name, num_timesteps)
-    timesteps = np.arange(num_timesteps)
-    t = timesteps * (1000 / num_timesteps if rescale_timesteps else 1.0)
-    return Schedule(values, np.cumprod(1 - values), timesteps, t)
+    if not (schedule.alpha_bar > 0).all() or not all(np.isfinite(values).all() for values in constants):
+        spacing = f', respaced to {respacing!r},' if respacing else ''
+        raise ValueError(
+            f'the {name} schedule of {num_timesteps} timesteps{spacing} destroys the image before its last '
+            'timestep; use more timesteps'
+        )
+    return schedule
 
 
 def schedule_of(config: DiffusionConfig, respacing: str = '') -> Schedule:
@@ -183,31 +160,47 @@ def respace(schedule: Schedule, spec: str) -> Schedule:
     """The shorter process over the timesteps that `respaced_timesteps` keeps (Improved DDPM, eq. 19)."""
     kept = np.asarray(respaced_timesteps(len(schedule.betas), spec))
     alpha_bar = schedule.alpha_bar[kept]
-    beta = 1 - alpha_bar / _before(alpha_bar, 1.0)
+    beta = 1 - alpha_bar / np.append(1.0, alpha_bar[:-1])
     return Schedule(beta, alpha_bar, schedule.timesteps[kept], schedule.t[kept])
 
 
-def float64_transitions(schedule: Schedule) -> Transition:
-    """All transitions of a process as numpy float64 [T]: row t leads from level t to level t−1.
+def between(levels: Level) -> Transition:
+    """The transitions from each of N + 1 levels to the next, float64 [N].
 
-    β̃ is 0 at the first timestep, where no logarithm exists: its log-variances are those of the second one, or
-    β itself in a process of one timestep.
+    The last level may be the clean image, Level(0, 1, 0). Transitions to noisier levels have `renoise`.
     """
-    beta, alpha_bar = schedule.betas, schedule.alpha_bar
-    before = _before(alpha_bar, 1.0)
-    posterior_variance = beta * (1 - before) / (1 - alpha_bar)
-    first = posterior_variance[1] if len(beta) > 1 else beta[0]
-    level = Level(t=schedule.t, alpha=np.sqrt(alpha_bar), sigma=np.sqrt(1 - alpha_bar))
+    here, there = Level(*(v[:-1] for v in levels)), Level(*(v[1:] for v in levels))
+    renoise = there.sigma > here.sigma
+    low, high = np.minimum(here.alpha, there.alpha), np.maximum(here.alpha, there.alpha)
+    beta = -np.expm1(2 * (np.log(low) - np.log(high)))
+    with np.errstate(divide='ignore'):
+        ratio, mean_x0 = (there.sigma / here.sigma) ** 2, there.alpha * beta / here.sigma**2
+        log_beta = np.log(np.maximum(beta, NO_VARIANCE))
+        log_posterior = log_beta + np.log(ratio)
+    first = log_posterior[-2] if len(beta) > 1 else log_beta[-1]
+    last = there.sigma == 0
     return Transition(
-        level=level,
-        next=Level(t=_before(level.t, 0.0), alpha=_before(level.alpha, 1.0), sigma=_before(level.sigma, 0.0)),
-        mean_x0=np.sqrt(before) * beta / (1 - alpha_bar),
-        mean_xt=np.sqrt(1 - beta) * (1 - before) / (1 - alpha_bar),
-        log_beta=np.log(beta),
-        log_posterior=np.log(np.append(first, posterior_variance[1:])),
-        log_large=np.log(np.append(first, beta[1:])),
+        level=here,
+        next=there,
+        mean_x0=np.where(renoise, 0.0, mean_x0),
+        mean_xt=np.where(renoise, low / high, here.alpha / there.alpha * ratio),
+        log_beta=log_beta,
+        log_posterior=np.where(renoise, log_beta, np.where(last, first, log_posterior)),
+        log_large=np.where(last, first, log_beta),
         num_steps=np.full(len(beta), len(beta), np.float64),
+        renoise=renoise if renoise.any() else None,
     )
+
+
+def to_clean(levels: Level) -> Transition:
+    """The transitions from each of some levels [N] to the next, and from the last to the clean image."""
+    return between(Level(*(np.append(a, clean) for a, clean in zip(levels, (0.0, 1.0, 0.0), strict=True))))
+
+
+def float64_transitions(schedule: Schedule) -> Transition:
+    """All transitions of a process, float64 [T]: row t leads from level t to level t−1."""
+    grid = to_clean(jax.tree.map(lambda a: a[::-1], schedule.level))
+    return jax.tree.map(lambda a: a[::-1], grid)
 
 
 def transitions(schedule: Schedule) -> Transition:
@@ -215,10 +208,6 @@ def transitions(schedule: Schedule) -> Transition:
     return jax.tree.map(lambda values: jnp.asarray(values, jnp.float32), float64_transitions(schedule))
 
 
-def row(transitions: Transition, t: jax.Array | int) -> Transition:
-    """Row t, [] or int [B], of a table of transitions; t counts the rows, not the original timesteps."""
-    return jax.tree.map(lambda values: values[t], transitions)
-
-
-def _before(values: np.ndarray, first: float) -> np.ndarray:
-    return np.append(first, values[:-1])
+def row(transitions: Transition, index: jax.Array | int) -> Transition:
+    """Rows of a table of transitions; index: [] or int [B], not in timesteps of the original process."""
+    return jax.tree.map(lambda values: values[index], transitions)

@@ -1,11 +1,11 @@
-"""Which timesteps to train on: uniform, or by importance where the loss is large.
+"""Timesteps to train on: uniform, or by importance.
 
-The importance of a timestep is p_t ∝ √E[L_t²] over its last losses (Improved DDPM, 2102.09672, eq. 18), and
-an example drawn at t weighs 1/(T·p_t), so that the expected loss stays that of uniform sampling.
+The importance of a timestep is p_t ∝ √E[L_t²] over its last losses (Improved DDPM, 2102.09672, eq. 18). An
+example at t has the weight 1/(T·p_t), so that the expected loss is that of uniform sampling.
 
-The state is a plain dict of arrays, saved with the rest of a training state:
+The state is a dict of arrays, part of the training state:
   uniform: {'weights': [T]}, all ones;
-  loss_second_moment: {'history': float32 [T, 10], the last losses in order, 'counts': int32 [T], how many}.
+  loss_second_moment: {'history': float32 [T, 10], the last losses, 'counts': int32 [T], their number}.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ State = dict[str, Array]
 
 
 def init(kind: str, num_timesteps: int, history_length: int = 10) -> State:
-    """The state before the first loss; kind is 'uniform' or 'loss_second_moment'."""
+    """The initial state; kind is 'uniform' or 'loss_second_moment'."""
     if kind == 'uniform':
         return {'weights': jnp.ones(num_timesteps)}
     history = jnp.zeros((num_timesteps, history_length))
@@ -26,10 +26,7 @@ def init(kind: str, num_timesteps: int, history_length: int = 10) -> State:
 
 
 def weights(state: State, uniform_probability: float = 0.001) -> Array:
-    """The unnormalized probability of every timestep, [T].
-
-    Importance counts once every timestep has a full history; a share of `uniform_probability` stays uniform.
-    """
+    """The unnormalized probability of every timestep, [T]: uniform until every history is full."""
     if 'weights' in state:
         return state['weights']
     history, counts = state['history'], state['counts']
@@ -41,17 +38,14 @@ def weights(state: State, uniform_probability: float = 0.001) -> Array:
 
 
 def draw(state: State, key: Array, batch: int) -> tuple[Array, Array]:
-    """Timesteps, int32 [B], and the weights of their losses, float32 [B], 1 on average."""
+    """Timesteps, int32 [B], and the weights of their losses, float32 [B]."""
     w = weights(state)
     t = jax.random.choice(key, len(w), (batch,), p=w / jnp.sum(w))
     return t, jnp.mean(w) / w[t]
 
 
 def update(state: State, t: Array, losses: Array) -> State:
-    """The state after the losses [B], not weighted, of the timesteps t [B], taken one after the other.
-
-    In distributed training give the whole global batch.
-    """
+    """Records the unweighted losses [B] of the timesteps t [B], in order, of the global batch."""
     if 'history' not in state:
         return state
 

@@ -1,1 +1,1 @@
-"""How good are images: distances between sets of features, and judges."""
+"""Metrics of image sets: features, their distances, and the protocol behind a result."""

@@ -1,4 +1,4 @@
-"""From images to features: what metrics compare."""
+"""Extractors: from images to the features that metrics compare."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from diffusion_jax.evaluation.inception import network
-from diffusion_jax.evaluation.inception.files import Inception
+from diffusion_jax.evaluation.inception.files import InceptionWeights
 from diffusion_jax.sharding import put_batch, replicated
 
 FEATURES, SPATIAL = 'features', 'spatial'
@@ -21,11 +21,11 @@ Apply = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 class Extractor(NamedTuple):
     """Attributes:
-    name: another for other features; good as the name of a folder.
-    protocol: what features rest on beside the images, and the reader of a result must know.
-    dimensions: how many features an image has; None where that depends on the image.
-    batch_size: how many images are looked at together at most.
-    logits: 'features' → the classes' logits, float32 [N, K]; None where the features know no classes.
+    name: unique per feature definition; usable as a directory name.
+    protocol: what the features depend on other than the images, for the reader of a result.
+    dimensions: the number of features; None if it depends on the images.
+    batch_size: the largest number of images in a call of `apply`.
+    logits: FEATURES → logits of classes, float32 [N, K]; None for features without classes.
     """
 
     name: str
@@ -42,48 +42,39 @@ def pixels(images: np.ndarray) -> np.ndarray:
 
 
 def pixel_extractor(*, rgb: bool = False) -> Extractor:
-    """For images too small for Inception; not comparable with its metrics.
-
-    rgb: takes grey images as RGB.
-    """
+    """For images too small for Inception; rgb converts grey images to RGB."""
 
     def apply(images: np.ndarray) -> dict[str, np.ndarray]:
-        return {FEATURES: pixels(_as_rgb(images) if rgb else images)}
+        return {FEATURES: pixels(_to_rgb(images) if rgb else images)}
 
     name = 'pixels-rgb' if rgb else 'pixels'
     return Extractor(name, {'features': f'{PIXELS}, grey as RGB' if rgb else PIXELS}, None, 1024, apply)
 
 
-def _as_rgb(images: np.ndarray) -> np.ndarray:
-    return np.broadcast_to(images, (*images.shape[:-1], 3))
-
-
 def inception_extractor(
-    inception: Inception, mesh: jax.sharding.Mesh, *, resize: str = 'tensorflow', batch_size: int = 64
+    weights: InceptionWeights, mesh: jax.sharding.Mesh, *, resize: str = 'tensorflow', batch_size: int = 64
 ) -> Extractor:
-    """Inception v3 on all devices of a mesh: pool_3 as 'features', and 'spatial' for sFID."""
-    params = jax.device_put(inception.params, replicated(mesh))
+    """Inception v3 on all devices of a mesh: pool_3 as FEATURES, and SPATIAL for sFID."""
+    params = jax.device_put(weights.params, replicated(mesh))
     compute = jax.jit(lambda params, images: network.apply(params, images, resize))
+    head = jax.jit(network.logits)
 
     def apply(images: np.ndarray) -> dict[str, np.ndarray]:
-        rgb = _as_rgb(images)
-        padding = -len(rgb) % mesh.size
-        batch = np.concatenate([rgb, np.repeat(rgb[-1:], padding, axis=0)])
-        found = compute(params, put_batch(mesh, batch))
-        return {FEATURES: np.asarray(found.pool)[: len(rgb)], SPATIAL: np.asarray(found.spatial)[: len(rgb)]}
+        padding = np.repeat(images[-1:], -len(images) % mesh.size, axis=0)
+        features = compute(params, put_batch(mesh, _to_rgb(np.concatenate([images, padding]))))
+        named = {FEATURES: features.pool, SPATIAL: features.spatial}
+        return {name: np.asarray(array)[: len(images)] for name, array in named.items()}
 
-    protocol = {
-        'features': 'Inception v3 (2015-12-05)',
-        'inception': {
-            'source': inception.source,
-            'source_sha256': inception.source_sha256,
-            'sha256': inception.sha256,
-            'resize': resize,
-        },
-    }
-    head = jax.jit(network.logits)
-    name = f'inception-{inception.sha256[:8]}-{resize}'
-    dimensions = inception.params['logits']['kernel'].shape[0]
+    origin = {'source': weights.source, 'source_sha256': weights.source_sha256, 'sha256': weights.sha256}
     return Extractor(
-        name, protocol, dimensions, batch_size, apply, lambda pool: np.asarray(head(params, pool))
+        name=f'inception-{weights.sha256[:8]}-{resize}',
+        protocol={'features': 'Inception v3 (2015-12-05)', 'inception': origin | {'resize': resize}},
+        dimensions=weights.params['logits']['kernel'].shape[0],
+        batch_size=batch_size,
+        apply=apply,
+        logits=lambda pool: np.asarray(head(params, pool)),
     )
+
+
+def _to_rgb(images: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(images, (*images.shape[:-1], 3))

@@ -1,8 +1,8 @@
-"""What one must know to compare a number with others, and what makes it another number than the paper's."""
+"""The protocol behind a result, and how it deviates from the paper's."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,14 @@ import numpy as np
 
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.grids import make_grid
-from diffusion_jax.evaluation.comparison import Side
-from diffusion_jax.evaluation.extractors import PIXELS
-from diffusion_jax.evaluation.feature_sets import FeatureSet
+from diffusion_jax.evaluation.eval_set import EvalSet
+from diffusion_jax.evaluation.extractors import PIXELS, Extractor
+from diffusion_jax.evaluation.feature_stats import FeatureStats
 from diffusion_jax.settings import read_section
 
 PAPER_SAMPLES = 50_000
-PAPER_REFERENCES = 'VIRTUAL_'  # how the names of the authors' reference files begin
-RELEASED_FILES = (
+PAPER_REFERENCES = 'VIRTUAL_'  # prefix of the authors' reference files
+RELEASED_FILES = (  # of Inception; older versions also converted the second and the third
     'pt_inception-2015-12-05-6726825d.pth',
     'inception-2015-12-05.pt',
     'inception-v3-2015-12-05.pkl',
@@ -26,29 +26,36 @@ RELEASED_FILES = (
 
 
 def protocol(
-    samples: Side, of_samples: FeatureSet, reference: Side, of_reference: FeatureSet
+    samples: EvalSet,
+    of_samples: FeatureStats,
+    reference: EvalSet,
+    of_reference: FeatureStats,
+    extractor: Extractor | None,
 ) -> dict[str, Any]:
-    """How many images of which sets were compared."""
+    """What was compared: the sets, the numbers of their images, and the features."""
     rows = None if of_reference.features is None else len(of_reference.features)
-    read = [side.name for side in (samples, reference) if side.stored.features is not None]
+    stats = {samples.name: of_samples, reference.name: of_reference}
+    read = [name for name, known in stats.items() if known.features is not None and known.rows is None]
     return {
         'samples': samples.name,
-        'num_samples': of_samples.num_images or 'not said by the file',
+        'num_samples': of_samples.num_images or 'not recorded in the file',
         'class_balance': _balance(None if samples.images is None else samples.images.labels),
         'reference': reference.name,
-        'reference_images': of_reference.num_images or 'not said by the file',
+        'reference_images': of_reference.num_images or 'not recorded in the file',
         'reference_images_of_precision_recall_kid': rows or 'none',
-        'left_out': [*of_samples.left_out, *of_reference.left_out],
-        'skipped_files': [side.skipped for side in (of_samples, of_reference) if side.skipped],
+        'left_out': [*of_samples.unreadable, *of_reference.unreadable],
+        'skipped_files': [known.skipped for known in (of_samples, of_reference) if known.skipped],
         **({'features_read_from': read} if read else {}),
+        **({'reference_classes': reference.classes} if reference.classes else {}),
+        **(extractor.protocol if extractor else {'features': 'read from the files'}),
     }
 
 
 def sampling_protocol(stamp: Mapping[str, Any]) -> dict[str, Any]:
-    """How samples were made, from their stamp: sampler, steps, scale, seed, averages and networks."""
+    """How samples were drawn, from their stamp: sampler, steps, scale, seed, averages and networks."""
     process, sample = read_section(DiffusionConfig, stamp['process'], 'process'), stamp['sample']
-    others = {name: part for name, part in stamp.items() if name not in ('sample', 'classes')}
-    if 'classes' in stamp:  # of all labels; the setting of this name says which of them were sampled
+    others = {name: section for name, section in stamp.items() if name not in ('sample', 'classes')}
+    if 'classes' in stamp:  # of all labels; the setting of this name gives those that were sampled
         others['class_names'] = stamp['classes']
     return {
         **sample,
@@ -58,69 +65,60 @@ def sampling_protocol(stamp: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def remarks(
-    protocol: Mapping[str, Any],
-    samples: FeatureSet,
-    reference: FeatureSet,
-    not_finite: Sequence[str] = (),
-) -> list[str]:
-    """Why numbers may not be compared with the paper's, and what is wrong with them in themselves.
-
-    not_finite: the names of numbers that were left out for that.
-    """
-    found = []
-    if protocol.get('features', '').startswith(PIXELS):
-        found.append(
-            'pixels were compared, not features of Inception: this is no FID, and comparable with nothing '
-            'but pixels against the same reference'
+def caveats(protocol: Mapping[str, Any], samples: FeatureStats, reference: FeatureStats) -> Iterator[str]:
+    """Why numbers cannot be compared with the paper's, or are unreliable."""
+    if protocol['features'].startswith(PIXELS):
+        yield (
+            'pixels were compared, not features of Inception: this is no FID, and comparable only with '
+            'pixels against the same reference'
         )
-    if not_finite:
-        found.append(
-            f'left out, not being finite: {", ".join(not_finite)}; the features are too large, or too far '
-            'from 0, for its arithmetic'
-        )
-    for what, known in (('samples', samples), ('images of the reference', reference)):
-        dimensions = 0 if known.gaussian is None else len(known.gaussian.mean)
-        if 0 < known.num_images <= dimensions:
-            found.append(
-                f'{known.num_images:,} {what} give a singular covariance of {dimensions:,} features: the '
-                'Fréchet distance is far too large'
-            )
-        if dimensions and not known.gaussian.covariance.any():
-            found.append(f'all {what} have the same features')
+    yield from stats_caveats('samples', samples)
+    yield from stats_caveats('images of the reference', reference)
     if samples.features is None or reference.features is None:
-        found.append('without images or features on both sides there are no precision, recall and KID')
+        yield 'precision, recall and KID need images or features on both sides'
     if samples.image_size and reference.image_size and samples.image_size != reference.image_size:
-        ours, theirs = ('×'.join(map(str, side.image_size)) for side in (samples, reference))
-        found.append(f'the samples are of {ours} pixels, the images of the reference of {theirs}')
+        ours, theirs = ('×'.join(map(str, stats.image_size)) for stats in (samples, reference))
+        yield f'the samples have {ours} pixels, the images of the reference {theirs}'
     if 'inception' in protocol:
-        found += _differences_from_the_paper(protocol, samples.num_images)
-    left_out = [*samples.left_out, *reference.left_out]
-    if left_out:
-        others = f'; and {len(left_out) - 3} more' if len(left_out) > 3 else ''
-        found.append(f'{len(left_out)} images were left out: {"; ".join(left_out[:3])}{others}')
-    return found + [side.skipped for side in (samples, reference) if side.skipped]
+        yield from _deviations(protocol, samples.num_images)
 
 
-def _differences_from_the_paper(protocol: Mapping[str, Any], num_samples: int) -> list[str]:
-    found, inception = [], protocol['inception']
+def stats_caveats(what: str, stats: FeatureStats) -> Iterator[str]:
+    """Caveats about one set, such as what='samples'."""
+    dimensions = 0 if stats.moments is None else len(stats.moments.mean)
+    if 0 < stats.num_images <= dimensions:
+        yield (
+            f'{stats.num_images:,} {what} give a singular covariance of {dimensions:,} features: the '
+            'Fréchet distance is far too large'
+        )
+    if dimensions and not stats.moments.covariance.any():
+        yield f'all {what} have the same features'
+    if stats.unreadable:
+        more = f'; and {len(stats.unreadable) - 3} more' if len(stats.unreadable) > 3 else ''
+        yield f'{len(stats.unreadable)} {what} were left out: {"; ".join(stats.unreadable[:3])}{more}'
+    if stats.skipped:
+        yield stats.skipped
+
+
+def _deviations(protocol: Mapping[str, Any], num_samples: int) -> Iterator[str]:
+    """Deviations from the paper's protocol."""
+    inception = protocol['inception']
     if num_samples and num_samples != PAPER_SAMPLES:
-        larger = 'larger' if num_samples < PAPER_SAMPLES else 'smaller'
-        found.append(f'{num_samples:,} samples; the paper has {PAPER_SAMPLES:,}, and FID is {larger} so')
+        biased = 'upwards with fewer' if num_samples < PAPER_SAMPLES else 'downwards with more'
+        yield f'{num_samples:,} samples (the paper uses {PAPER_SAMPLES:,}); FID is biased {biased} samples'
     if not Path(protocol['reference']).name.startswith(PAPER_REFERENCES):
-        found.append("the reference is none of the paper's (VIRTUAL_….npz)")
+        yield "the reference is none of the paper's (VIRTUAL_….npz)"
     if inception['resize'] != 'tensorflow':
-        found.append(f"images were resized as {inception['resize']} does, the paper's as TensorFlow 1 does")
+        yield f"images were resized as in {inception['resize']}; the paper's as in TensorFlow 1"
     for name in protocol.get('features_read_from', ()):
-        found.append(f'the features of {name} were read; nothing says that they are of the same Inception')
+        yield f'the features of {name} were read from a file, perhaps of another Inception'
     if inception['source'] not in RELEASED_FILES:
-        found.append(f'the weights of Inception come from {inception["source"]}, which is no released file')
-    return found
+        yield f'the weights of Inception are from {inception["source"]}, which is no released file'
 
 
 def _balance(labels: np.ndarray | None) -> str:
     if labels is None:
-        return 'not stored'
+        return 'not recorded'
     counts = np.unique(labels, return_counts=True)[1]
     if len(counts) == 1:
         return 'one class'
@@ -130,7 +128,7 @@ def _balance(labels: np.ndarray | None) -> str:
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """The numbers for people, with their standard errors where there are some."""
+    """The numbers of a result, with their standard errors."""
     errors = result.get('standard_errors', {})
     numbers = {name: value for name, value in result.items() if isinstance(value, (int, float))}
     width = max(map(len, numbers))
@@ -142,7 +140,7 @@ def table(result: Mapping[str, Any]) -> str:
 
 
 def description(protocol: Mapping[str, Any]) -> str:
-    """The protocol for people, a line for each thing; `remarks` has what was left out and skipped."""
+    """A line for each item of a protocol but those that caveats report."""
     lines = []
     for name, value in protocol.items():
         if isinstance(value, Mapping):

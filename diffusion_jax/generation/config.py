@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from diffusion_jax.checks import INT32, between, one_of
-from diffusion_jax.diffusion.recipe import Recipe, has_gradient, innermost
+from diffusion_jax.diffusion.recipe import Recipe, innermost
 from diffusion_jax.diffusion.samplers import SAMPLERS
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import options
@@ -22,15 +23,14 @@ class SampleConfig:
     Attributes:
         name: samples are written to samples/<name>; '' is samples/, or, if it holds other samples, a folder
             named after what differs.
-        recipe: a published recipe by name, 'paper' or 'paper-ddim', which gives sampler, respacing and scale;
-            '' leaves them as they are.
+        recipe: a published recipe by name, 'paper' or 'paper-ddim', which replaces sampler, respacing and
+            scale; '' keeps them.
         sampler: 'ddpm', 'ddim', 'heun' or 'dpmpp_2m', with options after a colon: 'heun:s_churn=40'.
         respacing: the noise levels: '250', 'ddim25' or '90,60,60,20,20' of the process's timesteps, '' for
             all of them; or 'karras:18', 'log_snr:20', 'uniform:20', 'quadratic:20', 't:900,500,0' or
             'sigma:9,1,0.1'.
         timesteps: for levels between trained timesteps: 'fractional' or 'nearest'.
-        eta: noise of DDIM, from 0 (deterministic) to 1 (as random as DDPM). Larger values would add more
-            noise than the level has. `ddim:eta=0.5` takes precedence.
+        eta: noise of DDIM, from 0 (deterministic) to 1 (as random as DDPM); `ddim:eta=0.5` takes precedence.
         scale: of guidances that give none themselves; s ≥ 0 of classifier guidance, where 0 turns it off.
         guidance: 'classifier', 'classifier_free:scale=2', 'reconstruction', or several joined by +, the
             innermost first; '/interval:low=0.2,high=5' and '/reuse:every=2' act on the one before them.
@@ -38,18 +38,17 @@ class SampleConfig:
         num_samples: the number of images.
         batch_size: images sampled at a time, over all devices of a host.
         seed: of the noise and of random labels.
-        labels: 'balanced' (image i is of class i mod K), 'random', or a file of labels, .npy or .npz. The
-            file has the labels of image 0, 1, … (of an .npz in arr_1), and is used again from its start where
-            it has too few.
-        classes: only these, by number or by name, in turn or at random as `labels` says; () is all classes.
-        ema_rate: which average of the diffusion model's parameters is used; 0 is the parameters themselves.
-            None is the one of the largest rate that is trained, or that a pretrained folder of training has.
+        labels: 'balanced' (image i is of class i mod K), 'random', or a file of the labels of image 0, 1, …:
+            .npy, or .npz with arr_1. It is repeated if it has too few.
+        classes: only these, by number or by name; () is all classes.
+        ema_rate: the average of the diffusion model's parameters that is used; 0 is the parameters, None the
+            largest rate that is trained, or that a pretrained folder of training has.
         classifier_ema_rate: the same for the classifier.
-        base_samples: what an upsampler enlarges, a folder such as runs/imagenet64/samples, or an npz. Image i
-            enlarges sample i modulo their number, of its class.
+        base_samples: the images that an upsampler enlarges: a folder such as runs/imagenet64/samples, or an
+            npz. Image i enlarges sample i modulo their number, of its class.
         npz: also writes samples.npz, all images and labels in one file of the authors' format.
         png: also writes every image as a file, png/<index>_<label>.png.
-        unguided: in addition to guided images samples the same ones without guidance, to samples/unguided.
+        unguided: also samples the same images without guidance, to samples/unguided.
         grid_columns: the number of images of each class in samples/grid.png.
     """
 
@@ -83,7 +82,7 @@ class SampleConfig:
         """The settings as a recipe. UserError if a sampler, a guidance or an option is not valid."""
         sampler = options.read_sampler(self.sampler, self.eta)
         guidance = options.read_guidance(self.guidance, self.scale)
-        guidance = tuple(each for each in guidance if not has_gradient(each) or innermost(each).scale > 0)
+        guidance = tuple(each for each in guidance if not _is_off(innermost(each)))
         return Recipe(sampler, guidance, self.respacing, self.clip, self.timesteps)
 
     def with_recipe(self, recipe: Recipe) -> SampleConfig:
@@ -92,7 +91,7 @@ class SampleConfig:
             self,
             sampler=next(name for name, sampler in SAMPLERS.items() if sampler is type(recipe.sampler)),
             respacing=recipe.respacing,
-            scale=sum(guidance.scale for guidance in recipe.guidance),
+            scale=sum(innermost(guidance).scale for guidance in recipe.guidance),
         )
 
     @property
@@ -107,15 +106,15 @@ class SampleConfig:
 
 @dataclass(frozen=True)
 class LikelihoodConfig:
-    """Of which images the variational bound is computed, and how; the parameters are those of sampling.
+    """The variational bound of images, with the parameters that are sampled with.
 
     Attributes:
         split: 'test' or 'train'; images are neither mirrored nor cropped at random.
-        num_images: the number of images, chosen at random with `seed`; 0 is all. A larger number adds images
-            to those of a smaller one.
+        num_images: the number of images, chosen at random; 0 is all. A larger number adds images to those of
+            a smaller one.
         batch_size: images at a time, over all devices of a host.
-        respacing: the steps of the process that is judged, as in the section sample; '' is all.
-        seed: of the noise, sampled once for each image and step, and of the choice of images.
+        respacing: the timesteps of the process, as in the section sample; '' is all.
+        seed: of the noise and of the choice of images.
         clip: x_0 is clamped to [−1, 1] in every step.
     """
 
@@ -127,6 +126,11 @@ class LikelihoodConfig:
     clip: bool = True
 
 
+def _is_off(guidance: Any) -> bool:
+    """Whether it is guidance by a gradient at scale 0."""
+    return hasattr(guidance, 'log_prob') and not guidance.scale > 0
+
+
 def check_sample(config: SampleConfig, num_classes: int) -> None:
     """Raises UserError for a setting that cannot work."""
     between('eta', config.eta, 0, most=1)
@@ -134,21 +138,21 @@ def check_sample(config: SampleConfig, num_classes: int) -> None:
     eta = getattr(config.as_recipe().sampler, 'eta', 0.0)
     if config.eta and config.eta != eta:
         raise UserError(
-            f'eta is {config.eta:g}; sampler is {config.sampler!r}, which does not use it, set eta=0'
+            'eta', f'got {config.eta:g}', f'the sampler {config.sampler!r} does not use it; set it to 0'
         )
     if not config.labels_from_file:
         one_of('labels', config.labels, ('balanced', 'random', '<a .npy or .npz file>'))
     elif config.classes:
         raise UserError(
-            f'classes is {config.classes}; {config.labels} gives every label, leave one of them out'
+            'classes', f'got {config.classes}', f'labels={config.labels} gives all; leave one out'
         )
     for key in ('num_samples', 'batch_size', 'grid_columns'):
         between(key, getattr(config, key), 1, below=INT32)
     between('seed', config.seed, 0, below=2**32)
     for label in config.classes:
-        between('classes', label, 0, below=num_classes)
+        between('classes', int(label), 0, below=num_classes)
     if '/' in config.name or config.name.startswith('.') or config.name in RESERVED:
-        raise UserError(f'name is {config.name!r}; it must be a plain folder name')
+        raise UserError('name', f'got {config.name!r}', 'must be a folder name without /')
 
 
 def check_likelihood(config: LikelihoodConfig) -> None:
@@ -156,6 +160,6 @@ def check_likelihood(config: LikelihoodConfig) -> None:
     one_of('split', config.split, ('train', 'test'))
     between('num_images', config.num_images, 0, below=INT32)
     if config.num_images == 1:
-        raise UserError('num_images is 1; the standard error of the mean needs two')
+        raise UserError('num_images', 'got 1', 'must be 0 or at least 2, for the standard error of the mean')
     between('batch_size', config.batch_size, 1, below=INT32)
     between('seed', config.seed, 0, below=2**32)

@@ -4,52 +4,67 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from diffusion_jax import workdir
-from diffusion_jax.generation.arguments import check_array, num_rows
+from diffusion_jax.generation.arguments import check_array
 from diffusion_jax.generation.sampling import Samples
 
 MIN_TILE = 48
 PADDING = 4
 WHITE = 255
+MAX_ROWS = 20
 
 
 def image_grid(
     images: np.ndarray, columns: int, scale: int | None = None, row_labels: Sequence[str] | None = None
 ) -> np.ndarray:
-    """Images in rows on white, with thin gaps.
+    """Images row after row on white, with thin gaps, uint8 [height, width, C].
 
     Args:
-        images: uint8 [N, H, W, C], grey (C = 1) or RGB, row after row; the last row may be shorter.
-        scale: every pixel becomes so many pixels squared; by default as many as make a tile at least 48 wide
-            and high.
+        images: uint8 [N, H, W, C], grey (C = 1) or RGB; the last row may be shorter.
+        scale: each pixel becomes scale×scale pixels; by default tiles are at least 48 wide and high.
         row_labels: drawn at the left of each row.
-
-    Returns:
-        uint8 [height, width, C].
 
     Raises:
         UserError: the images are no such array.
     """
     images = check_array('images', images, ('N', 'H', 'W', 'C'), np.uint8)
-    num_images, height, width, channels = images.shape
-    scale = scale or math.ceil(MIN_TILE / min(height, width))
-    rows = math.ceil(num_images / columns)
-    cell_height, cell_width = height * scale + PADDING, width * scale + PADDING
-    shape = (rows * cell_height + PADDING, columns * cell_width + PADDING, channels)
-    grid = np.full(shape, WHITE, np.uint8)
-    for index, image in enumerate(images.repeat(scale, axis=1).repeat(scale, axis=2)):
-        top = PADDING + index // columns * cell_height
-        left = PADDING + index % columns * cell_width
-        grid[top : top + height * scale, left : left + width * scale] = image
+    scale = scale or math.ceil(MIN_TILE / min(images.shape[1:3]))
+    tiles = images.repeat(scale, axis=1).repeat(scale, axis=2)
+    before = ((0, -len(images) % columns), (PADDING, 0), (PADDING, 0), (0, 0))
+    tiles = np.pad(tiles, before, constant_values=WHITE)
+    count, height, width, channels = tiles.shape
+    rows = tiles.reshape(-1, columns, height, width, channels).swapaxes(1, 2)
+    grid = rows.reshape(count // columns * height, columns * width, channels)
+    grid = np.pad(grid, ((0, PADDING), (0, PADDING), (0, 0)), constant_values=WHITE)
     if row_labels is None:
         return grid
-    return np.concatenate([_label_column(row_labels, shape[0], cell_height, channels), grid], axis=1)
+    return np.concatenate([_label_column(row_labels, len(grid), height, channels), grid], axis=1)
+
+
+def class_grid(
+    take: Callable[[np.ndarray], np.ndarray], labels: np.ndarray, columns: int, names: Sequence[str] | None
+) -> np.ndarray:
+    """The first images of the first classes, one class a row; the first images where that makes no rows.
+
+    Args:
+        take: indices → these images.
+        names: of the classes by label, () where they are not known; None where the images are of no class,
+            and the rows only correspond to those of guided samples.
+    """
+    classes = np.unique(labels)[:MAX_ROWS]
+    per_class = min(columns, *(np.sum(labels == label) for label in classes))
+    if len(classes) == 1 or per_class == 1:
+        first = np.arange(min(columns * columns, len(labels)))
+        return image_grid(take(first), min(columns, len(first)))
+    chosen = np.concatenate([np.flatnonzero(labels == label)[:per_class] for label in classes])
+    row_labels = None if names is None else [names[label] if names else str(label) for label in classes]
+    return image_grid(take(chosen), per_class, row_labels=row_labels)
 
 
 def show(
@@ -57,15 +72,20 @@ def show(
 ) -> Image.Image:
     """A grid that notebooks display; arguments are those of `image_grid`."""
     images = images.images if isinstance(images, Samples) else images
-    columns = min(columns, num_rows('images', images))
-    return _picture(image_grid(images, columns, row_labels=row_labels))
+    images = check_array('images', images, ('N', 'H', 'W', 'C'), np.uint8)
+    return _picture(image_grid(images, min(columns, len(images)), row_labels=row_labels))
+
+
+def png_bytes(image: np.ndarray) -> bytes:
+    """uint8 [H, W, C], grey, grey with alpha, RGB or RGBA, as the content of a PNG file."""
+    file = io.BytesIO()
+    _picture(image).save(file, 'PNG')
+    return file.getvalue()
 
 
 def save_png(path: str | Path, image: np.ndarray) -> None:
-    """uint8 [H, W, C]: grey, grey with alpha, RGB or RGBA; the file is written whole or not at all."""
-    file = io.BytesIO()
-    _picture(image).save(file, 'PNG')
-    workdir.write_bytes(path, file.getvalue())
+    """Writes `png_bytes` atomically."""
+    workdir.write_bytes(path, png_bytes(image))
 
 
 def _picture(image: np.ndarray) -> Image.Image:

@@ -15,7 +15,7 @@ from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.denoiser import Denoiser, LogProb, plain
 from diffusion_jax.diffusion.grids import level_at, nearest_level
 from diffusion_jax.diffusion.process import Level, Prediction, Transition, predict
-from diffusion_jax.diffusion.schedules import Schedule, row, schedule_of, transitions
+from diffusion_jax.diffusion.schedules import row, schedule_of, transitions
 from diffusion_jax.errors import UserError
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig
 from diffusion_jax.sharding import gather_params
@@ -24,8 +24,7 @@ from diffusion_jax.sharding import gather_params
 class Networks(NamedTuple):
     """The static part of a model, for which its programs are compiled.
 
-    Attributes:
-        mesh: the parameters are split over its axis 'fsdp'; without a mesh they are not split.
+    mesh: the parameters are split over its axis 'fsdp'; None if they are not split.
     """
 
     unet: UNetConfig
@@ -46,48 +45,43 @@ def make_denoiser(
 
     Args:
       params: of the diffusion model.
-      y: [B], used where the model is class-conditional; −1 is no class.
+      y: [B], used if the model is class-conditional; −1 is no class.
       low_res: float32 [B, h, w, C] in [−1, 1], the images that an upsampler enlarges.
-      respacing: the process whose transitions a network that predicts 'previous_x' was asked for.
+      respacing: the grid, for a network that predicts 'previous_x'.
       timesteps: 'fractional' or 'nearest', for levels between those of the grid.
     """
     unet, diffusion = networks.unet, networks.diffusion
     y = y if unet.num_classes else None
-    at = _transitions_of(diffusion, respacing) if diffusion.prediction == 'previous_x' else Transition
+    previous_x = diffusion.prediction == 'previous_x'
+    at = _transitions_of(diffusion, respacing) if previous_x else lambda level: Transition(level, level)
 
     def denoise(x_t: jax.Array, level: Level) -> Prediction:
         t = jnp.broadcast_to(level.t, x_t.shape[:1])
-        whole = gather_params(networks.mesh, params, x_t)
-        output = models.apply(unet, whole, x_t, t, y, low_res=low_res)
+        gathered = gather_params(networks.mesh, params, x_t)
+        output = models.apply(unet, gathered, x_t, t, y, low_res=low_res)
         return predict(output, x_t, at(level), diffusion.prediction)
 
     levels = nearest_level if timesteps == 'nearest' else level_at
-    between = functools.partial(levels, _schedule(diffusion))
-    if diffusion.prediction == 'previous_x':
-        between = _no_level
+    between = _no_level if previous_x else functools.partial(levels, schedule_of(diffusion))
     return plain(denoise, level_at=between, variance=diffusion.variance)
 
 
 def make_log_prob(networks: Networks, params: Params, y: jax.Array) -> LogProb:
     """log p(y|x_t) of the noise-aware classifier, [B]."""
+    classifier = networks.classifier
+    assert classifier is not None
 
     def log_prob(x_t: jax.Array, level: Level) -> jax.Array:
-        whole = gather_params(networks.mesh, params, x_t)
-        logits = models.apply(networks.classifier, whole, x_t, jnp.broadcast_to(level.t, x_t.shape[:1]))
+        gathered = gather_params(networks.mesh, params, x_t)
+        logits = models.apply(classifier, gathered, x_t, jnp.broadcast_to(level.t, x_t.shape[:1]))
         return jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], axis=1)[:, 0]
 
     return log_prob
 
 
 def _no_level(log_snr: jax.Array) -> Level:
-    raise UserError(
-        "the model predicts 'previous_x', and so has no levels between its timesteps; use ddpm or ddim"
-    )
-
-
-@functools.cache
-def _schedule(diffusion: DiffusionConfig) -> Schedule:
-    return schedule_of(diffusion)
+    problem = "evaluates between timesteps, where a model that predicts 'previous_x' has no levels"
+    raise UserError('sampler', problem, 'use ddpm or ddim')
 
 
 def _transitions_of(diffusion: DiffusionConfig, respacing: str) -> Callable[[Level], Any]:

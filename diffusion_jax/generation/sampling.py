@@ -1,7 +1,7 @@
-"""From a request to images: pure functions, to be jitted with static networks.
+"""From a request to images, and from images to noise and likelihoods: pure functions with static networks.
 
-Image i depends on (seed, i) alone: its start x_T and the noise of every step come from the key
-`fold_in(key(seed), i)`, whatever batch and device it is sampled in.
+Image i depends on (seed, i) alone: x_T and the noise of every step come from the key `fold_in(key(seed), i)`,
+whatever batch and device it is sampled in.
 """
 
 from __future__ import annotations
@@ -11,48 +11,38 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax.data.transforms import to_float, to_uint8
+from diffusion_jax.diffusion import variational_bound
 from diffusion_jax.diffusion.denoiser import Denoiser, clip
 from diffusion_jax.diffusion.grids import inversion, make_grid
 from diffusion_jax.diffusion.guidance import Models
 from diffusion_jax.diffusion.parts import Part, static
-from diffusion_jax.diffusion.process import Prediction, Transition
+from diffusion_jax.diffusion.process import Level, Prediction, Transition, add_noise
 from diffusion_jax.diffusion.recipe import Recipe
-from diffusion_jax.diffusion.samplers.ddim import DDIM
-from diffusion_jax.diffusion.samplers.loop import (
-    Carry,
-    NoiseAt,
-    Record,
-    advance,
-    evaluations,
-    initial_noise,
-    noise_of,
-    sample,
-    start,
-)
-from diffusion_jax.generation.config import SampleConfig
+from diffusion_jax.diffusion.samplers import DDIM, loop, sample
+from diffusion_jax.diffusion.samplers.loop import Carry, NoiseAt, Record, noise_of
+from diffusion_jax.diffusion.schedules import schedule_of, transitions
 from diffusion_jax.generation.networks import Networks, make_denoiser, make_log_prob
+from diffusion_jax.images import to_float, to_uint8
 from diffusion_jax.models import NULL_CLASS, Params
 
 
 class Request(NamedTuple):
-    """What is sampled. A pytree: only another structure compiles another program; see `Recipe`.
+    """What is sampled: a pytree whose structure selects a compiled program; see `Recipe`.
 
     Attributes:
         seed: uint32 [].
         index: int32 [B], which samples of that seed.
         y: int32 [B], their classes.
-        recipe: how they are sampled.
         low_res: uint8 [B, h, w, C], the images that an upsampler enlarges.
         x_T: float32 [B, H, W, C], the start; by default sampled from the seed.
     """
 
-    seed: jax.Array
-    index: jax.Array
-    y: jax.Array
+    seed: Any
+    index: Any
+    y: Any
     recipe: Recipe
-    low_res: jax.Array | None = None
-    x_T: jax.Array | None = None
+    low_res: Any = None
+    x_T: Any = None
 
 
 class Samples(Part):
@@ -68,10 +58,10 @@ class Samples(Part):
             guidance each evaluates the network twice.
     """
 
-    images: jax.Array
-    x_0: jax.Array | None = None
+    images: Any
+    x_0: Any = None
     records: Any = None
-    log_weight: jax.Array | None = None
+    log_weight: Any = None
     evaluations: int = static(default=0)
 
 
@@ -80,9 +70,9 @@ class Trajectory(NamedTuple):
 
     Attributes:
         t: float32 [N], the timesteps, as the networks see them.
-        x_t: float32 [N, B, H, W, C], what each step starts from; x_t[0] is x_T.
+        x_t: float32 [N, B, H, W, C], the start of each step; x_t[0] is x_T.
         x_0: float32 [N, B, H, W, C], the estimate of the image at each step, before a guidance by gradients
-            moves it.
+            changes it.
     """
 
     t: jax.Array
@@ -91,12 +81,12 @@ class Trajectory(NamedTuple):
 
 
 def trajectory(state: Any, prediction: Prediction, transition: Transition) -> Trajectory:
-    """What `record=trajectory` keeps of a step."""
+    """The `record` of `generate` and `Generator.sample` that keeps a Trajectory."""
     return Trajectory(transition.level.t, state.x, prediction.x_0)
 
 
 class Parts(NamedTuple):
-    """The arguments of `samplers.sample`, for a request."""
+    """The arguments of `samplers.sample` for a request."""
 
     sampler: Any
     denoise: Denoiser
@@ -105,75 +95,18 @@ class Parts(NamedTuple):
     x_T: jax.Array
 
 
-def generate(
-    networks: Networks,
-    params: dict[str, Params],
-    request: Request,
-    *,
-    record: Record | None = None,
-    remat: bool = False,
-) -> Samples:
-    """The whole sampler as one function of arrays, differentiable in each.
-
-    Args:
-        networks: static.
-        params: 'diffusion', and 'classifier' where a guidance needs it.
-        record: (state, prediction, transition) → what to keep of every step.
-        remat: for gradients through the sampler: recomputes each step in the backward pass.
-    """
-    parts = make_parts(networks, params, request)
-    state, records = sample(*parts, record=record, remat=remat)
-    number = evaluations(parts.sampler, parts.grid)
-    return Samples(to_uint8(state.x), state.x, records, getattr(state, 'log_weight', None), number)
-
-
-def begin(networks: Networks, params: dict[str, Params], request: Request) -> Carry:
-    """The carry that `continue_from` starts from."""
-    parts = make_parts(networks, params, request)
-    return start(parts.sampler, parts.denoise, parts.x_T)
-
-
-def continue_from(
-    networks: Networks,
-    params: dict[str, Params],
-    request: Request,
-    carry: Carry,
-    done: jax.Array,
-    until: jax.Array,
-) -> Carry:
-    """The part of the sampler after `done` steps, up to `until`, both traced.
-
-    One program computes all parts. A host that calls it several times for a batch can report progress and be
-    interrupted, and the program can be kept in the compilation cache, which programs that call back to the
-    host cannot.
-    """
-    parts = make_parts(networks, params, request)
-    return advance(*parts[:4], carry, done, until)
-
-
-def invert(
-    networks: Networks, params: dict[str, Params], images: jax.Array, y: jax.Array, recipe: Recipe
-) -> jax.Array:
-    """uint8 images [B, H, W, C] → x_T, from which DDIM with η = 0 makes them again (2105.05233, appendix F).
-
-    The more steps the better: each takes the prediction at its start for the one at its end.
-    """
-    request = Request(jnp.uint32(0), jnp.arange(len(images)), y, recipe, x_T=to_float(images))
-    _, denoise, grid, noise_at, x = make_parts(networks, params, request)
-    return sample(DDIM(), denoise, inversion(grid), noise_at, x)[0].x
-
-
 def make_parts(networks: Networks, params: dict[str, Params], request: Request) -> Parts:
     """Sampler, guided denoiser, grid, noise and start of a request."""
     recipe = request.recipe
-    shape = (*networks.unet.image_size, networks.unet.image_channels)
-    keys = sample_keys(request.seed, request.index)
+    noise_at = noise_of(
+        sample_keys(request.seed, request.index), (*networks.unet.image_size, networks.unet.image_channels)
+    )
     return Parts(
         recipe.sampler,
         guided_denoiser(networks, params, request),
         make_grid(networks.diffusion, recipe.respacing, recipe.timesteps),
-        noise_of(keys, shape),
-        initial_noise(keys, shape) if request.x_T is None else request.x_T,
+        noise_at,
+        noise_at(0, 0) if request.x_T is None else request.x_T,
     )
 
 
@@ -199,15 +132,87 @@ def guided_denoiser(networks: Networks, params: dict[str, Params], request: Requ
     return denoise
 
 
+def generate(
+    networks: Networks,
+    params: dict[str, Params],
+    request: Request,
+    *,
+    record: Record | None = None,
+    remat: bool = False,
+) -> Samples:
+    """The complete sampler as one function of arrays, differentiable in each.
+
+    Args:
+        params: 'diffusion', and 'classifier' if a guidance needs it.
+        record: (state, prediction, transition) → what to keep of every step.
+        remat: recomputes each step in a backward pass.
+    """
+    parts = make_parts(networks, params, request)
+    state, records = sample(*parts, record=record, remat=remat)
+    number = loop.evaluations(parts.sampler, parts.grid)
+    return Samples(to_uint8(state.x), state.x, records, getattr(state, 'log_weight', None), number)
+
+
+def start(networks: Networks, params: dict[str, Params], request: Request) -> Carry:
+    """The carry that `advance` starts from."""
+    parts = make_parts(networks, params, request)
+    return loop.start(parts.sampler, parts.denoise, parts.x_T)
+
+
+def advance(
+    networks: Networks,
+    params: dict[str, Params],
+    request: Request,
+    carry: Carry,
+    done: jax.Array,
+    until: jax.Array,
+) -> Carry:
+    """The steps done + 1, …, until of `generate`; both are int32 [] and traced."""
+    parts = make_parts(networks, params, request)
+    return loop.advance(*parts[:4], carry, done, until)
+
+
+def finish(x_0: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Images, uint8 [B, H, W, C], and whether each was finite, bool [B]."""
+    return to_uint8(x_0), jnp.isfinite(x_0).all(axis=(1, 2, 3))
+
+
+def noised(images: jax.Array, request: Request, level: Level) -> jax.Array:
+    """uint8 images at a noise level, with the noise x_T of a request."""
+    noise_at = noise_of(sample_keys(request.seed, request.index), images.shape[1:])
+    return add_noise(to_float(images), noise_at(0, 0), level)
+
+
+def invert(networks: Networks, params: dict[str, Params], request: Request, images: jax.Array) -> jax.Array:
+    """uint8 images [B, H, W, C] → x_T, from which DDIM with η = 0 makes them again (2105.05233, appendix F).
+
+    Each step uses the prediction at its start for that at its end, so more steps are more exact.
+    """
+    request = request._replace(x_T=to_float(images))
+    _, denoise, grid, noise_at, x = make_parts(networks, params, request)
+    return sample(DDIM(), denoise, inversion(grid), noise_at, x)[0].x
+
+
+def bits_per_dimension(
+    networks: Networks, params: dict[str, Params], request: Request, images: jax.Array
+) -> dict[str, jax.Array]:
+    """The terms of the variational bound of uint8 images; see `variational_bound.bits_per_dimension`.
+
+    request: of its recipe only respacing and clip are used.
+    """
+    x_0, low_res, respacing = to_float(images), request.low_res, request.recipe.respacing
+    low_res = None if low_res is None else to_float(low_res)
+    denoise = make_denoiser(networks, params['diffusion'], request.y, low_res, respacing)
+    noise_at = noise_of(sample_keys(request.seed, request.index), x_0.shape[1:])
+    return variational_bound.bits_per_dimension(
+        clip(denoise) if request.recipe.clip else denoise,
+        x_0,
+        transitions(schedule_of(networks.diffusion, respacing)),
+        lambda row: noise_at(row, 0),
+        networks.diffusion.variance,
+    )
+
+
 def sample_keys(seed: jax.Array, index: jax.Array) -> jax.Array:
     """One key for each sample index [B]."""
     return jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed, impl='threefry2x32'), i))(index)
-
-
-def make_labels(config: SampleConfig, num_classes: int, index: jax.Array) -> jax.Array:
-    """The class of each sample [B]; like the image, it depends on the seed and the index alone."""
-    classes = jnp.asarray(config.classes or range(num_classes), jnp.int32)
-    if config.labels == 'balanced':
-        return classes[index % len(classes)]
-    keys = sample_keys(config.seed, index)
-    return classes[jax.vmap(lambda key: jax.random.randint(key, (), 0, len(classes)))(keys)]

@@ -1,15 +1,16 @@
-"""Many samples in a folder, in shards that are written whole, and one file of all."""
+"""Many samples in a folder, in shards that are written completely or not at all, and one file of all."""
 
 from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from diffusion_jax.report import Progress
-from diffusion_jax.shards import SHARDS, Shard, fill, found, read
+from diffusion_jax.shards import SHARDS, Shard, fill, list_shards, read
 from diffusion_jax.workdir import atomic_file
 
 Draw = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -29,39 +30,36 @@ def draw_samples(
 ) -> None:
     """Fills shards/ with arr_0, uint8 images [N, H, W, C], and arr_1, their labels, int64 [N].
 
-    The last batch is drawn whole, too, and cut: all images come from one compiled program.
+    The last batch is sampled completely and cut: all images come from one compiled program.
 
     Args:
-        title: of the progress bar.
         draw: sample indices [batch_size] → (images, labels).
-        host: which part of the work is this host's; see `shards.fill`.
-        progress: see `shards.fill`.
+        title, stop, host, num_hosts, progress: see `shards.fill`.
 
     Raises:
-        Interrupted: because `stop` said so; what was drawn is kept and used by the next call.
+        Interrupted: see `shards.fill`.
     """
 
     def compute(start: int, stop: int) -> dict[str, np.ndarray]:
         images, labels = draw(np.arange(start, start + batch_size))
         return {'arr_0': images[: stop - start], 'arr_1': labels[: stop - start].astype(np.int64)}
 
-    shards = directory / SHARDS
     hosts = {'host': host, 'num_hosts': num_hosts}
-    fill(shards, title, num_samples, batch_size, compute, stop, progress=progress, **hosts)
+    fill(directory / SHARDS, title, num_samples, batch_size, compute, stop, progress=progress, **hosts)
 
 
 def join(directory: Path, path: Path) -> None:
-    """One npz in the authors' format of all shards; one shard is in memory at a time."""
-    shards = found(directory / SHARDS)
+    """Writes one npz in the authors' format from all shards; one shard is in memory at a time."""
+    shards = list_shards(directory / SHARDS)
     for stale in path.parent.glob(f'.{path.name}.*.tmp'):
-        stale.unlink()  # of a run that was killed here; it can be many gigabytes
+        stale.unlink()  # left by a run that was killed here; it can be many gigabytes
     with atomic_file(path) as file, zipfile.ZipFile(file, 'w') as archive:
         for name in ('arr_0', 'arr_1'):
             with archive.open(f'{name}.npy', 'w', force_zip64=True) as member:
                 _write_array(member, shards, name)
 
 
-def _write_array(member, shards: Sequence[Shard], name: str) -> None:
+def _write_array(member: IO[bytes], shards: Sequence[Shard], name: str) -> None:
     for shard in shards:
         array = read(shard, name)[name]
         if shard.start == 0:

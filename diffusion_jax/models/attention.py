@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from diffusion_jax.models.layout import Layer
 from diffusion_jax.models.normalization import GroupNorm
 
 
-def split_heads(qkv: jax.Array, num_heads: int, order: str) -> tuple[jax.Array, jax.Array, jax.Array]:
+def split_heads(qkv: jax.Array, num_heads: int, order: str) -> tuple[jax.Array, ...]:
     """[..., 3C] to q, k and v, each [..., heads, C/heads]; for `order` see TrunkConfig.qkv_order."""
     if order == 'legacy':
         return tuple(jnp.split(qkv.reshape(*qkv.shape[:-1], num_heads, -1), 3, axis=-1))
@@ -38,7 +39,7 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, precision: str = 'highest')
 
 def has_flash_attention(head_size: int) -> bool:
     """Whether cuDNN has the kernel: on CUDA GPUs since Ampere, for heads of at most 128 channels."""
-    device = jax.config.jax_default_device or jax.devices()[0]
+    device = jax.config.jax_default_device or jax.devices()[0]  # type: ignore[attr-defined]  # made at import
     capability = str(getattr(device, 'compute_capability', ''))  # '9.0'; of an AMD GPU such as 'gfx90a'
     recent = re.fullmatch(r'\d+\.\d+', capability) is not None and float(capability) >= 8
     return recent and head_size % 8 == 0 and head_size <= 128
@@ -73,7 +74,7 @@ class Attention(nnx.Module):
 
     def __init__(self, config: TrunkConfig, layer: Layer, rngs: nnx.Rngs):
         channels = layer.in_channels
-        self.heads = layer.heads
+        self.heads: Any = layer.heads
         self.order = config.qkv_order
         self.precision = config.precision
         self.rescale = config.rescale_residual
@@ -85,13 +86,13 @@ class Attention(nnx.Module):
         batch, height, width, channels = x.shape
         h = self.norm(x, silu=False).reshape(batch, height * width, channels)
         # Three products with the kernel split: splitting the result of one product would copy it.
+        params: Any = self.qkv.kernel, self.qkv.bias
         kernels, biases = (
-            split_heads(param[...].astype(h.dtype), self.heads, self.order)
-            for param in (self.qkv.kernel, self.qkv.bias)
+            split_heads(param[...].astype(h.dtype), self.heads, self.order) for param in params
         )
         product = functools.partial(jnp.einsum, 'bnc,chd->bnhd', precision=self.precision)
-        qkv = [product(h, kernel) + bias for kernel, bias in zip(kernels, biases, strict=True)]
-        h = self.out(attend(*qkv, self.precision))
+        q, k, v = (product(h, kernel) + bias for kernel, bias in zip(kernels, biases, strict=True))
+        h = self.out(attend(q, k, v, self.precision))
         return add_residual(x, h.reshape(x.shape), self.rescale)
 
 

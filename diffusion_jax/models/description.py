@@ -11,7 +11,10 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.models.config import ClassifierConfig, UNetConfig, check_classifier, check_unet
 from diffusion_jax.settings import read_section
 
-KINDS = {'UNetConfig': (UNetConfig, check_unet), 'ClassifierConfig': (ClassifierConfig, check_classifier)}
+KINDS: dict[str, tuple[Any, Any]] = {
+    'UNetConfig': (UNetConfig, check_unet),
+    'ClassifierConfig': (ClassifierConfig, check_classifier),
+}
 
 # Settings of the computation, which do not change the meaning of parameters.
 NOT_DESCRIBED = ('dtype', 'remat', 'dropout')

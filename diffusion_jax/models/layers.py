@@ -51,7 +51,9 @@ def linear(
 
 def linear_of_parts(linear: nnx.Linear, parts: tuple[jax.Array, ...]) -> jax.Array:
     """linear of the concatenation of the parts, as a sum of products that does not need it."""
-    kernel, y, end = linear.kernel[...].astype(parts[0].dtype), linear.bias[...].astype(parts[0].dtype), 0
+    params: Any = linear.kernel, linear.bias
+    kernel, y = (param[...].astype(parts[0].dtype) for param in params)
+    end = 0
     for part in parts:
         start, end = end, end + part.shape[-1]
         y += jnp.matmul(part, kernel[start:end], precision=linear.precision)
@@ -169,8 +171,8 @@ class ResidualBlock(nnx.Module):
             h = self.norm_out(h + e[:, None, None].astype(h.dtype))
         h = self.dropout(h, deterministic=key is None, rngs=key)
         h = self.conv_out(h)
-        x = linear_of_parts(self.skip, x) if self.skip else jnp.concatenate(x, axis=-1)
-        return add_residual(resample(x), h, self.rescale)
+        skip = linear_of_parts(self.skip, x) if self.skip else jnp.concatenate(x, axis=-1)
+        return add_residual(resample(skip), h, self.rescale)
 
 
 class Downsample(nnx.Module):

@@ -44,21 +44,21 @@ def heads(config: TrunkConfig, channels: int) -> int:
 
 def make_layout(config: UNetConfig | ClassifierConfig) -> Layout:
     """The layers of a network (paper, section 3)."""
-    is_unet = isinstance(config, UNetConfig)
-    encoder = _encoder(config, config.image_channels * (2 if is_unet and config.low_res else 1))
+    low_res = isinstance(config, UNetConfig) and config.low_res
+    encoder = _encoder(config, config.image_channels * (2 if low_res else 1))
     channels = level_channels(config)[-1]
     middle = (
         Layer('residual_in', 'residual', channels, channels),
         Layer('attention', 'attention', channels, channels, heads(config, channels)),
         Layer('residual_out', 'residual', channels, channels),
     )
-    decoder = _decoder(config, encoder) if is_unet else ()
+    decoder = _decoder(config, encoder) if isinstance(config, UNetConfig) else ()
     return Layout(encoder, middle, decoder)
 
 
 def _encoder(config: TrunkConfig, in_channels: int) -> tuple[Block, ...]:
     channels = level_channels(config)
-    blocks = [(Layer('conv', 'conv', in_channels, channels[0]),)]
+    blocks: list[Block] = [(Layer('conv', 'conv', in_channels, channels[0]),)]
     current = channels[0]
     for level, width in enumerate(channels):
         if level > 0:

@@ -73,7 +73,9 @@ def _normalize(parts: Parts, scale: jax.Array, shift: jax.Array, silu: bool) -> 
 def _backward(silu: bool, residuals: tuple, g: jax.Array) -> tuple[Parts, jax.Array, jax.Array]:
     parts, scale, shift, mean, inverse = residuals
 
-    def through_silu(x, g, mean, scale, shift):
+    def through_silu(
+        x: jax.Array, g: jax.Array, mean: jax.Array, scale: jax.Array, shift: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         """x − μ, and the gradient to z."""
         if silu:
             z = scale * (x - mean) + shift
@@ -81,7 +83,7 @@ def _backward(silu: bool, residuals: tuple, g: jax.Array) -> tuple[Parts, jax.Ar
             g *= sigmoid * (1 + z * (1 - sigmoid))
         return x - mean, g
 
-    arrays = (g.astype(jnp.float32), mean, inverse * scale, shift)
+    arrays: tuple[jax.Array, ...] = (g.astype(jnp.float32), mean, inverse * scale, shift)
     centered, g_z = zip(*(through_silu(*part) for part in _by_part(parts, *arrays)), strict=True)
     g_shift = _pixels(jnp.sum, *g_z)
     g_scale = inverse * _pixels(jnp.sum, *(x * g for x, g in zip(centered, g_z, strict=True)))
@@ -94,8 +96,8 @@ def _backward(silu: bool, residuals: tuple, g: jax.Array) -> tuple[Parts, jax.Ar
     arrays = (g.astype(jnp.float32), *arrays[1:], through_mean, through_deviation)
     g_x = []
     for x, g_y, mean_, scale_, shift_, *through in _by_part(parts, *arrays):
-        x, g_z = through_silu(x, g_y, mean_, scale_, shift_)
-        g_x.append((scale_ * g_z - through[0] - through[1] * x).astype(g.dtype))
+        deviation, to_z = through_silu(x, g_y, mean_, scale_, shift_)
+        g_x.append((scale_ * to_z - through[0] - through[1] * deviation).astype(g.dtype))
     return tuple(g_x), g_scale, g_shift
 
 
@@ -124,7 +126,7 @@ def _by_part(parts: Parts, *arrays: jax.Array) -> list[tuple[jax.Array, ...]]:
     channels = [part.shape[-1] for part in parts]
     ends = [sum(channels[: i + 1]) for i in range(len(channels) - 1)]
     pixels = (1,) * (parts[0].ndim - 2)
-    arrays = [a if a.ndim > 2 else a.reshape(a.shape[0], *pixels, a.shape[-1]) for a in arrays]
+    arrays = tuple(a if a.ndim > 2 else a.reshape(a.shape[0], *pixels, a.shape[-1]) for a in arrays)
     split = [jnp.split(array, ends, axis=-1) for array in arrays]
     return list(zip([part.astype(jnp.float32) for part in parts], *split, strict=True))
 

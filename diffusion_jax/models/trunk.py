@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 from flax import nnx
 
@@ -34,7 +36,7 @@ class Sequence(nnx.Module):
 
     def __call__(self, *h: jax.Array, embedding: jax.Array, key: jax.Array | None) -> jax.Array:
         """h may be split along the channels, if the first layer is a residual block."""
-        keys = len(self.block) * [None]
+        keys: Any = len(self.block) * [None]
         if key is not None:
             keys = jax.random.split(jax.random.fold_in(key, self.index), len(self.block))
         for layer, layer_key in zip(self.block, keys, strict=True):

@@ -42,11 +42,13 @@ class UNet(Trunk):
         key: jax.Array | None,
     ) -> jax.Array:
         if self.low_res:
+            assert low_res is not None
             # resize interpolates along every axis that changes: only height and width may.
             shape = (low_res.shape[0], *x.shape[1:3], low_res.shape[-1])
             x = jnp.concatenate([x, jax.image.resize(low_res, shape, 'bilinear')], axis=-1)
         embedding = self.time_embedding(t)
         if self.num_classes is not None:
+            assert y is not None
             embedding += jnp.where((y == NULL_CLASS)[:, None], 0, self.label_embedding(y))
         h, skips = self.encode(x, embedding, key)
         for i, skip in enumerate(reversed(skips)):

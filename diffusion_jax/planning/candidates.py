@@ -26,14 +26,16 @@ def candidates(job: Job, needs: Needs) -> list[tuple[Job, Needs]]:
     if needs.fits is None:
         return []
     factor = needs.temporaries / max(estimated(job).temporaries, 1)
-    found = [_first_that_fits(job, changes, factor) for changes in _changes(job, needs)]
-    found = [pair for pair in found if pair and (not needs.fits or _is_better(job, *pair))]
+    fitting = (_first_that_fits(job, changes, factor) for changes in _changes(job, needs))
+    found = [pair for pair in fitting if pair and (not needs.fits or _is_better(job, *pair))]
     return sorted(found, key=lambda pair: _image_seconds(*pair))[:MOST]
 
 
 def _changes(job: Job, needs: Needs) -> list[dict[str, dict[str, Any]]]:
     """Settings besides the batch: sharding and rematerialization, if the job does not fit."""
-    devices, meshes, remat = job.num_devices, [{}], [{}]
+    devices = job.num_devices
+    meshes: list[dict[str, dict[str, Any]]] = [{}]
+    remat: list[dict[str, dict[str, Any]]] = [{}]
     if not needs.fits and devices > 1 and job.mesh_shape[1] == 1:
         meshes.append({'mesh': {'data': job.topology.count // devices, 'fsdp': devices}})
     if not needs.fits and job.stage in TRAINED and not job.networks[0].remat:
@@ -52,6 +54,7 @@ def _first_that_fits(job: Job, changes: dict[str, dict[str, Any]], factor: float
 
     images, powers = job.config.batch_size // job.num_devices, [2**power for power in range(32)]
     _, needs = attempt(1 if job.stage in TRAINED else job.config.batch_size)
+    assert job.topology.memory is not None
     # Parts of a batch never need less than their share; to trace each number would take minutes.
     share = max(ESTIMATE_FITS * job.topology.memory - needs.arguments, 0) / needs.temporaries
     if job.stage in TRAINED:

@@ -71,7 +71,8 @@ def estimate(jaxpr: Any, loops_once: bool = False, fused_attention: bool = False
     """
     program = _Program(jaxpr, fused_attention)
     flops: collections.Counter[str] = collections.Counter()
-    num_bytes, inside = program.moved(), {}
+    num_bytes: float = program.moved()
+    inside: dict[int, int] = {}
     for index, step in enumerate(program.steps):
         if step.is_a(LOOPS):
             params = step.equation.params
@@ -83,7 +84,7 @@ def estimate(jaxpr: Any, loops_once: bool = False, fused_attention: bool = False
             num_bytes += times * body.num_bytes
             inside[index] = body.temporaries
         elif number := flops_of(step.equation):
-            flops[_rate(step.equation)] += number
+            flops.update({_rate(step.equation): number})
     return Cost(flops, num_bytes, program.temporaries(inside))
 
 
@@ -98,8 +99,9 @@ class _Program:
     """
 
     def __init__(self, jaxpr: Any, fused_attention: bool) -> None:
-        self.fused_attention, self.weights = fused_attention, set()
-        self.shapes, self.steps = [(0, 0)], []
+        self.fused_attention = fused_attention
+        self.weights: set[tuple[int, ...]] = set()
+        self.shapes, self.steps = [(0, 0)], list[_Step]()
         inputs = [self._new(var) for var in (*jaxpr.constvars, *jaxpr.invars)]
         self.returned = set(self._inline(jaxpr, inputs))
         self._place(inputs, self._remove_unused())
@@ -126,7 +128,7 @@ class _Program:
             elif equation.primitive.name in CALLS:
                 inner = next(p for p in equation.params.values() if hasattr(p, 'eqns'))
                 inner = getattr(inner, 'jaxpr', inner)
-                results = self._inline(inner, [*map(self._new, inner.constvars), *operands])
+                results = tuple(self._inline(inner, [*map(self._new, inner.constvars), *operands]))
             else:
                 if self.fused_attention and _is_of_heads(equation):
                     arrays = [var.aval for var in (*equation.invars, *equation.outvars)]
@@ -151,20 +153,25 @@ class _Program:
         needed = {array for step in self.steps if step.is_a(KERNELS) for array in step.operands}
         needed |= self.returned
         # For each array, the arrays in memory that it is computed from: itself alone if it is written.
-        sources = {LITERAL: frozenset()} | {array: frozenset([array]) for array in inputs}
+        sources: dict[int, frozenset[int]] = {LITERAL: frozenset()}
+        sources |= {array: frozenset([array]) for array in inputs}
         for step in self.steps:
-            found = frozenset().union(*(sources.setdefault(array, frozenset()) for array in step.operands))
+            found = frozenset[int]().union(
+                *(sources.setdefault(array, frozenset()) for array in step.operands)
+            )
             for result in step.results:
                 combined = sum(2 * self._size(source) >= self._size(result) for source in found) > 1
                 written = result in needed or step.is_a(KERNELS + REDUCTIONS)
                 written = written or (combined and uses[result] > 1)
                 sources[result] = frozenset([result]) if written else found
-            step.writes = frozenset(result for result in step.results if sources[result] == {result})
+            step.writes = frozenset(
+                result for result in step.results if sources[result] == frozenset([result])
+            )
             step.reads = found if step.writes else frozenset()
 
     def moved(self) -> int:
         """Bytes read and written outside of loops."""
-        num_bytes, done = 0, set()
+        num_bytes, done = 0, set[tuple[Any, int]]()
         for index, step in enumerate(self.steps):
             if step.is_a(LOOPS):
                 continue

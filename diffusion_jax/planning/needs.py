@@ -22,7 +22,7 @@ from diffusion_jax.experiment import Experiment
 from diffusion_jax.generation.networks import Networks
 from diffusion_jax.generation.program import sample_program
 from diffusion_jax.memory import is_out_of_memory
-from diffusion_jax.models import ClassifierConfig, UNetConfig, param_shapes
+from diffusion_jax.models import param_shapes
 from diffusion_jax.planning.collectives import exchanged, num_bytes
 from diffusion_jax.planning.cost import Cost, estimate
 from diffusion_jax.planning.topology import Topology
@@ -62,12 +62,12 @@ class Job(NamedTuple):
         return getattr(self.experiment, self.stage)
 
     @property
-    def networks(self) -> list[UNetConfig | ClassifierConfig]:
+    def networks(self) -> list[Any]:
         """The networks whose parameters a step uses."""
         experiment = self.experiment
         if self.stage in TRAINED:
             return [getattr(experiment, TRAINED[self.stage])]
-        return [experiment.unet] + [experiment.classifier] * experiment.sample.guided
+        return [experiment.unet, *[experiment.classifier] * experiment.sample.guided]
 
     @property
     def microbatches(self) -> int:
@@ -138,6 +138,7 @@ def make_program(experiment: Experiment, stage: str, mesh: Mesh) -> Program:
         objective = diffusion_objective(unet, process, low_res_size)
         return train_program(objective, unet, experiment.train, mesh)
     if stage == 'train_classifier':
+        assert experiment.classifier is not None and experiment.train_classifier is not None
         objective = classifier_objective(experiment.classifier, process)
         return train_program(objective, experiment.classifier, experiment.train_classifier, mesh)
     sample = experiment.sample
@@ -180,17 +181,20 @@ def compiled(job: Job) -> Needs:
         temporaries = max(needed - expected.arguments, expected.temporaries)
         seconds = time.perf_counter() - start
         return expected._replace(temporaries=temporaries, fits=False, exchanged={}, seconds=seconds)
-    memory = program.memory_analysis()
+    memory: Any = program.memory_analysis()
+    cost_analysis: Any = program.cost_analysis()
     results = memory.output_size_in_bytes - memory.alias_size_in_bytes
     needs = expected._replace(
         arguments=memory.argument_size_in_bytes,
         temporaries=memory.temp_size_in_bytes + results,
         # XLA counts the body of the loop over microbatches once.
-        moved=program.cost_analysis()['bytes accessed'] * cost.num_bytes / once.num_bytes,
-        exchanged={kind: sum(map(num_bytes, each)) for kind, each in exchanged(program.as_text()).items()},
+        moved=cost_analysis['bytes accessed'] * cost.num_bytes / once.num_bytes,
+        exchanged={
+            kind: sum(map(num_bytes, each)) for kind, each in exchanged(program.as_text() or '').items()
+        },
         seconds=time.perf_counter() - start,
     )
-    return needs._replace(fits=job.topology.memory and needs.peak <= job.topology.memory)
+    return needs._replace(fits=needs.peak <= job.topology.memory if job.topology.memory else None)
 
 
 def _traced(job: Job) -> tuple[Cost, Cost, Sequence[Any]]:

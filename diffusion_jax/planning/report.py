@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from diffusion_jax.generation.options import check_respacing
 from diffusion_jax.planning.candidates import candidates, least_seconds
@@ -53,7 +54,7 @@ def describe(job: Job, needs: Needs, num_samples: int) -> Iterator[str]:
 
 def _times(job: Job, needs: Needs, num_samples: int) -> Iterator[str]:
     least, chip = least_seconds(job, needs), job.topology.chip
-    if least is None:
+    if least is None or chip is None:
         return
     by = 'FLOPs' if chip.least_seconds(needs.flops) == least else 'memory traffic'
     rate = f'{three_digits(job.config.batch_size / least)} images/s'
@@ -65,7 +66,7 @@ def _times(job: Job, needs: Needs, num_samples: int) -> Iterator[str]:
             steps, what = job.config.num_steps, f'{job.config.num_steps:,} steps'
         else:
             grid = check_respacing(job.experiment.diffusion, job.config.respacing, job.config.timesteps)
-            steps, what = len(grid.num_steps), f'{num_samples:,} images, each in {len(grid.num_steps)} steps'
+            steps, what = grid.level.t.size, f'{num_samples:,} images, each in {grid.level.t.size} steps'
             steps *= math.ceil(num_samples / job.config.batch_size / job.topology.hosts)
         yield _line('in all', _time(steps * least), f'at least, for {what}')
         expected += f', {_time(steps * low)} to {_time(steps * high)} in all'
@@ -81,7 +82,7 @@ def _proposals(job: Job, needs: Needs) -> Iterator[str]:
     elif needs.fits is False:
         yield '  no other batch, microbatches, remat or fsdp makes it fit'
     for other, needs in found:
-        sections = other.changes.items()
+        sections = (other.changes or {}).items()
         settings = [
             f'--config.{name}.{key}={value}' for name, each in sections for key, value in each.items()
         ]
@@ -103,7 +104,7 @@ def _time(seconds: float) -> str:
     return _scaled(seconds, 3600, 'h', 1, 's', 1e-3, 'ms')
 
 
-def _scaled(value: float, *units: float | str) -> str:
+def _scaled(value: float, *units: Any) -> str:
     """In the largest of the units that it reaches, or in the last: each a size and a name."""
     sizes = list(zip(units[::2], units[1::2], strict=True))
     size, name = next((unit for unit in sizes if value >= unit[0]), sizes[-1])

@@ -40,7 +40,7 @@ class Topology(NamedTuple):
     name: str
     chip: Chip | None
     memory: float | None
-    count: int
+    count: int  # type: ignore[assignment]  # a field, not the method of tuples
     devices: tuple[jax.Device, ...] = ()
     hosts: int = 1
 

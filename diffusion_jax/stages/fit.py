@@ -1,192 +1,167 @@
-"""Trains one network in its own folder, or goes on where an earlier run left it."""
+"""Trains one network in its own folder, or resumes where an earlier run stopped."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
 from diffusion_jax.data.classes import check_same_classes, listed
-from diffusion_jax.data.config import HOW_IMAGES_ARE_READ, WHERE_IMAGES_LIE
+from diffusion_jax.data.config import LOCATION_SETTINGS, READING_SETTINGS
 from diffusion_jax.data.pipeline import batches
-from diffusion_jax.data.sources import Source, class_names, describe
-from diffusion_jax.data.sources.remembered import remembered
-from diffusion_jax.data.sources.skipping import remedy_named, skipping
+from diffusion_jax.data.sources import class_names, describe
+from diffusion_jax.data.sources.wrappers import cached, skipping
 from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.errors import UserError
-from diffusion_jax.experiment import Experiment
-from diffusion_jax.hosts import any_process, raise_together, synced_flag
+from diffusion_jax.hosts import raise_together, synced_flag
 from diffusion_jax.models import ClassifierConfig, UNetConfig, describe_network
-from diffusion_jax.report import MetricsWriter, names_at
-from diffusion_jax.sharding import put_batch
-from diffusion_jax.stages import limits
-from diffusion_jax.stages.networks import STAGES, start_stamp
+from diffusion_jax.report import MetricsWriter, last_logged_step
+from diffusion_jax.sharding import check_batch_size, put_batch
+from diffusion_jax.stages.finetune import check_start, load_start
+from diffusion_jax.stages.networks import check_classes, start_stamp
 from diffusion_jax.stages.run import Run
-from diffusion_jax.stages.stamps import check_stamp
-from diffusion_jax.stages.tuning import load_start
-from diffusion_jax.stored_networks import CHECKPOINTS
+from diffusion_jax.stages.stamps import check_stamp, settings_of
+from diffusion_jax.stored_networks import CHECKPOINTS, DIFFUSION, TRAINED_BY
 from diffusion_jax.training import loop
-from diffusion_jax.training.checkpoints import read_end
+from diffusion_jax.training.checkpoints import latest_step
 from diffusion_jax.training.config import OUTSIDE_THE_RESULT, TrainConfig
-from diffusion_jax.training.cost import describe_cost, step_cost
-from diffusion_jax.training.hooks import Call, Hook, mark
+from diffusion_jax.training.loop import Hook
 from diffusion_jax.training.metrics import Sums, TooManySkipped
 from diffusion_jax.training.objectives import Objective
-from diffusion_jax.training.profiling import Profiler
-from diffusion_jax.training.program import first_state, train_program
+from diffusion_jax.training.program import first_state, step_cost, train_program
 from diffusion_jax.training.saving import Checkpoints
 from diffusion_jax.training.step import TrainState
+from diffusion_jax.training.timing import Profiler, Timer
 from diffusion_jax.workdir import read_stamp, write_stamp
 
 logger = logging.getLogger(__name__)
 
 
 class Training(NamedTuple):
-    """What is trained, and where.
-
-    Attributes:
-        objective: what the network is trained to do.
-        process: the settings of the diffusion process that the result depends on.
-        intervals: after how many steps each hook is called, by name; 0 is never.
-        pretrained: a folder of training or a file of weights to start from; '' to start from scratch.
-    """
+    """What is trained, and where: in a folder named after the network. The stamp is what it depends on."""
 
     directory: Path
     network: UNetConfig | ClassifierConfig
     objective: Objective
     config: TrainConfig
-    process: dict[str, Any]
-    pretrained: str
-    intervals: dict[str, int]
+    stamp: dict[str, Any]
 
 
-def is_complete(run: Run, training: Training) -> bool:
-    """Whether the newest checkpoint is of the last step, or beyond, what it says of the network is whole, and
-    nothing is left to do at that step.
+def locate(run: Run, name: str, objective: Objective, process: dict[str, Any]) -> Training:
+    """The training of the network of this name, for which these settings of the process matter."""
+    experiment, network = run.experiment, run.experiment.networks[name]
+    config = getattr(experiment, TRAINED_BY[name])
+    # What a description leaves out, or includes only if it is set.
+    not_described = [key for key in ('dropout', 'dtype', 'label_dropout') if hasattr(network, key)]
+    stamp = {
+        'network': describe_network(network) | {key: getattr(network, key) for key in not_described},
+        'diffusion': process,
+        'data': settings_of(experiment.data, (*READING_SETTINGS, *LOCATION_SETTINGS)),
+        'images': describe(run.source('train')),
+        'train': settings_of(config, OUTSIDE_THE_RESULT),
+        'pretrained': start_stamp(getattr(experiment.pretrained, name)),
+        'seed': experiment.seed,
+    }
+    return Training(run.workdir / name, network, objective, config, stamp)
+
+
+def check(run: Run, name: str) -> None:
+    """Raises UserError if the devices, the images or the network to start from do not fit the training."""
+    experiment, stage = run.experiment, TRAINED_BY[name]
+    config, start = getattr(experiment, stage), getattr(experiment.pretrained, name)
+    key = f'{stage}.batch_size' + (f' / {stage}.microbatches' if config.microbatches > 1 else '')
+    check_batch_size(run.mesh, config.batch_size // config.microbatches, key)
+    if start:
+        check_start(Path(start), experiment.networks[name], experiment.diffusion)
+    check_classes(run)
+    run.check_images('train')
+
+
+def complete(run: Run, training: Training) -> bool:
+    """Whether the last step is saved, and logged, which follows its hooks. Its readers check the checkpoint.
 
     Raises:
-        UserError: it was trained with other settings.
+        UserError: the folder holds a training with other settings or on other images.
     """
-    with raise_together():
-        _check_stamp(run, training)
-    config, directory = training.config, training.directory
-    checkpoints = directory / CHECKPOINTS
-    end = read_end(checkpoints, training.network, config.num_steps, config.ema_rates, run.mesh)
-    return not any_process(end is None) and not hooks_left(training, *end)
+    directory, name, now = training.directory, training.directory.name, training.stamp
+    other = f'train in another --workdir from its parameters: --stage={TRAINED_BY[name]} '
+    other += f'--config.pretrained.{name}={directory}'
+    images = (read_stamp(directory) or now).get('images', now['images'])
+    try:
+        check_same_classes('config.data', now['images']['classes'], str(directory), images['classes'])
+    except UserError as error:
+        raise UserError(error.where, error.problem, f'restore the names, or {other}') from error
+    if images != now['images']:
+        problem = f'its {now["images"]["count"]:,} images are not the {images["count"]:,} of {directory}'
+        remedy = f'restore the files that were added, removed or renamed, or {other}'
+        raise UserError('config.data', problem, remedy)
+    check_stamp(directory, now, f'restore them, or {other}')
+    step, num_steps = latest_step(directory / CHECKPOINTS), training.config.num_steps
+    saved = step is not None and (directory / CHECKPOINTS / str(step) / 'digests').is_dir()
+    return saved and num_steps <= min(step, last_logged_step(directory))
 
 
-def hooks_left(training: Training, step: int, progress: dict[str, Any]) -> list[str]:
-    """The hooks that were left when a step was saved, have not been called since, and are still wanted."""
-    left = [name for name in progress.get('due', []) if training.intervals.get(name)]
-    done = names_at(training.directory, step) if left else set()
-    return [name for name in left if not any_process(mark(name) in done)]
-
-
-def fit(run: Run, training: Training, make_calls: Callable[[MetricsWriter], dict[str, Call]]) -> None:
-    """Trains to the last step, with checkpoints and logs in the training's folder.
-
-    Args:
-        make_calls: what the hooks do, by name.
-    """
+def fit(run: Run, training: Training, make_hooks: Callable[[MetricsWriter], Sequence[Hook]]) -> None:
+    """Trains to the last step, with checkpoints and logs in the training's folder."""
     directory, network, config = training.directory, training.network, training.config
-    limits.check_batch(run.experiment, directory.name)
-    with limits.training_step(run.experiment, directory.name):
-        place = functools.partial(put_batch, run.mesh)
-        data = training_data(run.experiment, directory.name, run.source('train'), place)
-    with Checkpoints(directory / CHECKPOINTS, keep=config.keep_checkpoints) as checkpoints:
-        with limits.initialisation(run.experiment, directory.name):
-            program = train_program(training.objective, network, config, run.mesh)
-            cost = step_cost(program, run.mesh)
-            logger.info('%s: %s', directory.name, describe_cost(cost, run.mesh))
-            state, progress = _start(run, checkpoints, training, program.arguments[0])
+    folder = Checkpoints(directory / CHECKPOINTS, keep=config.keep_checkpoints)
+    with training_fits(run, directory.name), folder as checkpoints:
+        data = training_data(run, directory.name, functools.partial(put_batch, run.mesh))
+        program = train_program(training.objective, network, config, run.mesh)
+        cost, least_s = step_cost(program, run.mesh)
+        logger.info('%s: %s', directory.name, cost)
+        state, progress = _start(run, checkpoints, training, program.arguments[0])
         if progress:
             data.set_state(progress['data'])
-        due = hooks_left(training, int(state.step), progress)
+        step, sums = int(jax.device_get(state.step)), progress.get('metrics', {})
         with raise_together():
             if jax.process_index() == 0:
-                write_stamp(directory, _stamp(run, training))
-            writer = MetricsWriter(directory, resume_step=int(state.step))
+                write_stamp(directory, training.stamp)
+            writer = MetricsWriter(directory, resume_step=step - 1 if sums else step)
 
-        def save(state: TrainState, sums: Sums, due: list[str]) -> None:
-            # A run that goes on from here writes no line of the log before it again.
-            if any_process(not writer.flush()):
-                checkpoints.put_off(int(state.step), 'the log cannot be written')
-                return
-            record = {'data': data.get_state(), 'metrics': sums, 'due': due}
-            checkpoints.save(state, record, describe_network(network))
+        def save(state: TrainState, sums: Sums) -> None:
+            writer.flush()  # a run that resumes from here does not write these lines again
+            progress = {'data': data.get_state(), 'metrics': sums}
+            checkpoints.save(state, progress, describe_network(network))
 
-        fits = limits.training_step(run.experiment, directory.name)
-        with writer, way_out_named(directory, checkpoints), remedy_named(), fits:
-            calls = make_calls(writer).items()
-            loop.run(
-                state,
-                program.jitted,
-                data,
-                config,
+        with writer, explain_divergence(directory, checkpoints):
+            calls = loop.Calls(
                 save=save,
-                sums=progress.get('metrics', {}),
-                hooks=[Hook(name, training.intervals[name], call) for name, call in calls],
-                due=due,
-                on_line=checkpoints.look_after,
-                writer=writer,
-                profiler=Profiler(config.profile, directory / 'profile'),
-                name=directory.name,
+                poll=checkpoints.poll,
                 stop=synced_flag(run.stop),
-                least_step_s=cost.seconds,
+                hooks=make_hooks(writer),
+                writer=writer,
+                timer=Timer(config.batch_size, least_s),
+                profiler=Profiler(config.profile, directory / 'profile'),
             )
+            loop.run(state, program.jitted, data, config, calls, name=directory.name, sums=sums)
 
 
-@contextlib.contextmanager
-def way_out_named(directory: Path, checkpoints: Checkpoints) -> Iterator[None]:
-    """Where training ends because it does not get ahead, says from where and how to go on."""
-    try:
-        yield
-    except TooManySkipped as error:
-        name, step = directory.name, checkpoints.latest_step
-        good, start = 'there is no checkpoint yet', 'start anew in another --workdir'
-        if step is not None:
-            good = f'the last good checkpoint is of step {step}, {checkpoints.directory / str(step)}'
-            start = (
-                f'start from it in another --workdir, by --stage={STAGES[name]} '
-                f'--config.pretrained.{name}={directory}'
-            )
-        raise UserError(
-            f'{directory}: {error}; {good}; {start}, with a smaller learning_rate, clip_norm or float32'
-        ) from error
-
-
-def training_data(experiment: Experiment, name: str, source: Source, place: Callable[[Any], Any]) -> Any:
-    """This host's part of the batches that the network of this name is trained on.
+def training_data(run: Run, name: str, place: Callable[[Any], Any]) -> Any:
+    """This host's part of the batches on which the network of this name is trained.
 
     Threads load the next batches and `place` them while the devices compute.
     """
-    config: TrainConfig = getattr(experiment, STAGES[name])
-    names = class_names(source)
-    classes = f'{len(names)} classes: {listed(names)}' if names else 'no labels'
-    skipped = f'; {source.skipped}' if getattr(source, 'skipped', '') else ''
-    logger.info('data: %s training images, %s%s', f'{len(source):,}', classes, skipped)
-    times = config.batch_size / len(source)
-    if times > 1:
-        logger.info(
-            'config.%s.batch_size is %d, larger than the data set: each image is used %s times in a batch',
-            STAGES[name],
-            config.batch_size,
-            f'{times:.0f}' if times.is_integer() else f'about {times:.3g}',
-        )
+    source, data, config = run.source('train'), run.experiment.data, getattr(run.experiment, TRAINED_BY[name])
+    names, uses = class_names(source), config.batch_size / len(source)
+    facts = [f'{len(names)} classes: {listed(names)}' if names else 'no labels', source.skipped]
+    if uses > 1:
+        facts.append(f'config.{TRAINED_BY[name]}.batch_size uses each {uses:.3g} times in a batch')
+    logger.info('data: %s training images, %s', f'{len(source):,}', '; '.join(filter(None, facts)))
     if not config.random_crop:
-        source = remembered(source, experiment.data)
+        source = cached(source, data)
     return batches(
-        skipping(source, experiment.data),
+        skipping(source, data),
         config.batch_size,
-        seed=experiment.seed,
-        transform=make_transform(experiment.data, crop_randomly=config.random_crop, flip=config.flip),
-        num_workers=max(experiment.data.num_workers, 1),  # making a batch takes 2 ms even from memory
+        seed=run.experiment.seed,
+        transform=make_transform(data, crop_randomly=config.random_crop, flip=config.flip),
+        num_workers=max(data.num_workers, 1),  # making a batch takes 2 ms even from memory
         host=jax.process_index(),
         num_hosts=jax.process_count(),
         place=place,
@@ -196,61 +171,38 @@ def training_data(experiment: Experiment, name: str, source: Source, place: Call
 def _start(
     run: Run, checkpoints: Checkpoints, training: Training, abstract: TrainState
 ) -> tuple[TrainState, dict[str, Any]]:
-    """The state to resume from, and the progress of its run, if any."""
+    """The state to start or resume from, and the progress of the run that is resumed."""
+    name, experiment = training.directory.name, run.experiment
     if checkpoints.latest_step is not None:
         state, progress = checkpoints.restore(abstract)
-        logger.info('%s: goes on from step %d', checkpoints.directory.parent.name, int(state.step))
+        logger.info('%s: resuming from step %d', name, int(state.step))
         return state, progress
-    key, params = jax.random.key(run.experiment.seed), None
-    if training.pretrained:
-        classes = class_names(run.source('train'))
-        init_key, _ = jax.random.split(key)
-        params = load_start(Path(training.pretrained), training.network, classes, init_key, run.mesh)
+    key, params = jax.random.key(experiment.seed), None
+    if start := getattr(experiment.pretrained, name):
+        classes, init_key = class_names(run.source('train')), jax.random.split(key)[0]
+        params = load_start(Path(start), training.network, classes, init_key, run.mesh)
     return first_state(training.objective, training.network, training.config, abstract, key, params), {}
 
 
-def _stamp(run: Run, training: Training) -> dict[str, Any]:
-    """What the trained parameters depend on. Where the images lie is no part of it, which they are is."""
-    network, experiment = training.network, run.experiment
-    train = dataclasses.asdict(training.config)
-    data = dataclasses.asdict(experiment.data)
-    outside = (*HOW_IMAGES_ARE_READ, *WHERE_IMAGES_LIE)
-    # What a description leaves out, or names only where it is set.
-    names = [name for name in ('dropout', 'dtype', 'label_dropout') if hasattr(network, name)]
-    not_described = {name: getattr(network, name) for name in names}
-    return {
-        'network': describe_network(network) | not_described,
-        'diffusion': training.process,
-        'data': {key: value for key, value in data.items() if key not in outside},
-        'images': describe(run.source('train')),
-        'train': {key: value for key, value in train.items() if key not in OUTSIDE_THE_RESULT},
-        'pretrained': start_stamp(training.pretrained),
-        'seed': experiment.seed,
-    }
-
-
-def _check_stamp(run: Run, training: Training) -> None:
-    """UserError where the folder holds a training with other settings or on other images."""
-    directory, stamp = training.directory, _stamp(run, training)
-    before = read_stamp(directory) or stamp
-    if 'images' not in before:  # of an older version, which knew images by their place
-        data = dataclasses.asdict(run.experiment.data)
-        stamp['data'] |= {key: data[key] for key in WHERE_IMAGES_LIE if key in before['data']}
-        logger.info('%s: does not say which images it was begun with; the present ones are used', directory)
-    stored = before.get('images', stamp['images'])
-    another = (
-        f'to train on from its parameters: --workdir=ANOTHER --stage={STAGES[directory.name]} '
-        f'--config.pretrained.{directory.name}={directory}'
+def training_fits(run: Run, name: str) -> AbstractContextManager[None]:
+    """If training runs out of memory, names the settings to change; see `Run.fits`."""
+    stage, section = TRAINED_BY[name], 'unet' if name == DIFFUSION else name
+    alternatives = (
+        f', raise config.{stage}.microbatches or config.mesh.fsdp, or set config.{section}.remat=True'
     )
-    images = f'the training images of {directory}'
+    return run.fits(f'training the {name} model', f'{stage}.batch_size', alternatives)
+
+
+@contextlib.contextmanager
+def explain_divergence(directory: Path, checkpoints: Checkpoints) -> Iterator[None]:
+    """If too many steps were skipped, names the last good checkpoint and how to start from it."""
     try:
-        check_same_classes('config.data', stamp['images']['classes'], images, stored['classes'])
-    except UserError as error:
-        raise UserError(f'{error}; restore the names, or, {another}') from error
-    if stored != stamp['images']:
-        had, now = (f'{images["count"]:,}' for images in (stored, stamp['images']))
-        raise UserError(
-            f'config.data: its {now} training images are not the {had} of the training in {directory} (files '
-            f'were added, removed or renamed); restore them, or, {another}'
-        )
-    check_stamp(directory, stamp, f'restore them; or, {another}')
+        yield
+    except TooManySkipped as error:
+        name, step = directory.name, checkpoints.latest_step
+        good, start = 'no checkpoint was saved', 'start in another --workdir'
+        if step is not None:
+            good = f'the last good checkpoint is {checkpoints.directory / str(step)}'
+            start += f' from it: --stage={TRAINED_BY[name]} --config.pretrained.{name}={directory}'
+        remedy = f'{start}, with a smaller learning_rate, clip_norm or float32'
+        raise UserError(str(directory), f'{error}; {good}', remedy) from error

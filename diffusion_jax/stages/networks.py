@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import zlib
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from diffusion_jax.data.classes import check_same_classes
+from diffusion_jax.data.sources import class_names
 from diffusion_jax.errors import UserError
-from diffusion_jax.experiment import Experiment, Pretrained, with_slowest_average
+from diffusion_jax.experiment import Pretrained
 from diffusion_jax.memory import out_of_memory
 from diffusion_jax.models import Params
 from diffusion_jax.settings import file_path
@@ -20,18 +20,17 @@ from diffusion_jax.stored_networks import (
     CHECKPOINTS,
     CLASSIFIER,
     DIFFUSION,
-    Network,
+    TRAINED_BY,
     check_stored,
     is_file,
     load_stored,
+    stored_classes,
 )
 from diffusion_jax.training.checkpoints import latest_step
 from diffusion_jax.weights.files import read_spec
 from diffusion_jax.workdir import read_stamp
 
 logger = logging.getLogger(__name__)
-
-STAGES = {DIFFUSION: 'train', CLASSIFIER: 'train_classifier'}
 
 
 def network_path(run: Run, name: str) -> Path:
@@ -40,9 +39,9 @@ def network_path(run: Run, name: str) -> Path:
 
 
 def find_network(workdir: Path, name: str, given: Pretrained) -> Path:
-    """Where a network is stored: in the working directory's own folder, or where the config says.
+    """Where a network is stored: in its folder of the working directory, or where the config says.
 
-    A network that was fine-tuned here comes before the pretrained one that it was started from.
+    A network that was fine-tuned here takes precedence over the pretrained one that it was started from.
     """
     own, pretrained = workdir / name, getattr(given, name)
     stamp = read_stamp(own)
@@ -51,25 +50,22 @@ def find_network(workdir: Path, name: str, given: Pretrained) -> Path:
     return own if not pretrained or tuned else Path(pretrained)
 
 
-def with_average(run: Run, stages: Collection[str]) -> Run:
-    """The run with a number as config.sample.ema_rate, where the config leaves it to the network's training.
-
-    Args:
-        stages: those that will run; with the one that trains the diffusion model its averages are meant.
-    """
-    experiment = run.experiment
-    if experiment.sample.ema_rate is not None:
-        return run
-    own = run.workdir / DIFFUSION
-    path = own if STAGES[DIFFUSION] in stages else network_path(run, DIFFUSION)
-    stamp = read_stamp(path) if path != own else None
-    rates = stamp['train']['ema_rates'] if stamp and 'train' in stamp else experiment.train.ema_rates
-    return dataclasses.replace(run, experiment=with_slowest_average(experiment, rates))
+def average_of(run: Run, name: str) -> float:
+    """The rate of the average that sampling uses of a network."""
+    sample = run.experiment.sample
+    rate = sample.ema_rate if name == DIFFUSION else sample.classifier_ema_rate
+    if rate is not None:
+        return rate
+    path, rates = network_path(run, name), run.experiment.train.ema_rates
+    if TRAINED_BY[name] not in run.stages and path != run.workdir / name:
+        stamp = read_stamp(path)
+        rates = stamp['train']['ema_rates'] if stamp and 'train' in stamp else rates
+    return max(rates, default=0.0)
 
 
 def network_stamp(run: Run, name: str) -> dict[str, Any]:
-    """Which parameters a result rests on: the digest of a file, or a folder of training, its settings and the
-    step. A file may be moved."""
+    """Which parameters a result depends on: a file by its digest, so that it may be moved, or a folder of
+    training by its settings and step."""
     path = network_path(run, name)
     if is_file(path):
         header = read_spec(path)
@@ -77,50 +73,55 @@ def network_stamp(run: Run, name: str) -> dict[str, Any]:
     step = latest_step(path / CHECKPOINTS)
     if step is None:
         raise _missing(path, name)
-    inside = path.is_relative_to(run.workdir)
     settings = zlib.crc32(json.dumps(read_stamp(path), sort_keys=True).encode())
-    folder = str(path.relative_to(run.workdir) if inside else path)
-    return {'folder': folder, 'settings': f'{settings:08x}', 'step': step}
+    folder = path.relative_to(run.workdir) if path.is_relative_to(run.workdir) else path
+    return {'folder': str(folder), 'settings': f'{settings:08x}', 'step': step}
 
 
 def start_stamp(pretrained: str) -> str:
-    """Which parameters a training starts from; '' are new ones."""
-    if not pretrained:
-        return ''
-    path = Path(pretrained)
-    return f'weights {read_spec(path).digest}' if is_file(path) else str(path)
+    """Which parameters a training starts from; '' for random ones."""
+    is_weights = pretrained and is_file(Path(pretrained))
+    return f'weights {read_spec(pretrained).digest}' if is_weights else pretrained
 
 
 def load_network(run: Run, name: str) -> Params:
-    """Parameters of the average that sampling uses, as training has them on the mesh."""
+    """The parameters that sampling uses, laid out on the mesh as in training."""
     path = network_path(run, name)
-    network, ema_rate = _wanted(run.experiment, name)
     with out_of_memory(f'loading {path}', 'free memory of the devices, or use larger ones'):
-        params, origin = load_stored(path, network, run.mesh, ema_rate)
+        params, origin = load_stored(path, run.experiment.networks[name], run.mesh, average_of(run, name))
     logger.info('%s: parameters of %s%s', name, path, origin)
     return params
 
 
 def check_network(run: Run, name: str) -> None:
-    """UserError where sampling could not load what training does not make."""
+    """Raises UserError unless the run trains the network or has stored parameters for sampling."""
+    if TRAINED_BY[name] in run.stages:
+        return
     path = network_path(run, name)
     if not is_file(path) and latest_step(path / CHECKPOINTS) is None:
         raise _missing(path, name)
-    network, ema_rate = _wanted(run.experiment, name)
-    check_stored(path, network, run.experiment.diffusion, ema_rate)
+    check_stored(path, run.experiment.networks[name], run.experiment.diffusion, average_of(run, name))
+
+
+def check_classes(run: Run) -> None:
+    """Raises UserError if the same label means different classes to the two networks."""
+    if run.experiment.unet.num_classes is None or run.experiment.classifier is None:
+        return
+    where, names = [], []
+    for name in (CLASSIFIER, DIFFUSION):
+        path = network_path(run, name)
+        # The classes of a new network are those of the images; a resumed training compares them itself.
+        new = TRAINED_BY[name] in run.stages and not (run.workdir / name).exists()
+        where.append('config.data' if new else str(path))
+        names.append(class_names(run.source('train')) if new else stored_classes(path))
+    check_same_classes(where[0], names[0], where[1], names[1])
 
 
 def _missing(path: Path, name: str) -> UserError:
-    unguided = '; or sample unguided, config.sample.scale=0' if name == CLASSIFIER else ''
+    unguided = ', or sample without guidance: config.sample.scale=0' if name == CLASSIFIER else ''
     return UserError(
-        f'{path / CHECKPOINTS}: no checkpoint of the {name}; set config.pretrained.{name} to a file of '
-        f'weights or a folder such as runs/digits/{name}, or run the stage {STAGES[name]} first{unguided}'
+        str(path / CHECKPOINTS),
+        f'no checkpoint of the {name}',
+        f'set config.pretrained.{name} to a file of weights or a folder of training such as '
+        f'runs/digits/{name}, or run the stage {TRAINED_BY[name]} first{unguided}',
     )
-
-
-def _wanted(experiment: Experiment, name: str) -> tuple[Network, float]:
-    """A network's architecture, and the rate of the average that sampling uses."""
-    return {
-        DIFFUSION: (experiment.unet, experiment.sample.ema_rate),
-        CLASSIFIER: (experiment.classifier, experiment.sample.classifier_ema_rate),
-    }[name]

@@ -1,82 +1,67 @@
-"""How good the samples of a diffusion model become while it is trained."""
+"""Metrics of a diffusion model's samples while it is trained."""
 
 from __future__ import annotations
 
-import functools
 import logging
 
 import numpy as np
 
 from diffusion_jax.errors import UserError
-from diffusion_jax.evaluation.comparison import compare
-from diffusion_jax.evaluation.extractors import FEATURES, Extractor
-from diffusion_jax.evaluation.feature_sets import of_features
+from diffusion_jax.evaluation import comparison
+from diffusion_jax.evaluation.eval_set import EvalSet, features_of
+from diffusion_jax.evaluation.extractors import FEATURES
+from diffusion_jax.evaluation.feature_stats import of_features
 from diffusion_jax.generation.arguments import NotFinite
-from diffusion_jax.interruption import interruptible
 from diffusion_jax.sharding import local_mesh
-from diffusion_jax.stages import limits
-from diffusion_jax.stages.evaluate import (
-    check_evaluation,
-    make_extractor,
-    matched_reference,
-    reference_features,
-)
+from diffusion_jax.stages import evaluate
+from diffusion_jax.stages.conditioning import make_conditioning
 from diffusion_jax.stages.run import Run
-from diffusion_jax.stages.sample import make_draw, make_generator
-from diffusion_jax.stages.sample_inputs import sample_inputs
+from diffusion_jax.stages.sample import draw_while_training
 from diffusion_jax.stored_networks import DIFFUSION
-from diffusion_jax.training.hooks import Call, Stop, leave_if
+from diffusion_jax.training.loop import Call, Stop, leave_if
 from diffusion_jax.training.step import TrainState
 
 logger = logging.getLogger(__name__)
 
 
 def evaluate_samples(run: Run) -> Call:
-    """The metrics of unguided samples, drawn with the average that sampling will use; none is kept.
+    """Computes metrics of unguided samples, drawn with the average that sampling will use and not kept.
 
-    The reference is looked at now; its features stay in the workdir, where the stage `evaluate` finds them.
+    Extracts the reference's features now, into the workdir, where the stage `evaluate` finds them.
     """
-    config, num_samples = run.experiment.sample, run.experiment.train.evaluate_samples
-    side = matched_reference(run, guided=False, num_samples=num_samples).side
-    extractor = make_extractor(run.on(local_mesh(run.mesh)), side)
-    reference = reference_features(run, side, extractor)
-    inputs = sample_inputs(run)
+    batch_size, num_samples = run.experiment.sample.batch_size, run.experiment.train.evaluate_samples
+    reference = evaluate.open_reference(run, guided=False, num_samples=num_samples)
+    extractor = evaluate.extractor_of(run.on(local_mesh(run.mesh)), reference)
+    stats = features_of(reference, extractor, run.stop, is_reference=True)
+    reference = reference._replace(images=None, stats=stats)
+    conditioning = make_conditioning(run)
 
-    def evaluate(step: int, state: TrainState, stop: Stop) -> dict[str, float]:
-        params = state.ema.get(str(config.ema_rate), state.params)
-        draw = make_draw(run, make_generator(run, {DIFFUSION: params}).unguided(), inputs)
+    def call(step: int, state: TrainState, stop: Stop) -> dict[str, float]:
         features = []
-        for first in range(0, num_samples, config.batch_size):
+        for first in range(0, num_samples, batch_size):
+            index = np.arange(first, first + batch_size)
             try:
-                images, _ = interruptible(
-                    functools.partial(draw, np.arange(first, first + config.batch_size))
-                )
+                images, _ = draw_while_training(run, state, conditioning, index)
             except NotFinite as error:
                 logger.warning('%s: no evaluation at step %d: %s', run.workdir / DIFFUSION, step, error)
                 return {}
-            with limits.evaluation(run.experiment):
-                features.append(_features(extractor, images))
+            with evaluate.fits(run):
+                for start in range(0, len(images), extractor.batch_size):
+                    features.append(extractor.apply(images[start : start + extractor.batch_size])[FEATURES])
             leave_if(stop)
-        found = compare(of_features(np.concatenate(features)[:num_samples]), reference, extractor.logits)
-        found.pop('not_finite', None)
-        return {f'sample_{name}': value for name, value in found.items()}
+        samples = EvalSet('samples', None, of_features(np.concatenate(features)[:num_samples]))
+        result = comparison.evaluate(samples, reference, extractor, run.stop)
+        return {f'sample_{name}': value for name, value in result.items() if isinstance(value, float)}
 
-    return evaluate
-
-
-def _features(extractor: Extractor, images: np.ndarray) -> np.ndarray:
-    """float32 [N, D] of uint8 [N, H, W, C]."""
-    parts = range(0, len(images), extractor.batch_size)
-    return np.concatenate(
-        [extractor.apply(images[first : first + extractor.batch_size])[FEATURES] for first in parts]
-    )
+    return call
 
 
 def check_quality(run: Run) -> None:
-    """UserError where training could not do what `train.evaluate_every` asks for."""
+    """Raises UserError if training could not evaluate samples."""
     if run.experiment.unet.low_res:
         raise UserError(
-            'config.train.evaluate_every is set; an upsampler is evaluated by the stages sample and evaluate '
-            'alone, on samples that it enlarges: set it to 0'
+            'config.train.evaluate_every',
+            'is set, but an upsampler is evaluated only by the stages sample and evaluate',
+            'set it to 0',
         )
-    check_evaluation(run, guided=False)
+    evaluate.check(run.on(local_mesh(run.mesh)), guided=False)

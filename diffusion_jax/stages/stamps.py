@@ -1,8 +1,7 @@
-"""Whether a folder's results are those of the present settings.
+"""Compares the stamp of a folder, the settings and inputs that its results depend on, with the present ones.
 
-A stamp holds, in sections, the settings and inputs that a result depends on (`workdir.write_stamp`). Stamps
-of older versions stay valid: a setting that the stored stamp lacks had its default value, a section that it
-lacks was not recorded and is not compared, and what only the stored stamp has is no longer a setting.
+Stamps of older versions stay valid: a setting that the stored stamp lacks had its default, a section that it
+lacks was not recorded and is not compared, and a setting that only the stored stamp has no longer exists.
 """
 
 from __future__ import annotations
@@ -10,98 +9,85 @@ from __future__ import annotations
 import dataclasses
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from diffusion_jax.data.config import DataConfig
+from diffusion_jax import config
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.errors import UserError
-from diffusion_jax.evaluation.config import EvaluateConfig
-from diffusion_jax.generation.config import LikelihoodConfig, SampleConfig
 from diffusion_jax.models import ClassifierConfig, UNetConfig
 from diffusion_jax.settings import file_path
-from diffusion_jax.training.config import TrainConfig
 from diffusion_jax.workdir import normalise, read_stamp
 
-# The settings that a section of a stamp holds; a section `network` says itself of which kind it is.
-SECTIONS: dict[str, type] = {
-    'diffusion': DiffusionConfig,
-    'process': DiffusionConfig,
-    'data': DataConfig,
-    'train': TrainConfig,
-    'sample': SampleConfig,
-    'evaluate': EvaluateConfig,
-    'likelihood': LikelihoodConfig,
-}
-NETWORKS = {config.__name__: config for config in (UNetConfig, ClassifierConfig)}
+# The settings in each section of a stamp. A section `network` gives its own kind.
+SECTIONS: dict[str, type] = config.SECTIONS | {'process': DiffusionConfig}
+NETWORKS = {network.__name__: network for network in (UNetConfig, ClassifierConfig)}
 NOT_SET = '(not set)'
-MOST_NAMED = 8  # settings in a message
+MAX_NAMED = 8  # settings in a message
+
+
+class Results(NamedTuple):
+    """The folder of a stage's results, and their stamp."""
+
+    directory: Path
+    stamp: dict[str, Any]
+
+
+def settings_of(section: Any, outside: Collection[str] = ()) -> dict[str, Any]:
+    """The settings of a config section that results depend on: all but those `outside`."""
+    return {name: value for name, value in dataclasses.asdict(section).items() if name not in outside}
 
 
 def check_stamp(
     directory: Path, stamp: Mapping[str, Any], remedy: str = 'restore them or choose another folder'
 ) -> None:
-    """Compares the stamp of a folder, if it has one yet, with the present settings.
-
-    Raises:
-        UserError: the folder was made with other settings; the message names each of them and the remedy.
-    """
+    """Raises UserError if the folder has a stamp that differs; the message names each difference."""
     difference = stamp_difference(read_stamp(directory) or stamp, stamp)
     if difference:
         changes = [f'{key}: had {had}, now {now}' for key, (had, now) in difference.items()]
-        more = f' and {len(changes) - MOST_NAMED} more' if len(changes) > MOST_NAMED else ''
-        raise UserError(
-            f'{directory}: made with other settings ({", ".join(changes[:MOST_NAMED])}{more}); {remedy}'
-        )
+        more = f' and {len(changes) - MAX_NAMED} more' if len(changes) > MAX_NAMED else ''
+        problem = f'made with other settings ({", ".join(changes[:MAX_NAMED])}{more})'
+        raise UserError(str(directory), problem, remedy)
 
 
-def results_directory(base: Path, section: str, stamp: Mapping[str, Any]) -> Path:
-    """`base` for the first results of a kind. Other results get a folder in it, named after what differs from
-    the first: settings of the config's section and steps of checkpoints, such as samples/scale=2.0 or
-    samples/scale=2.0,diffusion.step=4000, or else all.
+def locate(base: Path, section: str, stamp: dict[str, Any], name: str = '') -> Results:
+    """The folder of results with this stamp: base/name; without a name `base`, or if taken a folder in it.
+
+    These are named after the differences from the first: settings of the config's section and steps of
+    checkpoints, such as samples/scale=2.0 or samples/scale=2.0,diffusion.step=4000, or else all differences.
+
+    Raises:
+        UserError: the folder has another stamp.
     """
-    first = read_stamp(base)
-    if first is None:
-        return base
+    first = {} if name else read_stamp(base) or {}
     difference = {key: new for key, (_, new) in stamp_difference(first, stamp).items()}
-    prefix = f'{section}.'
-    settings = {key: new for key, new in difference.items() if key.startswith(prefix)}
-    # Older versions named only the settings of the section: what has this name and stamp is used.
-    older = base / _name(settings, prefix)
-    stored = read_stamp(older)
-    if stored is not None and not stamp_difference(stored, stamp):
-        return older
-    steps = {key: new for key, new in difference.items() if key.endswith('.step')}
-    return base / _name(settings | steps or difference, prefix)
-
-
-def _name(settings: Mapping[str, Any], prefix: str) -> str:
-    text = ','.join(f'{key.removeprefix(prefix)}={value}' for key, value in settings.items())
+    named = {key: new for key, new in difference.items() if key.startswith(f'{section}.')}
+    named |= {key: new for key, new in difference.items() if key.endswith('.step')}
+    text = ','.join(f'{k.removeprefix(f"{section}.")}={v}' for k, v in (named or difference).items())
     text = re.sub(r'[^\w=.,-]+', '-', text.replace('[', '').replace(']', '').replace(', ', '+'))
-    return text if len(text) <= 80 else f'{text[:70]}-{zlib.crc32(text.encode()):08x}'
+    text = text if len(text) <= 80 else f'{text[:70]}-{zlib.crc32(text.encode()):08x}'
+    directory = base / (name or text)
+    check_stamp(directory, stamp)
+    return Results(directory, stamp)
 
 
 def stamp_difference(stored: Mapping[str, Any], stamp: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The settings and inputs that differ: dotted key → (stored value, new value)."""
-    comparable = {section: value for section, value in stamp.items() if section in stored}
-    old, new = _defaults(stored) | _flatten(normalise(stored)), _flatten(normalise(comparable))
+    old = _flatten(normalise({name: _complete(name, section) for name, section in stored.items()}))
+    new = _flatten(normalise({name: section for name, section in stamp.items() if name in stored}))
     pairs = {key: (old.get(key, NOT_SET), value) for key, value in new.items()}
     return {key: (had, value) for key, (had, value) in pairs.items() if had != value}
 
 
-def _defaults(stamp: Mapping[str, Any]) -> dict[str, Any]:
-    """The default of every setting that has one, by its dotted key in a stamp."""
-    sections = dict(SECTIONS)
-    kind = stamp.get('network', {}).get('kind')
-    if kind in NETWORKS:  # other versions may have other kinds
-        sections['network'] = NETWORKS[kind]
-    return {
-        f'{section}.{field.name}': normalise(field.default)
-        for section, config in sections.items()
-        for field in dataclasses.fields(config)
-        if field.default is not dataclasses.MISSING
-    }
+def _complete(name: str, section: Any) -> Any:
+    """A section of a stamp with the defaults of the settings that it lacks."""
+    if not isinstance(section, Mapping):
+        return section
+    settings = NETWORKS.get(section.get('kind')) if name == 'network' else SECTIONS.get(name)
+    fields = dataclasses.fields(settings) if settings else ()
+    defaults = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
+    return defaults | dict(section)
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 
 import jax
@@ -11,67 +10,69 @@ import numpy as np
 
 from diffusion_jax.data.pipeline import batches
 from diffusion_jax.data.sources import class_names
-from diffusion_jax.data.sources.skipping import skipping
-from diffusion_jax.data.transforms import make_transform, reduce_images
+from diffusion_jax.data.sources.wrappers import skipping
+from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.generation.arguments import NotFinite
-from diffusion_jax.generation.grid import save_png
-from diffusion_jax.interruption import interruptible
-from diffusion_jax.report import MetricsWriter, if_possible
-from diffusion_jax.stages.fit import Training, fit, is_complete
+from diffusion_jax.generation.grid import class_grid, save_png
+from diffusion_jax.images import reduce_images
+from diffusion_jax.report import MetricsWriter
+from diffusion_jax.sharding import check_batch_size
+from diffusion_jax.stages import fit
+from diffusion_jax.stages.conditioning import Conditioning, make_conditioning
 from diffusion_jax.stages.run import Run
-from diffusion_jax.stages.sample import make_draw, make_generator, picture
-from diffusion_jax.stages.sample_inputs import Inputs, sample_inputs
-from diffusion_jax.stages.sample_quality import evaluate_samples
+from diffusion_jax.stages.sample import draw_while_training
+from diffusion_jax.stages.sample_quality import check_quality, evaluate_samples
 from diffusion_jax.stored_networks import DIFFUSION
-from diffusion_jax.training.hooks import Call, Stop
+from diffusion_jax.training.loop import Call, Hook, Stop
 from diffusion_jax.training.objectives import diffusion_objective
 from diffusion_jax.training.step import TrainState
+from diffusion_jax.workdir import if_possible
 
 logger = logging.getLogger(__name__)
 
+complete = fit.complete
 
-def main(run: Run) -> None:
+
+def check(run: Run) -> None:
     config = run.experiment.train
-
-    def make_calls(writer: MetricsWriter) -> dict[str, Call]:
-        grid = {'grid': _draw_grids(run, writer)}
-        return grid | ({'evaluation': evaluate_samples(run)} if config.evaluate_every else {})
-
-    fit(run, _training(run), make_calls)
-
-
-def complete(run: Run) -> bool:
-    return is_complete(run, _training(run))
+    fit.check(run, DIFFUSION)
+    if config.sample_every or config.evaluate_every:
+        check_batch_size(run.mesh, run.experiment.sample.batch_size, 'sample.batch_size')
+    if config.evaluate_every:
+        check_quality(run)
 
 
-def _training(run: Run) -> Training:
+def locate(run: Run) -> fit.Training:
     experiment = run.experiment
-    return Training(
-        directory=run.workdir / DIFFUSION,
-        network=experiment.unet,
-        objective=diffusion_objective(experiment.unet, experiment.diffusion, experiment.data.low_res_size),
-        config=experiment.train,
-        process=dataclasses.asdict(experiment.diffusion),
-        pretrained=experiment.pretrained.diffusion,
-        intervals={'grid': experiment.train.sample_every, 'evaluation': experiment.train.evaluate_every},
-    )
+    objective = diffusion_objective(experiment.unet, experiment.diffusion, experiment.data.low_res_size)
+    return fit.locate(run, DIFFUSION, objective, dataclasses.asdict(experiment.diffusion))
+
+
+def main(run: Run, training: fit.Training) -> None:
+    config = training.config
+
+    def make_hooks(writer: MetricsWriter) -> list[Hook]:
+        hooks = [Hook('grid', config.sample_every, _draw_grids(run, writer))]
+        if config.evaluate_every:
+            hooks.append(Hook('evaluation', config.evaluate_every, evaluate_samples(run)))
+        return hooks
+
+    fit.fit(run, training, make_hooks)
 
 
 def _draw_grids(run: Run, writer: MetricsWriter) -> Call:
     """Draws a grid of unguided samples with the average that sampling will use."""
     config = run.experiment.sample
-    inputs = _reduced_images(run) if run.experiment.unet.low_res else sample_inputs(run)
+    conditioning = _reduced_images(run) if run.experiment.unet.low_res else make_conditioning(run)
 
     def draw_grid(step: int, state: TrainState, stop: Stop) -> dict[str, float]:
-        params = state.ema.get(str(config.ema_rate), state.params)
-        draw = make_draw(run, make_generator(run, {DIFFUSION: params}).unguided(), inputs)
         try:
-            images, labels = interruptible(functools.partial(draw, np.arange(config.batch_size)))
+            images, labels = draw_while_training(run, state, conditioning, np.arange(config.batch_size))
         except NotFinite as error:
             logger.warning('%s: no grid at step %d: %s', run.workdir / DIFFUSION, step, error)
             return {}
         names = class_names(run.source('train')) if run.experiment.unet.num_classes is not None else None
-        grid = picture(images.__getitem__, labels, config.grid_columns, names)
+        grid = class_grid(images.__getitem__, labels, config.grid_columns, names)
         if jax.process_index() == 0:
             path = run.workdir / DIFFUSION / 'grids' / f'step_{step:08d}.png'
             with if_possible(path):
@@ -82,8 +83,8 @@ def _draw_grids(run: Run, writer: MetricsWriter) -> Call:
     return draw_grid
 
 
-def _reduced_images(run: Run) -> Inputs:
-    """Training images made as small as an upsampler takes them: it enlarges these while it is trained."""
+def _reduced_images(run: Run) -> Conditioning:
+    """Training images reduced to the size that an upsampler enlarges."""
     data, size = run.experiment.data, run.experiment.sample.batch_size
     source = skipping(run.source('train'), data)
     batch = next(batches(source, size, seed=run.experiment.seed, transform=make_transform(data)))

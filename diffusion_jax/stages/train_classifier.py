@@ -7,46 +7,46 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.data.pipeline import epoch
-from diffusion_jax.data.sources.skipping import is_readable, skipping
+from diffusion_jax.data.sources.wrappers import is_readable, skipping
 from diffusion_jax.data.transforms import make_transform
+from diffusion_jax.errors import UserError
 from diffusion_jax.sharding import gather_in_step, put_global
-from diffusion_jax.stages.fit import Training, fit, is_complete
+from diffusion_jax.stages import fit
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stored_networks import CLASSIFIER
-from diffusion_jax.training.hooks import Call, Stop, leave_if
+from diffusion_jax.training.loop import Call, Hook, Stop, leave_if
 from diffusion_jax.training.metrics import add_up, means
 from diffusion_jax.training.objectives import Objective, classifier_objective
 from diffusion_jax.training.step import TrainState, batch_metrics
 
-
-def main(run: Run) -> None:
-    training = _training(run)
-    validates = training.config.validate_every > 0
-    calls = {'validation': _validate(run, training.objective)} if validates else {}
-    fit(run, training, lambda writer: calls)
+complete = fit.complete
 
 
-def complete(run: Run) -> bool:
-    return is_complete(run, _training(run))
+def check(run: Run) -> None:
+    if run.experiment.data.num_classes == 1:
+        remedy = 'a classifier needs at least two; give --stage=train,sample --config.sample.scale=0'
+        raise UserError('config.data.num_classes', 'is 1', remedy)
+    fit.check(run, CLASSIFIER)
+    if run.experiment.train_classifier.validate_every:
+        run.check_images('test')
 
 
-def _training(run: Run) -> Training:
-    experiment, process = run.experiment, run.experiment.diffusion
-    return Training(
-        directory=run.workdir / CLASSIFIER,
-        network=experiment.classifier,
-        objective=classifier_objective(experiment.classifier, process),
-        config=experiment.train_classifier,
-        process=process.levels,
-        pretrained=experiment.pretrained.classifier,
-        intervals={'validation': experiment.train_classifier.validate_every},
-    )
+def locate(run: Run) -> fit.Training:
+    process = run.experiment.diffusion
+    objective = classifier_objective(run.experiment.classifier, process)
+    return fit.locate(run, CLASSIFIER, objective, process.levels)
+
+
+def main(run: Run, training: fit.Training) -> None:
+    every = training.config.validate_every
+    hooks = [Hook('validation', every, _validate(run, training.objective))] if every else []
+    fit.fit(run, training, lambda writer: hooks)
 
 
 def _validate(run: Run, objective: Objective) -> Call:
-    """Loss and accuracy on the test images, each noised at a random level: the same levels every time.
+    """Loss and accuracy on the test images, each at a random noise level, the same at every validation.
 
-    With data.on_error='skip' unreadable images are left out, and `left_out` is their number.
+    With data.on_error='skip', `left_out` is the number of unreadable images, which are skipped.
     """
     data, batch_size = run.experiment.data, run.experiment.train_classifier.batch_size
     transform, losses = make_transform(data), gather_in_step(run.mesh, objective.losses)

@@ -10,7 +10,7 @@ from diffusion_jax.errors import UserError
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How one network is trained. Batch sizes are global: over all devices and hosts.
+    """How one network is trained.
 
     Attributes:
         num_steps: the number of optimizer steps.
@@ -28,7 +28,6 @@ class TrainConfig:
         timestep_sampler: how timesteps are sampled, 'uniform' or 'loss_second_moment'.
         max_skipped: training stops after this number of steps in a row whose loss or gradient is not finite.
         profile: the first and the last step of a trace by jax.profiler, in the folder `profile`; () is none.
-            A run resumed inside this range traces the remaining steps; one resumed after it traces nothing.
         log_every: steps between lines of metrics.
         validate_every: steps between validations of a classifier on test images; 0 is never.
         sample_every: steps between grids of samples of a diffusion model; 0 is never.
@@ -62,8 +61,8 @@ class TrainConfig:
     keep_checkpoints: int = 3
 
 
-# Settings that change what is seen or kept of a run, or how long it is, but not what its steps are. (One
-# exception: a learning rate that decays does so over `num_steps`, so that extending the run raises it again.)
+# Settings that steps do not depend on. (One exception: a decaying learning rate depends on `num_steps`,
+# so that extending the run raises it again.)
 OUTSIDE_THE_RESULT = (
     'num_steps',
     'microbatches',
@@ -83,29 +82,19 @@ def check_train(config: TrainConfig) -> None:
     """Raises UserError for a setting that cannot work."""
     for key in ('num_steps', 'batch_size', 'microbatches', 'max_skipped', 'log_every', 'keep_checkpoints'):
         between(key, getattr(config, key), 1, below=INT32)
-    for key in ('learning_rate', 'weight_decay', 'clip_norm'):
+    intervals = ('validate_every', 'sample_every', 'evaluate_every', 'checkpoint_every')
+    for key in ('learning_rate', 'weight_decay', 'clip_norm', *intervals):
         between(key, getattr(config, key), 0)
-    for key in ('validate_every', 'sample_every', 'evaluate_every', 'checkpoint_every'):
-        between(key, getattr(config, key), 0)
-    # Precision and recall need 3 neighbours of each sample.
-    between('evaluate_samples', config.evaluate_samples, 4, below=INT32)
-    if not 0 <= config.warmup_steps < config.num_steps:
-        raise UserError(
-            f'warmup_steps is {config.warmup_steps}; it must be at least 0 and below num_steps, '
-            f'{config.num_steps}'
-        )
+    between('evaluate_samples', config.evaluate_samples, 4, below=INT32)  # precision needs 3 neighbours
+    between('warmup_steps', config.warmup_steps, 0, below=config.num_steps)
     for rate in config.ema_rates:
         between('ema_rates', rate, 0, below=1)
     one_of('learning_rate_schedule', config.learning_rate_schedule, ('constant', 'linear', 'cosine'))
     one_of('timestep_sampler', config.timestep_sampler, ('uniform', 'loss_second_moment'))
-    if config.profile and not (
-        len(config.profile) == 2 and 1 <= config.profile[0] <= config.profile[1] <= config.num_steps
-    ):
-        raise UserError(
-            f'profile is {config.profile}; it must be the first and the last step of a trace, from 1 to '
-            f'num_steps, {config.num_steps}'
-        )
+    first, last = config.profile if len(config.profile) == 2 else (1, 0)
+    if config.profile and not 1 <= first <= last <= config.num_steps:
+        remedy = f'must be the first and the last step of a trace, from 1 to num_steps, {config.num_steps}'
+        raise UserError('profile', f'got {config.profile}', remedy)
     if config.batch_size % config.microbatches:
-        raise UserError(
-            f'batch_size is {config.batch_size}; microbatches, {config.microbatches}, must divide it'
-        )
+        remedy = f'must divide batch_size, {config.batch_size}'
+        raise UserError('microbatches', f'got {config.microbatches}', remedy)

@@ -1,11 +1,11 @@
-"""The training loop: it counts steps, feeds batches, and knows nothing of what it trains."""
+"""The training loop, which knows nothing about the network that it trains."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 
@@ -13,15 +13,53 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.interruption import Interrupted
 from diffusion_jax.report import MetricsWriter, Progress
 from diffusion_jax.training.config import TrainConfig
-from diffusion_jax.training.hooks import Hook, call_hooks
-from diffusion_jax.training.metrics import Metrics, Recent, Sums
-from diffusion_jax.training.profiling import Profiler
+from diffusion_jax.training.metrics import Metrics, MetricsAccumulator, Sums
 from diffusion_jax.training.step import TrainState, skipped_steps
-from diffusion_jax.training.timing import Timer
+from diffusion_jax.training.timing import Profiler, Timer
 
 logger = logging.getLogger(__name__)
 
-SHOWN = ('loss', 'skipped_steps')  # beside the progress bar
+SHOWN = {'loss': 'loss', 'skipped_steps': 'skipped', 'time/images_per_s': 'images/s'}  # in the progress bar
+
+Stop = Callable[[], bool]
+Call = Callable[[int, TrainState, Stop], dict[str, float]]
+
+
+class Hook(NamedTuple):
+    """A call every `every` steps and after the last one; 0 disables it. A resumed run may repeat it.
+
+    call: (step, state, stop) → values for the log. It calls `leave_if(stop)` after every batch.
+    """
+
+    name: str
+    every: int
+    call: Call
+
+    def is_due(self, step: int, num_steps: int) -> bool:
+        return self.every > 0 and (step % self.every == 0 or step == num_steps)
+
+
+def leave_if(stop: Stop) -> None:
+    """Raises Interrupted if `stop` says so."""
+    if stop():
+        raise Interrupted
+
+
+class Calls(NamedTuple):
+    """What the loop calls.
+
+    save: starts a checkpoint of the state and of the metrics since the last line, unless the step is saved.
+    poll: called after each line of the log.
+    stop: called after every step and within hooks; True ends the training after a save.
+    """
+
+    save: Callable[[TrainState, Sums], None]
+    poll: Callable[[], None]
+    stop: Callable[[], bool]
+    hooks: Sequence[Hook]
+    writer: MetricsWriter
+    timer: Timer
+    profiler: Profiler
 
 
 def run(
@@ -29,95 +67,80 @@ def run(
     train_step: Callable[[TrainState, Any], tuple[TrainState, Metrics]],
     batches: Iterator[Any],
     config: TrainConfig,
+    calls: Calls,
     *,
-    save: Callable[[TrainState, Sums, list[str]], None],
-    sums: Sums,
-    hooks: Sequence[Hook],
-    due: Collection[str],
-    on_line: Callable[[], None],
-    writer: MetricsWriter,
-    profiler: Profiler,
     name: str,
-    stop: Callable[[], bool],
-    least_step_s: float | None = None,
+    sums: Sums,
 ) -> TrainState:
-    """Trains from `state` to `config.num_steps`.
+    """Trains from `state` to `config.num_steps`. A step may be followed by a checkpoint, hooks and a line of
+    the log, in this order; a resumed run repeats the last two for the step that it resumes from.
 
     Args:
-        batches: on the devices.
-        save: starts a checkpoint of the state, of the metrics since the last line of the log, and of the
-            names of the hooks that are left to be called at this step.
-        sums, due: such metrics and names of a resumed run.
-        on_line: called after each line of the log.
-        name: of what is trained, for the progress bar.
-        stop: asked after every step and within hooks; when it says yes the state is saved.
-        least_step_s: the seconds of a step at the devices' peak; the log has their share of the real step.
+        sums: the metrics since the last line of the log of a resumed run; {} otherwise.
 
     Raises:
-        Interrupted: after saving, because `stop` said so.
-        UserError: of the batches or a hook, such as an unreadable image; on one host after saving. Several
-            hosts may not all have it.
-        TooManySkipped: `config.max_skipped` steps in a row were skipped. That is looked at where a line is
-            logged or a state saved, at no other step, since each look waits for the device.
+        Interrupted: `stop` returned True.
+        UserError: of the batches or a hook, such as an unreadable image. A single host saves before.
+        TooManySkipped: noticed when a line is logged or a state saved.
     """
-    start = int(state.step)
-    recent, timer = Recent(start, sums, config.max_skipped), Timer(config.batch_size, least_step_s)
-    overdue = False
-
-    def leave_if(asked: object, step: int) -> None:
-        if asked:
-            raise Interrupted(f'{name}: stopped at step {step} of {config.num_steps}, which is saved')
-
-    @contextlib.contextmanager
-    def save_on_error(step: int, left: list[str]) -> Iterator[None]:
-        try:
-            yield
-        except UserError as error:
-            if jax.process_count() > 1:
-                raise
-            if step > start:
-                save(state, recent.sums(), left)
-            saved = f'step {step} of {config.num_steps} is saved' if step else 'no step was done'
-            error.args = (f'{error}; {name}: {saved}',)
-            raise
-
-    leave_if(call_hooks([hook for hook in hooks if hook.name in due], start, state, writer, stop), start)
-    with (
-        Progress(name, config.num_steps, start=start, images_per_step=config.batch_size) as progress,
-        profiler,
-    ):
-        for step in range(start + 1, config.num_steps + 1):
-            with save_on_error(step - 1, []), timer.waiting():
-                batch = next(batches)
-            profiler.before(step)
-            state, metrics = train_step(state, batch)
-            recent.add(metrics)
-            timer.count_step(metrics)
-            profiler.after(step, metrics)
-            last, stopping = step == config.num_steps, stop()
-            if _is_due(step, config.log_every) or last:
-                values = recent.take() | {'skipped_steps': skipped_steps(state)}
-                writer.scalars(step, values | timer.take())
-                progress.update(step, **{key: values[key] for key in SHOWN if values.get(key)})
-                on_line()
-            called, left = [hook for hook in hooks if hook.is_due(step, config.num_steps)], []
-            if called:
-                names = [hook.name for hook in called]
-                with save_on_error(step, names), timer.aside(metrics):
-                    left = call_hooks(called, step, state, writer, stop)
-            # Save after the hooks, so that a resumed run only repeats the unfinished ones.
-            overdue = overdue or _is_due(step, config.checkpoint_every)
-            if last or stopping or left or overdue:
-                sums = recent.sums()
-                # What makes steps fail may lie in the parameters: they replace nothing that was saved before.
-                if last or stopping or left or not recent.skipped_in_a_row:
-                    with timer.aside(metrics):
-                        save(state, sums, left)
+    start, overdue = _step(state), False
+    recent = MetricsAccumulator(start, sums, config.max_skipped)
+    try:
+        with Progress(name, config.num_steps, start=start, unit='steps') as progress, calls.profiler:
+            for step in range(start if sums else start + 1, config.num_steps + 1):
+                if step > start:
+                    with calls.timer.spending('waiting'):
+                        batch = next(batches)
+                    state, metrics = calls.profiler.call(step, train_step, state, batch)
+                    recent.add(metrics)
+                    calls.timer.count_step(metrics)
+                    leave_if(calls.stop)
+                last, overdue = step == config.num_steps, overdue or _is_due(step, config.checkpoint_every)
+                # The parameters may be what makes steps fail: they must not replace an older checkpoint.
+                if last or (overdue and recent.sums() and not recent.skipped_in_a_row):
+                    with calls.timer.spending('paused', after=state):
+                        calls.save(state, recent.sums())
                     overdue = False
-            leave_if(stopping or left, step)
-    if start < config.num_steps:
-        logger.info('%s: %s', name, timer.summary())
+                _finish_step(step, state, config, calls, recent, progress)
+    except Interrupted:
+        calls.save(state, recent.sums())
+        where = f'step {_step(state)} of {config.num_steps}'
+        raise Interrupted(f'{name}: stopped at {where}, which is saved') from None
+    except UserError:
+        if jax.process_count() == 1 and _step(state) > start:
+            calls.save(state, recent.sums())
+            logger.info('%s: step %d of %d is saved', name, _step(state), config.num_steps)
+        raise
     return state
+
+
+def _finish_step(
+    step: int,
+    state: TrainState,
+    config: TrainConfig,
+    calls: Calls,
+    recent: MetricsAccumulator,
+    progress: Progress,
+) -> None:
+    """Calls hooks and logs a line, if these are due."""
+    values: dict[str, float] = {}
+    for hook in calls.hooks:
+        if hook.is_due(step, config.num_steps):
+            leave_if(calls.stop)
+            with calls.timer.spending('paused', after=state):
+                begin = time.perf_counter()
+                values |= hook.call(step, state, calls.stop)
+                values[f'time/{hook.name}_s'] = time.perf_counter() - begin
+    if step == config.num_steps or _is_due(step, config.log_every):
+        values = recent.flush() | {'skipped_steps': skipped_steps(state)} | calls.timer.flush() | values
+    if values:
+        calls.writer.scalars(step, values)
+        calls.poll()
+        progress.update(step, {SHOWN[key]: values[key] for key in SHOWN if values.get(key)})
+
+
+def _step(state: TrainState) -> int:
+    return int(jax.device_get(state.step))
 
 
 def _is_due(step: int, every: int) -> bool:

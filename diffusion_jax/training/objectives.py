@@ -1,4 +1,4 @@
-"""What each kind of network is trained to do: the loss of every example of a batch, and its random inputs."""
+"""The training objective of each kind of network: the loss of every example, and its random inputs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import optax
 
 from diffusion_jax import models
-from diffusion_jax.data.transforms import Size, area_downsample, to_float
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.losses import diffusion_loss
 from diffusion_jax.diffusion.process import add_noise
 from diffusion_jax.diffusion.schedules import row, schedule_of, transitions
+from diffusion_jax.images import Size, area_downsample, to_float
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig
 
 Inputs = dict[str, jax.Array]
@@ -22,14 +22,12 @@ Losses = Callable[[Params, Inputs, jax.Array | None], dict[str, jax.Array]]
 
 
 class Objective(NamedTuple):
-    """All that a training step knows of a network.
+    """What a training step needs to know about a network.
 
-    Attributes:
-        draw: (key, batch of uint8 images and labels, timesteps [B]) → inputs, a dict of [B, …] arrays. Makes
-            all that is random in the inputs, for the whole batch, before it is split into microbatches.
-        losses: (params, inputs, key) → a dict of [B] arrays with 'loss', which is minimized. The key is for
-            dropout; None is without.
-        num_timesteps: t is from 0 to num_timesteps − 1, a row of the schedule.
+    draw: (key, batch of uint8 images and labels, timesteps [B]) → inputs, a dict of [B, …] arrays. Draws all
+        random inputs, before the batch is split into microbatches.
+    losses: (params, inputs, key) → a dict of [B] arrays with 'loss', which is minimized; no key, no dropout.
+    num_timesteps: t, a row of the schedule, is from 0 to num_timesteps − 1.
     """
 
     draw: Callable[[jax.Array, dict[str, jax.Array], jax.Array], Inputs]

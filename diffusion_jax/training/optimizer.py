@@ -18,12 +18,11 @@ def learning_rate(config: TrainConfig) -> optax.Schedule:
     'linear' is the authors' annealing, lr·(1 − step/num_steps), without its lag of one step.
     """
     steps = config.num_steps - config.warmup_steps
-    decays = {
-        'constant': lambda: optax.constant_schedule(config.learning_rate),
-        'linear': lambda: optax.linear_schedule(config.learning_rate, 0.0, steps),
-        'cosine': lambda: optax.cosine_decay_schedule(config.learning_rate, steps),
-    }
-    decay = decays[config.learning_rate_schedule]()
+    decay = {
+        'constant': optax.constant_schedule(config.learning_rate),
+        'linear': optax.linear_schedule(config.learning_rate, 0.0, steps),
+        'cosine': optax.cosine_decay_schedule(config.learning_rate, steps),
+    }[config.learning_rate_schedule]
     if not config.warmup_steps:
         return decay
     warmup = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
@@ -38,20 +37,18 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
 
 
 def num_updates(opt_state: Any) -> jax.Array:
-    """How many updates an optimizer of `make_optimizer` has made, int32."""
+    """The number of updates of an optimizer of `make_optimizer`, int32."""
     return optax.tree.get(opt_state, 'ScaleByAdamState').count
 
 
-def update_ema(
-    ema: dict[str, Params], params: Params, number: jax.Array, *, warmup: bool
-) -> dict[str, Params]:
+def update_ema(ema: dict[str, Params], params: Params, number: jax.Array, warmup: bool) -> dict[str, Params]:
     """ema ← rate·ema + (1−rate)·params for every rate, the key of its average.
 
     With `warmup` the rate of update `number` (from 1) is min(rate, (1+number)/(10+number)).
     """
 
     def average(rate: float, old: Params) -> Params:
-        rate = jnp.minimum(rate, (1 + number) / (10 + number)) if warmup else rate
-        return jax.tree.map(lambda a, p: rate * a + (1 - rate) * p, old, params)
+        r = jnp.minimum(rate, (1 + number) / (10 + number)) if warmup else rate
+        return jax.tree.map(lambda a, p: r * a + (1 - r) * p, old, params)
 
     return {name: average(float(name), old) for name, old in ema.items()}

@@ -1,7 +1,6 @@
 """One training step, the same for every network: draw, differentiate, update, average.
 
-All of it is one pure function of (state, batch). Jitted with sharded arguments it serves one device, eight,
-or many hosts: the compiler inserts the collectives.
+It is a pure function of (state, batch). The compiler inserts the collectives for arguments that are sharded.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from diffusion_jax.training.optimizer import learning_rate, make_optimizer, num_
 
 
 class TrainState(NamedTuple):
-    """All that training carries from step to step, and that a checkpoint holds beside the data's position."""
+    """Everything that training carries from step to step."""
 
     step: jax.Array
     params: Params
@@ -48,12 +47,12 @@ def init_state(params: Params, config: TrainConfig, num_timesteps: int, key: jax
 def mean_gradients(
     losses: Losses, params: Params, inputs: Inputs, key: jax.Array | None, microbatches: int
 ) -> tuple[Params, dict[str, jax.Array]]:
-    """Gradient of mean(weight·loss) over the whole batch, and every loss [B].
+    """Gradient of mean(weight·loss) over the batch, and every loss [B].
 
-    Microbatch i holds the examples i, i+n, i+2n, …: a batch that is sharded over devices stays where it is.
+    Microbatch i holds the examples i, i+n, i+2n, …, so that examples stay on their devices.
     """
 
-    def weighted_loss(params: Params, inputs: Inputs, key: jax.Array | None):
+    def weighted_loss(params: Params, inputs: Inputs, key: jax.Array | None) -> tuple[jax.Array, Inputs]:
         values = losses(params, inputs, key)
         return jnp.mean(inputs['weight'] * values['loss']), values
 
@@ -67,7 +66,7 @@ def mean_gradients(
     def merge(x: jax.Array) -> jax.Array:
         return jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])
 
-    def accumulate(total: Params, part: tuple[jax.Array, Inputs]):
+    def accumulate(total: Params, part: tuple[jax.Array, Inputs]) -> tuple[Params, Inputs]:
         index, inputs = part
         grads, values = gradient(params, inputs, None if key is None else jax.random.fold_in(key, index))
         return jax.tree.map(jnp.add, total, grads), values
@@ -95,11 +94,10 @@ def make_train_step(
 ) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]:
     """(state, uint8 batch) → (state, metrics). Every draw of step n comes from `fold_in(key, n)`.
 
-    A step whose loss or gradient is not finite is skipped: only the step number goes on, so that the next one
-    has other data and other draws, and its metrics count nothing.
+    A step whose loss or gradient is not finite is skipped: it changes only the step number, so that the next
+    step has other data and draws, and its metrics have the count 0.
     """
-    optimizer = make_optimizer(config)
-    rate = learning_rate(config)
+    optimizer, rate = make_optimizer(config), learning_rate(config)
 
     def train_step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
         t_key, noise_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
@@ -117,16 +115,14 @@ def make_train_step(
             opt_state=opt_state,
             timestep_sampler=timestep_samplers.update(state.timestep_sampler, t, values['loss']),
         )
-        numbers = {
-            'grad_norm': optax.tree.norm(grads),
-            'param_norm': optax.tree.norm(params),
-            'learning_rate': jnp.asarray(rate(number - 1)),
+        metrics = batch_metrics(values, inputs, objective.num_timesteps) | {
+            'grad_norm': (optax.tree.norm(grads), jnp.asarray(1)),
+            'param_norm': (optax.tree.norm(params), jnp.asarray(1)),
+            'learning_rate': (jnp.asarray(rate(number - 1)), jnp.asarray(1)),
         }
-        metrics = batch_metrics(values, inputs, objective.num_timesteps)
-        metrics |= {name: (value, jnp.asarray(1)) for name, value in numbers.items()}
-        # Both are sums over all that they stand for, and one summand that is not finite makes them so.
+        # Both are sums, which one term that is not finite makes not finite.
         finite = jnp.isfinite(metrics['loss'][0]) & jnp.isfinite(metrics['grad_norm'][0])
-        # Selected and not branched over (lax.cond): each array is written where it was, at hardly a cost.
+        # Selected, not branched with lax.cond: donated arrays are updated in place.
         state = jax.tree.map(functools.partial(jnp.where, finite), updated, state)
         metrics = jax.tree.map(lambda value: jnp.where(finite, value, 0), metrics)
         return state._replace(step=state.step + 1), metrics
@@ -135,5 +131,6 @@ def make_train_step(
 
 
 def skipped_steps(state: TrainState) -> int:
-    """How many of all steps so far changed nothing: those that the optimizer did not count."""
-    return int(state.step) - int(num_updates(state.opt_state))
+    """The number of steps so far that changed nothing: those that the optimizer did not count."""
+    steps, updates = jax.device_get((state.step, num_updates(state.opt_state)))
+    return int(steps) - int(updates)

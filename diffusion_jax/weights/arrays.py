@@ -48,7 +48,7 @@ def save_arrays(
     flat = traverse_util.flatten_dict(params, sep='/')
     # safetensors writes the buffer of a view, whatever its strides.
     arrays = {key: np.ascontiguousarray(array, np.float32) for key, array in flat.items()}
-    checksums = {key: zlib.crc32(array) for key, array in arrays.items()}
+    checksums = {key: zlib.crc32(array.data) for key, array in arrays.items()}
     texts = {'format': format, **metadata, 'checksums': json.dumps(checksums)}
     try:
         with atomic_file(path) as file:

@@ -14,12 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax import models
-from diffusion_jax.data.transforms import to_float
 from diffusion_jax.experiment import Experiment
-from diffusion_jax.generation import options
+from diffusion_jax.generation import sampling
+from diffusion_jax.generation.arguments import traced
 from diffusion_jax.generation.networks import Networks
-from diffusion_jax.generation.program import sample_program
-from diffusion_jax.generation.sampling import Request, begin
+from diffusion_jax.generation.program import jitted, sample_program
+from diffusion_jax.generation.sampling import Request
+from diffusion_jax.images import to_float
 from diffusion_jax.planning.needs import make_program
 from diffusion_jax.program import Program
 from diffusion_jax.sharding import abstract_on, batch_sharding, replicated
@@ -140,10 +141,10 @@ def sample_case(setup: Setup, *, guided: bool) -> Case:
             params['classifier'] = drawn_params(networks.classifier)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, program.arguments)
         params = jax.device_put(params, shardings[0])
-        traced = options.traced(recipe, setup.batch_size)
+        numbers = traced(recipe, setup.batch_size)
         seed = np.uint32(experiment.sample.seed)
-        request = Request(seed, batch['index'], batch['label'], traced, batch['low_res'])
-        carry = jax.jit(functools.partial(begin, networks))(params, request)
+        request = Request(seed, batch['index'], batch['label'], numbers, batch['low_res'])
+        carry = jitted(sampling.start, networks)(params, request)
         return jax.device_put((params, request, carry, np.int32(0), np.int32(STEPS)), shardings)
 
     return Case(program, arguments, steps=STEPS)

@@ -1,9 +1,9 @@
-"""Runs the notebook from top to bottom and keeps what it prints and draws.
+"""Run the notebook from top to bottom and store its output.
 
     python experiments/notebooks/shrunk.py runs/shrunk/weights
     python experiments/notebooks/execute.py runs/shrunk
 
-The second command writes the notebook anew. Both need the extras `dev` and `experiments`.
+The second command replaces the notebook. Both need the extras `dev` and `experiments`.
 """
 
 from __future__ import annotations

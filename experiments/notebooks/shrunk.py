@@ -1,10 +1,10 @@
-"""Two networks, some hundred times smaller, to run the notebook with where there is no accelerator.
+"""Train two networks, some hundred times smaller, to run the notebook without an accelerator.
 
     python experiments/notebooks/shrunk.py weights
 
 They are trained on four photographs that come with scikit-image and scikit-learn, cropped at random and
-mirrored, 24×24 pixels each. The labels are ImageNet's, so that all else in the notebook is as it is with the
-released weights. Needs the extra `experiments`; about ten minutes on 2 CPU cores.
+mirrored, 24×24 pixels each. The labels are ImageNet's, so that the rest of the notebook is the same as
+with the released weights. Needs the extra `experiments`; about ten minutes on 2 CPU cores.
 
 Photographs: cat, Stéfan van der Walt, and coffee, Rachel Michetti, both CC0; tower in Beijing's Summer
 Palace, danielbuechele, and dahlia, vultilion, both CC BY 2.0.
@@ -20,10 +20,11 @@ import numpy as np
 from skimage import data as photographs
 from sklearn.datasets import load_sample_image
 
+from diffusion_jax.data.classes import label_of
 from diffusion_jax.data.config import DataConfig
-from diffusion_jax.data.imagenet import class_names, label_of
+from diffusion_jax.data.imagenet import all_names, class_names
 from diffusion_jax.data.pipeline import batches
-from diffusion_jax.data.sources.array import ArraySource
+from diffusion_jax.data.sources.base import ArraySource
 from diffusion_jax.data.transforms import cover, make_transform
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig
@@ -69,7 +70,8 @@ def source() -> ArraySource:
         'palace': load_sample_image('china.jpg')[:, :427],
     }
     shrunk = [cover(image, (64, 64)) for image in images.values()]
-    return ArraySource(np.stack(shrunk), np.array([label_of(name) for name in images]), class_names())
+    labels = [label_of(name, all_names()) for name in images]
+    return ArraySource(np.stack(shrunk), np.array(labels), class_names())
 
 
 def train(objective: Objective, network: UNetConfig | ClassifierConfig, num_steps: int) -> Params:
@@ -82,11 +84,11 @@ def train(objective: Objective, network: UNetConfig | ClassifierConfig, num_step
     mesh = make_mesh(devices=jax.devices()[:1])
     step, (state, _) = train_program(objective, network, config, mesh)
     state = first_state(objective, network, config, state, jax.random.key(0))
-    with Progress(type(network).__name__, num_steps, images_per_step=config.batch_size) as progress:
+    with Progress(type(network).__name__, num_steps, unit='steps') as progress:
         for number in range(1, num_steps + 1):
             state, metrics = step(state, put_batch(mesh, next(data)))
             if number % 50 == 0:
-                progress.update(number, loss=means(metrics)['loss'])
+                progress.update(number, {'loss': means(metrics)['loss']})
     return jax.tree.map(np.asarray, state.ema[str(EMA_RATE)])
 
 

@@ -1,4 +1,4 @@
-"""The run that is put to the test: a tiny training on the digits, as a process of its own."""
+"""The run under test: a tiny training on the digits, in a separate process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SETTINGS = {
     'sample.num_samples': 16,
     'sample.batch_size': 16,
 }
-PATIENCE = 300  # seconds until a start that does not get ahead is a failure
+PATIENCE = 300  # seconds until a start without progress is a failure
 NO_END = 10**8  # steps
 
 
@@ -40,7 +40,7 @@ class Run:
         self.workdir, self.log = workdir, log
         self.checkpoints = workdir / 'diffusion' / 'checkpoints'
         self.metrics = workdir / 'diffusion' / 'metrics.jsonl'
-        # One device, and programs that are compiled once: so little separates a start from its first step.
+        # One device and cached programs, so that a start takes little time.
         self.environment = os.environ | {
             'PYTHONPATH': str(ROOT),
             'JAX_PLATFORMS': 'cpu',
@@ -91,12 +91,12 @@ class Run:
         return max((line['step'] for line in self.last_lines()), default=0)
 
     def is_sampling(self) -> bool:
-        """Whether the log has come to a step at which samples are drawn, and not to their evaluation."""
-        done = any('time/evaluation_s' in line for line in self.last_lines() if line['step'] == self.step())
-        return self.step() > 0 and self.step() % SETTINGS['train.evaluate_every'] == 0 and not done
+        """Whether a grid was written and its step, whose samples are then evaluated, is not logged yet."""
+        grids = [path.stat().st_mtime_ns for path in (self.workdir / 'diffusion' / 'grids').glob('*.png')]
+        return self.written < self.last_written() < max(grids, default=0)
 
     def resumed_at(self) -> int:
-        match = re.search(r'diffusion: goes on from step (\d+)', self.said())
+        match = re.search(r'diffusion: resuming from step (\d+)', self.said())
         return int(match.group(1)) if match else 0
 
     def saved(self) -> list[int]:

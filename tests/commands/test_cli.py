@@ -24,7 +24,8 @@ def test_help_names_every_command(call):
 def test_an_unknown_command_is_named(call):
     code, out, err = call('dance')
     assert (code, out) == (2, '')
-    assert err.startswith('error: dance: no such command\nusage: diffusion-jax NAME')
+    assert err == 'error: dance: no such command; see --help\n'
+    assert 'did you mean evaluate?' in call('evalute')[2]
 
 
 def test_an_error_is_one_line(call, tmp_path):

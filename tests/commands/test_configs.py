@@ -13,6 +13,8 @@ def test_every_config_has_a_line_with_what_to_expect(capsys):
     assert configs.main(['configs']) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
     assert named_configs().keys() < lines.keys()
+    sizes = [int(line.split('×')[0].split()[-1]) for line in lines.values() if '×' in line]
+    assert sizes == sorted(sizes) and len(set(sizes)) > 3
     for name, parts in {
         'imagenet256': ('256×256', 'FID 4.59', 'ADM-G'),
         'lsun_cat': ('lsun/cat', 'none', 'FID 5.57'),
@@ -37,6 +39,7 @@ def test_every_setting_is_printed_as_the_command_line_takes_it(capsys):
 
 def test_sections_that_a_config_does_not_have_are_not_printed(capsys):
     assert show_config.main(['show-config', 'lsun_cat']) == 0
-    assert '\nclassifier.' not in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert '\nclassifier.' not in printed and "\nsample.classes = '()' " in printed
     with pytest.raises(UserError, match='did you mean lsun_cat'):
         show_config.main(['show-config', 'lsun_cats'])

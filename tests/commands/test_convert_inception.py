@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import pickle
 
 import jax
 import numpy as np
@@ -11,8 +10,8 @@ import pytest
 from diffusion_jax.commands import convert_inception
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.inception.files import load_inception, params_sha256
-from diffusion_jax.evaluation.inception.names import params_from_state, state_shapes
-from tests.evaluation.inception.foreign import LEAVES, graph_of, nvidia_state, random_state
+from diffusion_jax.evaluation.inception.sources import params_from_state, state_shapes
+from tests.evaluation.inception.foreign import graph_of, random_state
 
 torch = importlib.import_module('torch') if importlib.util.find_spec('torch') else None
 needs_torch = pytest.mark.skipif(torch is None, reason="needs PyTorch: pip install 'diffusion_jax[convert]'")
@@ -49,9 +48,9 @@ def test_a_graph_becomes_what_the_pytorch_port_becomes(tmp_path, capsys, state, 
     assert f'use it: diffusion-jax evaluate SAMPLES REFERENCE --inception={out}\n' in printed
 
 
-def test_a_place_that_is_none_is_named(tmp_path):
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
     for source, out in ((tmp_path / 'a', tmp_path), (tmp_path / 'a', tmp_path / 'a')):
-        with pytest.raises(UserError, match=f'{out}: is the source or a folder'):
+        with pytest.raises(UserError, match=str(out)):
             run(source, '--out', out)
 
 
@@ -60,67 +59,19 @@ def test_help_names_every_source(capsys):
         run('--help')
     assert stop.value.code == 0
     printed = capsys.readouterr().out
-    for text in ('6726825d.pth', 'inception-2015-12-05.pt', '.pkl', 'graph_def.pb', '[convert]', 'evaluate'):
+    for text in ('6726825d.pth', 'graph_def.pb', '[convert]', 'evaluate'):
         assert text in printed
-
-
-if torch:
-
-    class Layer(torch.nn.Module):
-        """Of StyleGAN's persistent classes: what is pickled is a call with source code and state."""
-
-        def __reduce__(self):
-            meta = {'type': 'class', 'version': 6, 'module_src': 'raise SystemExit', 'class_name': 'Layer'}
-            return refuse, (meta | {'state': super().__reduce__()[2]},)
-
-
-def refuse(*_):
-    raise AssertionError('something foreign was called')
-
-
-def network(state):
-    """NVIDIA's modules. Of a convolution, two arrays are parameters and two are buffers."""
-    root = Layer()
-    for key, array in nvidia_state(state).items():
-        *path, leaf = key.split('.')
-        module = root
-        for name in path:
-            if not hasattr(module, name):
-                module.add_module(name, Layer() if name.startswith('conv') else torch.nn.Module())
-            module = getattr(module, name)
-        tensor = torch.from_numpy(array.copy())
-        if leaf in (LEAVES['bn.running_mean'], LEAVES['bn.running_var']):
-            module.register_buffer(leaf, tensor)
-        else:
-            module.register_parameter(leaf, torch.nn.Parameter(tensor))
-    return root
 
 
 def save_state(state, path, **options):
     torch.save({key: torch.from_numpy(array) for key, array in state.items()}, path, **options)
 
 
-def save_pickle(state, path):
-    path.write_bytes(pickle.dumps(network(state)))
-
-
-def save_torchscript(state, path):
-    torch.jit.save(torch.jit.script(network(state)), path)
-
-
 @needs_torch
-@pytest.mark.parametrize(
-    'save',
-    [
-        save_state,
-        lambda state, path: save_state(state, path, _use_new_zipfile_serialization=False),
-        save_pickle,
-        save_torchscript,
-    ],
-    ids=['state_dict', 'state_dict before 1.6', 'pickle', 'torchscript'],
-)
-def test_files_that_pytorch_wrote_are_read(tmp_path, state, params, save):
-    save(state, tmp_path / 'source')
+@pytest.mark.parametrize('zipped', [True, False])
+def test_files_that_pytorch_wrote_are_read(tmp_path, state, params, zipped):
+    """Also in the format before PyTorch 1.6."""
+    save_state(state, tmp_path / 'source', _use_new_zipfile_serialization=zipped)
     assert run(tmp_path / 'source', '--out', tmp_path / 'out') == 0
     assert load_inception(tmp_path / 'out').sha256 == params_sha256(params)
 
@@ -130,10 +81,9 @@ def test_other_files_of_pytorch_are_named(tmp_path):
     for save in (
         lambda path: torch.save({'input_blocks.0.0.weight': torch.zeros(4)}, path),
         lambda path: torch.jit.save(torch.jit.script(torch.nn.Linear(2, 3)), path),
-        lambda path: path.write_bytes(pickle.dumps({'G_ema': torch.nn.Linear(2, 3)})),
     ):
         save(tmp_path / 'source')
-        with pytest.raises(UserError, match='source: .*; give .*inception') as error:
+        with pytest.raises(UserError, match='source: ') as error:
             run(tmp_path / 'source', '--out', tmp_path / 'out')
         assert '\n' not in str(error.value)
         assert not (tmp_path / 'out').exists()

@@ -10,7 +10,7 @@ from PIL import Image
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.pipeline import load_batch
 from diffusion_jax.data.sources import make_source
-from diffusion_jax.errors import UserError
+from tests.errors import refused
 
 features = tfds.features
 RGB = features.Image(shape=(None, None, 3), encoding_format='png')
@@ -64,7 +64,7 @@ CLASS = features.ClassLabel(num_classes=2)
 
 
 @pytest.mark.parametrize(
-    ('kind', 'labels', 'settings', 'message'),
+    ('kind', 'labels', 'settings', 'refusal'),
     [
         (CLASS, [0, 1], {}, None),
         (INTEGER, [0, 1], {}, None),
@@ -73,34 +73,35 @@ CLASS = features.ClassLabel(num_classes=2)
             CLASS,
             [0, -1],
             {},
-            "any_records, split 'train', record .: its label is -1; .* are 0 to 1; .*'none'",
+            ('', 'label is -1', '0 to 1', "'none'"),
         ),
-        (INTEGER, [0, 2], {}, 'its label is 2; the labels of 2 classes are 0 to 1'),
-        (INTEGER, [0, 2**40], {}, f'its label is {2**40}; '),
+        (INTEGER, [0, 2], {}, ('', 'label is 2', '0 to 1')),
+        (INTEGER, [0, 2**40], {}, ('', f'label is {2**40}')),
         (
             features.Scalar(np.float32),
             [0.0, 1.0],
             {},
-            'feature label is .*float32.*ClassLabel or one integer',
+            ('any_records', 'float32', 'ClassLabel'),
         ),
-        (features.Text(), ['a', 'b'], {}, 'feature label is Text.*ClassLabel or one integer'),
-        (features.FeaturesDict({'x': CLASS}), [{'x': 0}, {'x': 1}], {}, 'feature label is FeaturesDict;'),
-        (features.Sequence(CLASS), [[0], [1]], {}, 'feature label is Sequence'),
-        (features.Sequence({'x': CLASS}), [{'x': [0]}, {'x': [1]}], {}, 'feature label is Sequence'),
+        (features.Text(), ['a', 'b'], {}, ('any_records', 'Text')),
+        (features.FeaturesDict({'x': CLASS}), [{'x': 0}, {'x': 1}], {}, ('any_records', 'FeaturesDict')),
+        (features.Sequence(CLASS), [[0], [1]], {}, ('any_records', 'Sequence')),
+        (features.Sequence({'x': CLASS}), [{'x': [0]}, {'x': [1]}], {}, ('any_records', 'Sequence')),
         (CLASS, [0, -1], UNLABELLED, None),
         (features.Text(), ['a', 'b'], UNLABELLED, None),
         (None, [0, 0], UNLABELLED, None),
-        (None, [0, 0], {}, 'num_classes is 2; the images have no labels'),
+        (None, [0, 0], {}, ('config.data.num_classes', '2', 'no labels')),
+        (INTEGER, [0, 1], {'num_classes': None}, ('any_records', 'int64', 'config.data.num_classes')),
     ],
 )
-def test_labels_are_classes_or_refused_or_unused(prepare, kind, labels, settings, message):
+def test_labels_are_classes_or_refused_or_unused(prepare, kind, labels, settings, refusal):
     kinds = {'image': RGB} | ({'label': kind} if kind is not None else {})
     records = [
         {'image': png(PIXELS[..., :3])} | ({'label': label} if kind is not None else {}) for label in labels
     ]
     config = prepare(kinds, records, **settings)
-    if message:
-        with pytest.raises(UserError, match=message):
+    if refusal:
+        with refused(*refusal):
             read(config)
         return
     assert sorted(read(config)['label']) == ([0, 1] if not settings else [0, 0])
@@ -108,22 +109,47 @@ def test_labels_are_classes_or_refused_or_unused(prepare, kind, labels, settings
 
 
 @pytest.mark.parametrize(
-    ('kinds', 'image', 'channels', 'message'),
+    ('kinds', 'image', 'channels', 'values'),
     [
-        ({'img': RGB}, PIXELS[..., :3], 3, 'has no feature image.*it has img'),
-        ({'image': features.Tensor(shape=(4, 5, 3), dtype=np.uint8)}, PIXELS[..., :3], 3, 'Tensor uint8'),
-        ({'image': features.Sequence(RGB)}, PIXELS[..., :3], 3, 'Sequence'),
-        ({'image': features.Image(shape=(None, None, 1), dtype=np.uint16)}, PIXELS[..., 0], 1, 'uint16'),
-        ({'image': features.Image(shape=(None, None, 4))}, PIXELS, 3, '4 channels; .*image_channels is 3'),
+        (
+            {'img': RGB},
+            PIXELS[..., :3],
+            3,
+            ['img'],
+        ),
+        (
+            {'image': features.Tensor(shape=(4, 5, 3), dtype=np.uint8)},
+            PIXELS[..., :3],
+            3,
+            ['Tensor('],
+        ),
+        (
+            {'image': features.Sequence(RGB)},
+            PIXELS[..., :3],
+            3,
+            ['Sequence'],
+        ),
+        (
+            {'image': features.Image(shape=(None, None, 1), dtype=np.uint16)},
+            PIXELS[..., 0],
+            1,
+            ['uint16'],
+        ),
+        (
+            {'image': features.Image(shape=(None, None, 4))},
+            PIXELS,
+            3,
+            ['4)', '3 channels'],
+        ),
     ],
 )
-def test_images_of_other_kinds_are_refused(prepare, kinds, image, channels, message):
+def test_images_of_other_kinds_are_refused(prepare, kinds, image, channels, values):
     (name,) = kinds
     value = image if isinstance(kinds[name], features.Tensor) else png(image)
     if type(kinds[name]) is features.Sequence:
         value = [value]
     config = prepare(kinds, [{name: value}], image_channels=channels, **UNLABELLED)
-    with pytest.raises(UserError, match=f'any_records: .*{message}'):
+    with refused('any_records', *values):
         read(config)
 
 
@@ -137,17 +163,7 @@ def test_images_of_unknown_channels_are_converted_as_files_are(prepare, shape):
     np.testing.assert_array_equal(image[1:], pixels[1:, :, :3])
 
 
-def test_features_that_need_tensorflow_are_refused(prepare, monkeypatch):
-    def builder(*args, **kwargs):
-        raise ModuleNotFoundError("No module named 'tensorflow'", name='tensorflow')
-
-    config = prepare({'image': RGB}, [{'image': png(PIXELS[..., :3])}], **UNLABELLED)
-    monkeypatch.setattr(tfds, 'builder', builder)
-    with pytest.raises(UserError, match='any_records: has features .* tensorflow is installed'):
-        make_source(config, 'train')
-
-
 def test_a_damaged_image_is_named(prepare):
     config = prepare({'image': RGB}, [{'image': io.BytesIO(b'garbage')}], **UNLABELLED)
-    with pytest.raises(UserError, match="any_records, split 'train', record 0: cannot be read as an image"):
+    with refused("any_records, split 'train', record 0"):
         read(config)

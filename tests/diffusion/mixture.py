@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.diffusion.denoiser import Denoiser, LogProb, continuous_level, plain
-from diffusion_jax.diffusion.grids import between
 from diffusion_jax.diffusion.process import Level, Prediction, Transition, align, from_x_0
 from diffusion_jax.diffusion.samplers import Sampler, sample
+from diffusion_jax.diffusion.schedules import between
 
 
 class Mixture(NamedTuple):

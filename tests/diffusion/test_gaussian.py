@@ -12,7 +12,7 @@ from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.grids import make_grid
 from diffusion_jax.diffusion.guidance import classifier_guidance
 from diffusion_jax.diffusion.samplers import DDIM, DDPM
-from diffusion_jax.diffusion.samplers.loop import initial_noise, noise_of, sample
+from diffusion_jax.diffusion.samplers.loop import noise_of, sample
 from diffusion_jax.diffusion.schedules import make_schedule
 from tests.diffusion.gaussian import Data, sampled_moments
 from tests.diffusion.steps import take_step
@@ -108,7 +108,7 @@ def test_the_loop_samples_what_the_steps_say():
     grid, (sampler, denoise) = make_grid(LINEAR, '25'), parts(DATA, 'fixed_small', 2.0)
     keys, shape = jax.random.split(jax.random.key(0), 4), (64, 64, 1)
     run = functools.partial(sample, sampler, denoise, grid)
-    x_0 = jax.jit(lambda keys: run(noise_of(keys, shape), initial_noise(keys, shape))[0].x)(keys)
+    x_0 = jax.jit(lambda keys: run(noise_of(keys, shape), noise_of(keys, shape)(0, 0))[0].x)(keys)
     mean, variance = sampled_moments(make_step(DATA, 'fixed_small', 2.0), grid)
     standard_error = np.sqrt(variance / x_0.size)
     assert abs(x_0.mean() - mean) < 4 * standard_error

@@ -10,7 +10,7 @@ from diffusion_jax.diffusion.denoiser import plain
 from diffusion_jax.diffusion.grids import make_grid
 from diffusion_jax.diffusion.process import from_x_0
 from diffusion_jax.diffusion.samplers import DDIM, DDPM, DPMSolverPP2M, Heun, sample
-from diffusion_jax.diffusion.samplers.loop import initial_noise, noise_of
+from diffusion_jax.diffusion.samplers.loop import noise_of
 
 COSINE = DiffusionConfig(schedule='cosine')
 SHAPE = (2, 2, 1)
@@ -24,7 +24,7 @@ def images(sampler, respacing, variance='fixed_small'):
 
     keys = jax.random.split(jax.random.key(0), 4)
     grid = make_grid(COSINE, respacing, 'nearest')
-    arguments = grid, noise_of(keys, SHAPE), initial_noise(keys, SHAPE)
+    arguments = grid, noise_of(keys, SHAPE), noise_of(keys, SHAPE)(0, 0)
     return sample(sampler, plain(denoise, variance=variance), *arguments)[0].x
 
 

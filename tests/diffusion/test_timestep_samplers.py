@@ -32,26 +32,29 @@ def test_the_history_holds_the_last_losses_in_order(batches, seed):
         np.testing.assert_array_equal(state['history'][i, : len(losses)], list(losses))
 
 
-def full_state(losses):
-    """The state in which timestep i has seen losses[i] only."""
-    state = timestep_samplers.init('loss_second_moment', len(losses))
-    for _ in range(10):
-        assert np.all(timestep_samplers.weights(state) == 1), 'uniform until every history is full'
-        state = update(state, jnp.arange(len(losses)), jnp.asarray(losses))
+HISTORY = np.random.default_rng(0).uniform(0, 1, (3, 10)).astype(np.float32) * [[1], [2], [5]]
+
+
+def full_state():
+    """Timestep 2 is the last whose history is full."""
+    state = timestep_samplers.init('loss_second_moment', 3)
+    for t, losses in enumerate(HISTORY):
+        for loss in losses:
+            assert np.all(timestep_samplers.weights(state) == 1), 'uniform until every history is full'
+            state = update(state, jnp.array([t]), jnp.array([loss]))
     return state
 
 
 def test_importance_is_the_root_mean_square_of_the_losses():
-    weights = timestep_samplers.weights(full_state([1.0, 2.0, 5.0]))
-    np.testing.assert_allclose(
-        weights / weights.sum(), 0.999 * np.array([1, 2, 5]) / 8 + 0.001 / 3, rtol=1e-6
-    )
+    weights, importance = timestep_samplers.weights(full_state()), np.sqrt(np.mean(HISTORY**2, axis=1))
+    expected = 0.999 * importance / importance.sum() + 0.001 / 3
+    np.testing.assert_allclose(weights / weights.sum(), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize('kind', ['uniform', 'loss_second_moment'])
 def test_weighted_draws_have_the_expectation_of_uniform_ones(kind):
     uniform = kind == 'uniform'
-    state = timestep_samplers.init(kind, 3) if uniform else full_state([1.0, 2.0, 5.0])
+    state = timestep_samplers.init(kind, 3) if uniform else full_state()
     t, weights = draw(state, jax.random.key(0), 20_000)
     assert t.dtype == jnp.int32 and weights.dtype == jnp.float32
     share = np.array([np.mean(weights * (t == i)) for i in range(3)])

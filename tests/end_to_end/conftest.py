@@ -1,4 +1,4 @@
-"""One whole run, which all tests here look at."""
+"""One complete run, which all tests here share."""
 
 import pytest
 

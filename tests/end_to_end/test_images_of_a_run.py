@@ -10,8 +10,6 @@ from PIL import Image
 
 from diffusion_jax import main
 from diffusion_jax.commands import convert
-from diffusion_jax.experiment import Pretrained
-from diffusion_jax.stages.networks import find_network
 from diffusion_jax.stored_networks import stored_classes
 from diffusion_jax.weights.files import load_weights
 
@@ -85,66 +83,10 @@ def test_a_file_of_weights_has_the_names(finished, tmp_path):
     assert load_weights(out)[0].classes == stored_classes(out) == ('ant', 'bee')
 
 
-def test_renamed_classes_are_refused(copy, capfd):
-    (copy / 'images' / 'train' / 'ant').rename(copy / 'images' / 'train' / 'wasp')
-    assert program(copy, 'run', 'train', train__num_steps=4) == 2
-    error = capfd.readouterr().err
-    assert "class 0 is 'bee', not 'ant'" in error and '--config.pretrained.diffusion=' in error
-
-
-def test_added_images_are_refused(copy, capfd):
-    shutil.copy(copy / 'images' / 'train' / 'ant' / '0.png', copy / 'images' / 'train' / 'ant' / 'new.png')
-    assert program(copy, 'run', 'train', train__num_steps=4) == 2
-    error = capfd.readouterr().err
-    assert '11 training images' in error and 'the 10 of' in error
-
-
-def test_an_image_that_is_replaced_by_another_is_noticed(copy, capfd):
-    folder = copy / 'images' / 'train' / 'ant'
-    (folder / '0.png').rename(folder / 'other.png')
-    assert program(copy, 'run', 'train', train__num_steps=4) == 2
-    assert 'renamed' in capfd.readouterr().err
-
-
 def test_a_training_resumes_where_its_images_were_moved(copy):
     (copy / 'images').rename(copy / 'moved')
     assert program(copy, 'run', 'train', data__path=f'{copy / "moved"}/', train__num_steps=3) == 0
     assert (copy / 'run' / 'diffusion' / 'checkpoints' / '3').is_dir()
-
-
-def test_microbatches_make_no_other_training(finished, capfd):
-    assert program(finished, 'run', 'train', train__microbatches=2) == 0
-    assert 'complete already' in capfd.readouterr().err
-
-
-def test_another_batch_size_names_the_way_to_train_on(copy, capfd):
-    assert program(copy, 'run', 'train', train__batch_size=32) == 2
-    error = capfd.readouterr().err
-    assert (
-        'train.batch_size: had 16, now 32' in error
-        and '--stage=train --config.pretrained.diffusion=' in error
-    )
-
-
-def test_a_run_of_a_version_that_kept_no_images_resumes_from_the_same_folder(copy, capfd):
-    path = copy / 'run' / 'diffusion' / 'stamp.json'
-    old = stamp(copy, 'diffusion')
-    del old['images']
-    old['data'] |= {'path': f'{copy / "images"}/', 'train_split': 'train'}
-    path.write_text(json.dumps(old))
-    shutil.copytree(copy / 'images', copy / 'others')
-    assert program(copy, 'run', 'train', train__num_steps=3, data__path=copy / 'others') == 2
-    assert 'data.path: had' in capfd.readouterr().err
-    assert program(copy, 'run', 'train', train__num_steps=3) == 0
-    assert stamp(copy, 'diffusion')['images']['classes'] == ['ant', 'bee']
-
-
-def test_a_classifier_of_other_classes_does_not_guide(copy, capfd):
-    other = make_images(copy / 'other', ('ant', 'wasp'))
-    pretrained = copy / 'run' / 'diffusion'
-    changes = {'data__path': other, 'pretrained__diffusion': pretrained}
-    assert program(copy, 'new', 'train_classifier', **changes) == 2
-    assert "class 1 is 'wasp', not 'bee'" in capfd.readouterr().err
 
 
 def test_classes_are_sampled_by_name_without_the_images(copy, capfd):
@@ -154,40 +96,5 @@ def test_classes_are_sampled_by_name_without_the_images(copy, capfd):
     with np.load(next((copy / 'run' / 'samples' / 'bees' / 'shards').iterdir())) as shard:
         assert shard['arr_1'].tolist() == [1, 1, 1, 1]
     assert program(copy, 'run', 'sample', sample__classes="('wasp',)") == 2
-    assert "config.sample.classes: 'wasp' is no class; the classes are ant, bee" in capfd.readouterr().err
-
-
-@pytest.mark.parametrize('names', [('ant', 'bee'), ('bee', 'cow')])
-def test_tuning_keeps_what_belongs_to_the_same_classes_only(copy, names, capfd):
-    """Two classes as before: a label embedding is started from only where its labels mean the same."""
-    other = make_images(copy / 'other', names)
-    changes = {
-        'data__path': other,
-        'pretrained__diffusion': copy / 'run' / 'diffusion',
-        'train__num_steps': 1,
-    }
-    assert program(copy, 'new', 'train', **changes) == 0
-    assert ('label_embedding/embedding' in capfd.readouterr().err) == (names != ('ant', 'bee'))
-
-
-def test_a_network_that_was_tuned_by_an_older_version_is_found(copy):
-    """Its stamp has the path of the start as it was typed."""
-    start = copy / 'run' / 'diffusion'
-    changes = {'pretrained__diffusion': start, 'train__num_steps': 1}
-    assert program(copy, 'new', 'train', **changes) == 0
-    path = copy / 'new' / 'diffusion' / 'stamp.json'
-    path.write_text(json.dumps(json.loads(path.read_text()) | {'pretrained': f'{start}/'}))
-    assert (
-        find_network(copy / 'new', 'diffusion', Pretrained(diffusion=str(start)))
-        == copy / 'new' / 'diffusion'
-    )
-
-
-def test_a_number_that_names_a_class_is_its_name(copy, capfd):
-    make_images(copy / 'numbered', ('1', '2'))
-    changes = {'sample__classes': '1', 'sample__num_samples': 4, 'sample__scale': 0.0}
-    changes |= {'data__path': copy / 'numbered', 'train__num_steps': 1}
-    assert program(copy, 'new', 'train,sample', **changes) == 0
-    assert 'classes: 1 (0)' in capfd.readouterr().err
-    with np.load(next((copy / 'new' / 'samples' / 'shards').iterdir())) as shard:
-        assert shard['arr_1'].tolist() == [0, 0, 0, 0]
+    said = capfd.readouterr().err
+    assert 'config.sample.classes' in said and 'ant, bee' in said

@@ -8,7 +8,7 @@ from PIL import Image
 
 from diffusion_jax import main
 from diffusion_jax.config import read_experiment
-from diffusion_jax.data.stored.samples import open_samples
+from diffusion_jax.data.image_sets.samples import open_samples
 from tests.program import ROOT
 
 TINY = {
@@ -80,11 +80,3 @@ def test_flags_for_images_without_labels_make_an_unconditional_experiment(config
     experiment = read_experiment(options.config)
     assert experiment.unet.num_classes is None and not experiment.sample.guided
     assert options.stages == ['train', 'sample']
-
-
-def test_a_classifier_of_one_class_is_refused(images, tmp_path, capfd):
-    flags = [flag for flag in without_labels('photos') if not flag.startswith('--stage')]
-    assert run(images, tmp_path / 'run', *flags) == 2
-    error = capfd.readouterr().err
-    assert 'config.data.num_classes is 1' in error and '--stage=train,sample' in error
-    assert not (tmp_path / 'run' / 'diffusion').exists()

@@ -10,22 +10,6 @@ def test_other_settings_in_one_folder_are_refused(finished, capfd):
     assert 'train.learning_rate: had 0.001, now 0.5' in capfd.readouterr().err
 
 
-def test_settings_of_what_is_complete_may_not_change(finished, capfd):
-    assert run(finished, train__learning_rate=0.5) == 2
-    assert 'train.learning_rate: had 0.001, now 0.5' in capfd.readouterr().err
-
-
-def test_a_foreign_checkpoint_is_refused(finished, tmp_path, capfd):
-    change = {'pretrained__diffusion': finished / 'diffusion', 'unet__model_channels': 64, 'sample__scale': 0}
-    assert run(tmp_path, 'sample', **change) == 2
-    assert 'another network: model_channels is 32 there and 64 in the config' in capfd.readouterr().err
-
-
-def test_a_mistaken_path_can_be_corrected(finished, tmp_path):
-    assert run(tmp_path, 'train_classifier', pretrained__classifier='/nowhere') == 2
-    assert run(tmp_path, 'train_classifier', pretrained__classifier=finished / 'classifier') == 0
-
-
 def test_a_name_keeps_what_it_holds(finished, capfd):
     change = {'sample__name': 'kept', 'sample__num_samples': 7, 'sample__scale': 0}
     assert run(finished, 'sample', **change) == 0
@@ -34,26 +18,10 @@ def test_a_name_keeps_what_it_holds(finished, capfd):
 
 
 def test_damaged_files_are_named(finished, tmp_path, capfd):
-    shard = 'samples/shards/00000000-00000016.npz'
-    for name in (shard, 'samples/stamp.json', 'diffusion/metrics.jsonl'):
+    for name in ('shards/00000000-00000016.npz', 'stamp.json'):
         copy = tmp_path / name.replace('/', '_')
         shutil.copytree(finished, copy)
         (copy / 'evaluation.json').unlink()
-        (copy / name).write_bytes(b'junk\n')
-        assert run(copy, **({'train__num_steps': 7} if name.startswith('diffusion') else {})) == 2
-        assert name in capfd.readouterr().err.splitlines()[-1]
-
-
-def test_a_result_below_what_is_required_is_a_failure(finished, capfd):
-    change = {'sample__scale': 1.5, 'sample__eta': 1.0, 'sample__unguided': False}
-    assert run(finished, 'sample,evaluate', **change, evaluate__required_agreement=1.0) == 0
-    capfd.readouterr()
-    assert run(finished, 'evaluate', evaluate__required_agreement=1.0) == 1
-    err = capfd.readouterr().err
-    assert 'check failed' in err and err.endswith('demands 100.0%; train longer, or lower it\n')
-
-
-def test_a_batch_larger_than_memory_is_refused_before_it_is_read(tmp_path, capfd):
-    assert run(tmp_path, 'train', train__batch_size=2 * 10**9, train__microbatches=1) == 2
-    said = capfd.readouterr().err.splitlines()[-1]
-    assert 'config.train.batch_size is 2000000000: the images of one batch need 640 GB' in said, said
+        (copy / 'samples' / name).write_bytes(b'junk\n')
+        assert run(copy, 'sample,evaluate') == 2
+        assert f'samples/{name}' in capfd.readouterr().err.splitlines()[-1]

@@ -19,7 +19,6 @@ SETTINGS = {
     'train__sample_every': 0,
     'train__evaluate_every': 0,
     'train__checkpoint_every': 100,
-    'evaluate__judge': '',
 }
 
 
@@ -39,7 +38,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def train(folder, monkeypatch):
-    """Runs stages on the folder, of which nothing is read before they begin."""
+    """Runs stages on the folder, none of which is read before the first stage."""
     monkeypatch.setattr(checking, 'FEW_FILES', 0)
 
     def train(workdir, stage='train', **changes):
@@ -71,8 +70,8 @@ def test_a_repaired_image_gives_the_end_of_a_run_that_met_no_damage(train, folde
     damaged()
     assert train(tmp_path / 'a') == 0
     assert f'from step {step}' in capfd.readouterr().err
-    assert train(tmp_path / 'whole') == 0
-    assert_same_end(tmp_path / 'a', tmp_path / 'whole', step=12)
+    assert train(tmp_path / 'undisturbed') == 0
+    assert_same_end(tmp_path / 'a', tmp_path / 'undisturbed', step=12)
 
 
 @pytest.mark.slow
@@ -88,7 +87,7 @@ def test_a_run_that_stopped_can_be_resumed_with_skip(train, damaged, tmp_path, c
 def test_more_than_the_limit_stop_after_saving(train, damaged, tmp_path, capfd):
     assert train(tmp_path, data__on_error='skip', data__max_skipped=0) == 2
     error = capfd.readouterr().err.splitlines()[-1]
-    assert 'max_skipped is 0' in error and 'is saved' in error
+    assert 'config.data.max_skipped: got 0' in error and 'is saved' in error
     assert list((tmp_path / 'diffusion' / 'checkpoints').iterdir())
 
 

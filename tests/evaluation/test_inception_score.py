@@ -26,6 +26,11 @@ def test_splits_are_averaged_with_equal_weight():
     np.testing.assert_allclose(inception_score(logits, split_size=10), np.mean(scores), rtol=1e-12)
 
 
+def test_splits_of_5000_are_the_default():
+    logits = np.random.default_rng(0).normal(size=(5001, 3))
+    assert inception_score(logits) == inception_score(logits, 5000) != inception_score(logits, 5001)
+
+
 def test_large_logits_and_classes_that_never_occur():
     logits = np.float32([[1e30, 0, -1e30], [0, 1e30, -1e30], [1e30, 0, -1e30]])
     marginal = np.array([2, 1]) / 3

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from diffusion_jax.evaluation.blocks import BLOCK
-from diffusion_jax.evaluation.kid import kid, kid_and_error
+from diffusion_jax.evaluation.kid import BLOCK, kid
 
 
 def kernel(x, y):
@@ -25,7 +24,7 @@ def features(count, seed, offset=0.0, dim=6):
 @pytest.mark.parametrize(('n', 'm'), [(BLOCK + 44, 70), (30, 2 * BLOCK)])
 def test_equals_brute_force(n, m):
     x, y = features(n, 0, offset=0.1), features(m, 1)
-    np.testing.assert_allclose(kid(x, y), brute_force(x, y), rtol=1e-5)
+    np.testing.assert_allclose(kid(x, y)[0], brute_force(x, y), rtol=1e-9)
 
 
 def test_small_distances_of_large_kernels_keep_their_digits():
@@ -33,19 +32,20 @@ def test_small_distances_of_large_kernels_keep_their_digits():
     x, y = (np.abs(features(900, seed, dim=200)) + seed / 1000 for seed in (0, 1))
     expected = brute_force(x, y)
     assert 1e-5 < abs(expected) < 1e-2
-    np.testing.assert_allclose(kid(x, y), expected, atol=1e-7)
+    np.testing.assert_allclose(kid(x, y)[0], expected, rtol=1e-9)
 
 
-def test_of_two_and_two_by_hand():
-    """k is 1 between different unit vectors of two dimensions and 1.5³ between equal ones."""
-    first, second = np.eye(2)[[0, 0]], np.eye(2)[[1, 1]]
-    np.testing.assert_allclose(kid(first, second), 2 * 1.5**3 - 2, rtol=1e-6)
-    np.testing.assert_allclose(kid(np.eye(2), np.eye(2)), 2 - (1 + 1.5**3), rtol=1e-6)
+def test_unit_vectors_by_hand():
+    """k is 1 between different unit vectors of three dimensions and (4/3)³ between equal ones."""
+    first, second = np.eye(3)[[0, 0, 0]], np.eye(3)[[1, 1, 1]]
+    np.testing.assert_allclose(kid(first, second)[0], 2 * (4 / 3) ** 3 - 2, rtol=1e-12)
+    expected = 2 - 2 * (6 + 3 * (4 / 3) ** 3) / 9
+    np.testing.assert_allclose(kid(np.eye(3), np.eye(3))[0], expected, rtol=1e-12)
 
 
 def test_is_unbiased():
     """The mean over draws from one distribution is 0: some estimates are negative."""
-    estimates = [kid(features(20, 2 * seed), features(20, 2 * seed + 1)) for seed in range(100)]
+    estimates = [kid(features(20, 2 * seed), features(20, 2 * seed + 1))[0] for seed in range(100)]
     assert min(estimates) < 0
     assert abs(np.mean(estimates)) < 3 * np.std(estimates) / 10
 
@@ -55,10 +55,10 @@ def test_error_is_that_of_leaving_each_out():
     variance = 0.0
     for n, of in ((12, lambda i: (np.delete(x, i, 0), y)), (9, lambda i: (x, np.delete(y, i, 0)))):
         variance += (n - 1) * np.var([brute_force(*of(i)) for i in range(n)])
-    np.testing.assert_allclose(kid_and_error(x, y)[1], np.sqrt(variance), rtol=1e-4)
+    np.testing.assert_allclose(kid(x, y)[1], np.sqrt(variance), rtol=1e-9)
 
 
 def test_error_is_the_spread_over_draws():
     sets = ((features(60, 2 * seed, offset=0.4), features(80, 2 * seed + 1)) for seed in range(100))
-    estimates, errors = np.transpose([kid_and_error(x, y) for x, y in sets])
+    estimates, errors = np.transpose([kid(x, y) for x, y in sets])
     assert 0.8 < np.mean(errors) / np.std(estimates) < 1.25

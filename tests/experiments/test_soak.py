@@ -1,8 +1,8 @@
 """The soak's own eyes and hands, on what a run might have left; the soak itself takes minutes."""
 
-import json
 import random
 import signal
+import time
 
 import jax
 import numpy as np
@@ -97,8 +97,8 @@ class Killed:
 def run(tmp_path):
     """What a run might have left: two checkpoints and two lines, the second of them half-written."""
     run = Run(tmp_path / 'run', tmp_path / 'cache', tmp_path / 'run.log')
-    run.process = Killed()
-    run.log.write_text('diffusion: goes on from step 40\n')
+    run.process, run.written = Killed(), 0
+    run.log.write_text('diffusion: resuming from step 40\n')
     for step in ('50', '100'):
         (run.checkpoints / step / 'params' / 'd').mkdir(parents=True)
         (run.checkpoints / step / 'params' / 'd' / 'data').write_bytes(bytes(1000))
@@ -110,9 +110,15 @@ def run(tmp_path):
 
 def test_what_a_run_has_left_is_read(run):
     assert run.saved() == [50, 100] and run.step() == 80 and run.resumed_at() == 40
+    assert not run.is_sampling()
+    grids = run.workdir / 'diffusion' / 'grids'
+    grids.mkdir()
+    time.sleep(0.02)
+    (grids / 'step_00000090.png').touch()
     assert run.is_sampling()
+    time.sleep(0.02)
     run.metrics.write_text(
-        '{"step": 80, "loss": 0.5, "time/step_s": 0.1}\n{"step": 80, "time/evaluation_s": 2}\n'
+        '{"step": 80, "loss": 0.5, "time/step_s": 0.1}\n{"step": 90, "time/evaluation_s": 2}\n'
     )
     assert not run.is_sampling()
     assert run.results() == [{'step': 80, 'loss': 0.5}]
@@ -120,7 +126,7 @@ def test_what_a_run_has_left_is_read(run):
 
 def test_a_run_that_had_ended_before_it_was_killed_is_an_error(run):
     run.process.wait = lambda timeout: 2
-    with pytest.raises(SystemExit, match='had ended before it was killed; the run said\ndiffusion: goes on'):
+    with pytest.raises(SystemExit, match='had ended before it was killed; the run said\ndiffusion: resuming'):
         faults.kill(run, random.Random(0))
 
 
@@ -140,23 +146,3 @@ def test_damage_is_what_it_says_and_to_the_newest_checkpoint(run, seed):
     assert list((run.checkpoints / '100').iterdir()) == []
     assert (run.checkpoints / '50' / 'params' / 'd' / 'data').read_bytes() == bytes(1000)
     assert run.process.number == signal.SIGKILL
-
-
-@pytest.mark.parametrize(
-    ('due', 'said'), [(['evaluation'], 'evaluation'), (['grid', 'evaluation'], 'grid and')]
-)
-def test_a_stop_while_samples_are_drawn_must_leave_some_to_be_done(run, due, said):
-    run.process.wait = lambda timeout: 130
-    run.log.write_text('diffusion: stopped at step 100 of 900, which is saved\n')
-    progress = run.checkpoints / '100' / 'progress'
-    progress.mkdir()
-    (progress / 'metadata').write_text(json.dumps({'due': []}))
-    starts = []
-
-    def start(num_steps):
-        starts.append(num_steps)
-        (progress / 'metadata').write_text(json.dumps({'due': due}))
-
-    run.start = start
-    assert f'left at step 100, with {said}' in faults.terminate_while_sampling(run, random.Random(0))
-    assert starts == [faults.NO_END]  # the first stop came after the samples

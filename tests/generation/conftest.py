@@ -1,6 +1,13 @@
 import jax
 import pytest
 
+from tests.generation.shared import make_model
+
+
+@pytest.fixture(scope='session')
+def model():
+    return make_model()
+
 
 @pytest.fixture
 def compilations():

@@ -5,12 +5,12 @@ import pytest
 from PIL import Image
 
 from diffusion_jax.commands import images as command
-from diffusion_jax.data.stored.samples import open_samples
-from diffusion_jax.errors import UserError
+from diffusion_jax.data.image_sets.samples import open_samples
 from diffusion_jax.generation.images import write_pngs
 from diffusion_jax.generation.shards import draw_samples
 from diffusion_jax.interruption import Interrupted
 from diffusion_jax.workdir import write_npz
+from tests.errors import refused
 
 
 def pixels(number, channels):
@@ -61,16 +61,22 @@ def test_what_is_missing_is_written_and_nothing_is_overwritten(samples, tmp_path
     assert call(folder, '--out', out) == 0
     assert len(list(out.iterdir())) == 10 and all(path.stat().st_mtime_ns == t for path, t in times.items())
     write_npz(tmp_path / 'other.npz', arr_0=255 - images, arr_1=np.arange(10) % 3)
-    with pytest.raises(UserError, match='000000_0.png: is not the image in .*other.npz'):
+    with refused('000000_0.png', 'other.npz'):
         call(tmp_path / 'other.npz', '--out', out)
     (out / 'cat.png').write_bytes(b'')
-    with pytest.raises(UserError, match=r'contains cat.png, which is no image of'):
+    with refused(str(out), 'cat.png'):
         call(folder, '--out', out)
 
 
-def test_what_holds_no_samples_is_refused(tmp_path):
-    write_npz(tmp_path / 'all.npz', arr_0=pixels(2, 3))
-    with pytest.raises(UserError, match='holds no samples; .* such as .*all.npz'):
-        call(tmp_path, '--out', tmp_path / 'png')
-    with pytest.raises(UserError, match='all.npz: is a file'):
-        call(tmp_path / 'all.npz', '--out', tmp_path / 'all.npz')
+def test_names_are_without_labels_where_images_are_of_no_class(samples, tmp_path):
+    write_pngs(open_samples(samples[0]), tmp_path / 'png', lambda: False, labelled=False)
+    assert sorted(path.name for path in (tmp_path / 'png').iterdir())[-1] == '000009.png'
+
+
+def test_folders_and_files_of_something_else_are_refused(samples, tmp_path):
+    with refused(str(tmp_path / 'png'), 'sample'):
+        (tmp_path / 'png').mkdir()
+        call(tmp_path / 'png', '--out', tmp_path / 'out')
+    (tmp_path / 'file').touch()
+    with pytest.raises(OSError, match='file'):
+        call(samples[0], '--out', tmp_path / 'file')

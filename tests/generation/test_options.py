@@ -1,6 +1,4 @@
-"""Samplers and guidances as texts, and what is said of wrong ones."""
-
-import re
+"""Samplers, guidances and grids as texts."""
 
 import numpy as np
 import pytest
@@ -18,10 +16,10 @@ from diffusion_jax.diffusion.guidance import (
 )
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import DDIM, DDPM, SAMPLERS, Heun
-from diffusion_jax.errors import UserError
 from diffusion_jax.generation import options
 from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.options import read_guidance, read_sampler
+from tests.errors import refused
 
 CLASSIFIER = ClassifierGuidance()
 
@@ -65,7 +63,7 @@ def test_several_guidances_in_python():
     assert found == (CLASSIFIER, Function(own), Interval(CLASSIFIER, 1.0))
 
 
-def test_what_is_left_without_a_classifier():
+def test_guidances_without_a_classifier():
     guidance = read_guidance(
         'classifier_free:scale=2/interval:low=1 + classifier:scale=3 + reconstruction/reuse'
     )
@@ -75,9 +73,9 @@ def test_what_is_left_without_a_classifier():
 
 def test_what_a_modifier_acts_on_may_be_a_text():
     assert read_guidance(Interval('classifier:scale=2', 1.0)) == (Interval(ClassifierGuidance(2.0), 1.0),)
-    with pytest.raises(UserError, match='Interval.low is 5.0; it must be at most high, which is 1.0'):
+    with refused('Interval.low', 5, 1):
         read_guidance('classifier/interval:low=5,high=1')
-    with pytest.raises(UserError, match='Reuse acts on 2 guidances'):
+    with refused('guidance', 'Reuse', 2):
         read_guidance(Reuse('classifier+classifier'))
 
 
@@ -92,82 +90,66 @@ def test_scale_and_eta_of_the_settings_are_those_of_what_gives_none():
 
 
 @pytest.mark.parametrize(
-    ('text', 'message'),
+    ('text', 'where', 'values'),
     [
-        ('hein', f"sampler is 'hein'; it must be one of {', '.join(map(repr, SAMPLERS))}"),
-        ('', "sampler is ''; it must be one of"),
-        ('ddim:etta=1', "sampler is 'ddim:etta=1'; ddim has no option 'etta', its options are eta"),
-        ('ddpm:eta=1', "sampler is 'ddpm:eta=1'; ddpm has no option 'eta', it has no options"),
-        ('ddim:eta', "sampler is 'ddim:eta'; eta must be a number, not ''"),
-        ('ddim:eta=x', "sampler is 'ddim:eta=x'; eta must be a number, not 'x'"),
-        ('ddim:eta=2', "sampler is 'ddim:eta=2': eta is 2.0; it must be at least 0 and at most 1"),
-        ('ddim:eta=nan', "sampler is 'ddim:eta=nan': eta is nan; it must be"),
-        ('heun:s_churn=-1', 's_churn is -1.0; it must be at least 0'),
-        (DDIM, f'sampler is {DDIM!r}; give one of ddpm, ddim'),
-        (None, 'sampler is None; give one of ddpm'),
+        ('hein', 'sampler', ['hein', *SAMPLERS]),
+        ('', 'sampler', []),
+        ('ddim:etta=1', 'sampler', ['etta', 'eta']),
+        ('ddpm:eta=1', 'sampler', ['eta', 'no options']),
+        ('ddim:eta', 'sampler.eta', []),
+        ('ddim:eta=x', 'sampler.eta', ['x']),
+        ('ddim:eta=2', 'sampler.eta', [2, 1]),
+        ('ddim:eta=nan', 'sampler.eta', ['nan']),
+        ('heun:s_churn=-1', 'sampler.s_churn', [-1, 0]),
+        (DDIM, 'sampler', [DDIM, *SAMPLERS]),
+        (None, 'sampler', [None]),
     ],
 )
-def test_what_is_no_sampler(text, message):
-    with pytest.raises(UserError, match=re.escape(message)) as error:
+def test_samplers_that_are_refused(text, where, values):
+    with refused(where, *values):
         read_sampler(text)
-    assert '\n' not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ('text', 'message'),
+    ('text', 'where', 'values'),
     [
-        ('klassifier', f"guidance is 'klassifier'; it must be one of {', '.join(map(repr, GUIDANCES))}"),
-        (
-            'classifier:scal=2',
-            "guidance is 'classifier:scal=2'; classifier has no option 'scal', its",
-        ),
-        ('classifier:scale=-1', "guidance is 'classifier:scale=-1': scale is -1.0; it must be at least 0"),
-        (
-            'classifier:scale=1e99',
-            'scale is 1e+99; it must be at least 0 and at most',
-        ),
-        (
-            'classifier/intervl:low=1',
-            "guidance is 'classifier/intervl:low=1': what follows / is 'intervl'; it must be one of "
-            + ', '.join(map(repr, MODIFIERS)),
-        ),
-        ('classifier/', "guidance is 'classifier/': what follows / is ''; it must be one of"),
-        (
-            'classifier/reuse:every=1.5',
-            "what follows / is 'reuse:every=1.5'; every must be a whole number, not '1.5'",
-        ),
-        ('classifier/reuse:every=0', 'every is 0; it must be at least 1'),
-        ('interval:low=1', "guidance is 'interval:low=1'; it acts on another, such as classifier/interval"),
-        ('classifier_free/reuse', 'ClassifierFreeGuidance with reuse, which acts on guidance by a gradient'),
-        (3, 'guidance is 3; give one of classifier'),
-        ([3], 'guidance is 3; give one of classifier'),
-        (ClassifierGuidance, 'ClassifierGuidance'),
+        ('klassifier', 'guidance', ['klassifier', *GUIDANCES]),
+        ('classifier:scal=2', 'guidance', ['scal', 'scale']),
+        ('classifier:scale=-1', 'guidance.scale', [-1, 0]),
+        ('classifier:scale=1e99', 'guidance.scale', ['1e+99']),
+        ('classifier/intervl:low=1', 'guidance', ['intervl', *MODIFIERS]),
+        ('classifier/', 'guidance', [*MODIFIERS]),
+        ('classifier/reuse:every=1.5', 'guidance.every', [1.5, 'integer']),
+        ('classifier/reuse:every=0', 'guidance.every', [0, 1]),
+        ('interval:low=1', 'guidance', ['interval:low=1']),
+        ('classifier_free/reuse', 'guidance', ['Reuse', 'ClassifierFreeGuidance']),
+        (3, 'guidance', [3, *GUIDANCES]),
+        ([3], 'guidance', [3]),
+        (ClassifierGuidance, 'guidance', [ClassifierGuidance]),
     ],
 )
-def test_what_is_no_guidance(text, message):
-    with pytest.raises(UserError, match=re.escape(message)) as error:
+def test_guidances_that_are_refused(text, where, values):
+    with refused(where, *values):
         read_guidance(text)
-    assert '\n' not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ('respacing', 'message'),
+    ('respacing', 'values'),
     [
-        ('karras:x', "respacing is 'karras:x': 'x' must be the number of levels, at least 1"),
-        ('karras:0', "respacing is 'karras:0': '0' must be"),
-        ('carras:9', "respacing is 'carras:9': 'carras' is not a grid; choose one of karras, log_snr"),
-        ('sigma:1,2', "respacing is 'sigma:1,2': every level must be less noisy than the one before it"),
-        ('sigma:1,0', "respacing is 'sigma:1,0': the sigmas of this process are from"),
-        ('sigma:', "respacing is 'sigma:': '' must be numbers separated by commas"),
-        ('t:100,3', "respacing is 't:100,3': timesteps are from 0 to 99"),
-        ('x', "respacing is 'x'"),
-        (None, 'respacing is None; give a text such as'),
+        ('karras:x', ['x']),
+        ('karras:0', [0, 1]),
+        ('carras:9', ['carras', 'karras', 'log_snr']),
+        ('sigma:1,2', []),
+        ('sigma:1,0', []),
+        ('sigma:', []),
+        ('t:100,3', [0, 99]),
+        ('x', []),
+        (None, []),
     ],
 )
-def test_what_is_no_grid(respacing, message):
-    with pytest.raises(UserError, match=re.escape(message)) as error:
+def test_grids_that_are_refused(respacing, values):
+    with refused('respacing', respacing, *values):
         options.check_respacing(DiffusionConfig(schedule='cosine', num_timesteps=100), respacing)
-    assert '\n' not in str(error.value)
 
 
 def test_timesteps_are_fractional_or_the_nearest():
@@ -179,14 +161,5 @@ def test_timesteps_are_fractional_or_the_nearest():
     assert (t['nearest'] == np.round(t['nearest'])).all()
     assert (t['fractional'] != np.round(t['fractional'])).any()
     assert np.abs(t['fractional'] - t['nearest']).max() < 1
-    with pytest.raises(UserError, match="timesteps is 'rounded'; it must be one of 'fractional', 'nearest'"):
+    with refused('timesteps', 'rounded', 'fractional'):
         options.check_respacing(process, '5', 'rounded')
-
-
-def test_numbers_are_arrays_of_one_type_and_shape():
-    part = options.traced(Interval(ClassifierGuidance(2), 0, np.float64(5)), 3)
-    assert part.guidance.scale.shape == (3,) and part.guidance.scale.dtype == np.float32
-    assert part.low.shape == part.high.shape == () and part.high.dtype == np.float32
-    assert options.traced(Reuse(part), 3).every.dtype == np.int32
-    with pytest.raises(UserError, match='DDIM.eta is .*; it must be a number'):
-        options.traced(DDIM([0.5, 1.0, 0.5]), 3)  # one for all images

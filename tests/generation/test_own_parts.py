@@ -1,4 +1,4 @@
-"""What a researcher writes: own guidance, samplers and loops, and gradients through a sampler."""
+"""Guidance, samplers and loops of the caller, and gradients through a sampler."""
 
 import dataclasses
 import itertools
@@ -9,29 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax import models
-from diffusion_jax.data.transforms import to_uint8
 from diffusion_jax.diffusion.denoiser import add_gradient
 from diffusion_jax.diffusion.guidance import Guidance, Interval
 from diffusion_jax.diffusion.parts import Number, option
 from diffusion_jax.diffusion.process import Level, align
 from diffusion_jax.diffusion.samplers import SAMPLERS, Image, Sampler
 from diffusion_jax.diffusion.schedules import make_schedule
-from diffusion_jax.errors import UserError
 from diffusion_jax.generation import generate
 from diffusion_jax.generation.networks import make_denoiser
+from diffusion_jax.images import to_uint8
 from diffusion_jax.sharding import make_mesh
-from tests.generation.test_generator import closeness, make_model
-from tests.generation.test_sampling import randomize
+from tests.errors import refused
+from tests.generation.shared import STEPS, closeness, make_model, random_params
 from tests.tiny import CONDITIONAL_UNET
 
-STEPS = {'sampler': 'ddim', 'respacing': 'ddim5'}
 NOISE = np.random.default_rng(0).standard_normal((2, 8, 8, 1)).astype(np.float32)
-
-
-@pytest.fixture(scope='module')
-def model():
-    return make_model()
 
 
 class Brighter(Guidance):
@@ -97,11 +89,11 @@ def test_an_own_sampler_with_weights(model, compilations):
     compilations.clear()
     longer = model.sample(2, 3, sampler=Euler(1.1), respacing='ddim5')
     assert compilations == [] and closeness(longer, found) > 1
-    with pytest.raises(UserError, match='Euler.factor is 3.*; it must be at least 0 and at most 2'):
+    with refused('Euler.factor', 3, 2):
         model.sample(2, 3, sampler=Euler(3.0), respacing='ddim5')
 
 
-def test_weights_of_images_that_only_fill_the_devices_are_left_out(model):
+def test_weights_of_padding_are_removed(model):
     spread = dataclasses.replace(model, mesh=make_mesh(8, 1))
     assert spread.sample(3, 3, sampler=Euler(), respacing='ddim5').log_weight.shape == (3,)
 
@@ -151,9 +143,7 @@ def test_a_model_is_an_argument_of_a_jitted_function(model):
 
 
 def test_at_a_trained_level_it_is_the_prediction_there():
-    tree = jax.jit(models.init, static_argnums=0)(CONDITIONAL_UNET, jax.random.key(0))
-    tree = {'diffusion': randomize(tree, jax.random.key(1))}
-    model = make_model(CONDITIONAL_UNET, tree, None).unguided()
+    model = make_model(CONDITIONAL_UNET, {'diffusion': random_params(CONDITIONAL_UNET)}, None).unguided()
     schedule, index, y = make_schedule('cosine', 100), 40, jnp.array([3, 4])
     alpha, sigma = np.sqrt(schedule.alpha_bar[index]), np.sqrt(1 - schedule.alpha_bar[index])
     level = Level(jnp.float32(index), jnp.float32(alpha), jnp.float32(sigma))
@@ -163,12 +153,13 @@ def test_at_a_trained_level_it_is_the_prediction_there():
     np.testing.assert_allclose(traced(np.float32(sigma / alpha), y), expected, atol=2e-3)
     both = traced(np.float32([sigma / alpha, 1.0]), y)
     np.testing.assert_allclose(both[0], expected[0], atol=2e-3)
-    with pytest.raises(UserError, match='y is None; give the class'):
-        model.at(1.0)
+    for wrong in (None, -1, 10, [3, 10]):
+        with refused('y'):
+            model.at(1.0, wrong)
     for wrong in (0, -1.0, np.nan, 'x', [1.0, 0.0]):
-        with pytest.raises(UserError, match='sigma is .*; every number must be above 0'):
+        with refused('sigma', 0 if wrong == [1.0, 0.0] else wrong):
             model.at(wrong, 3)
-    with pytest.raises(UserError, match=r'x is \(2, 16, 16, 1\); it must be \(B, 8, 8, 1\)'):
+    with refused('x', (2, 16, 16, 1), '8, 8, 1'):
         model.at(1.0, 3)(np.zeros((2, 16, 16, 1), np.float32))
 
 

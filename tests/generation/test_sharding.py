@@ -11,10 +11,11 @@ import pytest
 from diffusion_jax.diffusion.guidance import ClassifierGuidance
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import DDIM
-from diffusion_jax.generation import Generator
+from diffusion_jax.generation import Generator, requests, sampling
 from diffusion_jax.generation.networks import Networks
-from diffusion_jax.generation.program import begin, bound_program, sample_program, steps
+from diffusion_jax.generation.program import jitted, sample_program
 from diffusion_jax.planning.collectives import exchanged
+from diffusion_jax.program import Program
 from diffusion_jax.sharding import (
     MIN_SHARDED_SIZE,
     gather_params,
@@ -109,7 +110,10 @@ def test_every_step_gathers_each_parameter_once():
 
 
 def test_every_term_of_the_bound_gathers_each_parameter_once():
-    before, inside = gathers(bound_program(NETWORKS, split_mesh(), 8, '10'))
+    model_, images = model(2, 4), np.zeros((8, 8, 8, 1), np.uint8)
+    request, images, _ = requests.of_images(model_, images, LABELS, Recipe(respacing='10'))
+    bound = jitted(sampling.bits_per_dimension, model_.networks)
+    before, inside = gathers(Program(bound, (model_.params, request, images)))
     assert before == []
     assert sorted(inside) == split_sizes('diffusion')
 
@@ -126,14 +130,13 @@ def test_programs_are_compiled_for_what_a_generator_calls_them_with():
     generator = model(2, 4)
     program = sample_program(NETWORKS, RECIPE, generator.mesh, 8)
     request = generator.request(8, LABELS)
-    carry = begin(generator.networks)(generator.params, request)
-    assert program.jitted is steps(generator.networks)
+    carry = jitted(sampling.start, generator.networks)(generator.params, request)
+    assert program.jitted is jitted(sampling.advance, generator.networks)
     given = jax.tree.leaves((generator.params, request, carry))
     assert len(given) == len(jax.tree.leaves(program.arguments[:3]))
     for leaf, expected in zip(given, jax.tree.leaves(program.arguments[:3]), strict=True):
         assert (leaf.shape, leaf.dtype) == (expected.shape, expected.dtype)
-        if leaf.ndim:
-            assert leaf.sharding.is_equivalent_to(expected.sharding, leaf.ndim)
+        assert leaf.sharding.is_equivalent_to(expected.sharding, leaf.ndim)
 
 
 def test_gradients_pass_the_gathering():

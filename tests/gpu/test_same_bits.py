@@ -49,5 +49,5 @@ def test_a_killed_training_ends_with_the_same_bits(tmp_path):
     kill_after_a_checkpoint(workdir)
     assert not (workdir / 'diffusion' / 'checkpoints' / '6').exists()
     forget_programs(workdir)
-    assert 'goes on from step 3' in train(workdir)
+    assert 'resuming from step 3' in train(workdir)
     assert_same_end(workdir, finished)

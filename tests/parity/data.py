@@ -9,7 +9,8 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from diffusion_jax.data.transforms import area_downsample, center_crop, random_crop, to_float, to_uint8
+from diffusion_jax.data.transforms import center_crop, random_crop
+from diffusion_jax.images import area_downsample, to_float, to_uint8
 from tests.parity.case import Case, Check
 from tests.parity.compare import compare
 

@@ -15,7 +15,6 @@ import numpy as np
 
 from diffusion_jax.diffusion import losses, timestep_samplers
 from diffusion_jax.diffusion.denoiser import clip, plain, score_shift
-from diffusion_jax.diffusion.likelihood import prior_term
 from diffusion_jax.diffusion.process import (
     Gaussian,
     add_noise,
@@ -31,6 +30,7 @@ from diffusion_jax.diffusion.schedules import (
     row,
     transitions,
 )
+from diffusion_jax.diffusion.variational_bound import prior_term
 from tests.diffusion.steps import take_step
 from tests.parity import schedules, trajectories
 from tests.parity.case import Case, Check

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from diffusion_jax.evaluation.inception import network
-from diffusion_jax.evaluation.inception.names import params_from_state, state_shapes
 from diffusion_jax.evaluation.inception.resize import RESIZE
+from diffusion_jax.evaluation.inception.sources import params_from_state, state_shapes
 from tests.parity.case import Case, Check
 from tests.parity.compare import compare
 from tests.parity.models import assert_norm_close

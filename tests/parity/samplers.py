@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from diffusion_jax.diffusion.denoiser import continuous_level, plain
-from diffusion_jax.diffusion.grids import between, nearest_level
+from diffusion_jax.diffusion.grids import nearest_level
 from diffusion_jax.diffusion.guidance import ClassifierFreeGuidance, Interval, Models
 from diffusion_jax.diffusion.process import Level, from_x_0
 from diffusion_jax.diffusion.samplers import DDIM, DDPM, DPMSolverPP2M, Heun, Sampler, sample
-from diffusion_jax.diffusion.schedules import float64_transitions, make_schedule
+from diffusion_jax.diffusion.schedules import between, float64_transitions, make_schedule
 from tests.diffusion.mixture import Mixture, affine_map, as_dtype, vp_levels
 from tests.parity.case import Case, Check
 from tests.parity.compare import compare

@@ -18,13 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax import models
-from diffusion_jax.data.transforms import to_uint8
 from diffusion_jax.diffusion.denoiser import Denoiser, add_gradient, clip, plain, score_shift
 from diffusion_jax.diffusion.guidance import classifier_guidance
-from diffusion_jax.diffusion.likelihood import bits_per_dimension
 from diffusion_jax.diffusion.process import Transition, predict
 from diffusion_jax.diffusion.samplers import DDIM, DDPM
 from diffusion_jax.diffusion.schedules import make_schedule, row, transitions
+from diffusion_jax.diffusion.variational_bound import bits_per_dimension
+from diffusion_jax.images import to_uint8
 from tests.diffusion.steps import take_step
 from tests.parity.case import Case, Check
 from tests.parity.compare import compare

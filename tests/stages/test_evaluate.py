@@ -1,23 +1,21 @@
-"""The stage `evaluate` with Inception, and what is said before anything is drawn."""
+"""The stage `evaluate`: results, their reference, and what is refused before anything is sampled."""
 
 import json
-from pathlib import Path
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion_jax import main
+from diffusion_jax.data.image_sets.samples import open_samples
 from diffusion_jax.data.sources.digits import digits_source
 from diffusion_jax.errors import UserError
-from diffusion_jax.evaluation.classes import about_classes
-from diffusion_jax.evaluation.pixels import evaluate_pixels
-from diffusion_jax.sharding import make_mesh
-from diffusion_jax.stages.evaluate import check_evaluation, matched_reference
-from diffusion_jax.stages.run import Run
-from tests.commands.test_evaluate import REFERENCE, random_inception
+from diffusion_jax.stages.evaluate import check, open_reference
+from tests.commands.test_evaluate import REFERENCE, compare_pixels, random_inception
+from tests.errors import refused
 from tests.hosts import untrained
-from tests.program import arguments, run
+from tests.program import run
+from tests.stages.runs import make_run
 
 
 @pytest.fixture(scope='module')
@@ -40,46 +38,34 @@ def test_samples_are_compared_by_inception(settings, tmp_path, capfd):
     assert run(tmp_path, 'sample,evaluate', **settings) == 0
     result = json.loads((tmp_path / 'evaluation_inception.json').read_text())
     assert result['fid'] > 0 and result['sfid'] > 0 and result['inception_score'] >= 1
-    assert 'real_frechet_distance' not in result
     protocol = result['protocol']
     assert protocol['inception']['source'] == 'random.pth' and protocol['reference'].endswith('reference.npz')
     assert protocol['num_samples'] == 16 and protocol['steps'] == 5 and protocol['scale'] == 0
     printed = capfd.readouterr().err
-    assert 'note: 16 samples; the paper has 50,000' in printed and '100%  16/16' in printed
+    assert 'note: 16 samples' in printed and '100%  16/16' in printed
     assert run(tmp_path, 'sample,evaluate', **settings) == 0
     assert capfd.readouterr().err.count('complete already') == 2
 
 
 @pytest.mark.parametrize(
-    ('change', 'message'),
+    ('change', 'where'),
     [
-        ({'evaluate__inception': 'none.safetensors'}, 'none.safetensors: no such file'),
-        ({'evaluate__reference': 'none.npz'}, 'none.npz: no such file'),
-        ({'evaluate__inception': ''}, 'config.data.image_size: has images of 8×8×1, '),
-        ({'evaluate__resize': 'bicubic'}, 'config.evaluate.resize is '),
-        ({'evaluate__bootstrap': 1}, 'config.evaluate.bootstrap is 1'),
+        ({'evaluate__inception': 'none.safetensors'}, 'none.safetensors'),
+        ({'evaluate__reference': 'none.npz'}, 'none.npz'),
+        ({'evaluate__inception': ''}, 'config.data.image_size'),
+        ({'evaluate__resize': 'bicubic'}, 'config.evaluate.resize'),
+        ({'evaluate__bootstrap': 1}, 'config.evaluate.bootstrap'),
+        ({'evaluate__reference': ''}, 'config.evaluate.reference'),
+        ({'sample__num_samples': 3}, 'config.sample.num_samples'),
     ],
 )
-def test_what_cannot_work_is_said_before_anything_is_drawn(settings, tmp_path, capfd, change, message):
-    assert run(tmp_path, 'sample,evaluate', **settings | change) == 2
-    assert f'error: {message}' in capfd.readouterr().err
-    assert not (tmp_path / 'samples').exists()
+def test_what_cannot_work_is_refused_before_anything_is_sampled(settings, change, where):
+    with pytest.raises(UserError, match=re.escape(where)):
+        check(make_run(stages=('sample', 'evaluate'), **settings | change))
 
 
 CONDITIONAL = {'unet__class_conditional': True, 'sample__scale': 0}
 TEST = digits_source('test')
-
-
-def make_run(**changes):
-    experiment = main.read_experiment(main.parse_flags(arguments('unused', **changes)).config)
-    return Run(experiment, Path('unused'), make_mesh(), lambda: False)
-
-
-def reference_of(guided=False, **changes):
-    """The images that samples are compared with, and what protocol and remarks say of their classes."""
-    matched = matched_reference(make_run(**changes), guided=guided)
-    images = matched.side.images
-    return np.concatenate([images.read(part).images for part in images.parts]), about_classes(matched)
 
 
 @pytest.mark.parametrize(
@@ -90,47 +76,47 @@ def reference_of(guided=False, **changes):
         (CONDITIONAL | {'sample__num_samples': 4}, {0, 1, 2, 3}),  # balanced: of each class one, in turn
         (CONDITIONAL | {'sample__num_samples': 4, 'sample__labels': 'random'}, set(range(10))),
         ({'guided': True, 'sample__classes': '(5,)'}, {5}),
-        (
-            {'guided': False, 'sample__classes': '(5,)'},
-            set(range(10)),
-        ),  # it knows no classes without guidance
+        ({'guided': False, 'sample__classes': '(5,)'}, set(range(10))),  # no classes without guidance
     ],
 )
-def test_a_split_is_restricted_to_the_classes_that_are_sampled(changes, classes):
-    images, (protocol, remarks) = reference_of(**changes)
-    np.testing.assert_array_equal(images, TEST.images[np.isin(TEST.labels, list(classes))])
+def test_a_split_is_restricted_to_the_sampled_classes(changes, classes):
+    guided = changes.pop('guided', False)
+    reference = open_reference(make_run(**changes), guided=guided)
+    np.testing.assert_array_equal(
+        reference.images.read_all(), TEST.images[np.isin(TEST.labels, list(classes))]
+    )
     restricted = len(classes) < 10
-    assert not remarks and ('reference_classes' in protocol) == restricted
-    assert not restricted or f'{len(classes)} of 10 classes' in protocol['reference_classes']
+    assert not reference.caveats and bool(reference.classes) == restricted
+    assert not restricted or f'{len(classes)} of 10 classes' in reference.classes
 
 
-def test_labels_of_a_file_say_the_classes(tmp_path):
+def test_labels_of_a_file_give_the_classes(tmp_path):
     np.save(tmp_path / 'labels.npy', np.array([4, 4, 9]))
-    images, _ = reference_of(**CONDITIONAL, sample__labels=tmp_path / 'labels.npy')
+    run = make_run(**CONDITIONAL, sample__labels=tmp_path / 'labels.npy')
+    images = open_reference(run).images.read_all()
     np.testing.assert_array_equal(images, TEST.images[np.isin(TEST.labels, [4, 9])])
 
 
-def test_a_folder_is_restricted_by_names_and_statistics_are_remarked(tmp_path):
+def test_a_folder_is_restricted_by_names_and_statistics_get_a_caveat(tmp_path):
     for name in ('7', '10', '3'):  # sorted as text: '10' is class 0 of the folder
         (tmp_path / 'folder' / name).mkdir(parents=True)
         for place in 'xyz':
             image = Image.fromarray(np.full((8, 8), int(name), np.uint8))
             image.save(tmp_path / 'folder' / name / f'{place}.png')
     some = CONDITIONAL | {'sample__classes': '(3, 7)'}
-    images, _ = reference_of(**some, evaluate__reference=tmp_path / 'folder')
-    assert set(images.ravel().tolist()) == {3, 7}
+    restricted = open_reference(make_run(**some, evaluate__reference=tmp_path / 'folder'))
+    assert set(restricted.images.read_all().ravel().tolist()) == {3, 7}
     np.savez(tmp_path / 'x.npz', mu=np.zeros(3), sigma=np.eye(3))
-    matched = matched_reference(make_run(**some, evaluate__reference=tmp_path / 'x.npz'), guided=False)
-    _, (remark,) = about_classes(matched)
-    assert '2 of 10 classes (3, 7)' in remark
+    (caveat,) = open_reference(make_run(**some, evaluate__reference=tmp_path / 'x.npz')).caveats
+    assert '2 of 10 classes (3, 7)' in caveat
 
 
 @pytest.mark.parametrize('name', ['x.npy', 'x.npz'])
 def test_features_are_no_reference_for_images(tmp_path, name):
     np.save(tmp_path / 'x.npy', np.zeros((9, 64)))
     np.savez(tmp_path / 'x.npz', mu=np.zeros(64), sigma=np.eye(64))
-    with pytest.raises(UserError, match=f"config.evaluate.reference is '.*{name}'"):
-        check_evaluation(make_run(evaluate__reference=tmp_path / name))
+    with refused(name, '64', 'config.evaluate.inception'):
+        check(make_run(evaluate__reference=tmp_path / name))
 
 
 @pytest.mark.slow
@@ -141,9 +127,9 @@ def test_the_result_is_of_the_sampled_classes(tmp_path):
     result = json.loads((tmp_path / 'run' / 'evaluation.json').read_text())
     assert result['protocol']['reference_images'] == np.sum(TEST.labels == 3)
     assert '1 of 10 classes' in result['protocol']['reference_classes']
-    train = digits_source('train')
-    three = [source.images[source.labels == 3] for source in (train, TEST)]
-    assert result['real_frechet_distance'] == pytest.approx(evaluate_pixels(*three)['frechet_distance'])
+    samples = open_samples(tmp_path / 'run' / 'samples').read_all()
+    expected = compare_pixels(samples, TEST.images[TEST.labels == 3])
+    assert {name: result[name] for name in expected} == pytest.approx(expected)
     (tmp_path / 'run' / 'evaluation.json').write_text('{')  # damaged: it is made again
     assert run(tmp_path / 'run', 'evaluate', **change) == 0
     assert json.loads((tmp_path / 'run' / 'evaluation.json').read_text()) == result

@@ -1,3 +1,6 @@
+"""Trainings: what they refuse before the first step, their data, and how they end if they diverge."""
+
+import json
 import threading
 import time
 from types import SimpleNamespace
@@ -5,20 +8,25 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
-from diffusion_jax import main
-from diffusion_jax.data.sources import make_source
+from diffusion_jax.data.sources import open_source
 from diffusion_jax.errors import UserError
-from diffusion_jax.report import MetricsWriter
-from diffusion_jax.stages import train
-from diffusion_jax.stages.fit import Training, hooks_left, training_data, way_out_named
+from diffusion_jax.stages import train, train_classifier
+from diffusion_jax.stages.fit import (
+    explain_divergence,
+    fit,
+    training_data,
+    training_fits,
+)
 from diffusion_jax.training.metrics import TooManySkipped
 from diffusion_jax.training.objectives import Objective, draw_noise
-from tests.program import arguments
+from diffusion_jax.workdir import write_stamp
+from tests.stages.runs import make_run
 
 
 @pytest.mark.slow
-def test_training_that_does_not_get_ahead_names_the_way_out(tmp_path, monkeypatch, capfd):
+def test_a_training_that_diverges_names_the_last_good_checkpoint(tmp_path):
     """From step 3 on no loss is a number: Adam moves every parameter by about the learning rate a step."""
 
     def losses(params, inputs, key):
@@ -26,30 +34,27 @@ def test_training_that_does_not_get_ahead_names_the_way_out(tmp_path, monkeypatc
         loss = jnp.where(jnp.abs(moved) > 1.5 * 1e-3, jnp.nan, moved)
         return {'loss': jnp.broadcast_to(loss, inputs['t'].shape)}
 
-    objective = Objective(draw_noise, losses, num_timesteps=50)
-    monkeypatch.setattr(train, 'diffusion_objective', lambda *_: objective)
     settings = {'max_skipped': 3, 'log_every': 1, 'checkpoint_every': 2, 'sample_every': 0, 'profile': '3,3'}
-    changes = {f'train__{name}': value for name, value in settings.items()}
-    assert main.main(arguments(tmp_path, 'train', **changes)) == 2
+    settings |= {'evaluate_every': 0}
+    run = make_run(tmp_path, ('train',), **{f'train__{name}': value for name, value in settings.items()})
+    training = train.locate(run)._replace(objective=Objective(draw_noise, losses, num_timesteps=50))
+    with pytest.raises(UserError) as error:
+        fit(run, training, lambda writer: [])
     folder = tmp_path / 'diffusion'
-    assert (
-        f'error: {folder}: step 5 was the last of 3 in a row whose loss or gradient is not finite; the last '
-        f'good checkpoint is of step 2, {folder}/checkpoints/2; start from it in another --workdir, by '
-        f'--stage=train --config.pretrained.diffusion={folder}, with a smaller'
-    ) in capfd.readouterr().err
+    assert error.value.where == str(folder) and 'step 5' in error.value.problem
+    assert f'{folder}/checkpoints/2' in error.value.problem
     assert (folder / 'checkpoints' / '2').is_dir()
     assert list((folder / 'profile').rglob('*.xplane.pb'))
 
 
 def test_batches_are_made_and_placed_ahead_of_the_step():
-    config = main.parse_flags(arguments('unused')).config
-    experiment, placed = main.read_experiment(config), []
+    placed = []
 
     def place(batch):
         placed.append(batch)
         return threading.current_thread(), batch
 
-    data = training_data(experiment, 'diffusion', make_source(experiment.data, 'train'), place)
+    data = training_data(make_run(), 'diffusion', place)
     thread, batch = next(data)
     assert thread is not threading.main_thread()
     deadline = time.monotonic() + 10
@@ -63,33 +68,117 @@ def test_batches_are_made_and_placed_ahead_of_the_step():
 
 
 @pytest.mark.parametrize(('name', 'stage'), [('diffusion', 'train'), ('classifier', 'train_classifier')])
-@pytest.mark.parametrize(('size', 'said'), [(16, None), (3000, '2 times'), (2000, 'about 1.33 times')])
+@pytest.mark.parametrize(('size', 'said'), [(16, None), (3000, '2 times'), (2000, '1.33 times')])
 def test_a_batch_larger_than_the_data_is_reported(caplog, name, stage, size, said):
-    config = main.parse_flags(arguments('unused', **{f'{stage}__batch_size': size})).config
     caplog.set_level('INFO')
-    experiment = main.read_experiment(config)
-    training_data(experiment, name, make_source(experiment.data, 'train'), lambda batch: batch)
-    lines = [line for line in caplog.messages if 'batch_size' in line]
-    assert len(lines) == (said is not None)
-    assert said is None or (f'config.{stage}.batch_size is {size}' in lines[0] and said in lines[0])
+    training_data(make_run(**{f'{stage}__batch_size': size}), name, lambda batch: batch)
+    (line,) = caplog.messages
+    assert ('batch_size' in line) == (said is not None)
+    assert said is None or (f'config.{stage}.batch_size' in line and said in line)
 
 
-def test_before_the_first_checkpoint_the_way_out_is_the_start(tmp_path):
-    with (
-        pytest.raises(UserError, match='there is no checkpoint yet; start anew in another --workdir, with'),
-        way_out_named(tmp_path / 'diffusion', SimpleNamespace(latest_step=None)),
-    ):
-        raise TooManySkipped('step 3')
+@pytest.mark.parametrize('step', [None, 0])
+def test_divergence_is_explained(tmp_path, step):
+    folder = tmp_path / 'diffusion'
+    checkpoints = SimpleNamespace(latest_step=step, directory=folder / 'checkpoints')
+    with pytest.raises(UserError) as error, explain_divergence(folder, checkpoints):
+        raise TooManySkipped('step 5')
+    assert error.value.where == str(folder) and 'step 5' in error.value.problem
+    assert (f'{folder}/checkpoints/{step}' in error.value.problem) == (step is not None)
+    start = f'--stage=train --config.pretrained.diffusion={folder}'
+    assert (start in error.value.remedy) == (step is not None)
 
 
-def test_what_is_left_of_a_step_is_what_the_log_does_not_have(tmp_path):
-    intervals = {'grid': 5, 'evaluation': 10, 'validation': 0}
-    training = Training(tmp_path, None, None, None, {}, '', intervals)
-    progress = {'due': ['grid', 'evaluation', 'validation']}
-    assert hooks_left(training, 10, {}) == []
-    assert hooks_left(training, 10, progress) == ['grid', 'evaluation']  # the third is not wanted any more
-    with MetricsWriter(tmp_path) as writer:
-        writer.scalars(5, {'time/evaluation_s': 1.0})
-        writer.scalars(10, {'loss': 1.0})
-        writer.scalars(10, {'time/grid_s': 1.0})
-    assert hooks_left(training, 10, progress) == ['evaluation']
+def test_too_little_memory_names_the_part_and_what_to_lower():
+    with pytest.raises(UserError) as error, training_fits(make_run(), 'diffusion'):
+        raise RuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 118189471424 bytes.')
+    assert 'diffusion' in error.value.where and '118,189,471,424 bytes' in error.value.problem
+    settings = ('train.batch_size (16)', 'train.microbatches', 'mesh.fsdp', 'unet.remat=True')
+    for name in (f'config.{setting}' for setting in settings):
+        assert name in error.value.remedy
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Settings of a folder of two classes."""
+    for name in ('ant', 'bee'):
+        (tmp_path / 'images' / 'train' / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / 'images' / 'train' / name / '0.png')
+    settings = {'data__name': 'folder', 'data__path': tmp_path / 'images', 'data__num_classes': 2}
+    return settings | {'train__evaluate_every': 0}
+
+
+def complete(workdir, **changes):
+    open_source.cache_clear()  # the images have changed
+    run = make_run(workdir, **changes)
+    return train.complete(run, train.locate(run))
+
+
+@pytest.fixture
+def begun(images, tmp_path):
+    write_stamp(tmp_path / 'diffusion', train.locate(make_run(tmp_path, **images)).stamp)
+    assert not complete(tmp_path, **images)
+    return tmp_path / 'images' / 'train' / 'ant'
+
+
+def rename_class(folder):
+    folder.rename(folder.parent / 'wasp')
+
+
+def add_image(folder):
+    (folder / 'new.png').write_bytes((folder / '0.png').read_bytes())
+
+
+def rename_image(folder):
+    (folder / '0.png').rename(folder / 'other.png')
+
+
+@pytest.mark.parametrize(
+    ('change', 'says'), [(rename_class, "'bee'"), (add_image, '3 '), (rename_image, 'renamed')]
+)
+def test_other_images_are_refused(begun, images, tmp_path, change, says):
+    change(begun)
+    with pytest.raises(UserError) as error:
+        complete(tmp_path, **images)
+    assert error.value.where == 'config.data' and says in str(error.value)
+    assert f'--stage=train --config.pretrained.diffusion={tmp_path / "diffusion"}' in error.value.remedy
+
+
+def test_images_may_be_moved_and_read_in_another_way(begun, images, tmp_path):
+    (tmp_path / 'images').rename(tmp_path / 'moved')
+    images |= {'data__path': f'{tmp_path / "moved"}/', 'data__num_workers': 3, 'train__microbatches': 2}
+    assert not complete(tmp_path, **images)
+
+
+def test_other_settings_are_refused(begun, images, tmp_path):
+    with pytest.raises(UserError) as error:
+        complete(tmp_path, train__batch_size=32, train__num_steps=9, **images)
+    assert error.value.where == str(tmp_path / 'diffusion')
+    assert 'train.batch_size: had 16, now 32' in error.value.problem
+    assert 'num_steps' not in error.value.problem and '--config.pretrained' in error.value.remedy
+
+
+def test_a_run_of_a_version_that_did_not_record_its_images_resumes(begun, images, tmp_path):
+    path = tmp_path / 'diffusion' / 'stamp.json'
+    stamp = json.loads(path.read_text())
+    del stamp['images']
+    path.write_text(json.dumps(stamp))
+    assert not complete(tmp_path, **images)
+
+
+@pytest.mark.parametrize(('every', 'splits'), [(2, {'train', 'test'}), (0, {'train'})])
+def test_a_classifier_reads_the_test_images_if_it_is_validated(every, splits):
+    run = make_run(train_classifier__validate_every=every)
+    train_classifier.check(run)
+    assert run.checked == splits
+
+
+def test_a_classifier_needs_two_classes():
+    run = make_run(data__name='folder', data__path='x', data__labels='none', data__num_classes=1, **ONE_CLASS)
+    with pytest.raises(UserError) as error:
+        train_classifier.check(run)
+    assert error.value.where == 'config.data.num_classes'
+    assert '--stage=train,sample' in error.value.remedy
+
+
+ONE_CLASS = {'sample__scale': 0}

@@ -1,6 +1,5 @@
-"""The stage as its users run it, with a conditional upsampler of digits: all that a bound can rest on."""
+"""The stage as its users run it, with a conditional upsampler of digits: all that a bound can depend on."""
 
-import dataclasses
 import json
 import os
 import signal
@@ -8,19 +7,21 @@ import signal
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from diffusion_jax import main
 from diffusion_jax.data.config import DataConfig
+from diffusion_jax.data.pipeline import load_batch
 from diffusion_jax.data.sources import make_source
-from diffusion_jax.data.transforms import reduce_images
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import Generator
+from diffusion_jax.images import reduce_images
 from diffusion_jax.models import param_shapes
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.stages import likelihood
-from diffusion_jax.stages.run import Run
 from diffusion_jax.weights.files import Spec, load_weights, read_spec, save_weights
 from tests.program import arguments
+from tests.stages.runs import make_run, read_experiment
 
 UPSAMPLER = {
     'data__low_res_size': '(4,4)',
@@ -37,7 +38,7 @@ def read(folder):
 
 @pytest.fixture(scope='module')
 def experiment():
-    return main.read_experiment(main.parse_flags(arguments('unused', **UPSAMPLER)).config)
+    return read_experiment(**UPSAMPLER)
 
 
 @pytest.fixture(scope='module')
@@ -69,7 +70,7 @@ def finished(run, tmp_path_factory):
 def test_the_numbers_are_those_of_the_images_with_their_labels_and_reductions(finished, experiment, weights):
     result = read(finished / 'likelihood')
     index = np.random.default_rng(0).permutation(297)[:20]
-    batch = make_source(DataConfig('digits'), 'test').gather(index)
+    batch = load_batch(make_source(DataConfig('digits'), 'test'), index)
     params = load_weights(weights)[1]
     model = Generator(experiment.unet, experiment.diffusion, {'diffusion': params}, make_mesh())
     batches = [
@@ -109,8 +110,9 @@ def test_images_that_were_left_out_are_in_no_mean(tmp_path):
     for name in ('prior', 'vb', 'x_0_mse', 'eps_mse'):
         np.testing.assert_allclose(result[name], terms[name][used].mean(axis=0), rtol=1e-6)
     assert '3 images, 2 left out' in likelihood.summary(result)
-    with pytest.raises(UserError, match='1 images could be read'):
+    with pytest.raises(UserError) as error:
         likelihood.mean_terms(tmp_path, 2)
+    assert error.value.where == str(tmp_path) and '1 of 2' in error.value.problem
 
 
 def test_the_protocol_says_what_the_bound_is_of(finished, run, weights, capfd):
@@ -149,37 +151,40 @@ def test_a_stopped_run_goes_on_to_the_same_end_and_further(finished, run, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ('setting', 'value', 'message'),
-    [
-        ('split', 'validation', "split is 'validation'; it must be one of 'train', 'test'"),
-        ('num_images', 1, 'num_images is 1; the standard error of the mean needs two'),
-        ('num_images', 298, 'num_images is 298; the test split has 297'),
-        ('batch_size', 12, 'batch_size is 12; it must be divisible by 8'),
-        ('respacing', '51', "respacing is '51'"),
-        ('seed', -1, 'seed is -1'),
-    ],
+    ('setting', 'value'),
+    [('split', 'validation'), ('num_images', 1), ('num_images', -1), ('respacing', '51'), ('seed', -1)],
 )
-def test_bad_input_is_one_line(run, tmp_path, capfd, setting, value, message):
-    assert run(tmp_path, **{f'likelihood__{setting}': value}) == 2
-    assert f'error: config.likelihood.{message}' in capfd.readouterr().err.splitlines()[-1]
-    assert not (tmp_path / 'likelihood').exists()
+def test_bad_settings_are_named(setting, value):
+    with pytest.raises(UserError) as error:
+        read_experiment(**{f'likelihood__{setting}': value})
+    assert f'config.likelihood.{setting}' in str(error.value) and str(value) in str(error.value)
 
 
-def test_without_a_network_there_is_no_bound(run, tmp_path, capfd):
-    assert run(tmp_path, pretrained__diffusion='') == 2
-    assert 'no checkpoint of the diffusion; set config.pretrained.diffusion' in capfd.readouterr().err
+@pytest.mark.parametrize(('setting', 'value'), [('num_images', 298), ('batch_size', 12)])
+def test_images_and_devices_must_suffice(weights, setting, value):
+    settings = UPSAMPLER | {'pretrained__diffusion': weights, f'likelihood__{setting}': value}
+    with pytest.raises(UserError) as error:
+        likelihood.check(make_run(stages=('likelihood',), **settings))
+    assert f'config.likelihood.{setting}' in str(error.value) and str(value) in str(error.value)
+    likelihood.check(make_run(stages=('likelihood',), **settings | {f'likelihood__{setting}': 8}))
 
 
-def test_other_images_of_the_same_names_are_another_result(experiment, weights):
-    def stamp(path):
-        data = dataclasses.replace(experiment.data, name='folder', path=path)
-        changed = dataclasses.replace(
-            experiment,
-            data=data,
-            pretrained=dataclasses.replace(experiment.pretrained, diffusion=str(weights)),
-        )
-        run = Run(changed, weights.parent, make_mesh(), lambda: False)
-        run.sources['test'] = make_source(experiment.data, 'test')
-        return likelihood.likelihood_stamp(run)
+def test_without_a_network_there_is_no_bound(tmp_path):
+    with pytest.raises(UserError) as error:
+        likelihood.check(make_run(tmp_path, ('likelihood',), **UPSAMPLER))
+    assert error.value.where == str(tmp_path / 'diffusion' / 'checkpoints')
+    assert 'config.pretrained.diffusion' in error.value.remedy
 
-    assert stamp('one') == stamp('one') != stamp('two')
+
+def test_other_images_of_the_same_names_are_another_result(weights, tmp_path):
+    def stamp(folder):
+        for i in range(10):
+            (folder / str(i)).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / str(i) / 'a.png')
+        splits = {'data__train_split': '', 'data__test_split': ''}
+        data = {'data__name': 'folder', 'data__path': folder} | splits
+        return likelihood.locate(make_run(pretrained__diffusion=weights, **UPSAMPLER | data)).stamp
+
+    one, two = stamp(tmp_path / 'one'), stamp(tmp_path / 'two')
+    assert one['images'] == two['images'] and one != two
+    assert one == stamp(tmp_path / 'one')

@@ -2,13 +2,18 @@
 
 from types import SimpleNamespace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from diffusion_jax.generation.arguments import NotFinite
 from diffusion_jax.generation.shards import draw_samples
+from diffusion_jax.models import param_shapes
 from diffusion_jax.stages import sample_quality, train
-from tests.program import arguments
+from diffusion_jax.stages.conditioning import make_conditioning
+from diffusion_jax.stages.sample import draw_while_training
+from tests.stages.runs import make_run
 from tests.training.states import said
 
 
@@ -25,24 +30,18 @@ def test_no_shard_is_written_of_them(tmp_path):
     assert [path.name for path in (tmp_path / 'shards').iterdir()] == ['00000000-00000004.npz']
 
 
-@pytest.fixture
-def run(tmp_path):
-    from diffusion_jax.config import read_experiment
-    from diffusion_jax.main import parse_flags
-    from diffusion_jax.sharding import make_mesh
-    from diffusion_jax.stages.run import Run
-
-    experiment = read_experiment(parse_flags(arguments(tmp_path)).config)
-    return Run(experiment, tmp_path, make_mesh(), lambda: False)
-
-
 @pytest.mark.parametrize('stage', [train, sample_quality], ids=['grid', 'evaluation'])
-def test_training_reports_them_and_continues(stage, run, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(stage, 'make_draw', lambda *_: overflow)
-    monkeypatch.setattr(stage, 'make_generator', lambda *_: SimpleNamespace(unguided=lambda: None))
-    monkeypatch.setattr(stage, 'sample_inputs', lambda *_: None)
+def test_training_reports_them_and_continues(stage, tmp_path, caplog):
+    run = make_run(tmp_path, sample__num_samples=16)
+    params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.nan), param_shapes(run.experiment.unet))
+    state = SimpleNamespace(ema={}, params=params)
     call = train._draw_grids(run, None) if stage is train else sample_quality.evaluate_samples(run)
-    assert call(3, SimpleNamespace(ema={}, params={}), lambda: False) == {}
+    assert call(3, state, lambda: False) == {}
     (line,) = [text for text in said(caplog) if 'not finite' in text]
-    assert str(tmp_path / 'diffusion') in line and 'at step 3' in line and 'index 4' in line
+    assert str(tmp_path / 'diffusion') in line and 'at step 3' in line and 'index' in line
     assert not (tmp_path / 'diffusion' / 'grids').exists()
+    average = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), params)
+    state = SimpleNamespace(ema={'0.995': average}, params=params)  # samples come from the average
+    images, labels = draw_while_training(run, state, make_conditioning(run), np.arange(16))
+    assert images.shape == (16, 8, 8, 1)
+    np.testing.assert_array_equal(labels, np.arange(16) % 10)

@@ -30,11 +30,19 @@ def test_stamp_is_written_once_and_compared(tmp_path):
     stamps.check_stamp(tmp_path, stamp)
     with pytest.raises(UserError) as caught:
         stamps.check_stamp(tmp_path, {'seed': 1, 'unet': Network(16, (1, 2))}, 'the remedy')
-    message = str(caught.value)
-    assert 'unet.channels: had 8, now 16' in message
-    assert 'seed: had 0, now 1' in message
-    assert 'mult' not in message and '\n' not in message and message.endswith('the remedy')
-    stamps.check_stamp(tmp_path, stamp)
+    error = caught.value
+    assert (error.where, error.remedy) == (str(tmp_path), 'the remedy')
+    assert 'unet.channels: had 8, now 16' in error.problem and 'seed: had 0, now 1' in error.problem
+    assert 'mult' not in error.problem
+
+
+def test_a_message_names_a_few_settings(tmp_path):
+    write_stamp(tmp_path, {'a': {str(i): 0 for i in range(10)}})
+    for changed, more in ((8, ''), (9, 'and 1 more'), (10, 'and 2 more')):
+        with pytest.raises(UserError) as caught:
+            stamps.check_stamp(tmp_path, {'a': {str(i): int(i < changed) for i in range(10)}})
+        assert caught.value.problem.count('now') == 8 and more in caught.value.problem
+        assert ('more' in caught.value.problem) == bool(more)
 
 
 trees = st.dictionaries(
@@ -183,24 +191,19 @@ def test_samples_of_an_older_version_are_those_of_the_defaults():
 def test_a_folder_of_another_guidance(tmp_path):
     write_stamp(tmp_path, {'sample': {'guidance': 'classifier', 'sampler': 'ddim'}})
     stamp = {'sample': {'guidance': 'classifier:scale=2/reuse:every=2', 'sampler': 'ddim:eta=0.5'}}
-    folder = stamps.results_directory(tmp_path, 'sample', stamp)
+    folder = stamps.locate(tmp_path, 'sample', stamp).directory
     assert folder == tmp_path / 'guidance=classifier-scale=2-reuse-every=2,sampler=ddim-eta=0.5'
 
 
 def test_results_are_in_a_folder_named_after_settings_and_checkpoint(tmp_path):
     def folder(step, scale):
         stamp = {'sample': {'scale': scale}, 'diffusion': {'folder': 'diffusion', 'step': step}}
-        found = stamps.results_directory(tmp_path, 'sample', stamp)
-        stamps.check_stamp(found, stamp)
-        return found, stamp
+        return stamps.locate(tmp_path, 'sample', stamp)
 
     write_stamp(*folder(30, 1.0))
     assert folder(30, 1.0)[0] == tmp_path
     assert folder(30, 2.0)[0] == tmp_path / 'scale=2.0'
     assert folder(40, 1.0)[0] == tmp_path / 'diffusion.step=40'
-    # An older version left samples of step 40 under a name without the step: they are found again.
-    write_stamp(tmp_path / 'scale=2.0', folder(40, 2.0)[1])
-    assert folder(40, 2.0)[0] == tmp_path / 'scale=2.0'
     assert set(folder(50, 2.0)[0].name.split(',')) == {'diffusion.step=50', 'scale=2.0'}
     write_stamp(*folder(50, 2.0))
     assert folder(50, 2.0)[0].name.count('=') == 2

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 
 from diffusion_jax.sharding import make_mesh, param_shardings
-from diffusion_jax.training.digest import digest
+from diffusion_jax.training.checkpoints import digest
 
 
 def test_digests_see_every_bit_and_no_sharding():

@@ -22,7 +22,8 @@ NUM_TIMESTEPS = DIFFUSION.num_timesteps
 @functools.cache
 def batch_of(step, size=TRAIN.batch_size):
     source = digits_source('train')
-    return source.gather(np.arange(step * size, (step + 1) * size))
+    rows = slice(step * size, (step + 1) * size)
+    return {'image': source.images[rows], 'label': source.labels[rows]}
 
 
 @functools.cache

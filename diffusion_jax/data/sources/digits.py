@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffusion_jax.data.sources.array import ArraySource
+from diffusion_jax.data.sources.base import ArraySource
 
 NUM_TRAIN = 1500
 SPLIT_SEED = 0

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import stat
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from PIL import Image
@@ -27,7 +25,7 @@ class Listing:
     """Attributes:
     root: the folder.
     paths: of all images in and below it, sorted.
-    skipped: kind → how many files and folders of that kind were skipped, and the first of them.
+    skipped: kind → number of files and folders of that kind, and the first of them.
     """
 
     root: str
@@ -41,18 +39,14 @@ class Listing:
     def summary(self) -> str:
         """What was skipped, such as 'skipped 3 files and folders: 2 with suffix .txt (a/x.txt), 1 hidden
         (.git)'; '' where nothing was."""
-        if not self.skipped:
-            return ''
-        faults_first = {BROKEN: -2, UNREADABLE: -1}
-        kinds = sorted(self.skipped.items(), key=lambda item: (faults_first.get(item[0], 0), -item[1][0]))
+        faults = (BROKEN, UNREADABLE)
+        kinds = sorted(self.skipped.items(), key=lambda item: (item[0] not in faults, -item[1][0]))
         parts = [
             f'{count:,} {kind} ({shown(os.path.relpath(example, self.root))})'
             for kind, (count, example) in kinds[:MOST_KINDS]
-        ]
-        rest = sum(count for _, (count, _) in kinds[MOST_KINDS:])
-        parts += [f'{rest:,} of other kinds'] if rest else []
+        ] + ['…'] * (len(kinds) > MOST_KINDS)
         total = sum(count for count, _ in self.skipped.values())
-        return f'skipped {total:,} files and folders: {", ".join(parts)}'
+        return f'skipped {total:,} files and folders: {", ".join(parts)}' if total else ''
 
 
 def shown(path: str | os.PathLike[str]) -> str:
@@ -69,10 +63,6 @@ def suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in formats)
 
 
-def is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in suffixes()
-
-
 def list_images(root: str) -> Listing:
     """All images in and below a folder; hidden files and folders are skipped.
 
@@ -80,95 +70,69 @@ def list_images(root: str) -> Listing:
     image that is listed by its real path, to a folder that was visited, and to one that contains the link or
     `root`. Several links to one image elsewhere are several images: classes may share it.
     """
-    listing = Listing(root)
-    walk = _Walk(listing)
-    links = list(walk.visit(root))
+    listing, visited = Listing(root), set[str]()
+    links = _visit(root, os.path.realpath(root), listing, visited)
     while links:
-        links = [link for path in sorted(links) for link in walk.follow(path)]
+        links = [link for path in sorted(links) for link in _follow(path, listing, visited)]
     listing.paths.sort()
     return listing
 
 
-class _Walk:
-    """One pass through a folder. Files and folders are told apart by device and inode.
+def _visit(folder: str, real: str, listing: Listing, visited: set[str]) -> list[str]:
+    """Lists the files in and below a folder, whose real path is `real`; returns the symbolic links.
 
-    Ordinary files cost no `stat`: a million files are listed in seconds.
+    No file costs a system call of its own: a million files are listed in seconds.
     """
-
-    def __init__(self, listing: Listing):
-        self._listing = listing
-        self._images: set[tuple[int, int]] = set()
-        self._folders: set[tuple[int, int]] = set()
-
-    def visit(self, folder: str) -> Iterator[str]:
-        """Lists what is really in and below a folder; yields the symbolic links there."""
-        pending = [folder]
-        while pending:
-            folder = pending.pop()
-            try:
-                status = os.stat(folder)
-                with os.scandir(folder) as found:
-                    entries = sorted(found, key=lambda entry: entry.name)
-            except OSError:
-                self._listing.skip(UNREADABLE, folder)
-                continue
-            if (status.st_dev, status.st_ino) in self._folders:
-                self._listing.skip(LISTED, folder)
-                continue
-            self._folders.add((status.st_dev, status.st_ino))
-            below = []
-            for entry in entries:
-                if entry.name.startswith('.'):
-                    self._listing.skip(HIDDEN, entry.path)
-                elif entry.is_symlink():
-                    yield entry.path
-                elif entry.is_dir(follow_symlinks=False):
-                    below.append(entry.path)
-                else:
-                    self._add(entry, status.st_dev)
-            pending += reversed(below)  # the first by name is visited next
-
-    def follow(self, path: str) -> Iterator[str]:
-        """Lists what a symbolic link leads to; yields the links there."""
-        try:
-            status = os.stat(path)
-        except OSError:
-            self._listing.skip(BROKEN, path)
-            return
-        key = (status.st_dev, status.st_ino)
-        if stat.S_ISDIR(status.st_mode):
-            if key in self._folders:
-                self._listing.skip(LISTED, path)
-            elif _leads_up(path, self._listing.root):
-                self._listing.skip(ABOVE, path)
-            else:
-                yield from self.visit(path)
-        elif not stat.S_ISREG(status.st_mode):
-            self._listing.skip(SPECIAL, path)
-        elif not is_image(path):
-            self._listing.skip(_suffix_kind(path), path)
-        elif key in self._images:
-            self._listing.skip(LISTED, path)
+    if real in visited:
+        listing.skip(LISTED, folder)
+        return []
+    visited.add(real)
+    try:
+        with os.scandir(folder) as iterator:
+            entries = sorted(iterator, key=lambda entry: entry.name)
+    except OSError:
+        listing.skip(UNREADABLE, folder)
+        return []
+    links = []
+    for entry in entries:
+        if entry.name.startswith('.'):
+            listing.skip(HIDDEN, entry.path)
+        elif entry.is_symlink():
+            links.append(entry.path)
+        elif entry.is_dir():
+            links += _visit(entry.path, os.path.join(real, entry.name), listing, visited)
         else:
-            self._listing.paths.append(path)
-
-    def _add(self, entry: os.DirEntry[str], device: int) -> None:
-        if not entry.is_file(follow_symlinks=False):
-            self._listing.skip(SPECIAL, entry.path)
-        elif not is_image(entry.name):
-            self._listing.skip(_suffix_kind(entry.name), entry.path)
-        else:
-            self._images.add((device, entry.inode()))
-            self._listing.paths.append(entry.path)
+            _add(entry.path, entry.is_file(), listing)
+    return links
 
 
-def _leads_up(link: str, root: str) -> bool:
-    """Whether a link's target contains the link or the root."""
-    target = os.path.join(os.path.realpath(link), '')
-    places = (os.path.dirname(link), root)
-    return any(os.path.join(os.path.realpath(place), '').startswith(target) for place in places)
+def _follow(link: str, listing: Listing, visited: set[str]) -> list[str]:
+    """Lists the target of a symbolic link; returns the links in and below it."""
+    real = os.path.realpath(link)
+    above = (os.path.join(os.path.realpath(place), '') for place in (os.path.dirname(link), listing.root))
+    folder, name = os.path.split(real)
+    if not os.path.exists(real):
+        listing.skip(BROKEN, link)
+    elif os.path.isdir(real):
+        if real in visited or not any(place.startswith(os.path.join(real, '')) for place in above):
+            return _visit(link, real, listing, visited)
+        listing.skip(ABOVE, link)
+    elif folder in visited and _is_image(name) and not name.startswith('.'):
+        listing.skip(LISTED, link)
+    else:
+        _add(link, os.path.isfile(real), listing)
+    return []
 
 
-def _suffix_kind(name: str) -> str:
-    suffix = os.path.splitext(name)[1].lower()
-    return f'with suffix {shown(suffix)}' if suffix else 'without a suffix'
+def _add(path: str, is_file: bool, listing: Listing) -> None:
+    suffix = os.path.splitext(path)[1].lower()
+    if not is_file:
+        listing.skip(SPECIAL, path)
+    elif not _is_image(path):
+        listing.skip(f'with suffix {shown(suffix)}' if suffix else 'without a suffix', path)
+    else:
+        listing.paths.append(path)
+
+
+def _is_image(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in suffixes()

@@ -11,18 +11,27 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from diffusion_jax.data.sources.files import shown
 from diffusion_jax.errors import UserError
 
-WIDE_MODES = ('I', 'F')  # how the names of Pillow's modes of more than 8 bits begin
+WIDE_MODES = ('I', 'F')  # prefixes of Pillow's modes of more than 8 bits
 
 
 class UnreadableImage(UserError):
-    """An image that cannot be used. The message names it and says why, without what to do."""
+    """An image that cannot be used. A training that meets it stops with this error."""
+
+    def __init__(self, where: str, problem: str = ''):
+        remedy = 'repair the file or set config.data.on_error=skip, then give the same command again'
+        super().__init__(where, problem, remedy)
+
+    @property
+    def description(self) -> str:
+        """'<file>: <reason>'."""
+        return f'{self.where}: {self.problem}'
 
 
 def read_image(file: str | BinaryIO, channels: int, name: str = '') -> np.ndarray:
-    """uint8 [H, W, channels], RGB or grey; an animation gives its first frame.
+    """uint8 [H, W, channels], RGB or grey; the first frame of an animation.
 
-    The orientation that EXIF data give is applied, and transparent pixels are put on white. The authors'
-    release does neither: it ignores the orientation and drops the alpha channel.
+    The orientation in EXIF data is applied, and transparent pixels are put on white. The authors' release
+    ignores the orientation and drops the alpha channel.
 
     Args:
         file: a path, or an open file.
@@ -31,19 +40,22 @@ def read_image(file: str | BinaryIO, channels: int, name: str = '') -> np.ndarra
     Raises:
         UnreadableImage: it is damaged, too large for Pillow, or has more than 8 bits a channel.
     """
+    name = name or (shown(file) if isinstance(file, str) else 'image')
     try:
         with Image.open(file) as image:
             if image.mode.startswith(WIDE_MODES):
-                raise UnreadableImage(f'{name or shown(file)}: has more than 8 bits a channel; 8 are needed')
+                raise UnreadableImage(name, 'has more than 8 bits a channel')
             image.load()
-            pixels = np.asarray(_on_white(_upright(image)).convert({1: 'L', 3: 'RGB'}[channels]))
+            with contextlib.suppress(Exception):  # damaged EXIF data: the pixels are still good
+                ImageOps.exif_transpose(image, in_place=True)
+            pixels = np.asarray(_on_white(image).convert({1: 'L', 3: 'RGB'}[channels]))
     except UnreadableImage:
         raise
     except Exception as error:  # Pillow's formats raise errors of all kinds for damaged files
         reason = getattr(error, 'strerror', None) or str(error) or type(error).__name__
-        if isinstance(error, UnidentifiedImageError):  # whose message repeats the path
-            reason = 'its content is of no format that Pillow knows'
-        raise UnreadableImage(f'{name or shown(file)}: cannot be read as an image ({reason})') from error
+        if isinstance(error, UnidentifiedImageError):  # its message repeats the path
+            reason = 'unknown image format'
+        raise UnreadableImage(name, f'cannot be read as an image ({reason})') from error
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
@@ -51,7 +63,7 @@ def read_header(path: str) -> tuple[tuple[int, int], str] | None:
     """Width and height as `read_image` returns them, and Pillow's mode; None where the file has no header."""
     try:
         with Image.open(path) as image:
-            if image.format == 'TIFF':  # Pillow turns it itself, when it is opened or loaded, by version
+            if image.format == 'TIFF':  # depending on its version Pillow turns it when it is opened or loaded
                 image.load()
                 return image.size, image.mode
             width, height = image.size
@@ -62,17 +74,11 @@ def read_header(path: str) -> tuple[tuple[int, int], str] | None:
         return None
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    with contextlib.suppress(Exception):  # damaged EXIF data: the pixels are as good as without any
-        ImageOps.exif_transpose(image, in_place=True)
-    return image
-
-
 def _on_white(image: Image.Image) -> Image.Image:
-    """An image with transparent pixels as RGB; any other as it is."""
+    """An image with transparent pixels as RGB; any other unchanged."""
     if not image.has_transparency_data:
         return image
-    colours = image.convert('RGBA')
-    if colours.getchannel('A').getextrema()[0] == 255:
+    rgba = image.convert('RGBA')
+    if rgba.getchannel('A').getextrema()[0] == 255:
         return image
-    return Image.alpha_composite(Image.new('RGBA', image.size, 'white'), colours).convert('RGB')
+    return Image.alpha_composite(Image.new('RGBA', image.size, 'white'), rgba).convert('RGB')

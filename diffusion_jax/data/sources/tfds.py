@@ -1,21 +1,25 @@
-"""A prepared TensorFlow data set, read without TensorFlow: it must lie on disk as ArrayRecord files."""
+"""A prepared TensorFlow data set, read without TensorFlow: its files must be ArrayRecord files."""
 
 from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from diffusion_jax.data.config import DataConfig
+from diffusion_jax.data.sources.base import Source
 from diffusion_jax.data.sources.reading import UnreadableImage, read_image
 from diffusion_jax.errors import UserError
 
+WITHOUT_LABELS = "set config.data.labels='none' and num_classes=1 to use the images without labels"
+
 
 @dataclass(frozen=True)
-class TfdsSource:
+class TfdsSource(Source):
     records: Sequence[dict[str, Any]]  # with encoded images
     class_names: tuple[str, ...]
     channels: int
@@ -26,120 +30,90 @@ class TfdsSource:
         return len(self.records)
 
     @functools.cached_property
-    def labels(self) -> np.ndarray:
+    def labels(self) -> np.ndarray:  # type: ignore[override]  # computed when it is asked for
         """int32 [N]; reads every record."""
         return np.array([record['label'] for record in self.records], np.int32)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Raises UnreadableImage where the record or its image is damaged."""
+        """See Source. Raises UnreadableImage where the record or its image is damaged."""
         name = self.name_of(index)
         try:
             record = self.records[index]
         except Exception as error:  # ArrayRecord and the features' decoders have no error of their own
-            raise UnreadableImage(f'{name}: cannot be read ({error})') from error
+            raise UnreadableImage(name, f'cannot be read ({error})') from error
         image = read_image(io.BytesIO(record['image']), self.channels, name)
-        return {'image': image, 'label': int(record['label']) if self.class_names else 0}
+        label, num_classes = int(record['label']) if self.class_names else 0, len(self.class_names)
+        if label != 0 and not 0 <= label < num_classes:  # such as the -1 of unlabelled test splits
+            problem = f'its label is {label}; {num_classes} classes have the labels 0 to {num_classes - 1}'
+            raise UserError(name, problem, f'use another split, or {WITHOUT_LABELS}')
+        return {'image': image, 'label': label}
 
     def name_of(self, index: int) -> str:
         return f'{self.name}, record {index}'
 
 
-def tfds_source(
-    name: str, data_dir: str, split: str, channels: int, *, labelled: bool = True, num_classes: int = 0
-) -> TfdsSource:
-    """Features 'image' and, where there is one, 'label' of a split of the data set `name`.
+def tfds_source(config: DataConfig, split: str) -> TfdsSource:
+    """A split, or a slice of one such as 'train[:90%]', of `config.tfds_name`.
 
-    Args:
-        data_dir: '' for the library's default.
-        split: may be a slice such as 'train[:90%]'.
-        labelled: whether the feature 'label' is used.
-        num_classes: where labels are integers without names; these are their numbers then.
+    Its features are 'image' and, unless `config.labels` is 'none', 'label', if there is one. Labels that are
+    integers without names are named by their numbers, of which there are `config.num_classes`.
     """
     import tensorflow_datasets as tfds
 
-    builder = _prepared_builder(name, data_dir)
+    name, builder = config.tfds_name, _prepared_builder(config)
     features = builder.info.features
-    if not isinstance(features, tfds.features.FeaturesDict):
-        raise UserError(f'{name}: its records are {_kind(features)}; needed is a dict with the key image')
-    _check_image(name, features, channels)
-    class_names = _class_names(name, features, num_classes) if labelled and 'label' in features else ()
+    is_dict = isinstance(features, tfds.features.FeaturesDict)
+    image = features['image'] if is_dict and 'image' in features else None
+    if (
+        not isinstance(image, tfds.features.Image)
+        or image.np_dtype != np.uint8
+        or image.shape[-1] not in (None, 0, config.image_channels)
+    ):
+        needed = f'a feature image of the type Image, uint8, with {config.image_channels} channels'
+        raise UserError(name, f'its features are {_described(features)}', f'training needs {needed}')
+    labelled = config.labels != 'none' and 'label' in features
+    class_names = _class_names(name, features['label'], config.num_classes) if labelled else ()
     try:
         records = builder.as_data_source(split=split, decoders={'image': tfds.decode.SkipDecoding()})
     except (KeyError, ValueError) as error:
-        raise UserError(f'{name} has no split {split!r}; it has {", ".join(builder.info.splits)}') from error
-    if not len(records):
-        raise UserError(f'{name}: its split {split!r} is empty')
+        splits = ', '.join(builder.info.splits)
+        raise UserError(name, f'has no split {split!r}', f'its splits are {splits}') from error
     version = f'{builder.info.full_name} {split}'
-    return TfdsSource(records, class_names, channels, f'{name}, split {split!r}', version)
+    return TfdsSource(records, class_names, config.image_channels, f'{name}, split {split!r}', version)
 
 
-def _prepared_builder(name: str, data_dir: str) -> Any:
+def _prepared_builder(config: DataConfig) -> Any:
     import tensorflow_datasets as tfds
 
-    data_dir = data_dir or tfds.core.constants.DATA_DIR
-    unprepared = UserError(
-        f'{data_dir} holds no {name} as ArrayRecord files; run `tfds build {name} --file_format=array_record'
-        f' --data_dir={data_dir}` where TensorFlow is installed'
-    )
+    name, data_dir = config.tfds_name, config.path or tfds.core.constants.DATA_DIR
     try:
         builder = tfds.builder(name, data_dir=data_dir, file_format='array_record')
-    except tfds.core.DatasetNotFoundError:
-        raise UserError(f'config.data.tfds_name is {name!r}; there is no such data set') from None
-    except ValueError as error:  # it lies there in another format
-        raise unprepared from error
-    except ImportError as error:  # of features such as Video
-        raise UserError(
-            f'{name}: has features that can be read only where {error.name} is installed; prepare a data set '
-            'with the features image and label alone'
-        ) from error
-    if not builder.is_prepared():
-        raise unprepared
+    except (tfds.core.DatasetNotFoundError, ValueError):  # ValueError: prepared in another format
+        builder = None
+    if builder is None or not builder.is_prepared():
+        command = f'tfds build {name} --file_format=array_record --data_dir={data_dir}'
+        problem = f'{name!r} is not prepared as ArrayRecord files in {data_dir}'
+        raise UserError('config.data.tfds_name', problem, f'run `{command}` where TensorFlow is installed')
     return builder
 
 
-def _check_image(name: str, features: Mapping[str, Any], channels: int) -> None:
-    """UserError unless the feature 'image' is of 8 bits, and of `channels` or an unknown number of them."""
-    import tensorflow_datasets as tfds
-
-    feature = features['image'] if 'image' in features else None
-    if not isinstance(feature, tfds.features.Image):
-        what = 'has no feature' if feature is None else f'has {_kind(feature)} as its feature'
-        raise UserError(
-            f'{name}: {what} image; needed is one of the type Image (it has {", ".join(features)})'
-        )
-    if feature.np_dtype != np.uint8:
-        raise UserError(
-            f'{name}: its images are {np.dtype(feature.np_dtype)}; needed are images of 8 bits, uint8'
-        )
-    if feature.shape[-1] not in (None, 0, channels):
-        raise UserError(
-            f'{name}: has images of {feature.shape[-1]} channels; config.data.image_channels is {channels}'
-        )
-
-
-def _class_names(name: str, features: Mapping[str, Any], num_classes: int) -> tuple[str, ...]:
+def _class_names(name: str, label: Any, num_classes: int | None) -> tuple[str, ...]:
     """The names of the classes in the order of their labels."""
     import tensorflow_datasets as tfds
 
-    feature = features['label']
-    unlabelled = "or set config.data.labels='none' and num_classes=1 to use the images without labels"
-    if isinstance(feature, tfds.features.ClassLabel) and feature.num_classes:
-        return tuple(feature.names)
-    is_scalar = isinstance(feature, tfds.features.Tensor) and feature.shape == ()
-    if not is_scalar or np.dtype(feature.np_dtype).kind not in 'biu':
+    if isinstance(label, tfds.features.ClassLabel) and label.num_classes:
+        return tuple(label.names)
+    is_scalar = isinstance(label, tfds.features.Tensor) and label.shape == ()
+    if not is_scalar or np.dtype(label.np_dtype).kind not in 'biu' or not num_classes:
         raise UserError(
-            f'{name}: its feature label is {_kind(feature)}; needed is a ClassLabel or one integer, '
-            f'{unlabelled}'
-        )
-    if not num_classes:
-        raise UserError(
-            f'{name}: its labels are integers without names; set config.data.num_classes, {unlabelled}'
+            name,
+            f'its feature label is {_described(label)}',
+            'it must be a ClassLabel, or an integer of which config.data.num_classes gives the number; or '
+            f'{WITHOUT_LABELS}',
         )
     return tuple(map(str, range(num_classes)))
 
 
-def _kind(feature: Any) -> str:
-    """The type of a feature, and the type and shape of its numbers unless it is nested."""
-    kind = type(feature).__name__
-    nested = isinstance(feature.np_dtype, Mapping)
-    return kind if nested else f'{kind} {np.dtype(feature.np_dtype)} {feature.shape}'
+def _described(feature: Any) -> str:
+    """A feature in one line, such as Image(shape=(None, None, 4), dtype=uint8)."""
+    return ' '.join(repr(feature).split())

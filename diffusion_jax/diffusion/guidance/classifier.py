@@ -1,18 +1,17 @@
 """Classifier guidance (2105.05233, section 4): tilts p(x) towards p(x)·p(y|x)^s by the classifier's gradient.
 
-The guided prediction carries the gradient g = s·∇ log p(y|x_t), and the sampler applies it in one of two
-ways:
+The guided prediction carries the gradient g = s·∇ log p(y|x_t), which the sampler applies:
 
     x_{t-1} ~ N(μ + Σ·g, Σ)                    Algorithm 1: DDPM
     ε̂ = eps − √(1−ᾱ_t)·g                       Algorithm 2 (eq. 14): `score_shift`, for every other sampler
 
-The gradient is taken at x_t, as in the authors' release, where Algorithm 1 has μ. x_0 is clipped before, and
-the x_0 that `score_shift` moved is not clamped again.
+As in the authors' release the gradient is taken at x_t, where Algorithm 1 has μ; x_0 is clipped before
+guidance and not after it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -25,10 +24,7 @@ from diffusion_jax.diffusion.process import Level, Prediction, align
 
 
 def classifier_guidance(denoise: Denoiser, log_prob: LogProb, scale: Number) -> Denoiser:
-    """Adds scale·∇ log_prob(x_t, level) to the prediction's gradient and changes nothing else.
-
-    scale: s, [] or [B].
-    """
+    """Adds scale·∇ log_prob(x_t, level) to the prediction's gradient; scale: s, [] or [B]."""
 
     def guided(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
         prediction, memory = denoise(x_t, level, memory)
@@ -39,23 +35,20 @@ def classifier_guidance(denoise: Denoiser, log_prob: LogProb, scale: Number) -> 
 
 
 class ClassifierGuidance(Guidance):
-    """Guidance by the gradient of log p(y|x_t), of the noise-aware classifier or of a function of your own.
+    """Guidance by the gradient of log p(y|x_t).
 
     Attributes:
       scale: s of the gradient.
-      log_prob: (x_t, level) → [B], differentiable; replaces that of the classifier.
+      log_prob: (x_t, level) → [B], differentiable; by default that of the noise-aware classifier.
     """
 
-    scale: Number = option(1.0, per_image=True)
+    scale: Number = option(default=1.0, per_image=True)
     log_prob: LogProb | None = static(default=None)
+    asks_once: ClassVar[bool] = True
 
     @property
     def needs(self) -> tuple[str, ...]:
         return () if self.log_prob else ('log_prob',)
-
-    @property
-    def asks_once(self) -> bool:
-        return True
 
     def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
         return classifier_guidance(denoise, self.log_prob or models.log_prob, self.scale)

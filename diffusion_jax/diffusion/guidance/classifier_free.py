@@ -2,13 +2,12 @@
 
     ε̂ = ε_null + w·(ε_y − ε_null)
 
-w = 1 is the conditional model; w is 1 plus the w of that paper's eq. 6. The model must be trained with
-label dropout (`config.unet.label_dropout`).
+w is 1 plus the w of that paper's eq. 6. The model must be trained with label dropout.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from jax import Array
 
@@ -19,10 +18,7 @@ from diffusion_jax.diffusion.process import Level, Prediction, align, from_eps
 
 
 def extrapolate(strong: Denoiser, weak: Denoiser, scale: Number) -> Denoiser:
-    """weak + scale·(strong − weak), in eps and in `mean`; variance and gradient are those of `strong`.
-
-    scale: [] or [B].
-    """
+    """weak + scale·(strong − weak), in eps and `mean`, else as `strong`; scale: [] or [B]."""
 
     def guided(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
         (ours, one), (theirs, two) = strong(x_t, level, memory[0]), weak(x_t, level, memory[1])
@@ -44,15 +40,9 @@ class ClassifierFreeGuidance(Guidance):
       scale: w; 1 is the conditional model, 0 the unconditional one.
     """
 
-    scale: Number = option(1.0, per_image=True)
-
-    @property
-    def before_clip(self) -> bool:
-        return True
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        return ('null',)
+    scale: Number = option(default=1.0, per_image=True)
+    before_clip: ClassVar[bool] = True
+    needs: ClassVar[tuple[str, ...]] = ('null',)
 
     def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
         return extrapolate(denoise, models.null, self.scale)

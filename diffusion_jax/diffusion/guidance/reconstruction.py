@@ -1,7 +1,7 @@
 """Guidance on the estimate of x_0: the gradient of log p(y|x̂_0(x_t)) at x_t, through the denoiser.
 
-Any log-probability of clean images can be used; it need not be trained on noisy images (universal guidance,
-2302.07121; DPS, 2209.14687). If it includes the variance of x_0 given x_t, this is ΠGDM.
+The log-probability need not be trained on noisy images (universal guidance, 2302.07121; DPS, 2209.14687).
+With the variance of x_0 given x_t in it, this is ΠGDM.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from diffusion_jax.diffusion.process import Level, Prediction, align
 
 
 def reconstruction_guidance(denoise: Denoiser, log_prob: LogProb, scale: Number) -> Denoiser:
-    """Adds scale·∇ log_prob(x̂_0(x_t), level) to the prediction's gradient; one evaluation of the denoiser.
+    """Adds scale·∇ log_prob(x̂_0(x_t), level) to the prediction's gradient; 0 where x̂_0 is clipped.
 
-    Args:
-      log_prob: of the estimate of x_0; the level is that of x_t. Where x_0 is clipped, its gradient is 0.
-      scale: [] or [B].
+    log_prob: of the estimate of x_0 and the level of x_t.
+    scale: [] or [B].
     """
 
     def guided(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
@@ -38,14 +37,14 @@ def reconstruction_guidance(denoise: Denoiser, log_prob: LogProb, scale: Number)
 
 
 class ReconstructionGuidance(Guidance):
-    """Guidance by the gradient of log p(y|x̂_0) through the denoiser.
+    """Guidance by the gradient of log p(y|x̂_0), through the denoiser.
 
     Attributes:
       scale: of the gradient.
       log_prob: (x̂_0, level of x_t) → [B], differentiable; by default the classifier's, of a clean image.
     """
 
-    scale: Number = option(1.0, per_image=True)
+    scale: Number = option(default=1.0, per_image=True)
     log_prob: LogProb | None = static(default=None)
 
     @property

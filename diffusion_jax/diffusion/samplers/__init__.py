@@ -1,4 +1,4 @@
-"""Samplers: one file a family, one loop for all. A new sampler is one file here and one line in SAMPLERS."""
+"""Samplers: one file a family, one shared loop. A new sampler is one file here and one line in SAMPLERS."""
 
 from diffusion_jax.diffusion.samplers.ddim import DDIM, ddim_kernel
 from diffusion_jax.diffusion.samplers.ddpm import DDPM, ancestral_kernel
@@ -7,12 +7,7 @@ from diffusion_jax.diffusion.samplers.heun import Heun
 from diffusion_jax.diffusion.samplers.loop import sample
 from diffusion_jax.diffusion.samplers.sampler import Image, Noise, Sampler
 
-SAMPLERS: dict[str, type[Sampler]] = {
-    'ddpm': DDPM,
-    'ddim': DDIM,
-    'heun': Heun,
-    'dpmpp_2m': DPMSolverPP2M,
-}
+SAMPLERS: dict[str, type[Sampler]] = {'ddpm': DDPM, 'ddim': DDIM, 'heun': Heun, 'dpmpp_2m': DPMSolverPP2M}
 
 __all__ = [
     'DDIM',

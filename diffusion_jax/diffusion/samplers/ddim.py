@@ -20,10 +20,7 @@ from diffusion_jax.diffusion.samplers.sampler import Image, Noise, Sampler
 
 
 def ddim_kernel(prediction: Prediction, x_t: Array, transition: Transition, eta: Number) -> Gaussian:
-    """The Gaussian of x_{t-1}; at η = 1 it has the variance β̃ of DDPM, at η = 0 none.
-
-    eta: [] or [B], in [0, 1].
-    """
+    """The Gaussian of x_{t-1}, with the variance β̃ of DDPM at η = 1 and 0 at η = 0; eta: [] or [B]."""
     mean, sigma = _mean_and_sigma(prediction, x_t, transition, eta)
     return Gaussian(mean, sigma**2, 2 * jnp.log(sigma))
 
@@ -41,20 +38,19 @@ def _mean_and_sigma(
 
 
 class DDIM(Sampler):
-    """DDIM; over a grid with rising noise levels it inverts: images become noise.
+    """DDIM; over a grid with rising noise levels it inverts images to noise.
 
     Attributes:
-      eta: η, from 0 (deterministic) to 1 (as random as DDPM). Larger values would add more noise than the
-        level has.
+      eta: η, from 0 (deterministic) to 1 (as random as DDPM).
     """
 
-    eta: Number = option(0.0, most=1.0)
+    eta: Number = option(default=0.0, most=1.0)
     order: ClassVar[int | None] = 1
 
     def step(
         self, denoise: Denoiser, state: Image, memory: Any, transition: Transition, noise: Noise
     ) -> tuple[Image, Any]:
         prediction, memory = denoise(state.x, transition.level, memory)
-        # Not `ddim_kernel(…).draw`, whose gradient with respect to η is lost in the logarithm at η = 0.
+        # Not `ddim_kernel(…).draw`, whose derivative by η is lost in the logarithm at η = 0.
         mean, sigma = _mean_and_sigma(prediction, state.x, transition, self.eta)
         return Image(mean + sigma * noise(0)), memory

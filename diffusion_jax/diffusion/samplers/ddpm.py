@@ -18,7 +18,7 @@ from diffusion_jax.diffusion.samplers.sampler import Image, Noise, Sampler
 def ancestral_kernel(
     prediction: Prediction, x_t: Array, transition: Transition, variance: str = 'fixed_small'
 ) -> Gaussian:
-    """p(x_{t-1}|x_t), guided; `variance` is that of `posterior`. At the last transition its variance is 0."""
+    """p(x_{t-1}|x_t), guided; at the last transition its variance is 0. variance: see `posterior`."""
     mean, value, log_variance = posterior(prediction, x_t, transition, variance)
     if prediction.gradient is not None:
         mean += value * prediction.gradient

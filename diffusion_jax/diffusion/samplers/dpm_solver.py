@@ -48,5 +48,5 @@ class DPMSolverPP2M(Sampler):
 
 
 def _half_log_snr(level: Level) -> Array:
-    """log(alpha/sigma); for the clean image a finite number so large that e^{−h} is still 0."""
+    """log(alpha/sigma); for the clean image finite, and so large that e^{−h} is 0."""
     return jnp.log(level.alpha) - jnp.log(jnp.maximum(level.sigma, 1e-30))

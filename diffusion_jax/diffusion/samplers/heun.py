@@ -1,7 +1,7 @@
 """Heun's method with churn: EDM (2206.00364), Algorithm 2.
 
 In x̄ = x_t/alpha at σ = sigma/alpha the ODE is dx̄/dσ = ε̂. A step first raises σ by the factor 1 + γ, with
-fresh noise, then goes down with the mean of the slopes at both ends; to the clean image with the first alone.
+fresh noise, then lowers it with the mean of the slopes at both ends; to the clean image with the first slope.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from diffusion_jax.diffusion.samplers.sampler import Image, Noise, Sampler
 
 
 class Heun(Sampler):
-    """EDM's sampler, with the names of its paper; levels are [].
+    """EDM's sampler; levels are [].
 
     Attributes:
       s_churn: S_churn, the amount of fresh noise; 0 is deterministic.
@@ -28,10 +28,10 @@ class Heun(Sampler):
       s_noise: S_noise, the standard deviation of the fresh noise.
     """
 
-    s_churn: Number = option(0.0)
-    s_min: Number = option(0.0)
-    s_max: Number = option(LARGEST)
-    s_noise: Number = option(1.0)
+    s_churn: Number = option(default=0.0)
+    s_min: Number = option(default=0.0)
+    s_max: Number = option(default=LARGEST)
+    s_noise: Number = option(default=1.0)
     evaluations: ClassVar[int] = 2
     order: ClassVar[int | None] = 2
 

@@ -1,4 +1,4 @@
-"""What a sampler is: a pair of pure functions over a state, as in optax."""
+"""A sampler is a pair of pure functions over a state, as in optax."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Noise = Callable[[int], Array]
 
 
 class Image(NamedTuple):
-    """The state of a sampler that needs only x."""
+    """The state of a sampler that carries x alone."""
 
     x: Array
 
 
 class Sampler(Part):
-    """A way from noise to images. A subclass is a frozen dataclass and a pytree; see `Part`.
+    """A sampler. A subclass is a frozen dataclass and a pytree; see `Part`.
 
     Attributes:
       evaluations: of the denoiser in one step; the last step, to the clean image, must have one.
-      shifts_mean: the sampler applies the gradient of guidance itself (Algorithm 1 of 2105.05233). All other
-        samplers get `score_shift(denoise)`, which has applied it.
+      shifts_mean: the sampler applies the gradient of guidance itself (2105.05233, Algorithm 1). All other
+        samplers get `score_shift(denoise)`.
       order: of convergence to the probability-flow ODE, with the default options; None if it is random.
     """
 
@@ -36,7 +36,7 @@ class Sampler(Part):
     order: ClassVar[int | None] = None
 
     def init(self, x_T: Array) -> Any:
-        """The state before the first step: any pytree that has x."""
+        """The state before the first step: a pytree that has x."""
         return Image(x_T)
 
     def step(

@@ -1,1 +1,1 @@
-"""Inception v3, whose features published FIDs, sFIDs, Inception scores, precision and recall rest on."""
+"""Inception v3, the network behind published FID, sFID, Inception score, precision and recall."""

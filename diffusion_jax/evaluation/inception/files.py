@@ -1,4 +1,4 @@
-"""Our file of Inception's parameters: a file of `weights/arrays.py` that says where they are from."""
+"""Our file of Inception's parameters: a safetensors file that records the origin of the parameters."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from diffusion_jax.weights.arrays import damaged, load_arrays, save_arrays
 FORMAT = 'diffusion_jax inception 1'
 
 
-class Inception(NamedTuple):
-    """Inception v3 of 2015-12-05.
+class InceptionWeights(NamedTuple):
+    """The parameters of Inception v3 of 2015-12-05.
 
     Attributes:
-        params: nested dict of float32 NumPy arrays, of the shapes of `network.param_shapes`.
-        sha256: of the parameters, see `params_sha256`.
-        source: the name of the file that they were read from.
-        source_sha256: of that file's bytes.
+        params: nested dict of float32 NumPy arrays with the shapes of `network.param_shapes`.
+        sha256: of the parameters; see `params_sha256`.
+        source: the name of the released file.
+        source_sha256: of the bytes of that file.
     """
 
     params: Params
@@ -32,7 +32,7 @@ class Inception(NamedTuple):
 
 
 def params_sha256(params: Params) -> str:
-    """SHA-256 of all names, shapes and values: the same whatever kind of file the parameters came from."""
+    """SHA-256 of all names, shapes and values; independent of the kind of file they came from."""
     digest = hashlib.sha256()
     for key, array in sorted(traverse_util.flatten_dict(params, sep='/').items()):
         digest.update(f'{key} {np.shape(array)}\n'.encode())
@@ -40,28 +40,20 @@ def params_sha256(params: Params) -> str:
     return digest.hexdigest()
 
 
-def save_inception(path: str | Path, inception: Inception) -> None:
-    """Writes the whole file or nothing.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+def save_inception(path: str | Path, weights: InceptionWeights) -> None:
+    """Writes the file atomically. Raises UserError if it cannot be written."""
     metadata = {
-        'source': inception.source,
-        'source_sha256': inception.source_sha256,
-        'sha256': inception.sha256,
+        'source': weights.source,
+        'source_sha256': weights.source_sha256,
+        'sha256': weights.sha256,
     }
-    save_arrays(path, FORMAT, inception.params, metadata)
+    save_arrays(path, FORMAT, weights.params, metadata)
 
 
-def load_inception(path: str | Path) -> Inception:
-    """Reads a file of `save_inception`.
-
-    Raises:
-        UserError: there is none, it is not one of ours, or it is damaged.
-    """
-    remedy = 'give a file that `diffusion-jax convert-inception` wrote'
+def load_inception(path: str | Path) -> InceptionWeights:
+    """Reads a file of `save_inception`. Raises UserError if it is missing, damaged or of another format."""
+    remedy = 'use a file written by `diffusion-jax convert-inception`'
     header, params = load_arrays(path, FORMAT, remedy)
     if params_sha256(params) != header.metadata['sha256']:
-        raise damaged(path, 'SHA-256 of the parameters')
-    return Inception(params, **header.metadata)
+        raise damaged(path, 'the parameters do not match their SHA-256')
+    return InceptionWeights(params, **header.metadata)

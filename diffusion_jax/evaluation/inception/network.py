@@ -1,6 +1,6 @@
 """Inception v3 as a pure function of its parameters.
 
-Parameters are a plain nested dict of float32 arrays, named after the PyTorch port, batch norms folded in:
+Parameters are a nested dict of float32 arrays, named after the PyTorch port, batch norms folded in:
 
     Conv2d_1a_3x3/{kernel [height, width, in, out], bias [out]}
     Mixed_5b/branch5x5_1/{kernel, bias}
@@ -9,28 +9,26 @@ Parameters are a plain nested dict of float32 arrays, named after the PyTorch po
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax import lax
 
-from diffusion_jax.evaluation.inception.plan import BLOCKS, STEM, Chain, Conv, Parallel, Pool
+from diffusion_jax.evaluation.inception.architecture import BLOCKS, STEM, Chain, Conv, Pool
 from diffusion_jax.evaluation.inception.resize import RESIZE
 
 Params = dict[str, Any]
 
-PRECISION = 'highest'  # float32 is float32 on TPUs and GPUs too
+PRECISION = 'highest'  # full float32 also on TPUs and GPUs
 
 
 class Features(NamedTuple):
-    """What metrics see of images, float32.
+    """Features of images, float32.
 
-    pool: [B, 2048], means over the last block's pixels (pool_3): of FID, precision, recall and logits.
-    spatial: [B, 2023], the first 7 channels of the block Mixed_6d (mixed_6/conv), 17x17 pixels: of sFID.
+    pool: [B, 2048], means over the pixels of the last block (pool_3): for FID, precision, recall and logits.
+    spatial: [B, 2023], the first 7 channels of block Mixed_6d (mixed_6/conv), 17x17 pixels: for sFID.
     """
 
     pool: jax.Array
@@ -40,68 +38,66 @@ class Features(NamedTuple):
 def apply(params: Params, images: jax.Array, resize: str = 'tensorflow') -> Features:
     """Features of images, uint8 [B, H, W, 3] of any H and W.
 
-    Args:
-      resize: how they become 299x299: 'tensorflow', as for the paper's numbers, or 'pytorch_fid'.
+    resize: to 299x299, 'tensorflow' as for the paper's numbers, or 'pytorch_fid'.
     """
     return features(params, RESIZE[resize](images))
 
 
 def features(params: Params, x: jax.Array) -> Features:
-    """Features of images as the network sees them, float32 [B, 299, 299, 3] in [-1, 1]."""
-    return nnx.merge(_graph(), params)(x)
+    """Features of resized images, float32 [B, 299, 299, 3] in [-1, 1]."""
+    x = _run(params, STEM, x)
+    for name, block in BLOCKS.items():
+        x = _run(params[name], (block,), x)
+        if name == 'Mixed_6d':
+            spatial = x[..., :7].reshape(len(x), -1)  # of its first branch, a 1x1 convolution
+    return Features(x.mean(axis=(1, 2)), spatial)
 
 
 def logits(params: Params, pool: jax.Array) -> jax.Array:
-    """[B, 1008] from pool features [B, 2048]: without a bias, as the Inception score is computed."""
+    """[B, 1008] from pool features [B, 2048]; without a bias, as the Inception score is computed."""
     return jnp.dot(pool, params['logits']['kernel'], precision=PRECISION)
 
 
 def param_shapes() -> Params:
     """The parameters as jax.ShapeDtypeStruct."""
-    return nnx.to_pure_dict(nnx.state(nnx.eval_shape(Inception), nnx.Param))
+    shapes: Params = {}
+    channels = _add_shapes(shapes, STEM, 3)
+    for name, block in BLOCKS.items():
+        shapes[name] = {}
+        channels = _add_shapes(shapes[name], (block,), channels)
+    return shapes | {'logits': {'kernel': jax.ShapeDtypeStruct((channels, 1008), jnp.float32)}}
 
 
-@functools.cache
-def _graph() -> nnx.GraphDef:
-    return nnx.graphdef(nnx.eval_shape(Inception))
+def _add_shapes(shapes: Params, chain: Chain, channels: int) -> int:
+    """Adds the shapes of a chain's convolutions; returns the number of output channels."""
+    for step in chain:
+        if isinstance(step, Conv):
+            kernel, bias = (*step.size, channels, step.channels), (step.channels,)
+            leaves = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (kernel, bias))
+            shapes[step.name] = dict(zip(('kernel', 'bias'), leaves, strict=True))
+            channels = step.channels
+        elif isinstance(step, list):
+            channels = sum(_add_shapes(shapes, branch, channels) for branch in step)
+    return channels
 
 
-class Inception(nnx.Module):
-    """The whole network: images [B, 299, 299, 3] in [-1, 1] to features."""
-
-    def __init__(self):
-        channels = _add(self, STEM, 3)
-        for name, block in BLOCKS.items():
-            module = nnx.Module()
-            channels = _add(module, (block,), channels)
-            setattr(self, name, module)
-        self.logits = nnx.Dict(kernel=nnx.Param(jnp.zeros((channels, 1008))))
-
-    def __call__(self, x: jax.Array) -> Features:
-        x = _run(self, STEM, x)
-        for name, block in BLOCKS.items():
-            x = _run(getattr(self, name), (block,), x)
-            if name == 'Mixed_6d':
-                spatial = x[..., :7].reshape(len(x), -1)  # of its first branch, a 1x1 convolution
-        return Features(x.mean(axis=(1, 2)), spatial)
-
-
-class Convolution(nnx.Module):
-    def __init__(self, in_channels: int, conv: Conv):
-        self.conv = conv
-        self.kernel = nnx.Param(jnp.zeros((*conv.size, in_channels, conv.channels)))
-        self.bias = nnx.Param(jnp.zeros(conv.channels))
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return jax.nn.relu(convolve(x, self.kernel[...], self.conv) + self.bias[...])
+def _run(params: Params, chain: Chain, x: jax.Array) -> jax.Array:
+    for step in chain:
+        if isinstance(step, Conv):
+            layer = params[step.name]
+            x = jax.nn.relu(convolve(x, layer['kernel'], step) + layer['bias'])
+        elif isinstance(step, Pool):
+            x = pool(x, step)
+        else:
+            x = jnp.concatenate([_run(params, branch, x) for branch in step], axis=-1)
+    return x
 
 
 def convolve(x: jax.Array, kernel: jax.Array, conv: Conv) -> jax.Array:
-    """x ∗ kernel. Exactly what `conv` says; how it is put is what XLA is quickest with on CPUs."""
+    """x ∗ kernel; written the way XLA:CPU runs fastest."""
     if conv.size == (1, 1):
         return jnp.dot(x, kernel[0, 0], precision=PRECISION)
-    # XLA on CPUs (of JAX 0.10) is up to five times as quick with convolutions that have some padding:
-    # 'VALID' gets a row of it, and what comes of that row is cut off.
+    # XLA:CPU (JAX 0.10) is up to five times as fast with some padding: pad 'VALID' by a row, crop the output.
     valid = conv.padding == 'VALID'
     y = lax.conv_general_dilated(
         x,
@@ -115,7 +111,7 @@ def convolve(x: jax.Array, kernel: jax.Array, conv: Conv) -> jax.Array:
 
 
 def pool(x: jax.Array, step: Pool) -> jax.Array:
-    """Maxima or means over windows; what lies beyond the image is not counted."""
+    """Maxima or means over 3x3 windows; padding is not counted."""
     if step.kind == 'max':
         return _reduce_windows(x, step, lax.max, -jnp.inf)
     pixels = jnp.ones((1, *x.shape[1:3], 1))
@@ -123,29 +119,7 @@ def pool(x: jax.Array, step: Pool) -> jax.Array:
 
 
 def _reduce_windows(x: jax.Array, step: Pool, combine: Callable, neutral: float) -> jax.Array:
-    """Over 3x3 pixels, one axis after the other: quicker on CPUs than both at once."""
+    # One axis after the other is faster on CPUs than both at once.
     for window, strides in (((1, 3, 1, 1), (1, step.stride, 1, 1)), ((1, 1, 3, 1), (1, 1, step.stride, 1))):
         x = lax.reduce_window(x, neutral, combine, window, strides, step.padding)
-    return x
-
-
-def _add(module: nnx.Module, chain: Chain, channels: int) -> int:
-    """Gives the module the convolutions of a chain; returns the channels that leave it."""
-    for step in chain:
-        if isinstance(step, Conv):
-            setattr(module, step.name, Convolution(channels, step))
-            channels = step.channels
-        elif isinstance(step, Parallel):
-            channels = sum(_add(module, branch, channels) for branch in step.chains)
-    return channels
-
-
-def _run(module: nnx.Module, chain: Chain, x: jax.Array) -> jax.Array:
-    for step in chain:
-        if isinstance(step, Conv):
-            x = getattr(module, step.name)(x)
-        elif isinstance(step, Pool):
-            x = pool(x, step)
-        else:
-            x = jnp.concatenate([_run(module, branch, x) for branch in step.chains], axis=-1)
     return x

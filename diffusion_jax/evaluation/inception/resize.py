@@ -1,6 +1,6 @@
-"""Images of any size to what Inception sees: bilinearly to 299x299, in [-1, 1].
+"""Bilinear resizing of images to Inception's input, 299x299 in [-1, 1].
 
-Published numbers depend on how: neither way smooths first, and they differ in where pixels stand.
+Published numbers depend on the method: neither smooths first, and they differ in the positions of pixels.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SIZE = 299
 
 
 def tensorflow(images: jax.Array) -> jax.Array:
-    """As TensorFlow 1 resized: of n pixels, result i is read at position i·n/299.
+    """TensorFlow 1's resize: of n pixels, output i is read at position i·n/299.
 
     images: uint8 [B, H, W, 3]; returns float32 [B, 299, 299, 3], (x − 128)/128.
     """
@@ -23,7 +23,7 @@ def tensorflow(images: jax.Array) -> jax.Array:
 
 
 def pytorch_fid(images: jax.Array) -> jax.Array:
-    """As pytorch-fid does, which has centers of pixels: of n, result i is read at (i + ½)·n/299 − ½.
+    """pytorch-fid's resize, with half-pixel centers: of n pixels, output i is read at (i + ½)·n/299 − ½.
 
     images: uint8 [B, H, W, 3]; returns float32 [B, 299, 299, 3], 2·(x/255) − 1.
     """
@@ -34,18 +34,18 @@ RESIZE = {'tensorflow': tensorflow, 'pytorch_fid': pytorch_fid}
 
 
 def _positions(size: int) -> np.ndarray:
-    # Rounded to float32, as there: of 512 pixels that moves results by up to 6e-5.
+    # float32 as in TensorFlow: at 512 pixels the rounding moves results by up to 6e-5.
     return np.arange(SIZE, dtype=np.float32) * np.float32(size / SIZE)
 
 
 def _centered_positions(size: int) -> np.ndarray:
-    # PyTorch rounds the scale to float32, and product and difference once (a fused multiply-add).
+    # PyTorch rounds the scale to float32 and uses a fused multiply-add.
     scale = np.float64(np.float32(size / SIZE))
     return np.float32(np.maximum((np.arange(SIZE) + 0.5) * scale - 0.5, 0))
 
 
 def _interpolate(images: jax.Array, positions: Callable[[int], np.ndarray]) -> jax.Array:
-    """Between the two nearest pixels, along the width, then the height; the last pixel goes on for ever."""
+    """Interpolates linearly along the width, then the height; the last pixel is repeated beyond the edge."""
     x = images
     for axis in (2, 1):
         size = x.shape[axis]

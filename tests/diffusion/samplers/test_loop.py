@@ -8,26 +8,19 @@ import pytest
 
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.denoiser import plain
-from diffusion_jax.diffusion.grids import between, level_at, make_grid
-from diffusion_jax.diffusion.guidance import classifier_guidance, reused
+from diffusion_jax.diffusion.grids import level_at, make_grid
+from diffusion_jax.diffusion.guidance import ClassifierGuidance, Models, Reuse, classifier_guidance
 from diffusion_jax.diffusion.process import Level
 from diffusion_jax.diffusion.samplers import DDIM, DDPM, DPMSolverPP2M, Heun, Image, Sampler, sample
-from diffusion_jax.diffusion.samplers.loop import (
-    advance,
-    evaluations,
-    initial_noise,
-    noise_of,
-    per_sample_noise,
-    start,
-)
-from diffusion_jax.diffusion.schedules import make_schedule
+from diffusion_jax.diffusion.samplers.loop import advance, evaluations, noise_of, start
+from diffusion_jax.diffusion.schedules import between, make_schedule, to_clean
 from tests.diffusion.gaussian import Data, loop_moments
 
 LINEAR = DiffusionConfig('linear', 1000)
 GRID = make_grid(LINEAR, 'ddim5')
 KEYS = jax.random.split(jax.random.key(0), 4)
 SHAPE = (4, 4, 1)
-X_T = initial_noise(KEYS, SHAPE)
+X_T = noise_of(KEYS, SHAPE)(0, 0)
 NOISE_AT = noise_of(KEYS, SHAPE)
 DATA = Data(mean=0.3, variance=0.25, y=-0.5, likelihood_variance=0.4)
 SAMPLERS = [DDPM(), DDIM(0.5), Heun(s_churn=2.0), DPMSolverPP2M()]
@@ -40,14 +33,13 @@ def guided(scale=1.0):
 
 def with_reuse():
     """A guided denoiser that has a memory."""
-    return reused(lambda inner: classifier_guidance(inner, DATA.log_prob, 1.0), DATA.denoiser(), 2)
+    return Reuse(ClassifierGuidance(1.0, DATA.log_prob), 2).wrap(DATA.denoiser(), Models())
 
 
 def grid_at(log_snr):
     """A grid over the levels of these log-SNRs and to the clean image; where they fall, noise is added."""
     level = level_at(make_schedule('linear', 1000), np.asarray(log_snr, np.float64))
-    grid = between(Level(*(np.append(a, clean) for a, clean in zip(level, (0.0, 1.0, 0.0), strict=True))))
-    return jax.tree.map(lambda a: a if a.dtype == bool else np.float32(a), grid)
+    return jax.tree.map(lambda a: a if a.dtype == bool else np.float32(a), to_clean(level))
 
 
 class Sum(Sampler):
@@ -61,7 +53,7 @@ class Sum(Sampler):
 def test_rows_come_from_the_noisiest_on_with_the_noise_of_their_position():
     expected = X_T
     for position, t in enumerate([800, 600, 400, 200, 0], start=1):
-        expected = 0.5 * expected + t + per_sample_noise(KEYS, position, SHAPE)
+        expected = 0.5 * expected + t + NOISE_AT(position, 0)
     state, records = sample(Sum(), DATA.denoiser(), GRID, NOISE_AT, X_T)
     np.testing.assert_allclose(state.x, expected, rtol=1e-6)
     assert records is None
@@ -70,8 +62,8 @@ def test_rows_come_from_the_noisiest_on_with_the_noise_of_their_position():
 def test_an_image_depends_on_its_own_key_alone():
     @jax.jit
     def run(keys):
-        noise = noise_of(keys, SHAPE), initial_noise(keys, SHAPE)
-        return sample(DDIM(1.0), DATA.denoiser(), GRID, *noise)[0].x
+        noise_at = noise_of(keys, SHAPE)
+        return sample(DDIM(1.0), DATA.denoiser(), GRID, noise_at, noise_at(0, 0))[0].x
 
     together = run(KEYS)
     alone = run(KEYS[2:3])
@@ -146,19 +138,13 @@ def test_the_gradient_with_respect_to_eta_is_that_of_differences(eta):
     np.testing.assert_allclose(jax.grad(value)(eta), difference, rtol=0.05)
 
 
-def test_noise_is_bitwise_that_of_the_key_and_the_position():
-    for position in (0, 3):
-        together = per_sample_noise(KEYS, position, SHAPE)
-        np.testing.assert_array_equal(per_sample_noise(KEYS[1:3], position, SHAPE), together[1:3])
-    np.testing.assert_array_equal(initial_noise(KEYS, SHAPE), per_sample_noise(KEYS, 0, SHAPE))
-    assert not np.allclose(per_sample_noise(KEYS, 0, SHAPE), per_sample_noise(KEYS, 1, SHAPE))
-
-
-def test_every_draw_of_a_step_is_its_own_and_that_of_the_key():
-    draws = [NOISE_AT(position, i) for position in (1, 2, 3) for i in (0, 1, 2)]
+def test_noise_depends_on_the_key_the_position_and_the_draw_bitwise():
+    draws = [NOISE_AT(position, i) for position in (0, 1, 2, 3) for i in (0, 1, 2)]
     assert len(np.unique(draws)) == np.size(draws)
-    np.testing.assert_array_equal(NOISE_AT(2, 0), per_sample_noise(KEYS, 2, SHAPE))
-    np.testing.assert_array_equal(noise_of(KEYS[1:3], SHAPE)(2, 1), NOISE_AT(2, 1)[1:3])
+    key = jax.random.fold_in(KEYS[1], 2)
+    for i, each in ((0, key), (2, jax.random.fold_in(key, 2))):
+        np.testing.assert_array_equal(NOISE_AT(2, i)[1], jax.random.normal(each, SHAPE))
+        np.testing.assert_array_equal(noise_of(KEYS[1:3], SHAPE)(2, i), NOISE_AT(2, i)[1:3])
 
 
 def test_other_scales_and_etas_do_not_compile_again():

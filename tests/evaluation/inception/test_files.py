@@ -7,7 +7,7 @@ from safetensors.numpy import save_file
 
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.inception.files import (
-    Inception,
+    InceptionWeights,
     load_inception,
     params_sha256,
     save_inception,
@@ -22,18 +22,18 @@ PARAMS = {
     },
     'logits': {'kernel': RNG.standard_normal((7, 5)).astype(np.float32)},
 }
-INCEPTION = Inception(PARAMS, params_sha256(PARAMS), 'weights.pth', 64 * 'a')
+WEIGHTS = InceptionWeights(PARAMS, params_sha256(PARAMS), 'weights.pth', 64 * 'a')
 
 
 @pytest.fixture
 def saved(tmp_path):
-    save_inception(tmp_path / 'file', INCEPTION)
+    save_inception(tmp_path / 'file', WEIGHTS)
     return tmp_path / 'file'
 
 
 def test_everything_comes_back(saved):
     loaded = load_inception(saved)
-    assert loaded[1:] == INCEPTION[1:]
+    assert loaded[1:] == WEIGHTS[1:]
     assert loaded.params.keys() == PARAMS.keys()
     for name, leaves in PARAMS.items():
         assert loaded.params[name].keys() == leaves.keys()
@@ -50,13 +50,13 @@ def test_others_can_read_it(saved):
 def test_the_sha256_is_of_names_shapes_and_values_only():
     stem, logits = PARAMS['stem'], PARAMS['logits']['kernel']
     turned = {'logits': {'kernel': np.asfortranarray(logits)}, 'stem': dict(reversed(stem.items()))}
-    assert params_sha256(turned) == INCEPTION.sha256
+    assert params_sha256(turned) == WEIGHTS.sha256
     others = [
         {**PARAMS, 'logits': {'kernel': logits.reshape(5, 7)}},
         {**PARAMS, 'logits': {'weight': logits}},
         {**PARAMS, 'logits': {'kernel': np.nextafter(logits, np.float32(9))}},
     ]
-    assert len({INCEPTION.sha256, *map(params_sha256, others)}) == 4
+    assert len({WEIGHTS.sha256, *map(params_sha256, others)}) == 4
 
 
 def test_every_flipped_byte_is_found(saved, tmp_path):
@@ -75,14 +75,14 @@ def test_every_flipped_byte_is_found(saved, tmp_path):
         (tmp_path / 'damaged').write_bytes(damaged)
         try:
             # What pads the header is no content.
-            missed += [] if load_inception(tmp_path / 'damaged')[1:] == INCEPTION[1:] else [place]
+            missed += [] if load_inception(tmp_path / 'damaged')[1:] == WEIGHTS[1:] else [place]
         except UserError as error:
             assert '\n' not in str(error) and 'damaged' in str(error)
     assert not missed
 
 
 def test_parameters_under_another_sha256_are_named(tmp_path):
-    save_inception(tmp_path / 'file', INCEPTION._replace(sha256=64 * '0'))
+    save_inception(tmp_path / 'file', WEIGHTS._replace(sha256=64 * '0'))
     with pytest.raises(UserError, match='file: damaged .*SHA-256'):
         load_inception(tmp_path / 'file')
 
@@ -107,5 +107,5 @@ def test_what_is_not_ours_is_named(saved, tmp_path):
 
 def test_a_place_that_cannot_be_written_is_named(saved):
     with pytest.raises(UserError, match='cannot be written'):
-        save_inception(saved / 'file', INCEPTION)
+        save_inception(saved / 'file', WEIGHTS)
     assert os.listdir(saved.parent) == ['file']

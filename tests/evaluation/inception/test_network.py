@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 from diffusion_jax.evaluation.inception import network
-from diffusion_jax.evaluation.inception.plan import Conv, Pool
+from diffusion_jax.evaluation.inception.architecture import Conv, Pool
 from diffusion_jax.evaluation.inception.resize import RESIZE
 from tests.parity.inception import features, params_by_rule
 

@@ -1,0 +1,62 @@
+"""What every source of images offers, and images in memory."""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+class Source:
+    """Images by index, each of its own size.
+
+    Attributes:
+        class_names: of the labels 0, 1, …; () where images have no labels.
+        labels: int [N].
+        identity: differs for other images: it stands for the names of files, or a data set's version.
+        paths: the file of every image; () where images are not files of their own.
+        skipped: which files of a folder were skipped; see Listing.summary.
+    """
+
+    class_names: tuple[str, ...]
+    labels: np.ndarray
+    identity: str
+    paths: Sequence[str] = ()
+    skipped: str = ''
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """{'image': uint8 [H, W, C], 'label': int}; the label is 0 where images have none.
+
+        Raises UnreadableImage where the image cannot be used.
+        """
+        raise NotImplementedError
+
+    def name_of(self, index: int) -> str:
+        """What messages call an image."""
+        return f'image {index}'
+
+
+@dataclass(frozen=True)
+class ArraySource(Source):
+    """images: uint8 [N, H, W, C]; labels: int32 [N]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+    @functools.cached_property
+    def identity(self) -> str:  # type: ignore[override]  # computed when it is asked for
+        return f'{zlib.crc32(self.images.data):08x}'
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {'image': self.images[index], 'label': int(self.labels[index])}

@@ -1,0 +1,196 @@
+"""Features of a set of images and their moments, from shards of features or from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from diffusion_jax.data.image_sets.archive import read_archive, read_array
+from diffusion_jax.errors import UserError
+from diffusion_jax.evaluation.extraction import POSITIONS, SIZE, UNREADABLE
+from diffusion_jax.evaluation.extractors import FEATURES, SPATIAL
+from diffusion_jax.evaluation.frechet import Moments, fit, moments
+from diffusion_jax.shards import Shard, read
+from diffusion_jax.workdir import write_npz
+
+# Precision, recall and KID use this many images of a reference, drawn at random; moments are of all. The
+# authors' reference files hold as many.
+REFERENCE_ROWS = 10_000
+LEAST_IMAGES = 4  # precision and recall need three neighbours of each
+LARGEST = 1e25  # the sixth powers of KID, and their squares in its error, stay finite in float64
+
+# The arrays of a file, and their number of dimensions.
+DIMENSIONS = {'mu': 1, 'sigma': 2, 'mu_s': 1, 'sigma_s': 2, FEATURES: 2}
+
+
+class FeatureStats(NamedTuple):
+    """Attributes:
+    num_images: that the moments are of; 0 if unknown.
+    moments: of the features.
+    spatial: the moments of Inception's spatial features.
+    features: [N, D] of any float type, of all images or of some.
+    spatial_features: [N, D] likewise.
+    rows: [N], the indices of these images in the set; None if the features are from a file.
+    image_size: height and width.
+    extractor: the name of the extractor that computed the statistics; '' if a file does not record it.
+    unreadable: '<file>: <reason>' for each image that could not be read.
+    skipped: the other files of a folder, by kind; '' if there were none.
+    """
+
+    num_images: int = 0
+    moments: Moments | None = None
+    spatial: Moments | None = None
+    features: np.ndarray | None = None
+    spatial_features: np.ndarray | None = None
+    rows: np.ndarray | None = None
+    image_size: tuple[int, int] | None = None
+    extractor: str = ''
+    unreadable: Sequence[str] = ()
+    skipped: str = ''
+
+
+def of_features(features: np.ndarray) -> FeatureStats:
+    """features: [N, D] of any float type, which is kept."""
+    return FeatureStats(len(features), moments(features), features=features)
+
+
+def from_shards(shards: Sequence[Shard], max_rows: int | None = None, *, name: str = '') -> FeatureStats:
+    """The features in shards of `extract`.
+
+    Args:
+        max_rows: the number of images whose features are kept, drawn at random.
+        name: of the set, for messages.
+
+    Raises:
+        UserError: fewer than LEAST_IMAGES images are readable.
+    """
+    kept = kept_rows(sum(shard.stop - shard.start for shard in shards), max_rows)
+    chosen, rows, unreadable, first, count = {}, [], [], 0, 0
+    for shard in shards:
+        arrays = read(shard, POSITIONS, UNREADABLE)
+        positions = first + arrays[POSITIONS]
+        unreadable += arrays[UNREADABLE].tolist()
+        if len(positions):
+            chosen[shard] = kept[positions]
+            rows.append(positions[kept[positions]])
+        first += shard.stop - shard.start
+        count += len(positions)
+    check_enough(name or str(shards[0].path.parent), count, unreadable)
+
+    def blocks(kind: str) -> Iterator[np.ndarray]:
+        return (read(shard, kind)[kind] for shard in chosen)
+
+    def join(kind: str) -> np.ndarray:
+        return np.concatenate([read(shard, kind)[kind][keep] for shard, keep in chosen.items()])
+
+    example = read(next(iter(chosen)))
+    return FeatureStats(
+        num_images=count,
+        moments=fit(blocks(FEATURES)),
+        spatial=fit(blocks(SPATIAL)) if SPATIAL in example else None,
+        features=join(FEATURES),
+        spatial_features=join(SPATIAL) if SPATIAL in example else None,
+        rows=np.concatenate(rows),
+        image_size=tuple(example[SIZE].tolist()),
+        unreadable=unreadable,
+    )
+
+
+def check_enough(name: str, count: int, unreadable: Sequence[str] = ()) -> None:
+    """Raises UserError if a set has too few images for metrics."""
+    if count < LEAST_IMAGES:
+        reason = f' ({unreadable[0]})' if unreadable else ''
+        raise UserError(name, f'has {count} readable images{reason}', f'at least {LEAST_IMAGES} are needed')
+
+
+def kept_rows(total: int, max_rows: int | None) -> np.ndarray:
+    """bool [total]: which images represent all; the same at every call."""
+    kept = np.ones(total, bool)
+    if max_rows is not None and total > max_rows:
+        kept[np.random.default_rng(0).permutation(total)[max_rows:]] = False
+    return kept
+
+
+def from_file(path: Path) -> FeatureStats:
+    """The statistics mu, sigma, mu_s and sigma_s in an npz, or features [N, D] in an .npy or an npz.
+
+    Statistics in a file take precedence over those of its features.
+
+    Raises:
+        UserError: the file cannot be read, or its arrays cannot be what their names say.
+    """
+    if path.suffix == '.npy':
+        arrays = {FEATURES: read_array(path)}
+    else:
+        arrays = read_archive(path, (*DIMENSIONS, 'num_images', 'extractor'))
+    for name in arrays.keys() & DIMENSIONS.keys():
+        _check_array(path, name, arrays[name])
+    stats = FeatureStats(
+        int(arrays.get('num_images', 0)),
+        _moments(path, arrays, 'mu', 'sigma'),
+        _moments(path, arrays, 'mu_s', 'sigma_s'),
+        arrays.get(FEATURES),
+        extractor=str(arrays.get('extractor', '')),
+    )
+    if stats.features is None:
+        return stats
+    check_enough(f'{path}', len(stats.features))
+    if stats.moments is None:
+        return of_features(stats.features)
+    dimensions = len(stats.moments.mean)
+    if stats.features.shape[1] != dimensions:
+        raise UserError(f'{path}', f'features has {stats.features.shape[1]} features, mu has {dimensions}')
+    return stats
+
+
+def _check_array(path: Path, name: str, array: np.ndarray) -> None:
+    if array.dtype.kind != 'f' or array.ndim != DIMENSIONS[name] or not array.size:
+        shape = '[N, D]' if name == FEATURES else ['[D]', '[D, D]'][DIMENSIONS[name] - 1]
+        hint = '; images go into an npz, as arr_0' if array.dtype == np.uint8 else ''
+        raise UserError(
+            f'{path}', f'{name} is {array.dtype} {list(array.shape)}', f'it must be float {shape}{hint}'
+        )
+    wrong = np.argwhere(~np.isfinite(array))
+    if len(wrong):
+        raise UserError(f'{path}', f'{name} is not finite in row {wrong[0][0]}')
+    if max(float(array.max()), -float(array.min())) > LARGEST:
+        raise UserError(f'{path}', f'{name} has values beyond ±{LARGEST:g}', 'scale both sets')
+
+
+def _moments(path: Path, arrays: dict[str, np.ndarray], mean: str, covariance: str) -> Moments | None:
+    if mean not in arrays and covariance not in arrays:
+        return None
+    shapes = [list(arrays[name].shape) if name in arrays else None for name in (mean, covariance)]
+    if None in shapes or shapes[1] != 2 * shapes[0]:
+        raise UserError(f'{path}', f'{mean} and {covariance} have the shapes {shapes}', 'give [D] and [D, D]')
+    _check_covariance(path, covariance, arrays[covariance])
+    return Moments(*(np.asarray(arrays[name], np.float64) for name in (mean, covariance)))
+
+
+def _check_covariance(path: Path, name: str, array: np.ndarray) -> None:
+    """Raises UserError unless symmetric and positive semidefinite, up to rounding in the file's dtype."""
+    matrix = np.asarray(array, np.float64)
+    eps = float(max(np.finfo(array.dtype).eps, np.finfo(np.float32).eps))
+    tolerance = 16 * eps * len(matrix) ** 0.5 * np.abs(matrix).max()
+    remedy = 'it must be a covariance, such as np.cov(features, rowvar=False)'
+    if np.abs(matrix - matrix.T).max() > tolerance:
+        raise UserError(f'{path}', f'{name} is not symmetric', remedy)
+    try:  # a tenth of the time of eigvalsh
+        np.linalg.cholesky(matrix + (tolerance or 1.0) * np.eye(len(matrix)))
+    except np.linalg.LinAlgError:
+        raise UserError(f'{path}', f'{name} is not positive semidefinite', remedy) from None
+
+
+def save_statistics(path: str | Path, stats: FeatureStats, images: np.ndarray) -> None:
+    """Writes an npz that the authors' evaluator accepts as its reference; it ignores the additional arrays.
+
+    images: uint8 [N, H, W, 3], for precision and recall.
+    """
+    arrays = {'mu': stats.moments.mean, 'sigma': stats.moments.covariance}
+    if stats.spatial is not None:
+        arrays |= {'mu_s': stats.spatial.mean, 'sigma_s': stats.spatial.covariance}
+    origin = {'num_images': np.array(stats.num_images), 'extractor': np.array(stats.extractor)}
+    write_npz(path, arr_0=images, **arrays, **origin)
