@@ -11,8 +11,7 @@ import jax
 import numpy as np
 
 from diffusion_jax.checks import one_of
-from diffusion_jax.command_line import read_config
-from diffusion_jax.commands.parser import Parser
+from diffusion_jax.command_line import Parser, read_config
 from diffusion_jax.config import read_experiment
 from diffusion_jax.errors import UserError
 from diffusion_jax.models import Params, UNetConfig

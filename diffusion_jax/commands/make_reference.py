@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from diffusion_jax.command_line import Parser
 from diffusion_jax.command_line import read_config as read_experiment_config
 from diffusion_jax.commands.image_sets import (
     add_arguments,
@@ -15,7 +16,6 @@ from diffusion_jax.commands.image_sets import (
     read_config,
     with_directory,
 )
-from diffusion_jax.commands.parser import Parser
 from diffusion_jax.config import read_experiment
 from diffusion_jax.data.image_sets import open_images
 from diffusion_jax.data.image_sets.source import open_split
