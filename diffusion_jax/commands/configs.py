@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from diffusion_jax.commands.parser import Parser
+from diffusion_jax.command_line import Parser
 from diffusion_jax.config import read_without_images
 from diffusion_jax.config_files import load_config, named_configs
 from diffusion_jax.experiment import Experiment

@@ -11,8 +11,7 @@ import jax
 import numpy as np
 
 from diffusion_jax.checks import one_of
-from diffusion_jax.command_line import read_config
-from diffusion_jax.commands.parser import Parser
+from diffusion_jax.command_line import Parser, read_config
 from diffusion_jax.config import read_experiment
 from diffusion_jax.errors import UserError
 from diffusion_jax.models import Params, UNetConfig
@@ -74,7 +73,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     add('name', nargs='?', metavar='NAME', help='of a released model; see below')
     add('source', type=file_path, metavar='SOURCE', help='a .pt file or a folder of training')
     add('--out', type=file_path, required=True, metavar='FILE', help='is replaced if it exists')
-    add('--config', metavar='NAME|FILE', help='the experiment that the network is of')
+    add('--config', metavar='NAME|FILE', help='the experiment that describes the network')
     add('--network', choices=(DIFFUSION, CLASSIFIER), help='of the config; diffusion by default')
     ema = 'the average in a folder of training, 0 for none; by default that of the highest rate'
     add('--ema', type=float, metavar='RATE', help=ema)

@@ -8,8 +8,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from diffusion_jax.command_line import Parser
 from diffusion_jax.commands.image_sets import check_out
-from diffusion_jax.commands.parser import Parser
 from diffusion_jax.evaluation.inception.files import save_inception
 from diffusion_jax.evaluation.inception.sources import read_inception
 from diffusion_jax.settings import file_path

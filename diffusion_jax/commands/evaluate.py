@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from diffusion_jax.command_line import Parser
 from diffusion_jax.commands.image_sets import (
     add_arguments,
     check_out,
@@ -16,7 +17,6 @@ from diffusion_jax.commands.image_sets import (
     stem,
     with_directory,
 )
-from diffusion_jax.commands.parser import Parser
 from diffusion_jax.data.sources.files import shown
 from diffusion_jax.evaluation import comparison
 from diffusion_jax.evaluation.classes import known_classes, match, sampled_classes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from diffusion_jax.commands.parser import Parser
+from diffusion_jax.command_line import Parser
 from diffusion_jax.errors import UserError
 from diffusion_jax.settings import file_path
 from diffusion_jax.weights.files import load_weights

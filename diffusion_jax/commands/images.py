@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffusion_jax.commands.parser import Parser
+from diffusion_jax.command_line import Parser
 from diffusion_jax.data.image_sets.archive import open_archive
 from diffusion_jax.data.image_sets.samples import open_samples
 from diffusion_jax.generation.images import write_pngs

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from diffusion_jax.command_line import Parser
 from diffusion_jax.command_line import read_config as read_experiment_config
 from diffusion_jax.commands.image_sets import (
     add_arguments,
@@ -15,7 +16,6 @@ from diffusion_jax.commands.image_sets import (
     read_config,
     with_directory,
 )
-from diffusion_jax.commands.parser import Parser
 from diffusion_jax.config import read_experiment
 from diffusion_jax.data.image_sets import open_images
 from diffusion_jax.data.image_sets.source import open_split
@@ -92,7 +92,8 @@ def main(argv: Sequence[str]) -> int:
 def _open(args: argparse.Namespace, settings: Sequence[str]) -> EvalSet:
     """The images that the arguments name."""
     if bool(args.config) == bool(args.images):
-        raise UserError('give either IMAGES or --config=NAME|FILE')
+        problem = 'given in addition to --config' if args.images else 'is missing'
+        raise UserError('IMAGES', problem, 'give either IMAGES or --config=NAME|FILE')
     if args.config:
         if args.size:
             raise UserError('--size', 'has no effect with --config', 'use --config.data.image_size')

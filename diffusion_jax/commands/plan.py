@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from diffusion_jax.checks import INT32, between, one_of
-from diffusion_jax.command_line import read_config
-from diffusion_jax.commands.parser import Parser
+from diffusion_jax.command_line import Parser, read_config
 from diffusion_jax.config import read_without_images
 from diffusion_jax.experiment import check_stages
 from diffusion_jax.planning.needs import STAGES, Job, compiled, estimated

@@ -6,8 +6,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from diffusion_jax.command_line import read_config
-from diffusion_jax.commands.parser import Parser
+from diffusion_jax.command_line import Parser, read_config
 from diffusion_jax.config import SECTIONS, all_settings, read_without_images, with_defaults
 from diffusion_jax.experiment import Experiment
 from diffusion_jax.settings import meanings, read_value
