@@ -45,8 +45,6 @@ def check(run: Run, *, guided: bool | None = None) -> None:
 
     guided: whether samples will be guided, by default as in the stage `sample`.
     """
-    if run.experiment.evaluate.reference in SPLITS:
-        run.source(run.experiment.evaluate.reference)
     extractor_of(run, open_reference(run, guided=guided))
     num_samples = run.experiment.sample.num_samples
     if num_samples < LEAST_IMAGES:

@@ -52,7 +52,7 @@ def check(run: Run) -> None:
         try:
             check_null_class(describe_stored(path).network)
         except UserError as error:
-            raise UserError(str(path), str(error)) from error
+            raise UserError(str(path), error.problem, error.remedy) from error
     networks.check_classes(run)
     conditioning.make_conditioning(run)
 
