@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
 def _open(args: argparse.Namespace, settings: Sequence[str]) -> EvalSet:
     """The images that the arguments name."""
     if bool(args.config) == bool(args.images):
-        problem = 'is given in addition to --config' if args.images else 'is missing'
+        problem = 'given in addition to --config' if args.images else 'is missing'
         raise UserError('IMAGES', problem, 'give either IMAGES or --config=NAME|FILE')
     if args.config:
         if args.size:

@@ -17,7 +17,7 @@ from diffusion_jax.shards import Shard, read
 from diffusion_jax.workdir import write_npz
 
 # Precision, recall and KID use this many images of a reference, drawn at random; moments are of all. The
-# authors' reference files hold as many.
+# authors' reference files hold the same number.
 REFERENCE_ROWS = 10_000
 LEAST_IMAGES = 4  # precision and recall need three neighbours of each
 LARGEST = 1e25  # the sixth powers of KID, and their squares in its error, stay finite in float64
@@ -120,7 +120,7 @@ def from_file(path: Path) -> FeatureStats:
     Statistics in a file take precedence over those of its features.
 
     Raises:
-        UserError: the file cannot be read, or its arrays cannot be what their names say.
+        UserError: the file cannot be read, or an array does not fit its name.
     """
     if path.suffix == '.npy':
         arrays = {FEATURES: read_array(path)}

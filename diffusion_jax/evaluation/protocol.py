@@ -45,7 +45,7 @@ def protocol(samples: EvalSet, reference: EvalSet, extractor: Extractor | None) 
 
 
 def sampling_protocol(stamp: Mapping[str, Any]) -> dict[str, Any]:
-    """How samples were drawn, from their stamp: sampler, steps, scale, seed, averages and networks."""
+    """How the samples were made, from their stamp: sampler, steps, scale, seed, averages and networks."""
     process, sample = read_section(DiffusionConfig, stamp['process'], 'process'), stamp['sample']
     others = {name: section for name, section in stamp.items() if name not in ('sample', 'classes')}
     if 'classes' in stamp:  # of all labels; the setting of this name gives those that were sampled

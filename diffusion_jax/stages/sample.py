@@ -53,7 +53,7 @@ def check(run: Run) -> None:
             unet: Any = describe_stored(path).network
             check_null_class(unet)
         except UserError as error:
-            raise UserError(str(path), str(error)) from error
+            raise UserError(str(path), error.problem, error.remedy) from error
     networks.check_classes(run)
     conditioning.make_conditioning(run)
 

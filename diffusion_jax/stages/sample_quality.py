@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate_samples(run: Run) -> Call:
-    """Computes metrics of unguided samples, drawn with the average that sampling will use and not kept.
+    """Computes metrics of unguided samples, sampled with the average that sampling will use and not kept.
 
     Extracts the reference's features now, into the workdir, where the stage `evaluate` finds them.
     """

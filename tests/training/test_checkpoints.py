@@ -171,6 +171,15 @@ def test_a_last_write_that_fails_is_an_error(copy, stopped, monkeypatch):
     assert 'step 40 could not be saved' in error.value.problem and 'step 30' in error.value.remedy
 
 
+def test_a_last_write_that_fails_before_another_error_is_logged(small_files, tmp_path, caplog):
+    with pytest.raises(UserError, match='broken'), Checkpoints(tmp_path) as checkpoints:
+        save(checkpoints, small_state(), 40)
+        raise UserError('a.png', 'is broken')
+    small_files()
+    (line,) = said(caplog)
+    assert 'step 40 could not be saved' in line and line.endswith('none yet')
+
+
 def test_a_folder_that_cannot_be_removed_is_no_checkpoint(copy, monkeypatch, caplog):
     """Files that another program holds open on NFS keep a folder from being removed."""
     rmtree = shutil.rmtree

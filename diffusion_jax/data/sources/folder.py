@@ -23,7 +23,7 @@ SPLITS = frozenset({'train', 'training', 'val', 'valid', 'validation', 'test'})
 
 @dataclass(frozen=True)
 class FolderSource(Source):
-    paths: Sequence[str] = field()
+    paths: Sequence[str] = field()  # without the default of Source
     labels: np.ndarray  # int32 [N]
     class_names: tuple[str, ...]
     channels: int  # 3: everything becomes RGB, 1: grey
