@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffusion_jax.interruption import Interrupted
+from diffusion_jax.report import Progress
 from diffusion_jax.shards import Shard, fill, gaps, list_shards, read, shard
 from tests.errors import refused
 
@@ -19,7 +20,7 @@ def number(start, stop):
 
 
 def run(directory, num_rows=10, batch_size=4, compute=number, stop=lambda: False, **hosts):
-    fill(directory, 'test', num_rows, batch_size, compute, stop, **hosts)
+    fill(directory, Progress('test', num_rows), num_rows, batch_size, compute, stop, **hosts)
     return np.concatenate([read(part, 'row')['row'] for part in list_shards(directory)])
 
 
