@@ -24,7 +24,7 @@ def run(tmp_path):
     return run
 
 
-def test_the_last_batch_is_drawn_whole_and_cut(run):
+def test_the_last_batch_is_sampled_completely_and_cut(run):
     sizes = []
 
     def watched(index):
