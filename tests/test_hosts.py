@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax import hosts
-from diffusion_jax.data.image_sets.samples import open_samples
+from diffusion_jax.data.image_sets.archive import open_samples
 from diffusion_jax.errors import UserError
 from diffusion_jax.interruption import Interrupted
 from diffusion_jax.report import MetricsWriter, Progress

@@ -12,6 +12,7 @@ import numpy as np
 from diffusion_jax import shards
 from diffusion_jax.data.image_sets.base import ImageSet, Part, PartImages
 from diffusion_jax.evaluation.extractors import Extractor
+from diffusion_jax.report import Progress
 from diffusion_jax.shards import Shard
 
 # The arrays in a shard in addition to features; the names are those of all versions.
@@ -55,8 +56,8 @@ def extract(
         }
 
     done = len(images) - sum(map(_length, missing))
-    title = f'features of {Path(images.name).name}'
-    shards.write([all_shards[part] for part in own], title, len(images), compute, stop, done=done)
+    progress = Progress(f'features of {Path(images.name).name}', len(images))
+    shards.write([all_shards[part] for part in own], progress, len(images), compute, stop, done=done)
     return list(all_shards.values())
 
 

@@ -16,8 +16,8 @@ import jax
 import numpy as np
 
 from diffusion_jax.data.config import DataConfig
+from diffusion_jax.data.image_sets.archive import open_samples
 from diffusion_jax.data.image_sets.base import ArrayImages, even_parts, file_identity
-from diffusion_jax.data.image_sets.samples import open_samples
 from diffusion_jax.data.image_sets.source import open_split
 from diffusion_jax.data.sources import class_names
 from diffusion_jax.errors import UserError

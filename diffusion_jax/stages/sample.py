@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from diffusion_jax.data.classes import listed
-from diffusion_jax.data.image_sets.samples import open_samples
+from diffusion_jax.data.image_sets.archive import open_samples
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.generator import Generator
@@ -166,7 +166,7 @@ def _draw_all(run: Run, directory: Path, generator: Generator, names: Sequence[s
         size, progress = run.batch_size('sample', num_samples), Progress(title, num_samples)
         draw_samples(
             directory,
-            title,
+            progress,
             functools.partial(
                 draw,
                 run,
@@ -177,7 +177,6 @@ def _draw_all(run: Run, directory: Path, generator: Generator, names: Sequence[s
             num_samples,
             size,
             run.stop,
-            progress=progress,
             host=jax.process_index(),
             num_hosts=jax.process_count(),
         )
