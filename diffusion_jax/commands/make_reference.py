@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError('--out', f'got {args.out!r}', 'must end in .npz')
     check_out(args.out, args.images, args.inception)
     with stop_requests() as stop, out_of_memory('the features', f'lower --batch-size ({config.batch_size})'):
-        stats = with_features(images, extractor, stop, is_reference=True).stats
+        stats = with_features(images, extractor, stop, REFERENCE_ROWS).stats
     assert stats.rows is not None and images.images is not None
     chosen = stats.rows[kept_rows(len(stats.rows), REFERENCE_ROWS)]
     print(f'reading {len(chosen):,} of the images for precision and recall')

@@ -9,7 +9,7 @@ import numpy as np
 
 from diffusion_jax.evaluation.eval_set import EvalSet, with_features
 from diffusion_jax.evaluation.extractors import Extractor
-from diffusion_jax.evaluation.feature_stats import FeatureStats
+from diffusion_jax.evaluation.feature_stats import REFERENCE_ROWS, FeatureStats
 from diffusion_jax.evaluation.frechet import frechet_distance, frechet_error
 from diffusion_jax.evaluation.inception_score import inception_score, inception_score_error
 from diffusion_jax.evaluation.kid import kid
@@ -34,7 +34,7 @@ def evaluate(
         UserError, Interrupted: see `with_features`.
     """
     samples = with_features(samples, extractor, stop)
-    reference = with_features(reference, extractor, stop, is_reference=True)
+    reference = with_features(reference, extractor, stop, REFERENCE_ROWS)
     metrics = compare(samples.stats, reference.stats, extractor and extractor.logits, num_resamples)
     conditions = protocol(samples, reference, extractor)
     remarks = [*reference.caveats, *caveats(conditions, samples.stats, reference.stats)]

@@ -18,7 +18,6 @@ from diffusion_jax.evaluation.config import EvaluateConfig
 from diffusion_jax.evaluation.extraction import extract
 from diffusion_jax.evaluation.extractors import Extractor, inception_extractor, pixel_extractor
 from diffusion_jax.evaluation.feature_stats import (
-    REFERENCE_ROWS,
     FeatureStats,
     check_enough,
     from_file,
@@ -85,13 +84,13 @@ def _check_folder(path: Path) -> None:
 
 
 def with_features(
-    one: EvalSet, extractor: Extractor | None, stop: Callable[[], bool], *, is_reference: bool = False
+    one: EvalSet, extractor: Extractor | None, stop: Callable[[], bool], max_rows: int | None = None
 ) -> EvalSet:
     """The set with the features of its images, and with their moments if no file has moments of more images.
 
     Args:
         extractor: None to use files only.
-        is_reference: keeps the features of some images only, but of all in an npz.
+        max_rows: keeps the features of this number of images, but of all in an npz.
 
     Raises:
         UserError, Interrupted: see `extract` and `from_shards`.
@@ -100,7 +99,7 @@ def with_features(
         return one
     hosts = {'host': jax.process_index(), 'num_hosts': jax.process_count()}
     shards = extract(one.images, extractor, one.directory, stop, **hosts)
-    max_rows = REFERENCE_ROWS if is_reference and not isinstance(one.images, ArrayImages) else None
+    max_rows = None if isinstance(one.images, ArrayImages) else max_rows
     stats = from_shards(shards, max_rows, name=one.name)._replace(extractor=extractor.name)
     if isinstance(one.images, SourceImages) and one.images.source.skipped:
         stats = stats._replace(skipped=f'{one.name}: {one.images.source.skipped}')
