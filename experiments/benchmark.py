@@ -164,7 +164,7 @@ def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     between('--budget', options.budget, 1)
     between('--jobs', options.jobs, 1)
     if options.against is None and len(options.config) != 1:
-        raise UserError(f'{len(options.config)} configs are given; give one, or several with --against')
+        raise UserError('--config', f'got {len(options.config)}', 'give one, or several with --against')
     return options, settings
 
 
@@ -175,8 +175,8 @@ def set_up(options: argparse.Namespace, settings: Sequence[str]) -> Setup:
     mesh = make_mesh(experiment.mesh.data, experiment.mesh.fsdp)
     batch_size = 8 * mesh.size if options.batch_size is None else options.batch_size
     if batch_size % mesh.size:
-        devices = f'{mesh.size}, the number of devices'
-        raise UserError(f'--batch-size is {batch_size}; it must be divisible by {devices}')
+        remedy = f'must be divisible by {mesh.size}, the number of devices'
+        raise UserError('--batch-size', f'got {batch_size}', remedy)
     for part in options.parts or ():
         one_of('--parts', part, cases(experiment))
     return Setup(experiment, mesh, batch_size)
@@ -186,9 +186,8 @@ def compare(options: argparse.Namespace, settings: list[str], argv: Sequence[str
     """Times our programs and the authors'; UserError for what cannot be compared."""
     check_checkout(options.against)
     if not has_torch(options.torch_python):
-        raise UserError(
-            f'--torch-python: {options.torch_python} has no PyTorch; install torch, or name another Python'
-        )
+        problem = f'{options.torch_python} has no PyTorch'
+        raise UserError('--torch-python', problem, 'install torch, or name another Python')
     jax.config.update('jax_platforms', 'cpu')  # the device's memory is for the processes that are timed
     entries = entries_of(options.config or COMPARED, settings, options.batch_size, options.against)
     about = versions(argv)

@@ -22,10 +22,8 @@ def check_checkout(path: Path) -> None:
     missing = [f'guided_diffusion/{name}.py' for name in FILES]
     missing = [name for name in missing if not (path / name).is_file()]
     if missing:
-        raise UserError(
-            f'--against: {path} has no {missing[0]}; give a checkout of '
-            'https://github.com/openai/guided-diffusion'
-        )
+        remedy = 'give a checkout of https://github.com/openai/guided-diffusion'
+        raise UserError('--against', f'{path} has no {missing[0]}', remedy)
 
 
 def flags_of(experiment: Experiment, *, half: bool) -> dict[str, Any]:
@@ -84,15 +82,16 @@ def flags_of(experiment: Experiment, *, half: bool) -> dict[str, Any]:
 
 def _refuse(key: str, value: Any, allowed: Any) -> None:
     allowed = allowed if isinstance(allowed, tuple) else (allowed,)
-    raise UserError(f"config.{key} is {value!r}; the authors' code has only {' or '.join(map(str, allowed))}")
+    remedy = f"the authors' code has only {' or '.join(map(str, allowed))}"
+    raise UserError(f'config.{key}', f'got {value!r}', remedy)
 
 
 def _check_networks(experiment: Experiment) -> None:
     unet, classifier = experiment.unet, experiment.classifier
     if classifier is None:
-        raise UserError('config.classifier is missing; --against compares guided sampling, which needs one')
+        raise UserError('config.classifier', 'is missing', '--against compares guided sampling')
     if unet.low_res:
-        raise UserError('config.data.low_res_size is set; --against compares no upsamplers')
+        raise UserError('config.data.low_res_size', 'is set', '--against compares no upsamplers')
     size = unet.image_size
     if size[0] != size[1] or size[0] not in LEVELS:
         _refuse('data.image_size', size, tuple((side, side) for side in LEVELS))

@@ -157,14 +157,14 @@ def test_drawn_parameters_keep_the_output_in_range():
 @pytest.mark.parametrize(
     ('arguments', 'error'),
     [
-        (['nothing.py'], 'nothing.py: no such config file'),
-        ([DIGITS, '--batch-size=12'], '--batch-size is 12; it must be divisible by 8, the number of devices'),
-        ([DIGITS, '--batch-size=0'], '--batch-size is 0; it must be at least 1'),
-        ([DIGITS, '--repeats=0'], '--repeats is 0; it must be at least 1'),
-        ([DIGITS, '--parts=forward,evaluate'], "--parts is 'evaluate'; it must be one of 'forward', 'train'"),
+        (['nothing.py'], 'nothing.py: no such config'),
+        ([DIGITS, '--batch-size=12'], '--batch-size: got 12; must be divisible by 8, the number of devices'),
+        ([DIGITS, '--batch-size=0'], '--batch-size: got 0; must be at least 1'),
+        ([DIGITS, '--repeats=0'], '--repeats: got 0; must be at least 1'),
+        ([DIGITS, '--parts=forward,evaluate'], "--parts: got 'evaluate'; must be one of 'forward', 'train'"),
         ([DIGITS, '--batchsize=8'], '--batchsize=8: unrecognized'),
-        ([], '0 configs are given; give one'),
-        ([DIGITS, DIGITS], '2 configs are given; give one'),
+        ([], '--config: got 0; give one'),
+        ([DIGITS, DIGITS], '--config: got 2; give one'),
     ],
 )
 def test_mistakes_are_told_in_one_line(arguments, error, capsys):

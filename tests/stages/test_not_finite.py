@@ -19,7 +19,7 @@ from tests.training.states import said
 
 
 def overflow(index):
-    raise NotFinite('1 of 4 images (index 4) are not finite (scale 1e+30, eta 0; lower scale)')
+    raise NotFinite('samples', '1 of 4 images (index 4) are not finite', 'lower scale')
 
 
 def test_no_shard_is_written_of_them(tmp_path):
