@@ -139,7 +139,7 @@ def test_a_reference_file_stands_for_the_images(folder, run, evaluated, tmp_path
         assert results[0][name] == pytest.approx(results[1][name], rel=1e-9)
     assert results[1]['protocol']['reference_images'] == 16
     code, printed = evaluated(folder / 'samples.npz', reference, '--resize=pytorch_fid')
-    assert code == 2 and 'has statistics of inception-' in printed
+    assert code == 2 and 'has features of inception-' in printed
 
 
 def test_names_that_are_not_utf8_and_files_that_are_skipped(folder, run, evaluated, tmp_path):
