@@ -129,7 +129,7 @@ NO_CLASSIFIER = {'classifier': None, 'stages': ()}
         (
             {'diffusion__schedule': 'linear', 'diffusion__num_timesteps': 20, 'sample__respacing': ''},
             'diffusion.schedule',
-            '21',
+            '20 timesteps',
         ),
         ({'sample__respacing': 'ddim333'}, 'sample.respacing', 'ddim333'),
         ({'sample__sampler': 'hein'}, 'sample.sampler', 'hein'),

@@ -97,7 +97,8 @@ def mean_terms(directory: Path, num_images: int) -> dict[str, Any]:
     Raises:
         UserError: fewer than two images are left.
     """
-    totals, sums = [], dict.fromkeys(('prior', 'vb', 'x_0_mse', 'eps_mse'), 0.0)
+    totals = []
+    sums: dict[str, Any] = dict.fromkeys(('prior', 'vb', 'x_0_mse', 'eps_mse'), 0.0)
     for shard in list_shards(directory):
         # An earlier run may have computed more images.
         terms = read(shard, 'index', 'total', *sums)

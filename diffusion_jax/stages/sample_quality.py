@@ -8,7 +8,7 @@ import numpy as np
 
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation import comparison
-from diffusion_jax.evaluation.eval_set import EvalSet, features_of
+from diffusion_jax.evaluation.eval_set import EvalSet, with_features
 from diffusion_jax.evaluation.extractors import FEATURES
 from diffusion_jax.evaluation.feature_stats import of_features
 from diffusion_jax.generation.arguments import NotFinite
@@ -32,8 +32,7 @@ def evaluate_samples(run: Run) -> Call:
     batch_size, num_samples = run.experiment.sample.batch_size, run.experiment.train.evaluate_samples
     reference = evaluate.open_reference(run, guided=False, num_samples=num_samples)
     extractor = evaluate.extractor_of(run.on(local_mesh(run.mesh)), reference)
-    stats = features_of(reference, extractor, run.stop, is_reference=True)
-    reference = reference._replace(images=None, stats=stats)
+    reference = with_features(reference, extractor, run.stop, is_reference=True)
     conditioning = make_conditioning(run)
 
     def call(step: int, state: TrainState, stop: Stop) -> dict[str, float]:

@@ -43,7 +43,7 @@ def test_parameters_and_averages_load_alone(saved):
     for rate in (0.0, 0.9, 0.99):
         params, step = load_params(saved, UNET, rate)
         assert step == 30
-        assert_same(params, state_of().params)
+        assert_same(params, state_of().ema[str(rate)] if rate else state_of().params)
 
 
 def test_parameters_load_as_they_are_trained(saved):
