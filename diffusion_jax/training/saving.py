@@ -144,7 +144,11 @@ class Checkpoints:
             self._failure = f'step {self.latest_step} could not be saved ({why})'
         elif jax.process_index() == 0 and self._keep:
             for step in sorted(ocp.utils.checkpoint_steps(self.directory))[: -self._keep]:
-                (self.directory / str(step)).rename(self.directory / f'{step}{PARTIAL}')
+                replaced = self.directory / str(step)
+                try:
+                    replaced.rename(f'{replaced}{PARTIAL}')
+                except OSError as error:
+                    logger.warning('%s: cannot be removed (%s)', replaced, reason(error))
         self._refresh(agree)
 
     def _refresh(self, agree: Callable[[bool], bool] = any_process) -> None:

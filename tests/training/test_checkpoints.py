@@ -189,3 +189,14 @@ def test_a_folder_that_cannot_be_removed_is_no_checkpoint(copy, monkeypatch, cap
         save(checkpoints, small_state(), 50)
     assert sorted(path.name for path in copy.iterdir()) == ['20.orbax-checkpoint-tmp', '40', '50']
     assert said(caplog) == []
+
+
+def test_a_checkpoint_that_cannot_be_replaced_is_reported_and_kept(copy, caplog):
+    """As where a folder of the new name is left on NFS."""
+    with Checkpoints(copy, keep=2) as checkpoints:
+        (copy / '20.orbax-checkpoint-tmp' / 'held').mkdir(parents=True)
+        save(checkpoints, small_state(), 40)
+        checkpoints.poll(wait=True)
+    assert {'20', '40'} <= {path.name for path in copy.iterdir()}
+    (message,) = said(caplog)
+    assert '20' in message and 'cannot be removed' in message
