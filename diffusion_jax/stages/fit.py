@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -27,7 +29,7 @@ from diffusion_jax.stages.finetune import check_start, load_start
 from diffusion_jax.stages.networks import check_classes, start_stamp
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.stamps import check_stamp, settings_of
-from diffusion_jax.stored_networks import CHECKPOINTS, DIFFUSION, TRAINED_BY
+from diffusion_jax.stored_networks import CHECKPOINTS, CLASSIFIER, DIFFUSION, TRAINED_BY
 from diffusion_jax.training import loop
 from diffusion_jax.training.checkpoints import latest_step
 from diffusion_jax.training.config import OUTSIDE_THE_RESULT, TrainConfig
@@ -41,6 +43,8 @@ from diffusion_jax.training.timing import Profiler, Timer
 from diffusion_jax.workdir import read_stamp, write_stamp
 
 logger = logging.getLogger(__name__)
+
+SECTIONS = {DIFFUSION: 'unet', CLASSIFIER: 'classifier'}  # of the config, that describe the networks
 
 
 class Training(NamedTuple):
@@ -77,10 +81,22 @@ def check(run: Run, name: str) -> None:
     config, start = getattr(experiment, stage), getattr(experiment.pretrained, name)
     key = f'{stage}.batch_size' + (f' / {stage}.microbatches' if config.microbatches > 1 else '')
     check_batch_size(run.mesh, config.batch_size // config.microbatches, key)
+    _check_batch_fits(run, stage, config.batch_size // jax.process_count())
     if start:
         check_start(Path(start), experiment.networks[name], experiment.diffusion)
     check_classes(run)
     run.check_images('train')
+
+
+def _check_batch_fits(run: Run, stage: str, num_images: int) -> None:
+    """Raises UserError if the host cannot hold its part of a batch, as uint8 and as float32."""
+    data, available = run.experiment.data, os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    needed = 5 * num_images * math.prod((*data.image_size, data.image_channels))
+    if needed > available:
+        problem = (
+            f'the images of a batch need {needed / 1e9:,.0f} GB of the {available / 1e9:,.0f} GB of memory'
+        )
+        raise UserError(f'config.{stage}.batch_size', problem, 'lower it')
 
 
 def complete(run: Run, training: Training) -> bool:
@@ -117,7 +133,8 @@ def fit(run: Run, training: Training, make_hooks: Callable[[MetricsWriter], Sequ
         program = train_program(training.objective, network, config, run.mesh)
         cost, least_s = step_cost(program, run.mesh)
         logger.info('%s: %s', directory.name, cost)
-        state, progress = _start(run, checkpoints, training, program.arguments[0])
+        with initialization_fits(run, directory.name):
+            state, progress = _start(run, checkpoints, training, program.arguments[0])
         if progress:
             data.set_state(progress['data'])
         step, sums = int(jax.device_get(state.step)), progress.get('metrics', {})
@@ -187,11 +204,17 @@ def _start(
 
 def training_fits(run: Run, name: str) -> AbstractContextManager[None]:
     """If training runs out of memory, names the settings to change; see `Run.fits`."""
-    stage, section = TRAINED_BY[name], 'unet' if name == DIFFUSION else name
-    alternatives = (
-        f', raise config.{stage}.microbatches or config.mesh.fsdp, or set config.{section}.remat=True'
-    )
+    stage = TRAINED_BY[name]
+    alternatives = f', raise config.{stage}.microbatches or config.mesh.fsdp'
+    if not run.experiment.networks[name].remat:
+        alternatives += f', or set config.{SECTIONS[name]}.remat=True'
     return run.fits(f'training the {name} model', f'{stage}.batch_size', alternatives)
+
+
+def initialization_fits(run: Run, name: str) -> AbstractContextManager[None]:
+    """The same for the state, whose size does not depend on the batch."""
+    alternatives = f', or raise config.mesh.fsdp ({run.experiment.mesh.fsdp}) with more devices'
+    return run.fits(f'initializing the {name} model', f'{SECTIONS[name]}.model_channels', alternatives)
 
 
 @contextlib.contextmanager

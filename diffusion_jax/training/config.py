@@ -86,7 +86,9 @@ def check_train(config: TrainConfig) -> None:
     for key in ('learning_rate', 'weight_decay', 'clip_norm', *intervals):
         between(key, getattr(config, key), 0)
     between('evaluate_samples', config.evaluate_samples, 4, below=INT32)  # precision needs 3 neighbours
-    between('warmup_steps', config.warmup_steps, 0, below=config.num_steps)
+    if not 0 <= config.warmup_steps < config.num_steps:
+        remedy = f'must be at least 0 and below num_steps, {config.num_steps}'
+        raise UserError('warmup_steps', f'got {config.warmup_steps}', remedy)
     for rate in config.ema_rates:
         between('ema_rates', rate, 0, below=1)
     one_of('learning_rate_schedule', config.learning_rate_schedule, ('constant', 'linear', 'cosine'))

@@ -16,6 +16,7 @@ from diffusion_jax.stages import train, train_classifier
 from diffusion_jax.stages.fit import (
     explain_divergence,
     fit,
+    initialization_fits,
     training_data,
     training_fits,
 )
@@ -112,6 +113,26 @@ def test_too_little_memory_names_the_part_and_what_to_lower():
     settings = ('train.batch_size (16)', 'train.microbatches', 'mesh.fsdp', 'unet.remat=True')
     for name in (f'config.{setting}' for setting in settings):
         assert name in error.value.remedy
+
+
+def test_a_state_that_does_not_fit_is_not_mended_by_the_batch():
+    run = make_run()
+    with (
+        pytest.raises(UserError) as error,
+        training_fits(run, 'classifier'),
+        initialization_fits(run, 'classifier'),
+    ):
+        raise RuntimeError('RESOURCE_EXHAUSTED: Out of memory.')
+    assert 'initializing the classifier' in error.value.where and 'batch_size' not in error.value.remedy
+    assert (
+        f'config.classifier.model_channels ({run.experiment.classifier.model_channels})' in error.value.remedy
+    )
+
+
+def test_a_batch_larger_than_memory_is_refused_before_it_is_made():
+    with pytest.raises(UserError) as error:
+        train.check(make_run(train__batch_size=2 * 10**9, train__microbatches=1))
+    assert error.value.where == 'config.train.batch_size' and '640 GB' in error.value.problem
 
 
 @pytest.fixture
