@@ -104,8 +104,8 @@ def _check_pair(paths: dict[str, Path], stored: dict[str, Spec]) -> None:
         check_guide(stored[CLASSIFIER], model, paths[CLASSIFIER])
     elif CLASSIFIER in _samples_stamp(path):
         logger.warning(
-            '%s: its samples were guided by a classifier, which is not loaded, so sampling is unguided; give it '
-            'as the second argument of load',
+            '%s: its samples were guided by a classifier that is not loaded, so sampling is unguided; give '
+            'the classifier as the second argument of load',
             path.parent,
         )
 
