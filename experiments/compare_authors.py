@@ -1,4 +1,4 @@
-"""Our guided and training steps beside those of the authors' code, on one GPU (results/gpu.md).
+"""Compare our guided and training steps with those of the authors' code, on one GPU (results/gpu.md).
 
     python experiments/compare_authors.py ../guided-diffusion --out runs/comparison.json
     python experiments/compare_authors.py ../guided-diffusion --out runs/comparison.json --only 'train'

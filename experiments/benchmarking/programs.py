@@ -27,7 +27,7 @@ from diffusion_jax.sharding import abstract_on, batch_sharding, replicated
 from diffusion_jax.training.objectives import classifier_objective, diffusion_objective
 from diffusion_jax.training.program import first_state
 
-STEPS = 5  # of a sampling call: the generator makes as many of a recipe with 250 steps
+STEPS = 5  # of a sampling call, as the generator makes them for a recipe with 250 steps
 NUM_DRAWN = 1_000_003  # random numbers that are drawn; larger kernels repeat them
 
 
