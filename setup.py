@@ -47,7 +47,17 @@ setup(
         'tpu': [f'jax[tpu]{JAX}'],
         'plan': [f'jax[tpu]{JAX}'],  # libtpu, which compiles for TPUs without one
         'convert': ['torch>=2.3'],  # the first that knows NumPy 2
-        'dev': ['hypothesis', 'import-linter>=2.5', 'ipykernel', 'nbclient', 'nbformat', 'pytest>=8', 'ruff'],
+        'dev': [
+            'hypothesis',
+            'import-linter>=2.5',
+            'ipykernel',
+            'mypy>=2',
+            'nbclient',
+            'nbformat',
+            'pytest-xdist>=3.6',
+            'pytest>=8',
+            'ruff',
+        ],
         'experiments': ['matplotlib', 'scikit-image'],
     },
     entry_points={'console_scripts': ['diffusion-jax = diffusion_jax.commands.cli:main']},

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from typing import Any
 
 from diffusion_jax.streams import PatientStream
 
@@ -15,9 +16,12 @@ class UserError(Exception):
     remedy: what is allowed, or what to do; empty if `problem` makes it obvious.
     """
 
-    def __init__(self, where: str, problem: str = '', remedy: str = ''):
+    def __init__(self, where: str, problem: str, remedy: str = ''):
         self.where, self.problem, self.remedy = where, problem, remedy
-        super().__init__('; '.join(filter(None, [': '.join(filter(None, [where, problem])), remedy])))
+        super().__init__(f'{where}: {problem}' + (f'; {remedy}' if remedy else ''))
+
+    def __reduce__(self) -> tuple[Any, ...]:  # worker processes that read images raise it, too
+        return type(self).__new__, (type(self), *self.args), vars(self)
 
 
 def say(text: str) -> None:

@@ -50,7 +50,7 @@ def _users_error(error: Exception) -> UserError | None:
     if isinstance(error, UserError):
         return error
     if is_out_of_memory(error):
-        return UserError(describe(error), remedy='lower the batch size or use a larger device')
+        return UserError('memory', describe(error), 'lower the batch size or use a larger device')
     if isinstance(error, OSError):
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return UserError(error.filename or 'the disk', reason(error), 'make room and rerun the command')

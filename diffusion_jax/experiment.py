@@ -80,7 +80,7 @@ class Experiment:
     deterministic: bool = False
 
     @property
-    def networks(self) -> dict[str, UNetConfig | ClassifierConfig | None]:
+    def networks(self) -> dict[str, Any]:
         return {DIFFUSION: self.unet, CLASSIFIER: self.classifier}
 
 

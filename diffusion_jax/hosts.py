@@ -53,7 +53,9 @@ def connect(hosts: Hosts) -> None:
         UserError: no cluster was detected, or JAX finds no devices.
     """
     seconds = hosts.initialization_timeout
-    this = f'host {hosts.host} of {hosts.num_hosts}, coordinator {hosts.coordinator or "not given"}'
+    this = 'one that a cluster started'
+    if hosts.coordinator:
+        this = f'host {hosts.host} of {hosts.num_hosts}, coordinator {hosts.coordinator}'
     say(f'waiting up to {seconds} s for all hosts (this is {this}) …')
     late = (
         f'error: not all hosts connected within {seconds} s (this is {this}); start the same command on '
@@ -99,7 +101,7 @@ def abort(error: Exception) -> NoReturn:
 
 
 def any_process(yes: bool) -> bool:
-    """Whether any host says yes; waits for all hosts to call it."""
+    """Whether any host passes True; waits for all hosts to call it."""
     return bool(process_allgather(np.array(yes)).any())
 
 

@@ -66,7 +66,7 @@ def set_up() -> None:
 
 
 def _stored_classes(options: Options) -> tuple[str, ...]:
-    """The names of the classes of the networks that a run uses; () for a run that trains: its images say."""
+    """The names of the classes of the networks that a run uses; () if it trains: the images name them."""
     pretrained = read_section(Pretrained, options.config.get('pretrained', {}), 'config.pretrained')
     planned = _planned(options.stages, options.config.get('stages', ()), pretrained)
     if not set(planned).isdisjoint(TRAINED_BY.values()):

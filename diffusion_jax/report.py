@@ -1,4 +1,4 @@
-"""What a person sees of a run: progress bars, metrics.jsonl and TensorBoard event files.
+"""What the user sees of a run: progress bars, metrics.jsonl and TensorBoard event files.
 
 With several hosts only the first shows and writes them.
 """

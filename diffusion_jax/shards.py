@@ -34,7 +34,7 @@ class Shard(NamedTuple):
 
 def fill(
     directory: Path,
-    title: str,
+    progress: Progress,
     num_rows: int,
     batch_size: int,
     compute: Callable[[int, int], Rows],
@@ -42,16 +42,13 @@ def fill(
     *,
     host: int = 0,
     num_hosts: int = 1,
-    progress: Progress | None = None,
 ) -> None:
     """Writes the missing shards of the rows 0 … num_rows − 1.
 
     All hosts call it; each writes every num_hosts-th shard, and all return when the last one is done.
 
     Args:
-        title: of the progress bar.
         compute: (start, stop) → arrays of these rows, at most batch_size of them.
-        progress: used instead of one with the title, by a `compute` that reports its steps to it.
 
     Raises:
         Interrupted: `stop` of any host returned True; the next call continues.
@@ -60,18 +57,17 @@ def fill(
     # The owner of a shard depends on its position alone, since hosts list the folder at different times.
     own = [shard for shard in missing if shard.start // batch_size % num_hosts == host]
     done = num_rows - sum(shard.stop - shard.start for shard in missing)
-    write(own, title, num_rows, compute, stop, done=done, progress=progress)
+    write(own, progress, num_rows, compute, stop, done=done)
 
 
 def write(
     missing: Sequence[Shard],
-    title: str,
+    progress: Progress,
     num_rows: int,
     compute: Callable[[int, int], Rows],
     stop: Callable[[], bool],
     *,
     done: int,
-    progress: Progress | None = None,
 ) -> None:
     """Writes these shards, where `done` of the rows exist already. See `fill`.
 
@@ -81,7 +77,7 @@ def write(
     rounds = largest_of_hosts(len(missing))
     if not rounds:
         return
-    with (progress or Progress(title, num_rows)).begin(done) as progress:
+    with progress.begin(done):
         for number in range(rounds):
             saved = f'{done} of {num_rows} images'
             if any_process(stop()):

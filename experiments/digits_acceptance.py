@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_jax.data.image_sets.samples import open_samples
+from diffusion_jax.data.image_sets.archive import open_samples
 from diffusion_jax.data.sources.digits import digits_source
 from diffusion_jax.evaluation.extractors import pixels
 from diffusion_jax.evaluation.frechet import frechet_distance, moments

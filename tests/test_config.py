@@ -129,7 +129,7 @@ NO_CLASSIFIER = {'classifier': None, 'stages': ()}
         (
             {'diffusion__schedule': 'linear', 'diffusion__num_timesteps': 20, 'sample__respacing': ''},
             'diffusion.schedule',
-            '21',
+            '20 timesteps',
         ),
         ({'sample__respacing': 'ddim333'}, 'sample.respacing', 'ddim333'),
         ({'sample__sampler': 'hein'}, 'sample.sampler', 'hein'),
@@ -144,7 +144,7 @@ NO_CLASSIFIER = {'classifier': None, 'stages': ()}
         ({'sample__scale': 10**400}, 'sample.scale', '1000'),
         ({'sample__guidance': 'classifier_free'}, 'sample', 'class-conditional'),
         ({'sample__ema_rate': 0.5}, 'sample.ema_rate', '0.5'),
-        ({'sample__ema_rate': 1.0}, 'sample.ema_rate', '1.0'),
+        ({'sample__ema_rate': 1.0, 'pretrained__diffusion': 'x'}, 'sample.ema_rate', '1.0'),
         ({'seed': 2**32}, 'seed', '4294967296'),
         ({'stages': ('train', 'dance')}, 'stages', 'dance'),
         (NO_CLASSIFIER, 'sample.scale', '0'),

@@ -10,9 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from diffusion_jax.command_line import parse_flags, read_config
+from diffusion_jax.command_line import Parser, parse_flags, read_config
 from diffusion_jax.commands.cli import COMMANDS
-from diffusion_jax.commands.parser import Parser
 from diffusion_jax.config import SECTIONS, all_settings, read_without_images
 from diffusion_jax.data.imagenet import class_names
 from diffusion_jax.diffusion import denoiser, grids, guidance, samplers

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax import hosts
-from diffusion_jax.data.image_sets.samples import open_samples
+from diffusion_jax.data.image_sets.archive import open_samples
 from diffusion_jax.errors import UserError
 from diffusion_jax.interruption import Interrupted
 from diffusion_jax.report import MetricsWriter, Progress
@@ -55,9 +55,9 @@ def test_two_hosts_agree_and_save_and_restore_their_parts_of_a_state(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ['2', '3']
     with Checkpoints(tmp_path) as checkpoints:
         restored, _ = checkpoints.restore(abstract())
-    expected = jax.jit(small_state.__wrapped__)().params
-    np.testing.assert_allclose(restored.params['kernel'], expected['kernel'], rtol=1e-6)
-    np.testing.assert_allclose(restored.ema['0.99']['bias'], expected['bias'], rtol=1e-6)
+    expected = jax.jit(small_state.__wrapped__)()
+    np.testing.assert_allclose(restored.params['kernel'], expected.params['kernel'], rtol=1e-6)
+    np.testing.assert_allclose(restored.ema['0.99']['bias'], expected.ema['0.99']['bias'], rtol=1e-6)
 
 
 @pytest.mark.slow  # 57 s of CPU time, cold: two processes compile the same

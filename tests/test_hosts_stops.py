@@ -8,7 +8,7 @@ import signal
 import numpy as np
 import pytest
 
-from diffusion_jax.data.image_sets.samples import open_samples
+from diffusion_jax.data.image_sets.archive import open_samples
 from tests.hosts import TRAININGS, ends, run_hosts, send, start_hosts, untrained
 from tests.program import arguments, assert_same_end
 

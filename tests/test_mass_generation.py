@@ -8,8 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from diffusion_jax.data.image_sets.archive import open_archive
-from diffusion_jax.data.image_sets.samples import open_samples
+from diffusion_jax.data.image_sets.archive import open_archive, open_samples
 from tests.hosts import untrained
 from tests.program import arguments, run
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from diffusion_jax import main, models
 from diffusion_jax.config import read_experiment
-from diffusion_jax.data.image_sets.samples import open_samples
+from diffusion_jax.data.image_sets.archive import open_samples
 from tests.test_config import CONFIGS, load
 
 PAPER = sorted(path.stem for path in CONFIGS.glob('*.py') if path.stem not in ('digits', 'folder', 'photos'))

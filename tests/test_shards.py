@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffusion_jax.interruption import Interrupted
+from diffusion_jax.report import Progress
 from diffusion_jax.shards import Shard, fill, gaps, list_shards, read, shard
 from tests.errors import refused
 
@@ -19,7 +20,7 @@ def number(start, stop):
 
 
 def run(directory, num_rows=10, batch_size=4, compute=number, stop=lambda: False, **hosts):
-    fill(directory, 'test', num_rows, batch_size, compute, stop, **hosts)
+    fill(directory, Progress('test', num_rows), num_rows, batch_size, compute, stop, **hosts)
     return np.concatenate([read(part, 'row')['row'] for part in list_shards(directory)])
 
 
@@ -30,7 +31,7 @@ def test_every_row_is_done_once(tmp_path):
 
 
 @pytest.mark.parametrize('done', [0, 1, 2])
-def test_a_stopped_run_goes_on_where_it_was(tmp_path, done):
+def test_a_stopped_run_resumes(tmp_path, done):
     answers = iter([False] * done + [True])
     with pytest.raises(Interrupted, match=rf'stopped after {4 * done} of 10 images'):
         run(tmp_path, stop=lambda: next(answers))
@@ -44,7 +45,7 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path, done):
     assert computed == list(range(4 * done, 10))
 
 
-def test_what_a_killed_run_wrote_half_is_not_used(tmp_path):
+def test_a_partial_file_of_a_killed_run_is_not_used(tmp_path):
     (tmp_path / '.00000000-00000004.npz.123.tmp').write_bytes(b'half')
     np.testing.assert_array_equal(run(tmp_path), np.arange(10))
 
@@ -70,7 +71,7 @@ def test_gaps_and_shards_together_are_all_rows(data):
 
 
 @pytest.mark.parametrize('num_hosts', [2, 3])
-def test_hosts_share_the_work_whenever_each_of_them_looks(tmp_path, num_hosts):
+def test_hosts_share_the_work_at_any_time_of_their_calls(tmp_path, num_hosts):
     computed = []
 
     def watched(start, stop):
@@ -92,7 +93,7 @@ def test_a_damaged_shard_is_named(tmp_path):
         read(first, 'row')
 
 
-def test_a_resumed_run_begins_its_bar_where_it_was(tmp_path, capfd):
+def test_the_progress_of_a_resumed_run_starts_with_the_existing_rows(tmp_path, capfd):
     answers = iter([False, True])
     with pytest.raises(Interrupted):
         run(tmp_path, stop=lambda: next(answers))

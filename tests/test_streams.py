@@ -82,7 +82,8 @@ def run(command, **options):
     code = (
         f'import sys; from diffusion_jax.streams import patient_streams\nwith patient_streams():\n {command}'
     )
-    return subprocess.run([sys.executable, '-c', code], cwd=ROOT, **options).returncode
+    buffered = {name: value for name, value in os.environ.items() if name != 'PYTHONUNBUFFERED'}
+    return subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=buffered, **options).returncode
 
 
 def test_a_stream_that_is_full_or_not_read_changes_no_exit_code():

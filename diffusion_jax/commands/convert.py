@@ -73,7 +73,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     add('name', nargs='?', metavar='NAME', help='of a released model; see below')
     add('source', type=file_path, metavar='SOURCE', help='a .pt file or a folder of training')
     add('--out', type=file_path, required=True, metavar='FILE', help='is replaced if it exists')
-    add('--config', metavar='NAME|FILE', help='the experiment that the network is of')
+    add('--config', metavar='NAME|FILE', help='the experiment that describes the network')
     add('--network', choices=(DIFFUSION, CLASSIFIER), help='of the config; diffusion by default')
     ema = 'the average in a folder of training, 0 for none; by default that of the highest rate'
     add('--ema', type=float, metavar='RATE', help=ema)

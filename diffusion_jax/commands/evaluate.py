@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from diffusion_jax.evaluation import comparison
 from diffusion_jax.evaluation.classes import known_classes, match, sampled_classes
 from diffusion_jax.evaluation.eval_set import EvalSet, make_extractor, open_eval_set
 from diffusion_jax.evaluation.extractors import Extractor
-from diffusion_jax.evaluation.protocol import description, sampling_protocol, table
+from diffusion_jax.evaluation.protocol import report, sampling_protocol
 from diffusion_jax.interruption import stop_requests
 from diffusion_jax.memory import out_of_memory
 from diffusion_jax.settings import file_path
@@ -74,12 +74,13 @@ def main(argv: Sequence[str]) -> int:
         result = comparison.evaluate(samples, reference, extractor, stop, config.bootstrap)
     if stamps[0]:
         result['protocol'] = sampling_protocol(stamps[0]) | result['protocol']
-    result['remarks'] += [
-        *_not_yet_sampled(stamps[0], result),
-        *['the samples were compared with themselves'] * (samples.directory == reference.directory),
-    ]
+        count, wanted = result['num_samples'], stamps[0]['sample'].get('num_samples', 0)
+        if count < wanted:
+            result['remarks'].append(f'{count:,} of {wanted:,} samples exist so far; the result is of these')
+    if samples.directory == reference.directory:
+        result['remarks'].append('the samples were compared with themselves')
     write_json(out, result)
-    print(f'{shown(out)}:\n{table(result)}\n\n{description(result["protocol"])}')
+    print(f'{shown(out)}:\n{report(result)}')
     for remark in result['remarks']:
         print(f'note: {remark}')
     return 0
@@ -110,12 +111,8 @@ def _match(
 ) -> EvalSet:
     """The reference; with --same-classes restricted to the classes of the samples."""
     names = [stamp.get('classes') or () for stamp in stamps]
-    ours, theirs = (
-        known_classes(one.images, of) for one, of in zip((samples, reference), names, strict=True)
-    )
-    settings = stamps[0].get('sample', {})
-    drawn_from = settings.get('classes') or range(len(names[0])) if settings.get('labels') == 'random' else ()
-    sampled = sampled_classes(ours, theirs, drawn_from)
+    ours, theirs = map(known_classes, (samples.images, reference.images), names)
+    sampled = sampled_classes(ours, theirs)
     return match(sampled, reference, theirs, restrict=same_classes, required=same_classes)
 
 
@@ -133,10 +130,3 @@ def _stamp_of(path: str) -> Mapping[str, Any]:
         folder = folder.parent
     stamp = read_stamp(folder) if folder.is_dir() else None
     return stamp if stamp and 'sample' in stamp else {}
-
-
-def _not_yet_sampled(stamp: Mapping[str, Any], result: Mapping[str, Any]) -> Iterator[str]:
-    wanted = stamp.get('sample', {}).get('num_samples', 0)
-    existing = result['num_samples'] + len(result['protocol']['left_out'])
-    if existing < wanted:
-        yield f'{result["num_samples"]:,} of {wanted:,} samples exist so far; the result is of these'

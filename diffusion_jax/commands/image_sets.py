@@ -17,21 +17,17 @@ from diffusion_jax.workdir import check_writable
 LARGEST_SIZE = 8192
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, *, inception_required: bool = False) -> None:
     """Adds the arguments that these commands share."""
-    defaults = EvaluateConfig()
+    defaults, help = EvaluateConfig(), 'weights, see `diffusion-jax convert-inception --help`'
     parser.add_argument(
-        '--inception', type=file_path, default='', metavar='FILE', help='weights, see `convert-inception`'
+        '--inception', type=file_path, default='', required=inception_required, metavar='FILE', help=help
     )
     parser.add_argument(
         '--size', type=read_size, metavar='N or HxW', help='centre-crops image files to this size'
     )
-    parser.add_argument(
-        '--resize',
-        choices=RESIZES,
-        default=defaults.resize,
-        help="to 299×299 pixels; the first is the paper's",
-    )
+    help = "to 299×299 pixels; the first is the paper's"
+    parser.add_argument('--resize', choices=RESIZES, default=defaults.resize, help=help)
     parser.add_argument(
         '--batch-size', type=int, default=defaults.batch_size, metavar='N', help='over all devices'
     )

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffusion_jax.command_line import Parser
-from diffusion_jax.data.image_sets.archive import open_archive
-from diffusion_jax.data.image_sets.samples import open_samples
+from diffusion_jax.data.image_sets.archive import open_archive, open_samples
 from diffusion_jax.generation.images import write_pngs
 from diffusion_jax.interruption import stop_requests
 from diffusion_jax.settings import file_path

@@ -21,7 +21,7 @@ from diffusion_jax.data.image_sets import open_images
 from diffusion_jax.data.image_sets.source import open_split
 from diffusion_jax.data.sources.files import shown
 from diffusion_jax.errors import UserError
-from diffusion_jax.evaluation.eval_set import EvalSet, features_of, make_extractor, with_images
+from diffusion_jax.evaluation.eval_set import EvalSet, make_extractor, with_features, with_images
 from diffusion_jax.evaluation.feature_stats import REFERENCE_ROWS, kept_rows, save_statistics
 from diffusion_jax.evaluation.protocol import stats_caveats
 from diffusion_jax.interruption import stop_requests
@@ -55,27 +55,19 @@ def main(argv: Sequence[str]) -> int:
     """
     parser = Parser(argv[0], DESCRIPTION)
     parser.add_argument('images', nargs='?', type=file_path, metavar='IMAGES')
-    add_arguments(parser)
+    add_arguments(parser, inception_required=True)
     parser.add_argument('--config', metavar='NAME|FILE', help='an experiment whose images are used')
     parser.add_argument('--split', choices=('train', 'test'), help="of the config's images; by default train")
-    parser.add_argument(
-        '--out', type=file_path, required=True, metavar='FILE.npz', help='replaced if it exists'
-    )
+    parser.add_argument('--out', type=file_path, required=True, metavar='FILE.npz')
     args, settings = parser.parse_known_args(argv[1:])
     images = with_directory(_open(args, settings), args.workdir)
     config = read_config(args)
-    if not config.inception:
-        raise UserError(
-            '--inception',
-            'is missing; a reference holds statistics of its features',
-            'see `diffusion-jax convert-inception --help`',
-        )
     extractor = make_extractor(images, images, config, make_mesh(), '--inception')
     if not args.out.endswith('.npz'):
         raise UserError('--out', f'got {args.out!r}', 'must end in .npz')
     check_out(args.out, args.images, args.inception)
     with stop_requests() as stop, out_of_memory('the features', f'lower --batch-size ({config.batch_size})'):
-        stats = features_of(images, extractor, stop, is_reference=True)
+        stats = with_features(images, extractor, stop, REFERENCE_ROWS).stats
     assert stats.rows is not None and images.images is not None
     chosen = stats.rows[kept_rows(len(stats.rows), REFERENCE_ROWS)]
     print(f'reading {len(chosen):,} of the images for precision and recall')
@@ -92,7 +84,8 @@ def main(argv: Sequence[str]) -> int:
 def _open(args: argparse.Namespace, settings: Sequence[str]) -> EvalSet:
     """The images that the arguments name."""
     if bool(args.config) == bool(args.images):
-        raise UserError('give either IMAGES or --config=NAME|FILE')
+        problem = 'given in addition to --config' if args.images else 'is missing'
+        raise UserError('IMAGES', problem, 'give either IMAGES or --config=NAME|FILE')
     if args.config:
         if args.size:
             raise UserError('--size', 'has no effect with --config', 'use --config.data.image_size')

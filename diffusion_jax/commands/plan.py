@@ -8,7 +8,7 @@ from diffusion_jax.checks import INT32, between, one_of
 from diffusion_jax.command_line import Parser, read_config
 from diffusion_jax.config import read_without_images
 from diffusion_jax.experiment import check_stages
-from diffusion_jax.planning.needs import STAGES, Job, compiled, estimated
+from diffusion_jax.planning.needs import PLANNED, Job, compiled, estimated
 from diffusion_jax.planning.report import describe, header
 from diffusion_jax.planning.topology import read_topology
 
@@ -36,14 +36,14 @@ def main(argv: Sequence[str]) -> int:
     add = parser.add_argument
     add('--config', required=True, metavar='NAME|FILE', help='a name that `configs` lists, or a Python file')
     add('--topology', default='local', help='local (default), v5e, v5e:2x4, h100, h100:8, …')
-    add('--stage', default='', help=f'of {", ".join(STAGES)}; by default all of the config')
+    add('--stage', default='', help=f'of {", ".join(PLANNED)}; by default all of the config')
     add('--samples', type=int, default=0, metavar='N', help='also the total time, for N images when sampling')
     args, settings = parser.parse_known_args(argv[1:])
     between('--samples', args.samples, 0, below=INT32)
     experiment = read_without_images(read_config(args.config, settings))
-    stages = args.stage.split(',') if args.stage else [each for each in experiment.stages if each in STAGES]
+    stages = args.stage.split(',') if args.stage else [each for each in experiment.stages if each in PLANNED]
     for stage in stages:
-        one_of('--stage', stage, STAGES)
+        one_of('--stage', stage, PLANNED)
     check_stages(experiment, stages, '--stage')
     topology = read_topology(args.topology)
     jobs = [Job(experiment, stage, topology) for stage in stages]

@@ -8,42 +8,41 @@ from diffusion_jax.checks import between, one_of
 from diffusion_jax.errors import UserError
 from diffusion_jax.settings import FilePath
 
-# Settings that decide how images are read, not which: a run may be resumed with other values.
+# Settings of how images are read: a run may be resumed with other values.
 READING_SETTINGS = ('num_workers', 'on_error', 'max_skipped', 'check_files')
-# Where images lie. A training knows them by their names instead, and may be resumed where they were moved.
+# Settings of where images are. A training depends on their names instead, so that images may be moved.
 LOCATION_SETTINGS = ('path', 'train_split', 'test_split')
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Image files and the images of TensorFlow data sets are read in one way for training, evaluation and
-    references: the orientation that EXIF data give is applied, transparent pixels are put on white, and
-    images become RGB or grey. The authors' release ignores the orientation and drops the alpha channel.
+    """Images are decoded in one way for training, evaluation and references: the orientation in EXIF data is
+    applied, transparent pixels are put on white, and images become RGB or grey. The authors' release ignores
+    the orientation and drops the alpha channel.
 
     Attributes:
     name: 'digits', scikit-learn's 8×8 digits; 'folder', image files; 'tfds', a prepared TensorFlow data set.
-    path: of a folder, the directory; of tfds, its data_dir. '' is the library's default.
+    path: for a folder, the directory; for tfds, its data_dir, '' for the library's default.
     tfds_name: the data set of tfds, such as 'cifar10' or 'my_data:1.0.0'.
-    train_split: of a folder, the sub-directory of `path` with training images, '' for `path` itself; of tfds,
-        the split's name.
+    train_split: for a folder, the sub-directory of `path` with training images, '' for `path` itself; for
+        tfds, the name of the split.
     test_split: the same for test images.
-    labels: the class of an image in a folder is its sub-folder ('folder'), or its file name up to '_'
-        ('prefix'), or there is none ('none'). The second is that of the authors' release. Of tfds the class
-        is the feature 'label', or there is none ('none').
-    num_classes: the number of classes, 1 where images have no labels; None takes it from the images. Where
-        nothing is trained it is that of the stored network.
+    labels: what gives the class of an image: its sub-folder ('folder'), its file name up to '_' ('prefix', as
+        in the authors' release), or nothing ('none'). For tfds it is the feature 'label', or 'none'.
+    num_classes: the number of classes, 1 without labels; None takes it from the images, or from the stored
+        network where nothing is trained.
     image_size: height and width to which images are cropped.
     image_channels: 1, grey, or 3, RGB.
-    low_res_size: height and width of the images that an upsampler enlarges; None is no upsampler. In training
-        they are the training image's own means over areas.
-    num_workers: threads that load batches ahead of the training step; in training at least one does.
-    on_error: what an unreadable image does to training, validation and likelihood: 'stop' saves what is
-        done and stops; 'skip' leaves the image out. In training the next readable image, in the source's
-        order, takes its place; means over a split are of its readable images alone. A stopped run can be
-        resumed with 'skip'. An evaluation leaves unreadable images out in any case.
+    low_res_size: height and width of the images that an upsampler enlarges; None without upsampler. In
+        training these images are means over areas of the training image.
+    num_workers: threads that load batches ahead of the training step; training uses at least one.
+    on_error: what an unreadable image does to training, validation and likelihood: 'stop' saves the state and
+        stops; 'skip' leaves the image out. In training the next readable image, in the source's order,
+        replaces it; means over a split are over its readable images. A stopped run can be resumed with
+        'skip'. Evaluation always leaves unreadable images out.
     max_skipped: the largest number of different images to skip; more stop the run.
-    check_files: reads all images before the first stage, and reports those that cannot be read. Folders of at
-        most 1,000 files and 200 MB are always checked.
+    check_files: reads all images before the first stage and reports the unreadable ones. Folders of at most
+        1,000 files and 200 MB are always checked.
     """
 
     name: str

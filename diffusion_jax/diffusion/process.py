@@ -57,7 +57,7 @@ class Transition(NamedTuple):
     """
 
     level: Level
-    next: Level
+    next: Any = None  # Level
     mean_x0: Coefficient = None
     mean_xt: Coefficient = None
     log_beta: Coefficient = None

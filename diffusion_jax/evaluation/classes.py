@@ -15,37 +15,23 @@ from typing import NamedTuple
 import numpy as np
 
 from diffusion_jax.data import imagenet
+from diffusion_jax.data.classes import listed
 from diffusion_jax.data.image_sets.base import ImageSet
+from diffusion_jax.data.image_sets.source import SourceImages
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.eval_set import EvalSet
 from diffusion_jax.evaluation.feature_stats import LEAST_IMAGES
 
-MAX_LISTED = 10  # classes in a message
-
 
 class Classes(NamedTuple):
-    """The classes of a set of images.
-
-    labels: int [N].
-    names: by label; () if unknown.
-    """
+    """The classes of a set of images. labels: int [N]; names: by label, () if unknown."""
 
     labels: np.ndarray
     names: Sequence[str] = ()
 
-    @property
-    def count(self) -> int:
-        """The least number of classes; labels may leave some out."""
-        return len(self.names) or int(self.labels.max()) + 1
-
 
 class Sampled(NamedTuple):
-    """The classes of samples.
-
-    labels: sorted.
-    num_classes: of the model, as far as known.
-    names: by label; () if unknown.
-    """
+    """The classes of samples. labels: sorted; num_classes: of the model; names: by label, () if unknown."""
 
     labels: tuple[int, ...]
     num_classes: int
@@ -57,9 +43,8 @@ class Sampled(NamedTuple):
 
     def describe(self) -> str:
         """Such as '2 of 10 classes (cat, dog)'."""
-        listed = [str(self.names[label] if self.names else label) for label in self.labels[:MAX_LISTED]]
-        more = ', …' if len(self.labels) > MAX_LISTED else ''
-        return f'{len(self.labels)} of {self.num_classes} classes ({", ".join(listed)}{more})'
+        names = [str(self.names[label] if self.names else label) for label in self.labels]
+        return f'{len(self.labels)} of {self.num_classes} classes ({listed(names)})'
 
 
 def known_classes(images: ImageSet | None, names: Sequence[str] = ()) -> Classes | None:
@@ -67,13 +52,13 @@ def known_classes(images: ImageSet | None, names: Sequence[str] = ()) -> Classes
 
     names: by label, if the set does not have them.
     """
-    source = getattr(images, 'source', None)
-    if source is None:
-        if images is None or images.labels is None or not len(images.labels):
+    if not isinstance(images, SourceImages):
+        if images is None or images.labels is None:
             return None
         return Classes(images.labels, names if len(names) > images.labels.max() else ())
+    source = images.source
     if source.class_names:
-        return Classes(np.asarray(source.labels), imagenet.readable(source.class_names))
+        return Classes(source.labels, imagenet.readable(source.class_names))
     inside = [os.path.relpath(path, Path(images.name)).split(os.sep) for path in source.paths]
     if not inside or any(len(parts) < 2 or parts[0] == os.pardir for parts in inside):
         return None
@@ -81,18 +66,14 @@ def known_classes(images: ImageSet | None, names: Sequence[str] = ()) -> Classes
     return Classes(labels, imagenet.readable(folders.tolist()))
 
 
-def sampled_classes(
-    samples: Classes | None, reference: Classes | None, drawn_from: Sequence[int] = ()
-) -> Sampled | None:
-    """The classes of samples from their labels; None if they have none.
-
-    drawn_from: the classes of random labels, some of which may be missing by chance.
-    """
+def sampled_classes(samples: Classes | None, reference: Classes | None) -> Sampled | None:
+    """The classes of samples from their labels; None if they have none."""
     if samples is None:
         return None
-    labels = drawn_from or np.unique(samples.labels).tolist()
-    others = 0 if samples.names or reference is None else reference.count
-    return Sampled(tuple(labels), max(samples.count, others, max(labels) + 1), tuple(samples.names))
+    labels = np.unique(samples.labels).tolist()
+    # Labels may leave out classes.
+    num_classes = [len(of.names) or int(of.labels.max()) + 1 for of in (samples, reference) if of is not None]
+    return Sampled(tuple(labels), num_classes[0] if samples.names else max(num_classes), tuple(samples.names))
 
 
 def match(
@@ -118,6 +99,7 @@ def match(
     if reason and sampled.all and not required:
         return reference
     if not reason:
+        assert classes is not None
         chosen = np.isin(classes.labels, labels)
         missing = len(labels) - len(np.unique(classes.labels[chosen]))
         if chosen.all() and not missing:
@@ -126,12 +108,11 @@ def match(
         if not restrict:
             reason = reason or 'use --same-classes to exclude its other classes'
     if reason:
-        problem = (
-            f'{reference.name} cannot be restricted to the {sampled.describe()} of the samples: {reason}'
-        )
+        problem = f'{reference.name} is not restricted to the samples, {sampled.describe()}: {reason}'
         if required:
             raise UserError('--same-classes', problem, 'omit it, or give images of these classes only')
         return reference._replace(caveats=(problem,))
+    assert classes is not None and reference.images is not None
     by = 'names' if classes.names else 'numbers'
     caveat = f'{reference.name} does not name its classes; those of the samples were matched by their numbers'
     folder = f'{reference.directory}-classes-{zlib.crc32(repr(sorted(labels)).encode()):08x}'

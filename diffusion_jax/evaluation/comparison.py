@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_jax.evaluation.eval_set import EvalSet, features_of
+from diffusion_jax.evaluation.eval_set import EvalSet, with_features
 from diffusion_jax.evaluation.extractors import Extractor
-from diffusion_jax.evaluation.feature_stats import FeatureStats
+from diffusion_jax.evaluation.feature_stats import REFERENCE_ROWS, FeatureStats
 from diffusion_jax.evaluation.frechet import frechet_distance, frechet_error
 from diffusion_jax.evaluation.inception_score import inception_score, inception_score_error
 from diffusion_jax.evaluation.kid import kid
@@ -31,14 +31,14 @@ def evaluate(
         num_resamples: of the bootstrap; 0 computes no 'standard_errors'.
 
     Raises:
-        UserError, Interrupted: see `features_of`.
+        UserError, Interrupted: see `with_features`.
     """
-    of_samples = features_of(samples, extractor, stop)
-    of_reference = features_of(reference, extractor, stop, is_reference=True)
-    metrics = compare(of_samples, of_reference, extractor and extractor.logits, num_resamples)
-    conditions = protocol(samples, of_samples, reference, of_reference, extractor)
-    remarks = [*reference.caveats, *caveats(conditions, of_samples, of_reference)]
-    return {'num_samples': of_samples.num_images, **metrics, 'remarks': remarks, 'protocol': conditions}
+    samples = with_features(samples, extractor, stop)
+    reference = with_features(reference, extractor, stop, REFERENCE_ROWS)
+    metrics = compare(samples.stats, reference.stats, extractor and extractor.logits, num_resamples)
+    conditions = protocol(samples, reference, extractor)
+    remarks = [*reference.caveats, *caveats(conditions, samples.stats, reference.stats)]
+    return {'num_samples': samples.stats.num_images, **metrics, 'remarks': remarks, 'protocol': conditions}
 
 
 def compare(

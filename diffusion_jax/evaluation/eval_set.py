@@ -9,9 +9,8 @@ from typing import NamedTuple
 import jax
 
 from diffusion_jax.data.image_sets import open_images
-from diffusion_jax.data.image_sets.archive import names_in_archive
+from diffusion_jax.data.image_sets.archive import names_in_archive, shard_folder
 from diffusion_jax.data.image_sets.base import ArrayImages, ImageSet
-from diffusion_jax.data.image_sets.samples import shard_folder
 from diffusion_jax.data.image_sets.source import SourceImages
 from diffusion_jax.data.sources.files import shown
 from diffusion_jax.errors import UserError
@@ -19,7 +18,6 @@ from diffusion_jax.evaluation.config import EvaluateConfig
 from diffusion_jax.evaluation.extraction import extract
 from diffusion_jax.evaluation.extractors import Extractor, inception_extractor, pixel_extractor
 from diffusion_jax.evaluation.feature_stats import (
-    REFERENCE_ROWS,
     FeatureStats,
     check_enough,
     from_file,
@@ -44,7 +42,7 @@ class EvalSet(NamedTuple):
     name: str
     images: ImageSet | None
     stats: FeatureStats = FeatureStats()
-    directory: Path | None = None
+    directory: Path = Path('features')
     classes: str = ''
     caveats: tuple[str, ...] = ()
 
@@ -65,10 +63,8 @@ def open_eval_set(path: str | Path, size: Size | None = None) -> EvalSet:
     if path.suffix != '.npy' and 'arr_0' in names_in_archive(path):
         return with_images(open_images(path), shown(path))._replace(stats=stats)
     if stats.moments is None:
-        names = ', '.join(names_in_archive(path)) or 'nothing'
-        raise UserError(
-            f'{path}', f'has neither images (arr_0) nor statistics (mu, sigma) nor features; it has {names}'
-        )
+        problem = f'has the arrays {", ".join(names_in_archive(path))}'
+        raise UserError(f'{path}', problem, 'needed are images (arr_0), statistics (mu, sigma) or features')
     return EvalSet(shown(path), None, stats)
 
 
@@ -80,44 +76,37 @@ def with_images(images: ImageSet, name: str = '') -> EvalSet:
 
 def _check_folder(path: Path) -> None:
     """Raises UserError for folders of a run: their pictures, such as grids of samples, are no samples."""
-    if shard_folder(path) is not None:
-        return
-    if shard_folder(path / 'samples') is not None:
-        raise UserError(f'{path}', 'is the workdir of a run', f'give its samples, {path / "samples"}')
-    if any((folder / STAMP_FILE).exists() for folder in (path, path / 'samples', path / 'diffusion')):
-        raise UserError(f'{path}', 'is a folder of a run without samples', 'run the stage sample first')
+    stamps = (folder / STAMP_FILE for folder in (path, path / 'samples', path / 'diffusion'))
+    is_of_run = shard_folder(path / 'samples') is not None or any(stamp.exists() for stamp in stamps)
+    if is_of_run and shard_folder(path) is None:
+        remedy = f'give its samples, {path / "samples"}, which the stage sample draws'
+        raise UserError(f'{path}', 'is a folder of a run, not of its samples', remedy)
 
 
-def features_of(
-    eval_set: EvalSet,
-    extractor: Extractor | None,
-    stop: Callable[[], bool],
-    *,
-    is_reference: bool = False,
-) -> FeatureStats:
-    """The statistics of a set: those of its file, and those of its images.
+def with_features(
+    one: EvalSet, extractor: Extractor | None, stop: Callable[[], bool], max_rows: int | None = None
+) -> EvalSet:
+    """The set with the features of its images, and with their moments if no file has moments of more images.
 
     Args:
         extractor: None to use files only.
-        is_reference: keeps the features of some images only, but of all in an npz.
+        max_rows: keeps the features of this number of images, but of all in an npz.
 
     Raises:
         UserError, Interrupted: see `extract` and `from_shards`.
     """
-    images, stored = eval_set.images, eval_set.stats
-    if images is None or extractor is None:
-        return stored
+    if one.images is None or extractor is None or one.stats.rows is not None:
+        return one
     hosts = {'host': jax.process_index(), 'num_hosts': jax.process_count()}
-    shards = extract(images, extractor, eval_set.directory, stop, **hosts)
-    max_rows = REFERENCE_ROWS if is_reference and not isinstance(images, ArrayImages) else None
-    stats = from_shards(shards, max_rows, name=eval_set.name)
-    if isinstance(images, SourceImages) and images.source.skipped:
-        stats = stats._replace(skipped=f'{eval_set.name}: {images.source.skipped}')
-    if stored.moments is None:
-        return stats._replace(extractor=extractor.name)
-    # The statistics in a file of the authors are of more images than the file holds.
-    fields = ('num_images', 'extractor', 'moments', 'spatial')
-    return stats._replace(**{field: getattr(stored, field) for field in fields})
+    shards = extract(one.images, extractor, one.directory, stop, **hosts)
+    max_rows = None if isinstance(one.images, ArrayImages) else max_rows
+    stats = from_shards(shards, max_rows, name=one.name)._replace(extractor=extractor.name)
+    if isinstance(one.images, SourceImages) and one.images.source.skipped:
+        stats = stats._replace(skipped=f'{one.name}: {one.images.source.skipped}')
+    if one.stats.moments is not None:  # of more images than a file of the authors holds
+        fields = ('num_images', 'extractor', 'moments', 'spatial')
+        stats = stats._replace(**{field: getattr(one.stats, field) for field in fields})
+    return one._replace(stats=stats)
 
 
 def make_extractor(
@@ -130,18 +119,19 @@ def make_extractor(
     Raises:
         UserError: the sets cannot be compared.
     """
-    stored = [one for one in (samples, reference) if one.stats.moments is not None]
+    stored = {one.name: moments for one in (samples, reference) if (moments := one.stats.moments) is not None}
     if config.inception:
         if samples.images is None and reference.images is None:
             raise UserError(setting, 'has no effect: neither set has images', 'omit it')
         weights = load_inception(config.inception)
         extractor = inception_extractor(weights, mesh, resize=config.resize, batch_size=config.batch_size)
-    elif len(stored) == 2:
+    elif samples.stats.moments is not None and reference.stats.moments is not None:
         extractor = None
     elif stored:
-        dimensions = len(stored[0].stats.moments.mean)
+        ((name, moments),) = stored.items()
+        dimensions = len(moments.mean)
         raise UserError(
-            stored[0].name,
+            name,
             f'has features ({dimensions} per image), but the other set has images',
             'give images on both sides, features of one network on both sides (.npy, float '
             f'[N, {dimensions}]), or Inception as {setting} (`diffusion-jax convert-inception --help`)',
@@ -162,7 +152,8 @@ def _origin(one: EvalSet, extractor: Extractor | None) -> list[str | None]:
     """What must be the same for both sets; None if unknown."""
     stats, images = one.stats, 'features per image'
     if stats.moments is None:
-        dimensions = extractor.dimensions and f'{extractor.dimensions} {images}'
+        assert extractor is not None
+        dimensions = None if extractor.dimensions is None else f'{extractor.dimensions} {images}'
         return [f'features of {extractor.name}', dimensions, None]
     spatial = None if stats.spatial is None else f'{len(stats.spatial.mean)} spatial {images}'
     made_by = f'features of {stats.extractor}' if stats.extractor else None
@@ -173,6 +164,7 @@ def _pixel_extractor(samples: EvalSet, reference: EvalSet, setting: str) -> Extr
     remedy = f'set {setting} to compare features of Inception (`diffusion-jax convert-inception --help`)'
     shapes = []
     for one in (samples, reference):
+        assert one.images is not None
         images, _, unreadable = one.images.read(one.images.parts[0])
         if not len(images):
             raise UserError(one.name, f'its first images are unreadable ({unreadable[0]})')

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import itertools
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,8 +11,8 @@ import numpy as np
 
 from diffusion_jax import shards
 from diffusion_jax.data.image_sets.base import ImageSet, Part, PartImages
-from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.extractors import Extractor
+from diffusion_jax.report import Progress
 from diffusion_jax.shards import Shard
 
 # The arrays in a shard in addition to features; the names are those of all versions.
@@ -37,11 +36,9 @@ def extract(
 
     Raises:
         Interrupted: `stop` returned true; finished shards are kept.
-        UserError: features are not finite.
     """
-    all_shards = {
-        part: shards.shard(directory / extractor.name, part.start, part.stop) for part in images.parts
-    }
+    folder = directory / extractor.name
+    all_shards = {part: shards.shard(folder, part.start, part.stop) for part in images.parts}
     missing = {part for part in images.parts if not _is_current(all_shards[part], part)}
     own = [part for index, part in enumerate(images.parts) if index % num_hosts == host and part in missing]
     batch_size = min(extractor.batch_size, max(map(_length, images.parts)))
@@ -50,12 +47,6 @@ def extract(
     def compute(start: int, stop: int) -> shards.Rows:
         part, chunk = next(ahead)
         arrays = _features(chunk.images, extractor, batch_size) if len(chunk.images) else {}
-        if not all(np.isfinite(array).all() for array in arrays.values()):
-            raise UserError(
-                images.name,
-                f'features of images {part.start} to {part.stop - 1} are not finite',
-                'convert the weights of Inception again',
-            )
         return {
             **arrays,
             IDENTITY: np.array(part.identity),
@@ -65,8 +56,8 @@ def extract(
         }
 
     done = len(images) - sum(map(_length, missing))
-    title = f'features of {Path(images.name).name}'
-    shards.write([all_shards[part] for part in own], title, len(images), compute, stop, done=done)
+    progress = Progress(f'features of {Path(images.name).name}', len(images))
+    shards.write([all_shards[part] for part in own], progress, len(images), compute, stop, done=done)
     return list(all_shards.values())
 
 
@@ -84,11 +75,10 @@ def _features(images: np.ndarray, extractor: Extractor, batch_size: int) -> dict
 def _read_ahead(images: ImageSet, parts: Sequence[Part]) -> Iterator[tuple[Part, PartImages]]:
     """Reads one part while the previous one is computed."""
     with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
-        future = pool.submit(images.read, parts[0]) if parts else None
-        for part, following in itertools.pairwise([*parts, None]):
-            chunk = future.result()
-            future = following and pool.submit(images.read, following)
-            yield part, chunk
+        futures = [pool.submit(images.read, part) for part in parts[:1]]
+        for i, part in enumerate(parts):
+            futures += [pool.submit(images.read, following) for following in parts[i + 1 : i + 2]]
+            yield part, futures.pop(0).result()
 
 
 def _is_current(shard: Shard, part: Part) -> bool:

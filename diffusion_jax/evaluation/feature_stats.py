@@ -17,13 +17,13 @@ from diffusion_jax.shards import Shard, read
 from diffusion_jax.workdir import write_npz
 
 # Precision, recall and KID use this many images of a reference, drawn at random; moments are of all. The
-# authors' reference files hold as many.
+# authors' reference files hold the same number.
 REFERENCE_ROWS = 10_000
 LEAST_IMAGES = 4  # precision and recall need three neighbours of each
 LARGEST = 1e25  # the sixth powers of KID, and their squares in its error, stay finite in float64
 
-# The arrays of a file, and their number of dimensions.
-DIMENSIONS = {'mu': 1, 'sigma': 2, 'mu_s': 1, 'sigma_s': 2, FEATURES: 2}
+# The arrays of a file.
+SHAPES = {'mu': '[D]', 'sigma': '[D, D]', 'mu_s': '[D]', 'sigma_s': '[D, D]', FEATURES: '[N, D]'}
 
 
 class FeatureStats(NamedTuple):
@@ -120,13 +120,13 @@ def from_file(path: Path) -> FeatureStats:
     Statistics in a file take precedence over those of its features.
 
     Raises:
-        UserError: the file cannot be read, or its arrays cannot be what their names say.
+        UserError: the file cannot be read, or an array does not fit its name.
     """
     if path.suffix == '.npy':
         arrays = {FEATURES: read_array(path)}
     else:
-        arrays = read_archive(path, (*DIMENSIONS, 'num_images', 'extractor'))
-    for name in arrays.keys() & DIMENSIONS.keys():
+        arrays = read_archive(path, (*SHAPES, 'num_images', 'extractor'))
+    for name in arrays.keys() & SHAPES.keys():
         _check_array(path, name, arrays[name])
     stats = FeatureStats(
         int(arrays.get('num_images', 0)),
@@ -147,27 +147,26 @@ def from_file(path: Path) -> FeatureStats:
 
 
 def _check_array(path: Path, name: str, array: np.ndarray) -> None:
-    if array.dtype.kind != 'f' or array.ndim != DIMENSIONS[name] or not array.size:
-        shape = '[N, D]' if name == FEATURES else ['[D]', '[D, D]'][DIMENSIONS[name] - 1]
+    if array.dtype.kind != 'f' or array.ndim != 1 + SHAPES[name].count(',') or not array.size:
         hint = '; images go into an npz, as arr_0' if array.dtype == np.uint8 else ''
-        raise UserError(
-            f'{path}', f'{name} is {array.dtype} {list(array.shape)}', f'it must be float {shape}{hint}'
-        )
+        problem = f'{name} is {array.dtype} {list(array.shape)}'
+        raise UserError(f'{path}', problem, f'it must be float {SHAPES[name]}{hint}')
     wrong = np.argwhere(~np.isfinite(array))
     if len(wrong):
         raise UserError(f'{path}', f'{name} is not finite in row {wrong[0][0]}')
     if max(float(array.max()), -float(array.min())) > LARGEST:
-        raise UserError(f'{path}', f'{name} has values beyond ±{LARGEST:g}', 'scale both sets')
+        raise UserError(f'{path}', f'{name} has values beyond ±{LARGEST:g}', 'scale down both sets')
 
 
 def _moments(path: Path, arrays: dict[str, np.ndarray], mean: str, covariance: str) -> Moments | None:
-    if mean not in arrays and covariance not in arrays:
+    stored = [arrays[name] for name in (mean, covariance) if name in arrays]
+    if not stored:
         return None
-    shapes = [list(arrays[name].shape) if name in arrays else None for name in (mean, covariance)]
-    if None in shapes or shapes[1] != 2 * shapes[0]:
+    shapes = [list(array.shape) for array in stored]
+    if len(shapes) < 2 or shapes[1] != 2 * shapes[0]:
         raise UserError(f'{path}', f'{mean} and {covariance} have the shapes {shapes}', 'give [D] and [D, D]')
-    _check_covariance(path, covariance, arrays[covariance])
-    return Moments(*(np.asarray(arrays[name], np.float64) for name in (mean, covariance)))
+    _check_covariance(path, covariance, stored[1])
+    return Moments(*(np.asarray(array, np.float64) for array in stored))
 
 
 def _check_covariance(path: Path, name: str, array: np.ndarray) -> None:
@@ -189,6 +188,7 @@ def save_statistics(path: str | Path, stats: FeatureStats, images: np.ndarray) -
 
     images: uint8 [N, H, W, 3], for precision and recall.
     """
+    assert stats.moments is not None
     arrays = {'mu': stats.moments.mean, 'sigma': stats.moments.covariance}
     if stats.spatial is not None:
         arrays |= {'mu_s': stats.spatial.mean, 'sigma_s': stats.spatial.covariance}

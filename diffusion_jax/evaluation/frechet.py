@@ -21,14 +21,14 @@ class Moments(NamedTuple):
 
 def fit(blocks: Iterable[np.ndarray]) -> Moments:
     """Mean and covariance of features in blocks [N_i, D] of any float type."""
-    count, origin, total, products = 0, None, 0.0, 0.0
+    count, origin, total, products = 0, np.zeros(()), np.zeros(()), np.zeros(())
     for block in blocks:
         block = np.asarray(block, np.float64)
-        origin = block.mean(axis=0) if origin is None else origin  # close to the mean, against cancellation
+        origin = origin if count else block.mean(axis=0)  # close to the mean, against cancellation
         block = block - origin
         count += len(block)
-        total += block.sum(axis=0)
-        products += block.T @ block
+        total = total + block.sum(axis=0)
+        products = products + block.T @ block
     shift = total / count
     return Moments(origin + shift, (products - np.outer(shift, total)) / (count - 1))
 

@@ -25,26 +25,19 @@ RELEASED_FILES = (  # of Inception; older versions also converted the second and
 )
 
 
-def protocol(
-    samples: EvalSet,
-    of_samples: FeatureStats,
-    reference: EvalSet,
-    of_reference: FeatureStats,
-    extractor: Extractor | None,
-) -> dict[str, Any]:
+def protocol(samples: EvalSet, reference: EvalSet, extractor: Extractor | None) -> dict[str, Any]:
     """What was compared: the sets, the numbers of their images, and the features."""
-    rows = None if of_reference.features is None else len(of_reference.features)
-    stats = {samples.name: of_samples, reference.name: of_reference}
-    read = [name for name, known in stats.items() if known.features is not None and known.rows is None]
+    sets, features = (samples, reference), reference.stats.features
+    read = [one.name for one in sets if one.stats.features is not None and one.stats.rows is None]
     return {
         'samples': samples.name,
-        'num_samples': of_samples.num_images or 'not recorded in the file',
+        'num_samples': samples.stats.num_images or 'not recorded in the file',
         'class_balance': _balance(None if samples.images is None else samples.images.labels),
         'reference': reference.name,
-        'reference_images': of_reference.num_images or 'not recorded in the file',
-        'reference_images_of_precision_recall_kid': rows or 'none',
-        'left_out': [*of_samples.unreadable, *of_reference.unreadable],
-        'skipped_files': [known.skipped for known in (of_samples, of_reference) if known.skipped],
+        'reference_images': reference.stats.num_images or 'not recorded in the file',
+        'reference_images_of_precision_recall_kid': 'none' if features is None else len(features),
+        'left_out': [reason for one in sets for reason in one.stats.unreadable],
+        'skipped_files': [one.stats.skipped for one in sets if one.stats.skipped],
         **({'features_read_from': read} if read else {}),
         **({'reference_classes': reference.classes} if reference.classes else {}),
         **(extractor.protocol if extractor else {'features': 'read from the files'}),
@@ -52,7 +45,7 @@ def protocol(
 
 
 def sampling_protocol(stamp: Mapping[str, Any]) -> dict[str, Any]:
-    """How samples were drawn, from their stamp: sampler, steps, scale, seed, averages and networks."""
+    """How the samples were made, from their stamp: sampler, steps, scale, seed, averages and networks."""
     process, sample = read_section(DiffusionConfig, stamp['process'], 'process'), stamp['sample']
     others = {name: section for name, section in stamp.items() if name not in ('sample', 'classes')}
     if 'classes' in stamp:  # of all labels; the setting of this name gives those that were sampled
@@ -68,16 +61,13 @@ def sampling_protocol(stamp: Mapping[str, Any]) -> dict[str, Any]:
 def caveats(protocol: Mapping[str, Any], samples: FeatureStats, reference: FeatureStats) -> Iterator[str]:
     """Why numbers cannot be compared with the paper's, or are unreliable."""
     if protocol['features'].startswith(PIXELS):
-        yield (
-            'pixels were compared, not features of Inception: this is no FID, and comparable only with '
-            'pixels against the same reference'
-        )
+        yield 'pixels were compared: this is no FID, and comparable only with pixels against this reference'
     yield from stats_caveats('samples', samples)
     yield from stats_caveats('images of the reference', reference)
     if samples.features is None or reference.features is None:
         yield 'precision, recall and KID need images or features on both sides'
-    if samples.image_size and reference.image_size and samples.image_size != reference.image_size:
-        ours, theirs = ('×'.join(map(str, stats.image_size)) for stats in (samples, reference))
+    ours, theirs = ('×'.join(map(str, stats.image_size or ())) for stats in (samples, reference))
+    if ours and theirs and ours != theirs:
         yield f'the samples have {ours} pixels, the images of the reference {theirs}'
     if 'inception' in protocol:
         yield from _deviations(protocol, samples.num_images)
@@ -85,14 +75,12 @@ def caveats(protocol: Mapping[str, Any], samples: FeatureStats, reference: Featu
 
 def stats_caveats(what: str, stats: FeatureStats) -> Iterator[str]:
     """Caveats about one set, such as what='samples'."""
-    dimensions = 0 if stats.moments is None else len(stats.moments.mean)
-    if 0 < stats.num_images <= dimensions:
-        yield (
-            f'{stats.num_images:,} {what} give a singular covariance of {dimensions:,} features: the '
-            'Fréchet distance is far too large'
-        )
-    if dimensions and not stats.moments.covariance.any():
-        yield f'all {what} have the same features'
+    if stats.moments is not None:
+        count, dimensions = stats.num_images, len(stats.moments.mean)
+        if 0 < count <= dimensions:
+            yield f'{count:,} {what} have a singular covariance of {dimensions:,} features; FID is too large'
+        if not stats.moments.covariance.any():
+            yield f'all {what} have the same features'
     if stats.unreadable:
         more = f'; and {len(stats.unreadable) - 3} more' if len(stats.unreadable) > 3 else ''
         yield f'{len(stats.unreadable)} {what} were left out: {"; ".join(stats.unreadable[:3])}{more}'
@@ -100,20 +88,19 @@ def stats_caveats(what: str, stats: FeatureStats) -> Iterator[str]:
         yield stats.skipped
 
 
-def _deviations(protocol: Mapping[str, Any], num_samples: int) -> Iterator[str]:
+def _deviations(protocol: Mapping[str, Any], count: int) -> Iterator[str]:
     """Deviations from the paper's protocol."""
-    inception = protocol['inception']
-    if num_samples and num_samples != PAPER_SAMPLES:
-        biased = 'upwards with fewer' if num_samples < PAPER_SAMPLES else 'downwards with more'
-        yield f'{num_samples:,} samples (the paper uses {PAPER_SAMPLES:,}); FID is biased {biased} samples'
+    if count and count != PAPER_SAMPLES:
+        bias = 'upwards with fewer' if count < PAPER_SAMPLES else 'downwards with more'
+        yield f'{count:,} samples (the paper uses {PAPER_SAMPLES:,}); FID is biased {bias} samples'
     if not Path(protocol['reference']).name.startswith(PAPER_REFERENCES):
-        yield "the reference is none of the paper's (VIRTUAL_….npz)"
-    if inception['resize'] != 'tensorflow':
-        yield f"images were resized as in {inception['resize']}; the paper's as in TensorFlow 1"
+        yield f"the reference is none of the paper's ({PAPER_REFERENCES}….npz)"
+    if (resize := protocol['inception']['resize']) != 'tensorflow':
+        yield f"images were resized as in {resize}; the paper's as in TensorFlow 1"
     for name in protocol.get('features_read_from', ()):
         yield f'the features of {name} were read from a file, perhaps of another Inception'
-    if inception['source'] not in RELEASED_FILES:
-        yield f'the weights of Inception are from {inception["source"]}, which is no released file'
+    if (source := protocol['inception']['source']) not in RELEASED_FILES:
+        yield f'the weights of Inception are from {source}, which is no released file'
 
 
 def _balance(labels: np.ndarray | None) -> str:
@@ -127,8 +114,8 @@ def _balance(labels: np.ndarray | None) -> str:
     return f'{counts.min()} to {counts.max()} of each of {len(counts)} classes'
 
 
-def table(result: Mapping[str, Any]) -> str:
-    """The numbers of a result, with their standard errors."""
+def report(result: Mapping[str, Any]) -> str:
+    """The numbers of a result with their standard errors, and its protocol without what caveats report."""
     errors = result.get('standard_errors', {})
     numbers = {name: value for name, value in result.items() if isinstance(value, (int, float))}
     width = max(map(len, numbers))
@@ -136,15 +123,8 @@ def table(result: Mapping[str, Any]) -> str:
     for name, value in numbers.items():
         error = f' ± {errors[name]:.2g}' if name in errors else ''
         lines.append(f'  {name.replace("_", " "):<{width}}  {value:.5g}{error}')
-    return '\n'.join(lines)
-
-
-def description(protocol: Mapping[str, Any]) -> str:
-    """A line for each item of a protocol but those that caveats report."""
-    lines = []
-    for name, value in protocol.items():
-        if isinstance(value, Mapping):
-            value = ', '.join(f'{key} {item}' for key, item in value.items())
+    for name, item in result['protocol'].items():
+        text = ', '.join(f'{key} {x}' for key, x in item.items()) if isinstance(item, Mapping) else item
         if name not in ('left_out', 'skipped_files'):
-            lines.append(f'  {name.replace("_", " ")}: {value}')
+            lines.append(f'  {name.replace("_", " ")}: {text}')
     return '\n'.join(lines)

@@ -70,16 +70,16 @@ def load(
     use_compilation_cache()
     compile_fast_on_gpus()
     mesh = make_mesh() if mesh is None else mesh
-    places = {DIFFUSION: _place(diffusion, DIFFUSION)}
-    guide = _place(diffusion if classifier is None else classifier, CLASSIFIER)
+    paths = {DIFFUSION: _network_path(diffusion, DIFFUSION)}
+    guide = _network_path(diffusion if classifier is None else classifier, CLASSIFIER)
     guided = classifier is not None or guide != Path(file_path(diffusion))
     if guided:
-        places[CLASSIFIER] = guide
-    stored = {name: describe_stored(path) for name, path in places.items()}
-    _check_pair(places, stored)
+        paths[CLASSIFIER] = guide
+    stored = {name: describe_stored(path) for name, path in paths.items()}
+    _check_pair(paths, stored)
     params = {
         name: load_stored(path, stored[name].network, mesh, _average(path, name))[0]
-        for name, path in places.items()
+        for name, path in paths.items()
     }
     configs: dict[str, Any] = {
         name: dataclasses.replace(weights.network, dtype=dtype) for name, weights in stored.items()
@@ -91,22 +91,22 @@ def load(
         mesh=mesh,
         classifier=configs.get(CLASSIFIER),
         classes=next((weights.classes for weights in stored.values() if weights.classes), ()),
-        recipes=_recipes(places[DIFFUSION], stored[DIFFUSION], guided, given=classifier is not None),
+        recipes=_recipes(paths[DIFFUSION], stored[DIFFUSION], guided, given=classifier is not None),
     )
 
 
-def _check_pair(places: dict[str, Path], stored: dict[str, Spec]) -> None:
+def _check_pair(paths: dict[str, Path], stored: dict[str, Spec]) -> None:
     """UserError unless one is a diffusion model, and the other, if any, can guide it."""
-    place, model = places[DIFFUSION], stored[DIFFUSION]
+    path, model = paths[DIFFUSION], stored[DIFFUSION]
     if not isinstance(model.network, UNetConfig):
-        raise UserError(str(place), 'holds a classifier', 'give it as the second argument')
+        raise UserError(str(path), 'holds a classifier', 'give it as the second argument')
     if CLASSIFIER in stored:
-        check_guide(stored[CLASSIFIER], model, places[CLASSIFIER])
-    elif CLASSIFIER in _samples_stamp(place):
+        check_guide(stored[CLASSIFIER], model, paths[CLASSIFIER])
+    elif CLASSIFIER in _samples_stamp(path):
         logger.warning(
             '%s: its samples were guided by a classifier that is not in the run; without the second argument '
             'of load, sampling is unguided',
-            place.parent,
+            path.parent,
         )
 
 
@@ -124,42 +124,42 @@ def check_guide(guide: Spec, model: Spec, path: str | Path) -> None:
         check_same_classes(str(path), guide.classes, 'the diffusion model', model.classes)
 
 
-def _place(path: str | Path, name: str) -> Path:
+def _network_path(path: str | Path, name: str) -> Path:
     """The file or the folder of training in which a network is stored; `path` may also be a run."""
     path = Path(file_path(path))
     return path / name if (path / name / CHECKPOINTS).is_dir() else path
 
 
-def _samples_stamp(place: Path) -> dict[str, Any]:
+def _samples_stamp(path: Path) -> dict[str, Any]:
     """The stamp of the run's samples that were made with the network in a folder of training, if any."""
-    stamp = {} if is_file(place) else read_stamp(place.parent / SAMPLES) or {}
-    folder = stamp.get(place.name, {}).get('folder')
-    return stamp if folder is not None and place.parent / folder == place else {}
+    stamp = {} if is_file(path) else read_stamp(path.parent / SAMPLES) or {}
+    folder = stamp.get(path.name, {}).get('folder')
+    return stamp if folder is not None and path.parent / folder == path else {}
 
 
-def _sampled(place: Path) -> SampleConfig | None:
+def _sampled(path: Path) -> SampleConfig | None:
     """The settings of these samples."""
-    settings = _samples_stamp(place).get('sample')
+    settings = _samples_stamp(path).get('sample')
     if settings is None:
         return None
     known = {field.name for field in dataclasses.fields(SampleConfig)}
     return SampleConfig(**{name: value for name, value in settings.items() if name in known})
 
 
-def _average(place: Path, name: str) -> Any:
+def _average(path: Path, name: str) -> Any:
     """The rate of the average that is loaded."""
-    config = _sampled(place)
+    config = _sampled(path)
     if config is None:
-        return default_average(place)
+        return default_average(path)
     return {DIFFUSION: config.ema_rate, CLASSIFIER: config.classifier_ema_rate}[name]
 
 
-def _recipes(place: Path, model: Spec, guided: bool, *, given: bool) -> Recipes:
+def _recipes(path: Path, model: Spec, guided: bool, *, given: bool) -> Recipes:
     """The recipes of a model, the default first; without a classifier they are not guided by one.
 
     given: the caller gave the classifier, which then guides a run's own recipe, too.
     """
-    config = _sampled(place)
+    config = _sampled(path)
     if model.name in RELEASED:
         recipes = RELEASED[model.name].recipes
     elif config is not None:

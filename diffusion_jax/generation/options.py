@@ -110,9 +110,8 @@ def _read_modifier(modifier: Modifier) -> Modifier:
         problem = f'{name} acts on {type(innermost(inner[0])).__name__}, which has no gradient'
         raise UserError('guidance', problem, 'leave out reuse')
     if isinstance(modifier, Interval) and not np.all(np.asarray(modifier.low) <= modifier.high):
-        raise UserError(
-            f'{name}.low', f'got {modifier.low}', f'must be at most high, which is {modifier.high}'
-        )
+        remedy = f'must be at most high, which is {modifier.high}'
+        raise UserError('guidance.low', f'got {modifier.low}', remedy)
     return dataclasses.replace(modifier, guidance=inner[0])
 
 

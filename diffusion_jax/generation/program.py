@@ -114,11 +114,11 @@ def sample_program(
     carry = jax.eval_shape(functools.partial(sampling.start, networks), params, request)
     position = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh))
 
-    def lie(leaf: Any) -> jax.ShapeDtypeStruct:
+    def placed(leaf: Any) -> jax.ShapeDtypeStruct:
         sharding = batch_sharding(mesh) if leaf.shape[:1] == (batch_size,) else replicated(mesh)
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-    request, carry = jax.tree.map(lie, (request, carry))
+    request, carry = jax.tree.map(placed, (request, carry))
     return Program(jitted(sampling.advance, networks), (params, request, carry, position, position))
 
 

@@ -85,7 +85,7 @@ def put(model: Generator, num_images: int, tree: Any) -> Any:
         if array.shape[:1] == (num_images,):
             padding = np.repeat(array[-1:], -num_images % model.mesh.size, axis=0)
             array, sharding = np.concatenate([array, padding]), batch_sharding(model.mesh)
-        return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
+        return jax.device_put(array, sharding)
 
     return jax.tree.map(place, tree)
 

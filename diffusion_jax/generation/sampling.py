@@ -213,6 +213,6 @@ def bits_per_dimension(
     )
 
 
-def sample_keys(seed: jax.Array, index: jax.Array) -> jax.Array:
+def sample_keys(seed: Any, index: Any) -> jax.Array:
     """One key for each sample index [B]."""
     return jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed, impl='threefry2x32'), i))(index)

@@ -18,7 +18,7 @@ Draw = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 def draw_samples(
     directory: Path,
-    title: str,
+    progress: Progress,
     draw: Draw,
     num_samples: int,
     batch_size: int,
@@ -26,7 +26,6 @@ def draw_samples(
     *,
     host: int = 0,
     num_hosts: int = 1,
-    progress: Progress | None = None,
 ) -> None:
     """Fills shards/ with arr_0, uint8 images [N, H, W, C], and arr_1, their labels, int64 [N].
 
@@ -34,7 +33,7 @@ def draw_samples(
 
     Args:
         draw: sample indices [batch_size] → (images, labels).
-        title, stop, host, num_hosts, progress: see `shards.fill`.
+        progress, stop, host, num_hosts: see `shards.fill`.
 
     Raises:
         Interrupted: see `shards.fill`.
@@ -45,7 +44,7 @@ def draw_samples(
         return {'arr_0': images[: stop - start], 'arr_1': labels[: stop - start].astype(np.int64)}
 
     hosts = {'host': host, 'num_hosts': num_hosts}
-    fill(directory / SHARDS, title, num_samples, batch_size, compute, stop, progress=progress, **hosts)
+    fill(directory / SHARDS, progress, num_samples, batch_size, compute, stop, **hosts)
 
 
 def join(directory: Path, path: Path) -> None:

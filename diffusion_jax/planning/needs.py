@@ -35,7 +35,7 @@ Result = TypeVar('Result')
 logger = logging.getLogger(__name__)
 
 TRAINED = {'train': 'unet', 'train_classifier': 'classifier'}  # the network that a stage trains
-STAGES = (*TRAINED, 'sample')
+PLANNED = (*TRAINED, 'sample')
 ESTIMATE_FITS = 0.9  # of a device's memory: estimates of trainings were 2 to 8 % low (docs/plan.md)
 SAMPLING = 1.5  # temporaries of a sampler's step over those of `estimate`: 1.4 to 1.7 on H100 and TPU v5e
 

@@ -5,13 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
-from diffusion_jax.data.image_sets.archive import open_archive, read_archive, read_array
+from diffusion_jax.data.image_sets.archive import (
+    open_archive,
+    open_samples,
+    read_archive,
+    read_array,
+    shard_folder,
+)
 from diffusion_jax.data.image_sets.base import ImageSet
-from diffusion_jax.data.image_sets.samples import open_samples, shard_folder
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.classes import Sampled
 from diffusion_jax.generation.config import SampleConfig
@@ -39,7 +45,7 @@ def make_conditioning(run: Run) -> Conditioning:
     return lambda index: (make_labels(config, num_classes, index), None)
 
 
-def make_labels(config: SampleConfig, num_classes: int, index: np.ndarray) -> np.ndarray:
+def make_labels(config: SampleConfig, num_classes: Any, index: np.ndarray) -> np.ndarray:
     """The class of each sample, int32 [B]; like the image, it depends on the seed and the index alone."""
     classes = np.asarray(config.classes or range(num_classes), np.int32)
     if config.labels == 'balanced':
@@ -50,7 +56,8 @@ def make_labels(config: SampleConfig, num_classes: int, index: np.ndarray) -> np
 
 def classes_to_sample(run: Run, num_samples: int, *, guided: bool) -> Sampled | None:
     """The classes that the first samples will have; None if the networks know no classes."""
-    config, unet, num_classes = run.experiment.sample, run.experiment.unet, run.experiment.data.num_classes
+    config, unet = run.experiment.sample, run.experiment.unet
+    num_classes: Any = run.experiment.data.num_classes
     if unet.num_classes is None and (unet.low_res or not guided):
         return None
     if unet.low_res:
@@ -71,6 +78,7 @@ def open_base(run: Run) -> tuple[ImageSet, np.ndarray]:
         UserError: they do not exist or do not fit the upsampler.
     """
     data, path = run.experiment.data, run.experiment.sample.base_samples
+    assert data.low_res_size is not None
     if not path:
         problem = 'is not set, but an upsampler needs images to enlarge'
         remedy = 'give a folder of samples such as runs/imagenet64/samples'
@@ -91,7 +99,7 @@ def load_labels(run: Run) -> np.ndarray:
     return _checked(str(path), labels, run.experiment.data.num_classes)
 
 
-def _checked(path: str, labels: np.ndarray | None, num_classes: int) -> np.ndarray:
+def _checked(path: str, labels: np.ndarray | None, num_classes: Any) -> np.ndarray:
     if labels is None or labels.ndim != 1 or labels.dtype.kind not in 'iu' or not len(labels):
         raise UserError(path, 'has no labels', 'they are a vector of integers, in an npz as arr_1')
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))

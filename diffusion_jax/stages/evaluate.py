@@ -16,8 +16,8 @@ import jax
 import numpy as np
 
 from diffusion_jax.data.config import DataConfig
+from diffusion_jax.data.image_sets.archive import open_samples
 from diffusion_jax.data.image_sets.base import ArrayImages, even_parts, file_identity
-from diffusion_jax.data.image_sets.samples import open_samples
 from diffusion_jax.data.image_sets.source import open_split
 from diffusion_jax.data.sources import class_names
 from diffusion_jax.errors import UserError
@@ -27,7 +27,7 @@ from diffusion_jax.evaluation.config import SPLITS
 from diffusion_jax.evaluation.eval_set import EvalSet, make_extractor, open_eval_set, with_images
 from diffusion_jax.evaluation.extractors import Extractor
 from diffusion_jax.evaluation.feature_stats import LEAST_IMAGES
-from diffusion_jax.evaluation.protocol import description, sampling_protocol, table
+from diffusion_jax.evaluation.protocol import report, sampling_protocol
 from diffusion_jax.stages import sample
 from diffusion_jax.stages.conditioning import classes_to_sample
 from diffusion_jax.stages.run import Run
@@ -45,8 +45,6 @@ def check(run: Run, *, guided: bool | None = None) -> None:
 
     guided: whether samples will be guided, by default as in the stage `sample`.
     """
-    if run.experiment.evaluate.reference in SPLITS:
-        run.source(run.experiment.evaluate.reference)
     extractor_of(run, open_reference(run, guided=guided))
     num_samples = run.experiment.sample.num_samples
     if num_samples < LEAST_IMAGES:
@@ -70,7 +68,7 @@ def main(run: Run, samples: Results) -> None:
     path = _result_path(run, samples)
     if jax.process_index() == 0:
         write_json(path, result)
-    logger.info('%s:\n%s\n%s', path, table(result), description(result['protocol']))
+    logger.info('%s:\n%s', path, report(result))
     for remark in result['remarks']:
         logger.warning('note: %s', remark)
 
@@ -85,9 +83,9 @@ def evaluate(run: Run, samples: Results) -> dict[str, Any]:
         conditions['class_balance'] = 'drawn without classes'
     if run.experiment.sample.with_unguided:
         unguided = _evaluate_folder(run, samples.directory / UNGUIDED, reference, extractor)
-        errors = unguided.get('standard_errors', {})
         result |= {f'unguided_{name}': x for name, x in unguided.items() if isinstance(x, float)}
-        result.get('standard_errors', {}).update({f'unguided_{name}': x for name, x in errors.items()})
+        if errors := unguided.get('standard_errors'):
+            result['standard_errors'] |= {f'unguided_{name}': x for name, x in errors.items()}
         if reference.classes and _classes(run, guided=False) is None:
             remarks.append('the unguided samples are of any class; their reference is that of the guided')
     return result | {'remarks': remarks, 'protocol': conditions, 'stamp': _stamp(run, samples)}
@@ -106,7 +104,9 @@ def extractor_of(run: Run, reference: EvalSet) -> Extractor:
     blank = np.zeros((1, *data.image_size, data.image_channels), np.uint8)  # before samples exist
     images = ArrayImages('', None, even_parts(1, lambda start, stop: ''), blank)
     samples, setting = EvalSet('config.data.image_size', images), 'config.evaluate.inception'
-    return make_extractor(samples, reference, run.experiment.evaluate, run.mesh, setting)
+    extractor = make_extractor(samples, reference, run.experiment.evaluate, run.mesh, setting)
+    assert extractor is not None  # as samples are images
+    return extractor
 
 
 def open_reference(run: Run, *, guided: bool | None = None, num_samples: int = 0) -> EvalSet:

@@ -69,4 +69,5 @@ def _class_leaves(network: Network, shapes: Mapping[str, Any]) -> set[str]:
 
 def _with_stored_classes(path: Path, network: Network) -> Network:
     """The network with the number of classes of the stored one, which alone may differ at the start."""
-    return dataclasses.replace(network, num_classes=describe_stored(path).network.num_classes)
+    num_classes: Any = describe_stored(path).network.num_classes
+    return dataclasses.replace(network, num_classes=num_classes)

@@ -103,8 +103,9 @@ def complete(run: Run, training: Training) -> bool:
         raise UserError('config.data', problem, remedy)
     check_stamp(directory, now, f'restore them, or {other}')
     step, num_steps = latest_step(directory / CHECKPOINTS), training.config.num_steps
-    saved = step is not None and (directory / CHECKPOINTS / str(step) / 'digests').is_dir()
-    return saved and num_steps <= min(step, last_logged_step(directory))
+    if step is None or not (directory / CHECKPOINTS / str(step) / 'digests').is_dir():
+        return False
+    return num_steps <= min(step, last_logged_step(directory))
 
 
 def fit(run: Run, training: Training, make_hooks: Callable[[MetricsWriter], Sequence[Hook]]) -> None:

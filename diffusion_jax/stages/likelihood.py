@@ -19,6 +19,7 @@ from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.diffusion.schedules import schedule_of
 from diffusion_jax.errors import UserError
 from diffusion_jax.images import reduce_images
+from diffusion_jax.report import Progress
 from diffusion_jax.sharding import check_batch_size
 from diffusion_jax.shards import SHARDS, Rows, fill, list_shards, read
 from diffusion_jax.stages import stamps
@@ -72,13 +73,14 @@ def complete(run: Run, results: Results) -> bool:
 
 def main(run: Run, results: Results) -> None:
     config, (directory, stamp) = run.experiment.likelihood, results
-    num_images, title = len(_image_order(run)), f'likelihood, {config.split} split'
+    num_images = len(_image_order(run))
+    progress = Progress(f'likelihood, {config.split} split', num_images)
     size, hosts = run.batch_size('likelihood', num_images), (jax.process_index(), jax.process_count())
     terms = _make_terms(run, size)
     if jax.process_index() == 0:
         write_stamp(directory, stamp)
     where = directory / SHARDS
-    fill(where, title, num_images, size, terms, run.stop, host=hosts[0], num_hosts=hosts[1])
+    fill(where, progress, num_images, size, terms, run.stop, host=hosts[0], num_hosts=hosts[1])
     if jax.process_index() == 0:
         means = mean_terms(where, num_images)
         timesteps = schedule_of(run.experiment.diffusion, config.respacing).timesteps
@@ -97,7 +99,8 @@ def mean_terms(directory: Path, num_images: int) -> dict[str, Any]:
     Raises:
         UserError: fewer than two images are left.
     """
-    totals, sums = [], dict.fromkeys(('prior', 'vb', 'x_0_mse', 'eps_mse'), 0.0)
+    totals = []
+    sums: dict[str, Any] = dict.fromkeys(('prior', 'vb', 'x_0_mse', 'eps_mse'), 0.0)
     for shard in list_shards(directory):
         # An earlier run may have computed more images.
         terms = read(shard, 'index', 'total', *sums)

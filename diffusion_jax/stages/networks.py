@@ -121,7 +121,7 @@ def _missing(path: Path, name: str) -> UserError:
     unguided = ', or sample without guidance: config.sample.scale=0' if name == CLASSIFIER else ''
     return UserError(
         str(path / CHECKPOINTS),
-        f'no checkpoint of the {name}',
+        f'no checkpoint of the {name} network',
         f'set config.pretrained.{name} to a file of weights or a folder of training such as '
         f'runs/digits/{name}, or run the stage {TRAINED_BY[name]} first{unguided}',
     )

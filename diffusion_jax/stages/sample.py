@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from diffusion_jax.data.classes import listed
-from diffusion_jax.data.image_sets.samples import open_samples
+from diffusion_jax.data.image_sets.archive import open_samples
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.generator import Generator
@@ -50,9 +50,10 @@ def check(run: Run) -> None:
     if 'null' in config.as_recipe().needs and TRAINED_BY[DIFFUSION] not in run.stages:
         path = networks.network_path(run, DIFFUSION)
         try:
-            check_null_class(describe_stored(path).network)
+            unet: Any = describe_stored(path).network
+            check_null_class(unet)
         except UserError as error:
-            raise UserError(str(path), str(error)) from error
+            raise UserError(str(path), error.problem, error.remedy) from error
     networks.check_classes(run)
     conditioning.make_conditioning(run)
 
@@ -61,7 +62,7 @@ def locate(run: Run) -> Results:
     """The samples of the present settings, networks and files; see `stamps.locate`."""
     experiment, config = run.experiment, run.experiment.sample
     average = {'ema_rate': networks.average_of(run, DIFFUSION)}
-    stamp = {
+    stamp: dict[str, Any] = {
         'sample': stamps.settings_of(config, FILES) | average,
         'process': stamps.settings_of(experiment.diffusion, ('loss',)),
     } | {name: networks.network_stamp(run, name) for name in _networks(config)}
@@ -137,7 +138,7 @@ def draw(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The samples of consecutive indices, uint8 [B, H, W, C], and their labels [B]."""
     y, low_res = condition(index)
-    how = {'first': int(index[0]), 'seed': run.experiment.sample.seed, 'low_res': low_res}
+    how: dict[str, Any] = {'first': int(index[0]), 'seed': run.experiment.sample.seed, 'low_res': low_res}
     with run.fits('sampling', 'sample.batch_size'):
         return generator.sample(len(index), y, progress=progress, **how).images, y
 
@@ -165,7 +166,7 @@ def _draw_all(run: Run, directory: Path, generator: Generator, names: Sequence[s
         size, progress = run.batch_size('sample', num_samples), Progress(title, num_samples)
         draw_samples(
             directory,
-            title,
+            progress,
             functools.partial(
                 draw,
                 run,
@@ -176,7 +177,6 @@ def _draw_all(run: Run, directory: Path, generator: Generator, names: Sequence[s
             num_samples,
             size,
             run.stop,
-            progress=progress,
             host=jax.process_index(),
             num_hosts=jax.process_count(),
         )
@@ -189,6 +189,7 @@ def _draw_all(run: Run, directory: Path, generator: Generator, names: Sequence[s
 def _write_files(run: Run, directory: Path, names: Sequence[str] | None) -> None:
     """Writes the files made of all samples; for names see `class_grid`."""
     config, samples = run.experiment.sample, open_samples(directory)
+    assert samples.labels is not None
     if config.npz and not (directory / SAMPLES_FILE).exists():
         join(directory, directory / SAMPLES_FILE)
     save_png(directory / GRID_FILE, class_grid(samples.take, samples.labels, config.grid_columns, names))

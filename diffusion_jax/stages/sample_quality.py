@@ -8,9 +8,9 @@ import numpy as np
 
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation import comparison
-from diffusion_jax.evaluation.eval_set import EvalSet, features_of
+from diffusion_jax.evaluation.eval_set import EvalSet, with_features
 from diffusion_jax.evaluation.extractors import FEATURES
-from diffusion_jax.evaluation.feature_stats import of_features
+from diffusion_jax.evaluation.feature_stats import REFERENCE_ROWS, of_features
 from diffusion_jax.generation.arguments import NotFinite
 from diffusion_jax.sharding import local_mesh
 from diffusion_jax.stages import evaluate
@@ -25,15 +25,14 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate_samples(run: Run) -> Call:
-    """Computes metrics of unguided samples, drawn with the average that sampling will use and not kept.
+    """Computes metrics of unguided samples, sampled with the average that sampling will use and not kept.
 
     Extracts the reference's features now, into the workdir, where the stage `evaluate` finds them.
     """
     batch_size, num_samples = run.experiment.sample.batch_size, run.experiment.train.evaluate_samples
     reference = evaluate.open_reference(run, guided=False, num_samples=num_samples)
     extractor = evaluate.extractor_of(run.on(local_mesh(run.mesh)), reference)
-    stats = features_of(reference, extractor, run.stop, is_reference=True)
-    reference = reference._replace(images=None, stats=stats)
+    reference = with_features(reference, extractor, run.stop, REFERENCE_ROWS)
     conditioning = make_conditioning(run)
 
     def call(step: int, state: TrainState, stop: Stop) -> dict[str, float]:

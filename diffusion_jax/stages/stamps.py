@@ -84,14 +84,14 @@ def _complete(name: str, section: Any) -> Any:
     """A section of a stamp with the defaults of the settings that it lacks."""
     if not isinstance(section, Mapping):
         return section
-    settings = NETWORKS.get(section.get('kind')) if name == 'network' else SECTIONS.get(name)
+    settings = NETWORKS.get(section.get('kind', '')) if name == 'network' else SECTIONS.get(name)
     fields = dataclasses.fields(settings) if settings else ()
     defaults = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
     return defaults | dict(section)
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
             flat |= _flatten(value, f'{prefix}{key}.')

@@ -86,6 +86,7 @@ def _draw_grids(run: Run, writer: MetricsWriter) -> Call:
 def _reduced_images(run: Run) -> Conditioning:
     """Training images reduced to the size that an upsampler enlarges."""
     data, size = run.experiment.data, run.experiment.sample.batch_size
+    assert data.low_res_size is not None
     source = skipping(run.source('train'), data)
     batch = next(batches(source, size, seed=run.experiment.seed, transform=make_transform(data)))
     low_res, labels = reduce_images(batch['image'], data.low_res_size), batch['label']

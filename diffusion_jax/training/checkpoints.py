@@ -201,9 +201,8 @@ def digest(tree: Any) -> dict[str, int]:
     numbers = []
     for leaf in leaves:
         numbers.append(_digest(leaf))
-        if (
-            jax.default_backend() == 'cpu'
-        ):  # programs with collectives that run at once starve each other there
+        if jax.default_backend() == 'cpu':
+            # Programs with collectives that run at the same time would starve each other there.
             numbers[-1].block_until_ready()
     return {
         jax.tree_util.keystr(path): int(n) for path, n in zip(paths, jax.device_get(numbers), strict=True)

@@ -40,7 +40,7 @@ class Hook(NamedTuple):
 
 
 def leave_if(stop: Stop) -> None:
-    """Raises Interrupted if `stop` says so."""
+    """Raises Interrupted if `stop` returns True."""
     if stop():
         raise Interrupted
 

@@ -58,12 +58,15 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        """Raises UserError if the last write failed, unless another error is under way."""
+        """Raises UserError if the last write failed; only logs it if another error is under way."""
         expected = error is None or isinstance(error, Interrupted)
+        pending = self._write is not None
         self._finish_write(any_process if expected else bool)  # other errors may be of one host alone
         self._waiter.shutdown()
         self._checkpointer.close()
-        if self._failure and expected:
+        if pending and not expected:
+            self._report()
+        elif self._failure and expected:
             start = 'the start' if self.latest_step is None else f'step {self.latest_step}'
             remedy = f'fix the cause and rerun the command to resume from {start}'
             raise UserError(str(self.directory), self._failure, remedy)
@@ -141,7 +144,11 @@ class Checkpoints:
             self._failure = f'step {self.latest_step} could not be saved ({why})'
         elif jax.process_index() == 0 and self._keep:
             for step in sorted(ocp.utils.checkpoint_steps(self.directory))[: -self._keep]:
-                (self.directory / str(step)).rename(self.directory / f'{step}{PARTIAL}')
+                replaced = self.directory / str(step)
+                try:
+                    replaced.rename(f'{replaced}{PARTIAL}')
+                except OSError as error:
+                    logger.warning('%s: cannot be removed (%s)', replaced, reason(error))
         self._refresh(agree)
 
     def _refresh(self, agree: Callable[[bool], bool] = any_process) -> None:

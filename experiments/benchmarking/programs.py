@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import time
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax import main as program
 from diffusion_jax import models
+from diffusion_jax.config import read_without_images
 from diffusion_jax.experiment import Experiment
 from diffusion_jax.generation import sampling
 from diffusion_jax.generation.arguments import traced
@@ -21,13 +21,15 @@ from diffusion_jax.generation.networks import Networks
 from diffusion_jax.generation.program import jitted, sample_program
 from diffusion_jax.generation.sampling import Request
 from diffusion_jax.images import to_float
-from diffusion_jax.planning.needs import make_program
 from diffusion_jax.program import Program
-from diffusion_jax.sharding import abstract_on, batch_sharding, replicated
+from diffusion_jax.sharding import batch_sharding, replicated
 from diffusion_jax.training.objectives import classifier_objective, diffusion_objective
-from diffusion_jax.training.program import first_state
+from diffusion_jax.training.program import first_state, train_program
+from diffusion_jax.training.step import make_train_step
 
-STEPS = 5  # of a sampling call, as the generator makes them for a recipe with 250 steps
+Batch = dict[str, jax.Array | None]
+
+STEPS = 5  # of a call: as many as the generator makes of a recipe with 250 steps
 NUM_DRAWN = 1_000_003  # random numbers that are drawn; larger kernels repeat them
 
 
@@ -38,32 +40,33 @@ class Setup(NamedTuple):
 
 
 class Case(NamedTuple):
-    """A program, a function that makes its arguments on the devices, and the steps of a call.
+    """A program and its arguments.
 
-    donates: the first argument is donated, and replaced by the first result.
+    Attributes:
+        function: for a single device; its FLOPs are counted.
+        program: what is compiled and called; compiling it needs no arguments on the device.
+        arguments: makes them, on the devices.
+        consumes: the first argument is a state that is used up, and the first result the next one.
+        steps: of a call; its time is divided by them.
     """
 
+    function: Callable
     program: Program
     arguments: Callable[[], tuple]
+    consumes: bool = False
     steps: int = 1
-    donates: bool = False
 
-    def seconds(self, compiled: jax.stages.Compiled) -> Iterator[float]:
-        """The time of a step, call after call, until its results are complete."""
-        arguments = self.arguments()
-        while True:
-            called = time.perf_counter()
-            result = jax.block_until_ready(compiled(*arguments))
-            yield (time.perf_counter() - called) / self.steps
-            if self.donates:
-                arguments = (result[0], *arguments[1:])
+
+def read(config: str, settings: Sequence[str]) -> Experiment:
+    """The experiment of a config file, with settings of the command line; UserError where it is none."""
+    return read_without_images(program.parse_flags(['benchmark', f'--config={config}', *settings]).config)
 
 
 def drawn_params(network: models.UNetConfig | models.ClassifierConfig) -> models.Params:
     """NumPy parameters: kernels from N(0, 1/fan-in), scales 1, biases 0.
 
-    They are drawn on the host, since `models.init` is slow to compile for large networks. No kernel is 0, as
-    some are after `init`, so that nothing is cheaper than in a trained network.
+    They are sampled on the host, since `models.init` takes long to compile for a large network. No kernel is
+    0, as some are after `init`: nothing shall be cheaper than in a trained network.
     """
     numbers = np.random.default_rng(0).standard_normal(NUM_DRAWN, np.float32)
 
@@ -75,7 +78,7 @@ def drawn_params(network: models.UNetConfig | models.ClassifierConfig) -> models
     return jax.tree_util.tree_map_with_path(draw, models.param_shapes(network))
 
 
-def draw_batch(setup: Setup) -> dict[str, jax.Array | None]:
+def draw_batch(setup: Setup) -> Batch:
     """Random uint8 images of the data's size, smaller ones for an upsampler, labels and indices."""
     data, rng = setup.experiment.data, np.random.default_rng(0)
 
@@ -93,53 +96,57 @@ def draw_batch(setup: Setup) -> dict[str, jax.Array | None]:
 
 
 def forward_case(setup: Setup) -> Case:
-    unet, on_all = setup.experiment.unet, replicated(setup.mesh)
+    unet = setup.experiment.unet
 
-    def forward(params: models.Params, batch: dict[str, Any]) -> jax.Array:
+    def forward(params: models.Params, batch: Batch) -> jax.Array:
         low_res = None if batch['low_res'] is None else to_float(batch['low_res'])
         t = batch['index']  # any will do
         return models.apply(unet, params, to_float(batch['image']), t, batch['label'], low_res=low_res)
 
     batch = draw_batch(setup)
-    shapes = abstract_on(on_all, models.param_shapes(unet)), abstract_on(batch_sharding(setup.mesh), batch)
+    abstract = _abstract(models.param_shapes(unet), replicated(setup.mesh)), jax.tree.map(_described, batch)
     return Case(
-        Program(jax.jit(forward), shapes), lambda: (jax.device_put(drawn_params(unet), on_all), batch)
+        forward,
+        Program(jax.jit(forward), abstract),
+        lambda: (jax.device_put(drawn_params(unet), replicated(setup.mesh)), batch),
     )
 
 
-def train_case(setup: Setup, stage: str) -> Case:
-    config = getattr(setup.experiment, stage)
-    config = dataclasses.replace(config, batch_size=setup.batch_size, microbatches=1)
-    experiment = dataclasses.replace(setup.experiment, **{stage: config})
-    program = make_program(experiment, stage, setup.mesh)
-    if stage == 'train':
-        network = experiment.unet
-        objective = diffusion_objective(network, experiment.diffusion, experiment.data.low_res_size)
+def train_case(setup: Setup, *, classifier: bool = False) -> Case:
+    experiment, process = setup.experiment, setup.experiment.diffusion
+    if classifier:
+        network, config = experiment.classifier, experiment.train_classifier
+        objective = classifier_objective(network, process)
     else:
-        network = experiment.classifier
-        objective = classifier_objective(network, experiment.diffusion)
+        network, config = experiment.unet, experiment.train
+        objective = diffusion_objective(network, process, experiment.data.low_res_size)
+    config = dataclasses.replace(config, batch_size=setup.batch_size, microbatches=1)
+    compiled = train_program(objective, network, config, setup.mesh)
 
     def arguments() -> tuple:
-        key, (state, batch) = jax.random.key(experiment.seed), program.arguments
-        drawn = draw_batch(setup)
+        state, batch = compiled.arguments
+        key = jax.random.key(experiment.seed)
         state = first_state(objective, network, config, state, key, drawn_params(network))
+        drawn = draw_batch(setup)
         return state, {name: drawn[name] for name in batch}
 
-    return Case(program, arguments, donates=True)
+    return Case(make_train_step(objective, config), compiled, arguments, consumes=True)
 
 
-def sample_case(setup: Setup, *, guided: bool) -> Case:
+def sample_case(setup: Setup, *, guided: bool = False) -> Case:
     experiment = setup.experiment
     networks = Networks(experiment.unet, experiment.diffusion, experiment.classifier if guided else None)
     recipe = experiment.sample.as_recipe()
     recipe = recipe if guided else recipe.unguided()
-    program = sample_program(networks, recipe, setup.mesh, setup.batch_size, experiment.data.low_res_size)
+    low_res_size = experiment.data.low_res_size
+    step = sample_program(networks, recipe, setup.mesh, setup.batch_size, low_res_size)
 
     def arguments() -> tuple:
-        batch, params = draw_batch(setup), {'diffusion': drawn_params(networks.unet)}
+        batch = draw_batch(setup)
+        params = {'diffusion': drawn_params(networks.unet)}
         if guided:
             params['classifier'] = drawn_params(networks.classifier)
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, program.arguments)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, step.arguments)
         params = jax.device_put(params, shardings[0])
         numbers = traced(recipe, setup.batch_size)
         seed = np.uint32(experiment.sample.seed)
@@ -147,27 +154,29 @@ def sample_case(setup: Setup, *, guided: bool) -> Case:
         carry = jitted(sampling.start, networks)(params, request)
         return jax.device_put((params, request, carry, np.int32(0), np.int32(STEPS)), shardings)
 
-    return Case(program, arguments, steps=STEPS)
-
-
-def matrix_case(setup: Setup) -> Case:
-    """A product of two bfloat16 matrices, whose rate is the most that a network can reach."""
-    size = 512 if jax.default_backend() == 'cpu' else 8192
-    x = jax.ShapeDtypeStruct((size, size), jnp.bfloat16)
-    program = Program(jax.jit(jnp.matmul), (x, x))
-    return Case(program, lambda: 2 * (jax.random.normal(jax.random.key(0), x.shape, x.dtype),))
+    return Case(functools.partial(sampling.advance, networks), step, arguments, steps=STEPS)
 
 
 def cases(experiment: Experiment) -> dict[str, Callable[[Setup], Case]]:
-    """The parts of a config; a case is made when its turn comes, so that one at a time is in memory."""
-    parts = {
-        'matrix': matrix_case,
-        'forward': forward_case,
-        'train': functools.partial(train_case, stage='train'),
-        'sample_step': functools.partial(sample_case, guided=False),
-    }
+    """The parts that a config has; each is made when its turn comes, to hold the arguments of one only."""
+    parts = {'forward': forward_case, 'train': train_case, 'sample_step': sample_case}
     if experiment.classifier is not None:
         parts['guided_step'] = functools.partial(sample_case, guided=True)
         if experiment.train_classifier is not None:
-            parts['train_classifier'] = functools.partial(train_case, stage='train_classifier')
+            parts['train_classifier'] = functools.partial(train_case, classifier=True)
     return parts
+
+
+def with_networks(experiment: Experiment, **changes: object) -> Experiment:
+    """The experiment with settings of both its networks changed, such as dtype='bfloat16'."""
+    unet = dataclasses.replace(experiment.unet, **changes)
+    classifier = experiment.classifier and dataclasses.replace(experiment.classifier, **changes)
+    return dataclasses.replace(experiment, unet=unet, classifier=classifier)
+
+
+def _abstract(shapes: models.Params, sharding: jax.sharding.Sharding) -> models.Params:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
+
+
+def _described(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)

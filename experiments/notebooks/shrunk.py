@@ -97,9 +97,11 @@ def main() -> None:
     parser.add_argument('folder', type=Path, help='gets the two files of weights')
     folder = parser.parse_args().folder
     classifier = train(classifier_objective(CLASSIFIER, DIFFUSION), CLASSIFIER, num_steps=300)
-    save_weights(folder / '256x256_classifier.safetensors', Spec(CLASSIFIER, DIFFUSION), classifier)
+    spec = Spec(CLASSIFIER, DIFFUSION, classes=class_names())
+    save_weights(folder / '256x256_classifier.safetensors', spec, classifier)
     unet = train(diffusion_objective(UNET, DIFFUSION), UNET, num_steps=1000)
-    save_weights(folder / '256x256_diffusion.safetensors', Spec(UNET, DIFFUSION), unet)
+    spec = Spec(UNET, DIFFUSION, classes=class_names())
+    save_weights(folder / '256x256_diffusion.safetensors', spec, unet)
 
 
 if __name__ == '__main__':

@@ -168,13 +168,15 @@ def test_a_training_becomes_one_file(trained, tmp_path, capsys, flags, rate, sai
 
 
 def test_an_average_that_was_not_kept_is_named(trained, tmp_path):
-    with pytest.raises(UserError, match='has no ema_0.5; it holds ema_0.9, ema_0.99, params'):
+    with pytest.raises(UserError) as error:
         run(convert, trained[0], '--out', tmp_path / 'out', '--ema=0.5')
+    assert 'ema_0.5' in str(error.value) and 'ema_0.9, ema_0.99, params' in str(error.value)
 
 
 def test_a_folder_without_training_is_named(tmp_path):
-    with pytest.raises(UserError, match='no folder of training'):
+    with pytest.raises(UserError) as error:
         run(convert, tmp_path, '--out', tmp_path / 'out')
+    assert error.value.where == str(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -210,8 +212,9 @@ def test_of_a_whole_run_its_networks_are_named(trained, tmp_path):
 
 def test_a_place_that_cannot_be_written_is_named_first(trained, tmp_path):
     (tmp_path / 'file').write_text('')
-    with pytest.raises(UserError, match='/file: is a file'):
+    with pytest.raises(UserError) as error:
         run(convert, trained[0], '--out', tmp_path / 'file' / 'out')
+    assert error.value.where == str(tmp_path / 'file' / 'out')
 
 
 def test_options_may_stand_before_the_source(tmp_path):

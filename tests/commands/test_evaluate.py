@@ -139,17 +139,18 @@ def test_a_reference_file_stands_for_the_images(folder, run, evaluated, tmp_path
         assert results[0][name] == pytest.approx(results[1][name], rel=1e-9)
     assert results[1]['protocol']['reference_images'] == 16
     code, printed = evaluated(folder / 'samples.npz', reference, '--resize=pytorch_fid')
-    assert code == 2 and 'has statistics of inception-' in printed
+    assert code == 2 and 'has features of inception-' in printed
 
 
-def test_names_that_are_not_utf8_and_files_that_are_skipped(folder, run, evaluated, tmp_path):
+def test_names_that_are_not_utf8_and_files_that_are_skipped(folder, run, tmp_path):
     """Both commands name them, escaped."""
     images = bytes(tmp_path) + b'/imag\xe9s'
     shutil.copytree(bytes(folder) + b'/reference', images)
     os.rename(images + b'/00.png', images + b'/caf\xe9.png')
     for name in (b'bad\xe9.png', b'note\xe9.txt'):
         open(os.path.join(images, name), 'w').close()
-    code, printed = evaluated(folder / 'samples.npz', os.fsdecode(images))
+    paths = [f'--workdir={tmp_path}', f'--out={tmp_path}/out.json']
+    code, printed = run('evaluate', folder / 'samples.npz', os.fsdecode(images), *paths)
     assert code == 0
     result = json.loads((tmp_path / 'out.json').read_text())
     assert result['protocol']['reference_images'] == 16
@@ -297,7 +298,7 @@ def test_what_is_wrong_is_said_in_one_line(folder, run, tmp_path):
     cases = {
         ('evaluate', samples, samples, '--resize=pytorch_fid'): ['--resize: '],
         ('evaluate', samples, tmp_path / 'none.npz', weights): ['none.npz: '],
-        ('evaluate', samples, tmp_path / 'empty.npz', weights): ['empty.npz: ', ' x\n'],
+        ('evaluate', samples, tmp_path / 'empty.npz', weights): ['empty.npz: ', 'arrays x;'],
         ('evaluate', samples, samples, f'--inception={samples}'): ['samples.npz: '],
         ('evaluate', narrow, wide): ['narrow.npy: ', 'has 3 ', 'has 4 '],
         ('evaluate', narrow, samples, weights): ['narrow.npy: ', 'has 3 ', 'has 2048 '],
@@ -315,13 +316,13 @@ def test_what_is_wrong_is_said_in_one_line(folder, run, tmp_path):
         ('evaluate', samples, reference, '--size=8193'): ['--size: ', '8193'],
         ('evaluate', samples, reference, '--same-classes'): ['--same-classes: '],
         ('evaluate', reference, samples, '--same-classes'): ['--same-classes: '],
-        ('evaluate', tmp_path / 'run', samples): [f'{tmp_path / "run"}: ', 'run the stage sample'],
+        ('evaluate', tmp_path / 'run', samples): [f'{tmp_path / "run"}: ', 'stage sample'],
         ('evaluate', tmp_path / 'full', samples): [f'{tmp_path / "full"}: ', 'full/samples'],
-        ('make-reference', samples, out): ['--inception: '],
+        ('make-reference', samples, out): ['--inception'],
         ('make-reference', samples, out, weights, '--split=test'): ['--split: ', '--config'],
         ('make-reference', samples, '--out=x.npy', weights): ['--out: ', 'x.npy', '.npz'],
         ('make-reference', out, weights): ['IMAGES', '--config'],
-        ('make-reference', samples, out, '--config.seed=1'): ['--config.seed=1'],
+        ('make-reference', samples, out, weights, '--config.seed=1'): ['--config.seed=1'],
         ('make-reference', out, '--config=digits', weights, '--size=8'): ['--size: ', '--config'],
     }
     for argv, expected in cases.items():

@@ -17,7 +17,7 @@ def listed(root):
     return [os.path.relpath(path, root) for path in listing.paths], listing
 
 
-def test_what_is_no_image_is_counted_by_kind(tmp_path):
+def test_other_files_are_counted_by_kind(tmp_path):
     for name in ('a/1.png', 'a/2.WebP', 'b/3.Tiff', 'b/4.bmp', 'b/5.JPE', 'b/6.jp2'):
         touch(tmp_path / name)
     for name in ('a/notes.txt', 'b/more.TXT', 'a/image', 'a/x.pdf', 'a/y.h5', '.DS_Store', '.git/z.png'):

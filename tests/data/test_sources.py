@@ -24,7 +24,7 @@ def noise(*shape, seed=0):
 # Digits
 
 
-def test_digits_are_all_there_once():
+def test_every_digit_is_in_one_split():
     train, test = make_source(DataConfig('digits'), 'train'), make_source(DataConfig('digits'), 'test')
     assert (len(train), len(test)) == (1500, 297)
     assert train.class_names == test.class_names == tuple('0123456789')

@@ -8,7 +8,7 @@ from PIL import Image
 
 from diffusion_jax import main
 from diffusion_jax.config import read_experiment
-from diffusion_jax.data.image_sets.samples import open_samples
+from diffusion_jax.data.image_sets.archive import open_samples
 from tests.program import ROOT
 
 TINY = {

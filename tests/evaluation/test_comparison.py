@@ -8,7 +8,7 @@ import pytest
 from diffusion_jax.evaluation.comparison import compare
 from diffusion_jax.evaluation.feature_stats import LARGEST, FeatureStats, of_features
 from diffusion_jax.evaluation.frechet import frechet_distance, moments
-from diffusion_jax.evaluation.protocol import caveats, table
+from diffusion_jax.evaluation.protocol import caveats, report
 
 RNG = np.random.default_rng(0)
 A, B = RNG.normal(size=(2, 40, 5))
@@ -93,5 +93,6 @@ def test_singular_covariances_of_both_sets():
 
 
 def test_errors_are_printed_next_to_their_numbers():
-    text = table({'fid': 3.25, 'kid': 0.01, 'standard_errors': {'fid': 0.125}})
-    assert 'fid  3.25 ± 0.12' in text and 'kid  0.01' in text
+    result = {'fid': 3.25, 'kid': 0.01, 'standard_errors': {'fid': 0.125}}
+    text = report(result | {'protocol': {'samples': 'x', 'left_out': ['y']}})
+    assert text.splitlines() == ['  fid  3.25 ± 0.12', '  kid  0.01', '  samples: x']

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from diffusion_jax.data.image_sets import open_images
 from diffusion_jax.evaluation.config import EvaluateConfig
-from diffusion_jax.evaluation.eval_set import EvalSet, make_extractor
-from diffusion_jax.evaluation.extractors import FEATURES, pixels
+from diffusion_jax.evaluation.eval_set import EvalSet, make_extractor, open_eval_set, with_features
+from diffusion_jax.evaluation.extractors import FEATURES, pixel_extractor, pixels
 from diffusion_jax.evaluation.feature_stats import FeatureStats, of_features
 from diffusion_jax.evaluation.frechet import moments
 from tests.errors import refused
@@ -66,6 +67,29 @@ def test_a_folder_without_readable_images(tmp_path, images):
     (tmp_path / 'f' / 'a.png').write_bytes(b'no image')
     with refused('f', 'a.png'):
         extractor_of(EvalSet('f', open_images(tmp_path / 'f')), images('b', (4, 3, 1)))
+
+
+def test_features_of_some_images_of_a_folder_and_of_all_in_an_npz_are_kept(tmp_path):
+    images = RNG.integers(0, 256, (9, 4, 3, 3), np.uint8)
+    np.savez(tmp_path / 'x.npz', images)
+    (tmp_path / 'x').mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / 'x' / f'{i}.png')
+    for name, max_rows, count in (('x.npz', 5, 9), ('x', 5, 5), ('x', None, 9)):
+        one = EvalSet('x', open_images(tmp_path / name), directory=tmp_path / f'features of {name}')
+        stats = with_features(one, pixel_extractor(), lambda: False, max_rows).stats
+        assert len(stats.features) == count and stats.num_images == 9
+        np.testing.assert_allclose(stats.moments.mean, pixels(images).mean(axis=0, dtype=float))
+
+
+def test_moments_of_a_file_take_precedence_over_those_of_its_images(tmp_path):
+    images = RNG.integers(0, 256, (9, 4, 3, 3), np.uint8)
+    np.savez(tmp_path / 'x.npz', images, mu=np.ones(36), sigma=np.eye(36), num_images=100)
+    one = open_eval_set(tmp_path / 'x.npz')._replace(directory=tmp_path / 'features')
+    stats = with_features(one, pixel_extractor(), lambda: False).stats
+    np.testing.assert_array_equal(stats.moments.mean, 1)
+    np.testing.assert_array_equal(stats.features, pixels(images))
+    assert stats.num_images == 100
 
 
 def stored(name='x', features=A, extractor=''):

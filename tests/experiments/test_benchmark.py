@@ -1,22 +1,25 @@
-"""The benchmark on a small network, and the table of the comparison with the authors' code."""
-
 import json
 import math
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
-from benchmarking.kernel_kinds import kind_of
-from benchmarking.programs import Setup, cases
+from benchmarking import programs
+from benchmarking.measuring import Running, compile_case, count_flops
+from jax.tree_util import tree_leaves_with_path
 
+from diffusion_jax import models
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.experiment import Experiment
-from diffusion_jax.sharding import make_mesh
-from experiments import benchmark, compare_authors
+from diffusion_jax.program import Program
+from diffusion_jax.sharding import batch_sharding, make_mesh
+from experiments import benchmark
 from tests import tiny
 
 DIGITS = str(Path(__file__).parents[2] / 'configs' / 'digits.py')
+# One level of 8×8 pixels, with attention in the middle only.
 ONE_LEVEL = [
     f'--config.{network}.{setting}'
     for network in ('unet', 'classifier')
@@ -24,68 +27,148 @@ ONE_LEVEL = [
 ]
 
 
-@pytest.mark.slow
-def test_all_parts_of_a_config(tmp_path, capsys):
-    options = ['--batch-size=16', '--repeats=2', '--profile', f'--out={tmp_path / "speed.json"}']
-    assert benchmark.main([DIGITS, *options, *ONE_LEVEL]) == 0
-    rows = {row['part']: row for row in json.loads((tmp_path / 'speed.json').read_text())['rows']}
-    assert list(rows) == ['matrix', 'forward', 'train', 'sample_step', 'guided_step', 'train_classifier']
-    for row in rows.values():
-        profile, _ = row.pop('profile'), row.pop('part')
-        assert profile['kinds']
-        assert all(math.isfinite(number) and number > 0 for number in row.values())
-    flops = {part: row['flops_per_image'] for part, row in rows.items()}
-    assert 2.9 < flops['train'] / flops['forward'] < 3.1
-    assert flops['sample_step'] == flops['forward'] < flops['guided_step']
-    assert len({line.count('|') for line in capsys.readouterr().out.splitlines()[2:]}) == 1
-
-
-def test_arguments_of_an_upsampler():
+def setup_of(unet, batch_size=8, classifier=None, low_res_size=None):
     experiment = Experiment(
         stages=(),
-        data=DataConfig(name='folder', path='images', num_classes=10, low_res_size=(4, 4)),
+        data=DataConfig(name='folder', path='images', num_classes=10, low_res_size=low_res_size),
         diffusion=tiny.DIFFUSION,
-        unet=tiny.UPSAMPLER,
+        unet=unet,
         train=tiny.TRAIN,
+        classifier=classifier,
         sample=tiny.SAMPLE,
     )
-    parts = cases(experiment)
-    assert list(parts) == ['matrix', 'forward', 'train', 'sample_step']
-    for make in (parts['forward'], parts['sample_step']):
-        case = make(Setup(experiment, make_mesh(), 8))
-        assert jax.tree.map(jnp.shape, case.arguments()) == jax.tree.map(jnp.shape, case.program.arguments)
+    return programs.Setup(experiment, make_mesh(), batch_size)
 
 
-def test_errors_are_one_line(capsys):
-    for arguments in ([DIGITS, '--batch-size=12'], [DIGITS, '--parts=evaluate'], ['nothing.py']):
-        assert benchmark.main(arguments) == 2
-        assert capsys.readouterr().err.count('\n') == 1
+ALL_PARTS = ['forward', 'train', 'sample_step', 'guided_step', 'train_classifier']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('parts', 'choice'),
+    [
+        (['forward', 'train'], ['--parts=forward,train']),
+        (ALL_PARTS, []),
+    ],
+)
+def test_parts_of_a_config_give_rows(parts, choice, tmp_path, capsys):
+    options = ['--batch-size=16', '--repeats=2', '--dtype=bfloat16', '--remat', f'--out={tmp_path}']
+    assert benchmark.main([DIGITS, *choice, *options, *ONE_LEVEL]) == 0
+    report = json.loads((tmp_path / 'benchmark.json').read_text())
+    rows = {row['part']: row for row in report['rows']}
+    assert list(rows) == parts
+    for row in rows.values():
+        numbers = [value for key, value in row.items() if key != 'part']
+        assert all(math.isfinite(number) and number > 0 for number in numbers)
+        assert row['batch_size'] == 16
+        assert row['images_per_second'] * row['milliseconds'] == pytest.approx(16_000)
+        slowest, fastest = row['images_per_second_min'], row['images_per_second_max']
+        assert slowest <= row['images_per_second'] <= fastest
+    # A gradient costs twice the forward pass, and remat repeats nearly all of that.
+    assert 3.5 < rows['train']['flops_per_image'] / rows['forward']['flops_per_image'] < 4
+    # Training holds the parameters, an average and two moments, once: a state that is used up leaves room.
+    unet = programs.read(DIGITS, ONE_LEVEL).unet
+    params_bytes = 4 * sum(leaf.size for leaf in jax.tree.leaves(models.param_shapes(unet)))
+    assert params_bytes < rows['forward']['memory_bytes']
+    assert 4 * params_bytes < rows['train']['memory_bytes'] < 8 * params_bytes
+    for network in ('unet', 'classifier'):
+        assert report['experiment'][network]['dtype'] == 'bfloat16'
+        assert report['experiment'][network]['remat']
+    table = capsys.readouterr().out.splitlines()[2:]
+    assert [line.split('|')[1].strip() for line in table] == ['part', '---', *rows]
+    assert len({line.count('|') for line in table}) == 1
+
+
+def flops_by_hand(config, batch_size):
+    """Products and sums of every kernel of a network with one level, and of its attention in the middle."""
+    side = config.image_size[0]
+    total = 4 * side**4 * config.model_channels
+    for path, leaf in tree_leaves_with_path(models.param_shapes(config)):
+        names = [entry.key for entry in path]
+        if names[-1] == 'kernel':
+            taps = (3 * side - 2) ** 2 if leaf.ndim == 4 else side**2  # of a 3×3 kernel only those inside
+            on_vectors = 'embedding' in names or 'time_embedding' in names
+            total += 2 * leaf.shape[-2] * leaf.shape[-1] * (1 if on_vectors else taps)
+    return batch_size * total
+
+
+@pytest.mark.parametrize('batch_size', [8, 16])
+def test_flops_are_those_of_the_kernels(batch_size):
+    case = programs.forward_case(setup_of(tiny.UNET, batch_size))
+    expected = flops_by_hand(tiny.UNET, batch_size)
+    # What is left, norms and nonlinearities, is small even in so small a network.
+    assert expected < count_flops(case) < 1.1 * expected
+
+
+def test_flops_are_of_all_devices():
+    x = jax.device_put(np.ones((16, 32), np.float32), batch_sharding(make_mesh()))
+    program = Program(jax.jit(jnp.matmul), (x, jnp.ones((32, 8))))
+    assert count_flops(programs.Case(jnp.matmul, program, tuple)) == 2 * 16 * 32 * 8
+
+
+def test_a_state_that_is_used_up_goes_round(monkeypatch):
+    seen = []
+
+    def count(state, _):
+        return state + 1, state
+
+    program = Program(jax.jit(count, donate_argnums=0), (jnp.int32(0), jnp.int32(0)))
+    case = programs.Case(count, program, lambda: (jnp.int32(0), jnp.int32(0)), consumes=True)
+    wait = jax.block_until_ready
+    monkeypatch.setattr(jax, 'block_until_ready', lambda result: seen.append(int(result[1])) or wait(result))
+    running = Running(case, compile_case(case))
+    first = running.arguments[0]
+    for _ in range(4):
+        running.seconds()
+    assert seen == [0, 1, 2, 3]
+    assert first.is_deleted()
+
+
+def test_guidance_costs_the_classifier_and_its_gradient():
+    setup = setup_of(tiny.UNET, classifier=tiny.CLASSIFIER)
+    parts = programs.cases(setup.experiment)
+    assert list(parts) == ['forward', 'train', 'sample_step', 'guided_step']
+    flops = {part: count_flops(parts[part](setup)) for part in ('forward', 'sample_step', 'guided_step')}
+    assert flops['sample_step'] == pytest.approx(flops['forward'], rel=0.02)
+    # With respect to images alone a gradient costs as much as the forward pass.
+    classifier = flops_by_hand(tiny.CLASSIFIER, setup.batch_size)
+    assert flops['guided_step'] - flops['sample_step'] == pytest.approx(2 * classifier, rel=0.1)
+
+
+def test_an_upsampler_without_a_classifier():
+    setup = setup_of(tiny.UPSAMPLER, low_res_size=(4, 4))
+    parts = programs.cases(setup.experiment)
+    assert list(parts) == ['forward', 'train', 'sample_step']
+    for make in parts.values():
+        case = make(setup)
+        result = jax.eval_shape(case.function, *case.program.arguments)
+        assert all(leaf.size for leaf in jax.tree.leaves(result))
+        arguments = case.arguments()
+        assert jax.tree.map(jnp.shape, arguments) == jax.tree.map(jnp.shape, case.program.arguments)
+
+
+def test_drawn_parameters_keep_the_output_in_range():
+    case = programs.forward_case(setup_of(tiny.UNET))
+    output = np.asarray(jax.jit(case.function)(*case.arguments()))
+    assert output.shape == (8, 8, 8, 2)
+    assert 0.1 < output.std() < 10
 
 
 @pytest.mark.parametrize(
-    ('kernel', 'kind'),
+    ('arguments', 'error'),
     [
-        ('sm80_xmma_fprop_implicit_gemm_bf16f32', 'convolutions'),
-        ('nvjet_hsh_256x128_64x4_2x1_v_bz_TNT', 'matrix products'),
-        ('cudnn_generated_fort_native_sdpa_sm80_flash_fprop', 'attention'),
-        ('input_reduce_fusion_7', 'reductions, normalization'),
-        ('loop_add_fusion', 'elementwise'),
-        ('unknown', 'other'),
+        (['nothing.py'], 'nothing.py: no such config'),
+        ([DIGITS, '--batch-size=12'], '--batch-size: got 12; must be divisible by 8, the number of devices'),
+        ([DIGITS, '--batch-size=0'], '--batch-size: got 0; must be at least 1'),
+        ([DIGITS, '--repeats=0'], '--repeats: got 0; must be at least 1'),
+        ([DIGITS, '--parts=forward,evaluate'], "--parts: got 'evaluate'; must be one of 'forward', 'train'"),
+        ([DIGITS, '--batchsize=8'], '--batchsize=8: unrecognized'),
+        ([], '--config: got 0; give one'),
+        ([DIGITS, DIGITS], '--config: got 2; give one'),
     ],
 )
-def test_kinds_of_kernels(kernel, kind):
-    assert kind_of(kernel) == kind
-
-
-def test_table_of_the_comparison():
-    row = {'milliseconds': 50.0, 'memory_bytes': 5e9, 'profile': {'kinds': {'convolutions': 30.0}}}
-    rows = {
-        'imagenet64 train: ours, bfloat16': row,
-        'imagenet64 train: authors, float16': {'milliseconds': 150.0, 'memory_bytes': None},
-        'imagenet64 guided_step: authors, float16': {'error': 'out of memory'},
-    }
-    text = compare_authors.markdown(rows)
-    assert '| imagenet64 train: ours, bfloat16 | 50.0 | 5.0 |  |' in text
-    assert '| imagenet64 train: authors, float16 | 150.0 |  | 3.00 |' in text
-    assert '| imagenet64 guided_step: authors, float16 | out of memory | | |' in text
-    assert '| imagenet64 train: ours, bfloat16 | convolutions | 30.0 |' in text
+def test_mistakes_are_told_in_one_line(arguments, error, capsys):
+    assert benchmark.main(arguments) == 2
+    message = capsys.readouterr().err
+    assert error in message
+    assert message.count('\n') == 1

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from nbclient.exceptions import CellExecutionError
 
+from diffusion_jax.data.imagenet import class_names
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.models import ClassifierConfig, UNetConfig, param_shapes
 from diffusion_jax.weights.files import Spec, save_weights
@@ -50,7 +51,8 @@ def save_tiny_weights(folder):
         params = jax.tree.map(
             lambda leaf: rng.normal(scale=0.05, size=leaf.shape).astype(np.float32), param_shapes(network)
         )
-        save_weights(folder / 'weights' / f'256x256_{name}.safetensors', Spec(network, process), params)
+        spec = Spec(network, process, classes=class_names())
+        save_weights(folder / 'weights' / f'256x256_{name}.safetensors', spec, params)
 
 
 @pytest.fixture(scope='module')
@@ -77,7 +79,7 @@ def test_classes_scales_and_noises_share_one_program(cells):
 
 def test_weights_that_are_nowhere(tmp_path):
     notebook = without_outputs(read())
-    with pytest.raises(CellExecutionError, match='put weights/256x256_diffusion.safetensors there'):
+    with pytest.raises(CellExecutionError, match='weights/256x256_diffusion.safetensors'):
         execute(notebook, tmp_path)
     assert not any(pictures(cell) for cell in code_cells(notebook))
 

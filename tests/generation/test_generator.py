@@ -12,7 +12,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.generation import show, trajectory
 from diffusion_jax.generation.arguments import NotFinite
 from diffusion_jax.images import to_uint8
-from diffusion_jax.sharding import make_mesh
+from diffusion_jax.sharding import make_mesh, param_shardings
 from tests.errors import refused
 from tests.generation.shared import (
     RECIPES,
@@ -101,7 +101,8 @@ def test_any_number_of_images_on_eight_devices(model):
 @pytest.mark.parametrize('sizes', [(1, 1), (2, 4)])
 def test_the_loop_transfers_nothing_implicitly(model, sizes):
     mesh = make_mesh(*sizes, devices=jax.devices()[: sizes[0] * sizes[1]])
-    model = dataclasses.replace(model, mesh=mesh, params=jax.device_put(model.params))
+    params = jax.device_put(model.params, param_shardings(mesh, model.params))
+    model = dataclasses.replace(model, mesh=mesh, params=params)
     expected = model.sample(4, 3, **STEPS)  # compiles
     with jax.transfer_guard('disallow'):
         assert_equal(model.sample(4, 3, **STEPS), expected)

@@ -5,10 +5,11 @@ import pytest
 from PIL import Image
 
 from diffusion_jax.commands import images as command
-from diffusion_jax.data.image_sets.samples import open_samples
+from diffusion_jax.data.image_sets.archive import open_samples
 from diffusion_jax.generation.images import write_pngs
 from diffusion_jax.generation.shards import draw_samples
 from diffusion_jax.interruption import Interrupted
+from diffusion_jax.report import Progress
 from diffusion_jax.workdir import write_npz
 from tests.errors import refused
 
@@ -21,7 +22,9 @@ def pixels(number, channels):
 def samples(request, tmp_path):
     """A folder of ten samples in three shards, and their images."""
     images = pixels(12, request.param)
-    draw_samples(tmp_path / 'samples', 'test', lambda i: (images[i], i % 3), 10, 4, lambda: False)
+    draw_samples(
+        tmp_path / 'samples', Progress('test', 10), lambda i: (images[i], i % 3), 10, 4, lambda: False
+    )
     return tmp_path / 'samples', images[:10]
 
 

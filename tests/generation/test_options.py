@@ -73,7 +73,7 @@ def test_guidances_without_a_classifier():
 
 def test_what_a_modifier_acts_on_may_be_a_text():
     assert read_guidance(Interval('classifier:scale=2', 1.0)) == (Interval(ClassifierGuidance(2.0), 1.0),)
-    with refused('Interval.low', 5, 1):
+    with refused('guidance.low', 5, 1):
         read_guidance('classifier/interval:low=5,high=1')
     with refused('guidance', 'Reuse', 2):
         read_guidance(Reuse('classifier+classifier'))

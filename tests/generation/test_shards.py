@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from diffusion_jax.data.image_sets.archive import open_archive
-from diffusion_jax.data.image_sets.samples import open_samples
+from diffusion_jax.data.image_sets.archive import open_archive, open_samples
 from diffusion_jax.generation.shards import draw_samples, join
+from diffusion_jax.report import Progress
 
 
 def draw(index):
@@ -18,13 +18,13 @@ def draw(index):
 @pytest.fixture
 def run(tmp_path):
     def run(draw=draw):
-        draw_samples(tmp_path, 'test', draw, 10, 4, lambda: False)
+        draw_samples(tmp_path, Progress('test', 10), draw, 10, 4, lambda: False)
         return open_samples(tmp_path)
 
     return run
 
 
-def test_the_last_batch_is_drawn_whole_and_cut(run):
+def test_the_last_batch_is_sampled_completely_and_cut(run):
     sizes = []
 
     def watched(index):

@@ -11,7 +11,7 @@ import jax
 from diffusion_jax.command_line import read_config
 from diffusion_jax.config import read_without_images
 from diffusion_jax.planning.cost import estimate
-from diffusion_jax.planning.needs import STAGES, make_program
+from diffusion_jax.planning.needs import PLANNED, make_program
 from diffusion_jax.sharding import make_mesh
 
 FILE = Path(__file__).with_suffix('.json')
@@ -28,10 +28,10 @@ def costs(config: str) -> dict[str, dict[str, int]]:
     changes = [
         f'--config.{name}.{key}={value}' for name in networks for key, value in CONFIGS[config].items()
     ]
-    changes += [f'--config.{stage}.batch_size=8' for stage in STAGES]
+    changes += [f'--config.{stage}.batch_size=8' for stage in PLANNED]
     experiment = read_without_images(read_config(config, changes))
     found = {}
-    for stage in STAGES:
+    for stage in PLANNED:
         program = make_program(experiment, stage, make_mesh(devices=jax.devices()[:1]))
         cost = estimate(program.jitted.trace(*program.arguments).jaxpr.jaxpr, fused_attention=True)
         numbers = {

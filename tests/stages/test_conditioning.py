@@ -6,6 +6,7 @@ import pytest
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.shards import draw_samples, join
+from diffusion_jax.report import Progress
 from diffusion_jax.stages import sample
 from diffusion_jax.stages.conditioning import (
     classes_to_sample,
@@ -84,7 +85,7 @@ def test_labels_that_do_not_fit_are_refused(tmp_path, labels, found):
 def base(tmp_path):
     """Ten images in a folder of samples and in an npz."""
     images = np.random.default_rng(0).integers(0, 256, (10, 4, 4, 1), np.uint8)
-    draw_samples(tmp_path, 'base', lambda i: (images[i % 10], i % 10), 10, 4, lambda: False)
+    draw_samples(tmp_path, Progress('base', 10), lambda i: (images[i % 10], i % 10), 10, 4, lambda: False)
     join(tmp_path, tmp_path / 'base.npz')
     return tmp_path, images
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion_jax.data.image_sets.samples import open_samples
+from diffusion_jax.data.image_sets.archive import open_samples
 from diffusion_jax.data.sources.digits import digits_source
 from diffusion_jax.errors import UserError
 from diffusion_jax.stages.evaluate import check, open_reference

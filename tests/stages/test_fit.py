@@ -67,6 +67,22 @@ def test_batches_are_made_and_placed_ahead_of_the_step():
     np.testing.assert_array_equal(next(data)[1]['image'], ahead['image'])
 
 
+@pytest.mark.parametrize(
+    ('changes', 'number'), [({}, 1), ({'train__flip': True}, 2), ({'train__random_crop': True}, 8)]
+)
+def test_flips_and_crops_are_those_of_the_config(tmp_path, changes, number):
+    """Batches of a single image."""
+    pixels = np.arange(400, dtype=np.uint8).reshape(20, 20)
+    (tmp_path / 'train' / 'a').mkdir(parents=True)
+    Image.fromarray(pixels).save(tmp_path / 'train' / 'a' / '0.png')
+    data = {'data__name': 'folder', 'data__path': tmp_path, 'data__num_classes': 1, 'sample__scale': 0}
+    run = make_run(train__evaluate_every=0, **data, **changes)
+    data = training_data(run, 'diffusion', lambda batch: batch)
+    images = np.concatenate([next(data)['image'] for _ in range(2)])
+    found = len(np.unique(images, axis=0))
+    assert found == number if number < 3 else found >= number
+
+
 @pytest.mark.parametrize(('name', 'stage'), [('diffusion', 'train'), ('classifier', 'train_classifier')])
 @pytest.mark.parametrize(('size', 'said'), [(16, None), (3000, '2 times'), (2000, '1.33 times')])
 def test_a_batch_larger_than_the_data_is_reported(caplog, name, stage, size, said):
@@ -148,6 +164,15 @@ def test_images_may_be_moved_and_read_in_another_way(begun, images, tmp_path):
     (tmp_path / 'images').rename(tmp_path / 'moved')
     images |= {'data__path': f'{tmp_path / "moved"}/', 'data__num_workers': 3, 'train__microbatches': 2}
     assert not complete(tmp_path, **images)
+
+
+def test_images_are_checked_once(images, tmp_path):
+    run = make_run(tmp_path, **images)
+    run.check_images('train')
+    (tmp_path / 'images' / 'train' / 'ant' / '0.png').write_bytes(b'')
+    run.check_images('train')
+    with pytest.raises(UserError):
+        make_run(tmp_path, **images).check_images('train')
 
 
 def test_other_settings_are_refused(begun, images, tmp_path):

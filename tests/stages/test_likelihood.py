@@ -166,7 +166,8 @@ def test_images_and_devices_must_suffice(weights, setting, value):
     with pytest.raises(UserError) as error:
         likelihood.check(make_run(stages=('likelihood',), **settings))
     assert f'config.likelihood.{setting}' in str(error.value) and str(value) in str(error.value)
-    likelihood.check(make_run(stages=('likelihood',), **settings | {f'likelihood__{setting}': 8}))
+    largest = {'num_images': 297, 'batch_size': 16}[setting]
+    likelihood.check(make_run(stages=('likelihood',), **settings | {f'likelihood__{setting}': largest}))
 
 
 def test_without_a_network_there_is_no_bound(tmp_path):

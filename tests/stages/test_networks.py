@@ -13,6 +13,7 @@ from diffusion_jax import generation, models
 from diffusion_jax.errors import UserError
 from diffusion_jax.experiment import Pretrained
 from diffusion_jax.sharding import make_mesh
+from diffusion_jax.stages import train_classifier
 from diffusion_jax.stages.finetune import check_start, load_start
 from diffusion_jax.stages.networks import (
     average_of,
@@ -73,14 +74,14 @@ def pretrained(files, **names):
 
 def test_the_program_draws_what_a_notebook_draws(files, tmp_path):
     networks = pretrained(files, diffusion='diffusion', classifier='classifier')
-    change = {'sample__unguided': False, 'sample__num_samples': 16, 'sample__classes': '3,5'}
+    change = {'sample__unguided': False, 'sample__num_samples': 20, 'sample__classes': '3,5'}
     assert run(tmp_path, 'sample', **networks, **change) == 0
     assert not (tmp_path / 'diffusion').exists()
     model = generation.load(files['diffusion'], files['classifier'])
     with np.load(tmp_path / 'samples' / 'samples.npz') as samples:
-        np.testing.assert_array_equal(samples['arr_1'], [3, 5] * 8)
-        found = model.sample(16, samples['arr_1'], scale=5.0, **STEPS)
-        np.testing.assert_array_equal(samples['arr_0'], found.images)
+        np.testing.assert_array_equal(samples['arr_1'], [3, 5] * 10)
+        batches = [model.sample(16, [3, 5] * 8, first=i, scale=5.0, **STEPS).images for i in (0, 16)]
+        np.testing.assert_array_equal(samples['arr_0'], np.concatenate(batches)[:20])
 
 
 def test_another_file_makes_other_samples(files, tmp_path):
@@ -270,5 +271,7 @@ def test_networks_of_other_classes_are_refused(experiment, tmp_path):
         random_params(conditional, 0),
     )
     with pytest.raises(UserError) as error:
-        check_classes(make_run(**stages, **given))
+        train_classifier.check(make_run(**stages, **given))
     assert error.value.where == 'config.data'
+    write_stamp(tmp_path / 'run' / 'classifier', {'images': {'classes': list('9876543210')}})
+    check_classes(make_run(**stages, **given))  # it resumes, with the classes that it was trained with

@@ -10,6 +10,7 @@ import pytest
 from diffusion_jax.generation.arguments import NotFinite
 from diffusion_jax.generation.shards import draw_samples
 from diffusion_jax.models import param_shapes
+from diffusion_jax.report import Progress
 from diffusion_jax.stages import sample_quality, train
 from diffusion_jax.stages.conditioning import make_conditioning
 from diffusion_jax.stages.sample import draw_while_training
@@ -18,7 +19,7 @@ from tests.training.states import said
 
 
 def overflow(index):
-    raise NotFinite('1 of 4 images (index 4) are not finite (scale 1e+30, eta 0; lower scale)')
+    raise NotFinite('samples', '1 of 4 images (index 4) are not finite', 'lower scale')
 
 
 def test_no_shard_is_written_of_them(tmp_path):
@@ -26,7 +27,7 @@ def test_no_shard_is_written_of_them(tmp_path):
         return (np.zeros((4, 8, 8, 1), np.uint8), index) if index[0] == 0 else overflow(index)
 
     with pytest.raises(NotFinite, match='index 4'):
-        draw_samples(tmp_path, 'samples', draw, 8, 4, lambda: False)
+        draw_samples(tmp_path, Progress('samples', 8), draw, 8, 4, lambda: False)
     assert [path.name for path in (tmp_path / 'shards').iterdir()] == ['00000000-00000004.npz']
 
 

@@ -207,3 +207,20 @@ def test_results_are_in_a_folder_named_after_settings_and_checkpoint(tmp_path):
     assert set(folder(50, 2.0)[0].name.split(',')) == {'diffusion.step=50', 'scale=2.0'}
     write_stamp(*folder(50, 2.0))
     assert folder(50, 2.0)[0].name.count('=') == 2
+
+
+def test_a_name_is_a_folder_of_one_stamp(tmp_path):
+    stamp = {'sample': {'scale': 2.0}}
+    assert stamps.locate(tmp_path, 'sample', stamp, 'mine').directory == tmp_path / 'mine'
+    write_stamp(tmp_path, {'sample': {'scale': 1.0}})
+    write_stamp(*stamps.locate(tmp_path, 'sample', stamp, 'mine'))
+    with pytest.raises(UserError) as caught:
+        stamps.locate(tmp_path, 'sample', {'sample': {'scale': 3.0}}, 'mine')
+    assert caught.value.where == str(tmp_path / 'mine')
+
+
+def test_long_names_are_shortened_and_stay_different(tmp_path):
+    write_stamp(tmp_path, {'sample': {'guidance': ''}})
+    long = [{'sample': {'guidance': 'reconstruction+' * 10 + end}} for end in 'ab']
+    names = [stamps.locate(tmp_path, 'sample', stamp).directory.name for stamp in long]
+    assert names[0] != names[1] and max(map(len, names)) < 80

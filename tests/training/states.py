@@ -17,14 +17,23 @@ CONFIG = dataclasses.replace(TRAIN, timestep_sampler='loss_second_moment')
 @functools.cache
 def state_of():
     params = jax.jit(models.init, static_argnums=0)(UNET, jax.random.key(0))
-    return init_state(params, CONFIG, 100, jax.random.key(7))
+    return with_averages(init_state(params, CONFIG, 100, jax.random.key(7)))
 
 
 @functools.cache
 def small_state():
-    """Of no network: what is saved need not be one, and every array that is looked at costs time."""
+    """Of no network: every array takes time."""
     kernel = jax.random.normal(jax.random.key(0), (16, 512))
-    return init_state({'kernel': kernel, 'bias': kernel[0, :7]}, CONFIG, 100, jax.random.key(7))
+    params = {'kernel': kernel, 'bias': kernel[0, :7]}
+    return with_averages(init_state(params, CONFIG, 100, jax.random.key(7)))
+
+
+def with_averages(state):
+    """Averages that differ from the parameters and from each other."""
+    ema = {
+        rate: jax.tree.map(functools.partial(jax.numpy.add, float(rate)), state.params) for rate in state.ema
+    }
+    return state._replace(ema=ema)
 
 
 def assert_same(a, b):

@@ -43,7 +43,7 @@ def test_parameters_and_averages_load_alone(saved):
     for rate in (0.0, 0.9, 0.99):
         params, step = load_params(saved, UNET, rate)
         assert step == 30
-        assert_same(params, state_of().params)
+        assert_same(params, state_of().ema[str(rate)] if rate else state_of().params)
 
 
 def test_parameters_load_as_they_are_trained(saved):
@@ -171,6 +171,15 @@ def test_a_last_write_that_fails_is_an_error(copy, stopped, monkeypatch):
     assert 'step 40 could not be saved' in error.value.problem and 'step 30' in error.value.remedy
 
 
+def test_a_last_write_that_fails_before_another_error_is_logged(small_files, tmp_path, caplog):
+    with pytest.raises(UserError, match='broken'), Checkpoints(tmp_path) as checkpoints:
+        save(checkpoints, small_state(), 40)
+        raise UserError('a.png', 'is broken')
+    small_files()
+    (line,) = said(caplog)
+    assert 'step 40 could not be saved' in line and line.endswith('none yet')
+
+
 def test_a_folder_that_cannot_be_removed_is_no_checkpoint(copy, monkeypatch, caplog):
     """Files that another program holds open on NFS keep a folder from being removed."""
     rmtree = shutil.rmtree
@@ -180,3 +189,14 @@ def test_a_folder_that_cannot_be_removed_is_no_checkpoint(copy, monkeypatch, cap
         save(checkpoints, small_state(), 50)
     assert sorted(path.name for path in copy.iterdir()) == ['20.orbax-checkpoint-tmp', '40', '50']
     assert said(caplog) == []
+
+
+def test_a_checkpoint_that_cannot_be_replaced_is_reported_and_kept(copy, caplog):
+    """As where a folder of the new name is left on NFS."""
+    with Checkpoints(copy, keep=2) as checkpoints:
+        (copy / '20.orbax-checkpoint-tmp' / 'held').mkdir(parents=True)
+        save(checkpoints, small_state(), 40)
+        checkpoints.poll(wait=True)
+    assert {'20', '40'} <= {path.name for path in copy.iterdir()}
+    (message,) = said(caplog)
+    assert '20' in message and 'cannot be removed' in message

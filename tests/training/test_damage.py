@@ -1,6 +1,7 @@
 """Checkpoints that cannot be read: because they are damaged, or for now."""
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -32,8 +33,16 @@ def flip_a_number(path):
     path.write_text(path.read_text().replace('30', '31'))
 
 
-# What may befall a checkpoint.
+def remove_a_digest(folder):
+    path = folder / 'digests' / 'metadata'
+    digests = json.loads(path.read_text())
+    del digests['params']["['bias']"]
+    path.write_text(json.dumps(digests))
+
+
+# How a checkpoint may be damaged.
 DAMAGE = {
+    'a digest missing': remove_a_digest,
     'bits flipped in the parameters': lambda folder: flip(largest(folder / 'params')),
     'bits flipped in the optimizer': lambda folder: flip(largest(folder / 'training')),
     'a number flipped in the progress': lambda folder: flip_a_number(folder / 'progress' / 'metadata'),
@@ -131,4 +140,4 @@ def test_readers_refuse_a_damaged_checkpoint_and_move_nothing(saved, tmp_path, d
 def test_what_is_not_read_may_be_damaged(saved, tmp_path):
     shutil.copytree(saved, tmp_path / 'copy')
     flip(largest(tmp_path / 'copy' / '30' / 'params'))
-    assert_same(load_params(tmp_path / 'copy', UNET, 0.9)[0], state_of().params)
+    assert_same(load_params(tmp_path / 'copy', UNET, 0.9)[0], state_of().ema['0.9'])

@@ -195,7 +195,7 @@ def test_an_error_of_the_batches_is_raised_after_saving(tmp_path, bad, caplog):
     def batches():
         for step in range(1, bad):
             yield batch_of(step)
-        raise UnreadableImage('x.png: damaged')
+        raise UnreadableImage('x.png', 'damaged')
 
     log = Log()
     caplog.set_level('INFO')

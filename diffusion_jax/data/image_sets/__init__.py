@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from diffusion_jax.data.image_sets.archive import open_archive
+from diffusion_jax.data.image_sets.archive import open_archive, open_samples, shard_folder
 from diffusion_jax.data.image_sets.base import ImageSet
-from diffusion_jax.data.image_sets.samples import open_samples, shard_folder
 from diffusion_jax.data.image_sets.source import open_folder
 from diffusion_jax.images import Size
 

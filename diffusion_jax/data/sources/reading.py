@@ -17,7 +17,7 @@ WIDE_MODES = ('I', 'F')  # prefixes of Pillow's modes of more than 8 bits
 class UnreadableImage(UserError):
     """An image that cannot be used. A training that meets it stops with this error."""
 
-    def __init__(self, where: str, problem: str = ''):
+    def __init__(self, where: str, problem: str):
         remedy = 'repair the file or set config.data.on_error=skip, then give the same command again'
         super().__init__(where, problem, remedy)
 

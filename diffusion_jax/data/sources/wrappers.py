@@ -91,7 +91,7 @@ class CachedSource(_Wrapper):
 
 
 def skipping(source: Source, config: DataConfig) -> Source:
-    """The source that treats unreadable images as `config.on_error` says."""
+    """The source that treats unreadable images according to `config.on_error`."""
     return source if config.on_error == 'stop' else SkippingSource(source, config)
 
 

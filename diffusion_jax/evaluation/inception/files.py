@@ -36,7 +36,7 @@ def params_sha256(params: Params) -> str:
     digest = hashlib.sha256()
     for key, array in sorted(traverse_util.flatten_dict(params, sep='/').items()):
         digest.update(f'{key} {np.shape(array)}\n'.encode())
-        digest.update(np.ascontiguousarray(array, '<f4'))
+        digest.update(np.ascontiguousarray(array, '<f4').tobytes())
     return digest.hexdigest()
 
 

@@ -32,7 +32,7 @@ def read_graph(path: str | Path) -> dict[str, np.ndarray]:
         raise UserError(f'{path}', f'is not a complete TensorFlow graph ({reason(error)})', remedy) from error
     nodes = {node.name: node for node in graph.node}
     batch_norms = {node.input[0]: node for node in graph.node if node.op == BATCH_NORM and node.input}
-    state = {}
+    state: dict[str, np.ndarray] = {}
     try:
         for name, scope in conv_scopes().items():
             batch_norm = batch_norms[f'{scope}/Conv2D']

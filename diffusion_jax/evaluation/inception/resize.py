@@ -41,7 +41,7 @@ def _positions(size: int) -> np.ndarray:
 def _centered_positions(size: int) -> np.ndarray:
     # PyTorch rounds the scale to float32 and uses a fused multiply-add.
     scale = np.float64(np.float32(size / SIZE))
-    return np.float32(np.maximum((np.arange(SIZE) + 0.5) * scale - 0.5, 0))
+    return np.maximum((np.arange(SIZE) + 0.5) * scale - 0.5, 0).astype(np.float32)
 
 
 def _interpolate(images: jax.Array, positions: Callable[[int], np.ndarray]) -> jax.Array:

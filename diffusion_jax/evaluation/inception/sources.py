@@ -97,4 +97,4 @@ def fold(arrays: Mapping[str, np.ndarray], name: str) -> tuple[np.ndarray, np.nd
     )
     scale = gamma / np.sqrt(variance + EPSILON)
     kernel = weight.transpose(2, 3, 1, 0) * scale
-    return np.ascontiguousarray(kernel, np.float32), np.float32(beta - mean * scale)
+    return np.ascontiguousarray(kernel, np.float32), (beta - mean * scale).astype(np.float32)
