@@ -33,7 +33,7 @@ def measure(folder: Path) -> dict[str, dict[str, list[Comparison]]]:
     table: dict[str, dict[str, list[Comparison]]] = {}
     for path in sorted(folder.glob('*.json')):
         case = Case(path)
-        check = next((check for check in CHECKS if check.recognise(case)), None)
+        check = next((check for check in CHECKS if check.recognize(case)), None)
         if check is None:
             continue
         logging.info('%s', case.name)

@@ -17,7 +17,7 @@ def parameters():
     found = []
     for path in sorted(GOLDEN_DIR.glob('*.json')):
         case = Case(path)
-        check = next((check for check in CHECKS if check.recognise(case)), None)
+        check = next((check for check in CHECKS if check.recognize(case)), None)
         slow = check is not None and check.slow(case)
         marks = [pytest.mark.slow] if slow else []
         found.append(pytest.param(case, check, id=case.name, marks=marks))

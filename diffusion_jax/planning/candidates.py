@@ -38,7 +38,7 @@ def _changes(job: Job, needs: Needs) -> list[dict[str, dict[str, Any]]]:
     remat: list[dict[str, dict[str, Any]]] = [{}]
     if not needs.fits and devices > 1 and job.mesh_shape[1] == 1:
         meshes.append({'mesh': {'data': job.topology.count // devices, 'fsdp': devices}})
-    if not needs.fits and job.stage in TRAINED and not job.networks[0].remat:
+    if not needs.fits and job.stage in TRAINED and not getattr(job.experiment, TRAINED[job.stage]).remat:
         remat.append({TRAINED[job.stage]: {'remat': True}})
     return [mesh | network for mesh in meshes for network in remat]
 

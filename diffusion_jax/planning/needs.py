@@ -22,19 +22,11 @@ from diffusion_jax.experiment import Experiment
 from diffusion_jax.generation.networks import Networks
 from diffusion_jax.generation.program import sample_program
 from diffusion_jax.memory import is_out_of_memory
-from diffusion_jax.models import param_shapes
 from diffusion_jax.planning.collectives import exchanged, num_bytes
 from diffusion_jax.planning.cost import Cost, estimate
 from diffusion_jax.planning.topology import Topology
 from diffusion_jax.program import Program
-from diffusion_jax.sharding import (
-    AXES,
-    MeshConfig,
-    check_batch_size,
-    make_mesh,
-    mesh_shape,
-    param_shardings,
-)
+from diffusion_jax.sharding import AXES, MeshConfig, check_batch_size, make_mesh, mesh_shape, param_shardings
 from diffusion_jax.training.objectives import classifier_objective, diffusion_objective
 from diffusion_jax.training.program import train_program
 
@@ -60,14 +52,6 @@ class Job(NamedTuple):
     def config(self) -> Any:
         """The section of the stage, which gives the batch size."""
         return getattr(self.experiment, self.stage)
-
-    @property
-    def networks(self) -> list[Any]:
-        """The networks whose parameters a step uses."""
-        experiment = self.experiment
-        if self.stage in TRAINED:
-            return [getattr(experiment, TRAINED[self.stage])]
-        return [experiment.unet, *[experiment.classifier] * experiment.sample.guided]
 
     @property
     def microbatches(self) -> int:
@@ -133,17 +117,14 @@ class Needs(NamedTuple):
 
 def make_program(experiment: Experiment, stage: str, mesh: Mesh) -> Program:
     """A training step, or a step of the sampler, as the stage runs it; the mesh's devices need not exist."""
-    unet, process, low_res_size = experiment.unet, experiment.diffusion, experiment.data.low_res_size
+    process, low_res_size = experiment.diffusion, experiment.data.low_res_size
+    config, network = getattr(experiment, stage), getattr(experiment, TRAINED.get(stage, 'unet'))
+    if stage == 'sample':
+        networks = Networks(network, process, experiment.classifier if config.guided else None)
+        return sample_program(networks, config.as_recipe(), mesh, config.batch_size, low_res_size)
     if stage == 'train':
-        objective = diffusion_objective(unet, process, low_res_size)
-        return train_program(objective, unet, experiment.train, mesh)
-    if stage == 'train_classifier':
-        assert experiment.classifier is not None and experiment.train_classifier is not None
-        objective = classifier_objective(experiment.classifier, process)
-        return train_program(objective, experiment.classifier, experiment.train_classifier, mesh)
-    sample = experiment.sample
-    networks = Networks(unet, process, experiment.classifier if sample.guided else None)
-    return sample_program(networks, sample.as_recipe(), mesh, sample.batch_size, low_res_size)
+        return train_program(diffusion_objective(network, process, low_res_size), network, config, mesh)
+    return train_program(classifier_objective(network, process), network, config, mesh)
 
 
 def estimated(job: Job, factor: float = 1.0) -> Needs:
@@ -156,7 +137,7 @@ def estimated(job: Job, factor: float = 1.0) -> Needs:
     shardings = param_shardings(AbstractMesh(job.mesh_shape, AXES), first)
     arguments = sum(map(_size, jax.tree.leaves(first), jax.tree.leaves(shardings)))
     arguments += sum(map(_size, jax.tree.leaves(rest)))
-    gathered = sum(map(_size, jax.tree.leaves([param_shapes(network) for network in job.networks])))
+    gathered = sum(map(_size, jax.tree.leaves(getattr(first, 'params', first))))
     factor *= 1.0 if job.stage in TRAINED else SAMPLING
     temporaries = factor * cost.temporaries + gathered * (job.mesh_shape[1] > 1)
     memory = job.topology.memory

@@ -243,6 +243,15 @@ def test_exported_classifiers_and_upsamplers_come_back(tmp_path):
         assert all(np.array_equal(TORCH_FILES['out.pt'][key], state[key]) for key in state)
 
 
+def test_rescaled_residuals_are_not_exported(tmp_path):
+    network = dataclasses.replace(CLASSIFIER, rescale_residual=True)
+    params = from_reference(network, random_state(reference_shapes(network)))
+    save_weights(tmp_path / 'in', Spec(network, DIFFUSION), params)
+    with pytest.raises(UserError) as error:
+        run(export, tmp_path / 'in', '--out', 'out.pt')
+    assert error.value.where == str(tmp_path / 'in') and 'out.pt' not in TORCH_FILES
+
+
 def test_every_released_model_has_a_config():
     for model in RELEASED.values():
         assert (DIGITS.parent / f'{model.config}.py').is_file()

@@ -4,17 +4,15 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from benchmarking import programs
-from benchmarking.measuring import Running, compile_case, count_flops
-from jax.tree_util import tree_leaves_with_path
+from benchmarking.measuring import Running, compile_case
 
 from diffusion_jax import models
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.experiment import Experiment
 from diffusion_jax.program import Program
-from diffusion_jax.sharding import batch_sharding, make_mesh
+from diffusion_jax.sharding import make_mesh
 from experiments import benchmark
 from tests import tiny
 
@@ -79,33 +77,6 @@ def test_parts_of_a_config_give_rows(parts, choice, tmp_path, capsys):
     assert len({line.count('|') for line in table}) == 1
 
 
-def flops_by_hand(config, batch_size):
-    """Products and sums of every kernel of a network with one level, and of its attention in the middle."""
-    side = config.image_size[0]
-    total = 4 * side**4 * config.model_channels
-    for path, leaf in tree_leaves_with_path(models.param_shapes(config)):
-        names = [entry.key for entry in path]
-        if names[-1] == 'kernel':
-            taps = (3 * side - 2) ** 2 if leaf.ndim == 4 else side**2  # of a 3×3 kernel only those inside
-            on_vectors = 'embedding' in names or 'time_embedding' in names
-            total += 2 * leaf.shape[-2] * leaf.shape[-1] * (1 if on_vectors else taps)
-    return batch_size * total
-
-
-@pytest.mark.parametrize('batch_size', [8, 16])
-def test_flops_are_those_of_the_kernels(batch_size):
-    case = programs.forward_case(setup_of(tiny.UNET, batch_size))
-    expected = flops_by_hand(tiny.UNET, batch_size)
-    # What is left, norms and nonlinearities, is small even in so small a network.
-    assert expected < count_flops(case) < 1.1 * expected
-
-
-def test_flops_are_of_all_devices():
-    x = jax.device_put(np.ones((16, 32), np.float32), batch_sharding(make_mesh()))
-    program = Program(jax.jit(jnp.matmul), (x, jnp.ones((32, 8))))
-    assert count_flops(programs.Case(jnp.matmul, program, tuple)) == 2 * 16 * 32 * 8
-
-
 def test_a_state_that_is_used_up_goes_round(monkeypatch):
     seen = []
 
@@ -124,17 +95,6 @@ def test_a_state_that_is_used_up_goes_round(monkeypatch):
     assert first.is_deleted()
 
 
-def test_guidance_costs_the_classifier_and_its_gradient():
-    setup = setup_of(tiny.UNET, classifier=tiny.CLASSIFIER)
-    parts = programs.cases(setup.experiment)
-    assert list(parts) == ['forward', 'train', 'sample_step', 'guided_step']
-    flops = {part: count_flops(parts[part](setup)) for part in ('forward', 'sample_step', 'guided_step')}
-    assert flops['sample_step'] == pytest.approx(flops['forward'], rel=0.02)
-    # With respect to images alone a gradient costs as much as the forward pass.
-    classifier = flops_by_hand(tiny.CLASSIFIER, setup.batch_size)
-    assert flops['guided_step'] - flops['sample_step'] == pytest.approx(2 * classifier, rel=0.1)
-
-
 def test_an_upsampler_without_a_classifier():
     setup = setup_of(tiny.UPSAMPLER, low_res_size=(4, 4))
     parts = programs.cases(setup.experiment)
@@ -145,13 +105,6 @@ def test_an_upsampler_without_a_classifier():
         assert all(leaf.size for leaf in jax.tree.leaves(result))
         arguments = case.arguments()
         assert jax.tree.map(jnp.shape, arguments) == jax.tree.map(jnp.shape, case.program.arguments)
-
-
-def test_drawn_parameters_keep_the_output_in_range():
-    case = programs.forward_case(setup_of(tiny.UNET))
-    output = np.asarray(jax.jit(case.function)(*case.arguments()))
-    assert output.shape == (8, 8, 8, 2)
-    assert 0.1 < output.std() < 10
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ NETWORKS = [
     (check, case)
     for case in map(Case, sorted(GOLDEN_DIR.glob('*.json')))
     for check in CHECKS
-    if check.family == 'networks' and check.recognise(case)
+    if check.family == 'networks' and check.recognize(case)
 ]
 HALF = ['unet_u1_adm_cond', 'classifier_attention']
 

@@ -1,4 +1,4 @@
-"""How far bfloat16 is from float32: outputs, and gradients to parameters and image, of whole networks."""
+"""The error of bfloat16 in complete networks: outputs, and gradients to parameters and image."""
 
 import dataclasses
 

@@ -88,7 +88,7 @@ def test_sizes_channels_and_classes(params, output):
 
 
 def test_the_null_class_adds_no_embedding(params, output):
-    """The same numbers as with an embedding of zeros, also beside an example that has a class."""
+    """The same numbers as with an embedding of zeros, also next to an example with a class."""
     zeros = {'embedding': np.zeros_like(params['label_embedding']['embedding'])}
     without = run(UNET, params | {'label_embedding': zeros}, images(), T, Y)
     assert not np.allclose(without, output)
@@ -185,7 +185,7 @@ def test_remat_changes_no_number(small_params):
         return jax.grad(lambda params: jnp.sum(apply(config, params, x, T, key=key) ** 2))(params)
 
     stored = gradient(SMALL, small_params)
-    # Dropout is drawn again in the backward pass, and must be the same.
+    # The backward pass must compute the same dropout again.
     recomputed = gradient(dataclasses.replace(SMALL, remat=True), small_params)
     for a, b in zip(jax.tree.leaves(stored), jax.tree.leaves(recomputed), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(b).max() + 1e-6)

@@ -1,4 +1,4 @@
-"""Group normalization: values, its gradient by hand, and inputs in parts."""
+"""Group normalization: values, the custom gradient, and inputs in parts."""
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +57,7 @@ def test_an_image_of_one_colour_becomes_the_shift(coefficients):
 
 
 @pytest.mark.parametrize('silu', [True, False])
-def test_gradient_by_hand_is_that_of_autodiff(coefficients, silu):
+def test_custom_gradient_is_that_of_autodiff(coefficients, silu):
     x, g = normal(2, 5, 3, 64, seed=3), normal(2, 5, 3, 64, seed=4)
 
     def by_hand(x, scale, shift):

@@ -38,12 +38,12 @@ class Case:
 
 @dataclass(frozen=True)
 class Check:
-    """What to do with the cases that `recognise` accepts by what they hold, never by their name.
+    """How to check the cases that `recognize` accepts by their content, never by their name.
 
     family: what the cases are of, in the table of errors.
     """
 
     family: str
-    recognise: Callable[[Case], bool]
+    recognize: Callable[[Case], bool]
     run: Callable[[Case], None]
     slow: Callable[[Case], bool] = lambda case: False

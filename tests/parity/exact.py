@@ -1,4 +1,4 @@
-"""The formulas of the diffusion process once more: numpy float64, gradients by hand, layouts of the release.
+"""The formulas of the diffusion process again: NumPy float64, explicit gradients, layouts of the release.
 
 Nothing here calls the package: given betas and ᾱ it can decide where ours and the record
 part. Equation numbers are of DDPM (2006.11239) and Improved DDPM (2102.09672) where not said otherwise.

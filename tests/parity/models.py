@@ -191,7 +191,7 @@ def check_timestep_embedding(case: Case) -> None:
 
 
 def weights_by_rule(seed: int, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """The weights of a full-size network, which are drawn instead of stored."""
+    """The weights of a full-size network, which are generated instead of stored."""
     return {key: _draw(seed, key, shape) for key, shape in shapes.items()}
 
 

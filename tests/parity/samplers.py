@@ -1,4 +1,4 @@
-"""Samplers against public implementations: whole runs from their start, noise and grid, on an exact denoiser.
+"""Samplers against public implementations: runs with the same start, noise and grid on an exact denoiser.
 
 Recorded images are [..., C, H, W], ours [..., H, W, C]. Where a record has x̄ = x_0 + σ·eps, ours is alpha·x̄.
 Runs of samplers, or with rules, that this package does not have are skipped.

@@ -1,4 +1,4 @@
-"""Checks of recorded cases: optimizer, averages, and whole training steps of the authors' loop."""
+"""Checks of recorded cases: optimizer, averages, and complete training steps of the authors' loop."""
 
 from __future__ import annotations
 

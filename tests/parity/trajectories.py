@@ -1,4 +1,4 @@
-"""Checks of whole sampling runs: every step from the recorded x before it, and the run on its own.
+"""Checks of sampling runs: every step from the recorded x before it, and the complete run.
 
 Recorded images are [..., C, H, W], ours [..., H, W, C].
 

@@ -1,4 +1,4 @@
-"""The estimate of a program's cost, beside what can be counted by hand."""
+"""The estimate of a program's cost against counts by hand."""
 
 import jax
 import jax.numpy as jnp

@@ -55,9 +55,9 @@ def test_the_arguments_of_sampling():
 
 @pytest.mark.parametrize('stage', ['train', 'sample'])
 def test_with_fsdp_a_device_holds_a_part_and_gathers(stage):
-    whole, split = job(stage), job(stage, fsdp=8)
-    assert estimated(split).arguments < 0.2 * estimated(whole).arguments
-    assert estimated(split).temporaries > estimated(whole).temporaries
+    full, split = job(stage), job(stage, fsdp=8)
+    assert estimated(split).arguments < 0.2 * estimated(full).arguments
+    assert estimated(split).temporaries > estimated(full).temporaries
     found = compiled(split)
     assert found.arguments == pytest.approx(estimated(split).arguments, abs=16)  # unused ones are left out
     assert found.exchanged['all-gather'] > 3 * num_params(UNET)
@@ -79,9 +79,9 @@ def test_estimates_are_close_to_those_of_xla(stage):
 
 def test_the_parts_of_a_batch_count_each():
     """XLA counts the body of their loop once."""
-    whole, parts = (compiled(job('train', train={'microbatches': number})) for number in (1, 2))
-    assert parts.flops == whole.flops
-    assert 0.8 < parts.moved / whole.moved < 1.6
+    single, parts = (compiled(job('train', train={'microbatches': number})) for number in (1, 2))
+    assert parts.flops == single.flops
+    assert 0.8 < parts.moved / single.moved < 1.6
 
 
 def test_what_does_not_fit(monkeypatch):

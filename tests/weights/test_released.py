@@ -39,7 +39,7 @@ def recorded_shapes(name):
 
 
 def effective(network):
-    """The network without settings that have no effect beside others."""
+    """The network without settings that other settings disable."""
     if network.num_head_channels is not None:
         network = dataclasses.replace(network, num_heads=4)
     if isinstance(network, UNetConfig) and network.num_heads_upsample == network.num_heads:
