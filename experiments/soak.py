@@ -1,15 +1,14 @@
-"""Training on the digits with a fault every few seconds, compared with a training that nobody disturbs.
+"""Training on the digits with a fault every few seconds, compared with an undisturbed training.
 
     python experiments/soak.py --minutes=30
 
-The same tiny run is started again and again. A moment after it gets ahead, something drawn at random befalls
-it: SIGKILL or SIGTERM, at any step or while samples are drawn; SIGKILL and damage to its newest checkpoint; a
-full disk, which it outlives or on which it is killed; a start as one of two hosts of which the other stays
-away. In the end it is let run to a last step, and so is another one from the beginning. Parameters, averages,
-optimizer, position in the data and metrics of the two must be equal to the bit. The full disk is a tmpfs,
-which only root can mount; others do without.
+A tiny run is started repeatedly. Shortly after each start a random fault hits it: SIGKILL or SIGTERM, at any
+step or while it samples; SIGKILL and damage to its newest checkpoint; a full disk, with or without SIGKILL;
+a start as one of two hosts without the other. Finally it trains to a last step, and so does an undisturbed
+run. Parameters, averages, optimizer, position in the data and metrics of the two must be equal to the bit.
+The full disk is a tmpfs, which only root can mount; other users skip these faults.
 
-Writes results/soak.md and results/soak.json. The exit code is 1 where anything differs.
+Writes results/soak.md and results/soak.json. The exit code is 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ RESULTS = Path(__file__).parent / 'results'
 
 
 def disturb(run: Run, minutes: float, dice: random.Random, kinds: list[str]) -> list[dict[str, Any]]:
-    """Faults until the time is up; each with the step that it hit, and where the run went on."""
+    """Faults for some minutes, each with the step that it hit and the step from which the run resumed."""
     until, faults, deck = time.monotonic() + 60 * minutes, [], []
     while True:
         started = time.monotonic()
@@ -69,7 +68,7 @@ def table(result: dict[str, Any]) -> str:
     lines = [
         '# Soak',
         '',
-        'What `experiments/soak.py` measured: training on the digits with a fault every few seconds.',
+        'Measured by `experiments/soak.py`: training on the digits with a fault every few seconds.',
         '',
         f'{result["minutes"]:g} minutes, seed {result["seed"]}, {result["steps"]:,} steps; '
         f'{result["machine"]}, {os.cpu_count()} CPUs, jax {jax.__version__}.',
@@ -94,7 +93,7 @@ def table(result: dict[str, Any]) -> str:
             '',
             'No small disk could be mounted (that takes root): faults of a full disk were left out.',
         ]
-    lines += ['', f'Equal to the bit, at step {result["steps"]:,}, to a training that nobody disturbed:', '']
+    lines += ['', f'Equal to the bit, at step {result["steps"]:,}, to an undisturbed training:', '']
     lines += [f'- {name}: {"yes" if equal else "NO"}' for name, equal in result['equal'].items()]
     return '\n'.join(lines) + '\n'
 

@@ -104,7 +104,7 @@ class Run:
         return sorted(int(name) for name in names if name.isdigit())
 
     def progress(self, step: int) -> dict[str, Any]:
-        """What a checkpoint says beside its arrays."""
+        """The progress in a checkpoint."""
         return json.loads((self.checkpoints / str(step) / 'progress' / 'metadata').read_text())
 
     def results(self) -> list[dict[str, Any]]:
