@@ -1,8 +1,9 @@
-"""Time our programs and the authors' in turn on one device.
+"""Our programs and the authors', timed in turn on one device.
 
-First several processes compile everything into caches. Then the programs of one part of a config are loaded
-from them, each by its own process, and called in turn; alone, if they do not fit on the device together.
-Failures are reported in their rows, and so are rows for which no time is left, the least important ones.
+First everything is compiled, in several processes at once, into caches. Then, while nothing else runs, the
+programs of one part of a config are loaded from them, each by a process of its own, and called in turn. Where
+they do not fit on the device together, one is loaded after the other. What fails is reported in its row, and
+what there is no time for too: rows come in the order of their importance.
 """
 
 from __future__ import annotations
@@ -25,13 +26,19 @@ from benchmarking.entries import Entry
 from benchmarking.first_image import measured
 from benchmarking.workers import Worker
 
-CALLS = 2  # that are timed before the turn of the next program
-MARGIN = 1.15  # free memory over that in XLA's plan of a program
-COMPILING, LOADING = 0.5, 0.25  # of the budget, at most: all compilations, and loading one part
+CALLS = 2  # that are timed before the next program has its turn
+MARGIN = 1.15  # by which more memory must be free than XLA says that a program needs
+COMPILING, LOADING = 0.5, 0.25  # of the budget: the most for all compilations, and for loading one part
 
 
 class Limits(NamedTuple):
-    """Seconds for everything, timed calls of each program, and programs that are compiled at a time."""
+    """What a comparison may use.
+
+    Attributes:
+        budget: seconds for everything.
+        repeats: calls of each program that are timed.
+        jobs: programs that are compiled at a time.
+    """
 
     budget: float
     repeats: int
@@ -70,26 +77,34 @@ class Comparison:
         self.env.pop('XLA_PYTHON_CLIENT_MEM_FRACTION', None)  # JAX refuses both names
 
     def run(self) -> None:
-        """Compiles and measures everything. A failure of one group costs no rows of others."""
-        groups: dict[tuple, list[Entry]] = {}
-        for entry in self.entries:
-            groups.setdefault((entry.late, entry.part, entry.config), []).append(entry)
+        """Compiles and measures everything."""
         try:
-            self.compile_all()
-            self.measure_matrix()
-            for late in (False, True):
-                for group in [group for key, group in groups.items() if key[0] == late]:
-                    try:
-                        self.measure_group(group, self.until if late else None)
-                    except Exception as error:
-                        traceback.print_exc()
-                        for entry in group:
-                            entry.failed({'error': f'{type(error).__name__}: {error}'})
-                if not late:
-                    self.measure_first_image()
+            self._run()
         finally:
             for worker in self.workers.values():
                 worker.close()
+
+    def _run(self) -> None:
+        self.compile_all()
+        self.measure_matrix()
+        groups: dict[tuple, list[Entry]] = {}
+        for entry in self.entries:
+            groups.setdefault((entry.late, entry.part, entry.config), []).append(entry)
+        for late in (False, True):
+            for key, group in groups.items():
+                if key[0] == late:
+                    self.attempt(group, self.until if late else None)
+            if not late:
+                self.measure_first_image()
+
+    def attempt(self, group: list[Entry], until: float | None) -> None:
+        """`measure_group`, whose failure must not cost the rows of other groups."""
+        try:
+            self.measure_group(group, until)
+        except Exception as error:
+            traceback.print_exc()
+            for entry in group:
+                entry.failed({'error': f'{type(error).__name__}: {error}'})
 
     def say(self, text: str) -> None:
         print(f'[{time.monotonic() - self.started:4.0f} s] {text}', file=sys.stderr, flush=True)
@@ -111,10 +126,9 @@ class Comparison:
             self.workers[entry.label] = Worker(f'benchmarking.{module}', entry.job, self.env, log, python)
         return self.workers[entry.label]
 
-    def close(self, *entries: Entry) -> None:
-        for entry in entries:
-            if entry.label in self.workers:
-                self.workers.pop(entry.label).close()
+    def close(self, entry: Entry) -> None:
+        if entry.label in self.workers:
+            self.workers.pop(entry.label).close()
 
     def compile_all(self) -> None:
         """Fills the caches; what does not compile in time is given up."""
@@ -167,14 +181,16 @@ class Comparison:
         try:
             together, alone = self.load_together(group, until)
             self.time(together)
-            self.close(*together)
+            for entry in together:
+                self.close(entry)
             for entry in alone:
                 answer = entry.answers['load'] = self.worker(entry).ask(self.soon(LOADING), 'load')
                 if not entry.failed(answer):
                     self.time([entry])
                 self.close(entry)
         finally:
-            self.close(*group)
+            for entry in group:
+                self.close(entry)
 
     def load_together(self, group: list[Entry], until: float) -> tuple[list[Entry], list[Entry]]:
         """The entries that are loaded, and those for which there is no memory now.

@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,6 +15,7 @@ from benchmarking.flags import FILES, flags_of
 from benchmarking.kernel_kinds import OTHER, kind_of
 from benchmarking.programs import read
 from benchmarking.tables import markdown, ratio
+from benchmarking.workers import Worker
 
 from experiments import benchmark
 
@@ -60,6 +62,17 @@ def test_flags_are_those_of_their_readme(config, depth):
         'ema_rates': [0.9999]
     }
     assert flags_of(read(config, []), half=True)['classifier']['classifier_use_fp16']
+
+
+def test_their_flags_of_other_settings():
+    settings = ['unet.channel_mult=(1,2)', 'unet.attention_resolutions=()', 'unet.remat=True']
+    settings += ['sample.sampler=ddim', 'sample.respacing=ddim25', 'diffusion.loss=rescaled_mse']
+    flags = flags_of(read(ADM_64, [f'--config.{setting}' for setting in settings]), half=False)
+    assert flags['model']['channel_mult'] == '1,2'
+    # The side of no level: 64 divided by it is no factor by which a level is smaller.
+    assert 64 // int(flags['model']['attention_resolutions']) == 0
+    assert flags['model']['use_checkpoint'] and flags['model']['rescale_learned_sigmas']
+    assert (flags['ddim'], flags['respacing']) == (True, 'ddim25')
 
 
 @pytest.mark.parametrize(
@@ -187,25 +200,110 @@ def test_what_does_not_fit_runs_alone(script, run):
     assert asked.index((THEIRS, 'close')) < len(asked) - 1 - asked[::-1].index((OURS, 'load'))
 
 
+@pytest.mark.parametrize(
+    'script',
+    [
+        {(THEIRS, 'load'): ERROR},
+        {(THEIRS, 'time'): ERROR},
+        {(THEIRS, 'load'): NO_MEMORY},
+    ],
+)
+def test_a_row_fails_alone(script, run):
+    entries = [entry_of('defaults', 'ours'), entry_of('released')]
+    run(entries, script)
+    assert len(entries[0].seconds) == 10
+    assert entries[1].seconds == [] and entries[1].error == script[next(iter(script))]['error']
+
+
+def test_times_before_a_failure_stay(run):
+    entries = [entry_of('defaults', 'ours'), entry_of('released')]
+    run(entries, {(THEIRS, 'time'): [{'seconds': [1.0, 1.0]}, ERROR]})
+    assert entries[1].seconds == [1.0, 1.0] and not entries[1].error
+
+
 def test_without_time_the_last_rows_are_missing(run):
     entries = [entry_of('defaults', 'ours'), entry_of('compiled', part='train', compile=True)]
     run(entries, {}, budget=0.0)
     assert all(entry.error for entry in entries)
 
 
-def test_kinds_of_kernels():
-    kinds = {
-        'sm80_xmma_dgrad_implicit_gemm_indexed_tf32f32_tf32f32_f32_nhwckrsc_nhwc_cudnn': 'convolutions',
-        'void implicit_convolve_sgemm<float, float, 1024>': 'float32 convolutions on CUDA cores',
-        'nvjet_tst_128x256_64x4_1x2_h_bz_coopA_NTT': 'matrix products',
-        'ampere_sgemm_128x64_nn': 'float32 matrix products on CUDA cores',
-        'cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16': 'attention',
-        'loop_concatenate_fusion': 'copies, concatenations, transposes',
-        'input_convert_reduce_fusion_3': 'reductions, normalization',
-        'loop_add_fusion': 'elementwise',
-        'unknown_kernel': OTHER,
-    }
-    assert {kernel: kind_of(kernel) for kernel in kinds} == kinds
+def test_a_process_answers_and_fails_in_one_line(tmp_path):
+    (tmp_path / 'fake.py').write_text(
+        'import os\n'
+        'from benchmarking.protocol import serve\n'
+        'def add(a, b):\n'
+        '    os.write(1, b"a library prints")\n'
+        '    return {"sum": a + b}\n'
+        'def die():\n'
+        '    os._exit(3)\n'
+        'serve({"add": add, "die": die})\n'
+    )
+    worker = Worker('fake', {}, {'PYTHONPATH': str(tmp_path)}, tmp_path / 'log')
+    until = time.monotonic() + 60
+    assert worker.ask(until, 'add', a=1, b=2) == {'sum': 3}
+    failed = worker.ask(until, 'add', a=1, b='2')
+    assert failed['error'].startswith('TypeError: unsupported') and not failed['memory']
+    assert 'a library prints' in failed['stderr'] and 'Traceback' in failed['stderr']
+    assert 'ended with code 3' in worker.ask(until, 'die')['error']
+    assert 'error' in worker.ask(until, 'add', a=1, b=2)
+    worker.close()
+
+
+def test_a_process_that_takes_too_long_is_ended(tmp_path):
+    (tmp_path / 'slow.py').write_text('import time\ntime.sleep(100)\n')
+    worker = Worker('slow', {}, {'PYTHONPATH': str(tmp_path)}, tmp_path / 'log')
+    assert worker.ask(time.monotonic(), 'load') == {'error': 'time ran out', 'memory': False}
+    assert worker.process.returncode
+
+
+@pytest.mark.parametrize(
+    ('kind', 'kernels'),
+    [
+        (
+            'convolutions',
+            [
+                'sm90_xmma_fprop_implicit_gemm_bf16bf16_bf16f32_f32_nhwckrsc_nhwc_tilesize128x128x64_cudnn',
+                'sm80_xmma_dgrad_implicit_gemm_indexed_tf32f32_tf32f32_f32_nhwckrsc_nhwc_kernel__5x_cudnn',
+                'void cutlass__5x_cudnn::Kernel<cutlass_tensorop_bf16_s16816wgrad_optimized_bf16_128x128>',
+            ],
+        ),
+        (
+            'float32 convolutions on CUDA cores',
+            [
+                'sm80_xmma_fprop_implicit_gemm_f32f32_f32f32_f32_nchwkcrs_nchw_ffma_kernel__5x_cudnn',
+                'void implicit_convolve_sgemm<float, float, 1024, 5, 5, 3, 3, 3, 1>',
+            ],
+        ),
+        (
+            'matrix products',
+            [
+                'nvjet_tst_128x256_64x4_1x2_h_bz_coopA_NTT',
+                'gemm_fusion_dot_12',
+                'cutlass_80_tensorop_s1688gemm_128x128_16x5_nn_align4',
+                'cublasLt::splitKreduce_kernel',
+            ],
+        ),
+        (
+            'float32 matrix products on CUDA cores',
+            ['cutlass_80_simt_sgemm_128x128_8x4_nn_align1', 'ampere_sgemm_128x64_nn'],
+        ),
+        ('attention', ['cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16', 'triton_softmax_7']),
+        (
+            'copies, concatenations, transposes',
+            [
+                'void cudnn::ops::nchwToNhwcKernel<float>',
+                'loop_concatenate_fusion',
+                'wrapped_transpose',
+                'MemcpyD2D',
+            ],
+        ),
+        ('reductions, normalization', ['input_convert_reduce_fusion_3', 'group_norm_forward']),
+        ('elementwise', ['loop_convert_fusion_1', 'fusion_12', 'loop_add_fusion']),
+        (OTHER, ['unheard_of_kernel']),
+    ],
+)
+def test_kinds_of_kernels(kind, kernels):
+    assert {kernel: kind_of(kernel) for kernel in kernels} == dict.fromkeys(kernels, kind)
 
 
 def test_tables():
