@@ -6,6 +6,7 @@ import contextlib
 import functools
 import logging
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -58,6 +59,8 @@ def set_up() -> None:
     """Prints messages of this package alone (libraries raise what they log) and keeps compiled programs."""
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+    # Orbax leaves its other writes unstarted when one of them fails, which is reported once, as an error.
+    warnings.filterwarnings('ignore', 'coroutine .* was never awaited', RuntimeWarning)
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.handlers = [logging.StreamHandler(PatientStream(sys.stderr))]

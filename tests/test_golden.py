@@ -1,4 +1,7 @@
-"""Parity with the authors' release: every recorded case of `GOLDEN_DIR` (default tests/golden)."""
+"""Parity with public implementations: every recorded case of two folders.
+
+`GOLDEN_DIR` (default tests/golden) and `METHODS_DIR` (default none; samplers, guidance, posterior sampling).
+"""
 
 import os
 from pathlib import Path
@@ -9,13 +12,14 @@ from tests.parity import data, diffusion, evaluation, inception, models, sampler
 from tests.parity.case import Case
 
 GOLDEN_DIR = Path(os.environ.get('GOLDEN_DIR', Path(__file__).parent / 'golden'))
+FOLDERS = [GOLDEN_DIR, *([Path(os.environ['METHODS_DIR'])] if 'METHODS_DIR' in os.environ else [])]
 CHECKS = diffusion.CHECKS + models.CHECKS + training.CHECKS + data.CHECKS + evaluation.CHECKS
 CHECKS += inception.CHECKS + samplers.CHECKS
 
 
 def parameters():
     found = []
-    for path in sorted(GOLDEN_DIR.glob('*.json')):
+    for path in [path for folder in FOLDERS for path in sorted(folder.glob('*.json'))]:
         case = Case(path)
         check = next((check for check in CHECKS if check.recognize(case)), None)
         slow = check is not None and check.slow(case)
@@ -31,4 +35,5 @@ def test_golden(case, check):
 
 
 def test_cases_are_found():
-    assert list(GOLDEN_DIR.glob('*.json')), f'no recorded case in {GOLDEN_DIR}'
+    for folder in FOLDERS:
+        assert list(folder.glob('*.json')), f'no recorded case in {folder}'

@@ -114,11 +114,12 @@ def test_what_one_host_cannot_write_all_continue_without(fault, host, split, tmp
 
 @pytest.fixture
 def copy(split, tmp_path):
-    shutil.copytree(split, tmp_path / 'copy')
-    return tmp_path / 'copy'
+    """The training as it was when step 18 was saved."""
+    ignored = shutil.ignore_patterns('20')
+    return shutil.copytree(split, tmp_path / 'copy', ignore=ignored)
 
 
-# The program, in which one host cannot read the checkpoint of step 20 that it finds.
+# The program, in which one host cannot read the checkpoint of step 18 that it finds.
 BLIND = """
 import errno, sys
 import orbax.checkpoint as ocp
@@ -127,7 +128,7 @@ fault, host = sys.argv.pop().split()
 errors = {'damage': ValueError('DATA_LOSS: in its part'), 'disk': OSError(errno.EIO, 'Input/output error')}
 restore = ocp.Checkpointer.restore
 def restore_in_part(self, folder, *args, **kwargs):
-    if folder.name == '20' and f'--host={host}' in sys.argv and fault in errors:
+    if folder.name == '18' and f'--host={host}' in sys.argv and fault in errors:
         raise errors[fault]
     return restore(self, folder, *args, **kwargs)
 save = ocp.AsyncCheckpointer.save
@@ -145,18 +146,18 @@ def test_what_one_host_finds_damaged_all_set_aside(host, split, copy):
     codes, printed = ends(start_hosts(argv, f'damage {host}', program=('-c', BLIND)))
     assert codes == [0, 0], '\n'.join(printed)
     found = 'on another host' if host else 'cannot be read: DATA_LOSS: in its part'
-    assert f'20: damaged ({found}); moved to damaged/20, resuming from step 18' in printed[0]
-    assert (copy / 'diffusion' / 'checkpoints' / 'damaged' / '20').is_dir()
+    assert f'18: damaged ({found}); moved to damaged/18, resuming from step 15' in printed[0]
+    assert (copy / 'diffusion' / 'checkpoints' / 'damaged' / '18').is_dir()
     assert_same_end(copy, split, step=20)
 
 
 def test_a_damaged_part_of_one_host_is_found(split, copy):
-    checkpoint = copy / 'diffusion' / 'checkpoints' / '20'
+    checkpoint = copy / 'diffusion' / 'checkpoints' / '18'
     files = [path for path in (checkpoint / 'params' / 'ocdbt.process_1').rglob('*') if path.is_file()]
     os.truncate(max(files, key=lambda path: path.stat().st_size), 100)
     codes, printed = ends(start_hosts(arguments(copy, 'train', **SPLIT)))
     assert codes == [0, 0], '\n'.join(printed)
-    assert re.search(r'20: damaged \(.*\); moved to damaged/20, resuming from step 18', printed[0])
+    assert re.search(r'18: damaged \(.*\); moved to damaged/18, resuming from step 15', printed[0])
     assert not any('Traceback' in text for text in printed), '\n'.join(printed)
     assert_same_end(copy, split, step=20)
 
@@ -167,19 +168,19 @@ def test_where_one_host_cannot_read_nothing_is_moved(host, copy):
     codes, printed = ends(start_hosts(argv, f'disk {host}', program=('-c', BLIND)))
     assert codes == [2, 2], '\n'.join(printed)
     assert 'another host cannot read it' in printed[1 - host]
-    assert re.search(r'20: cannot be read \(Input/output error\)', printed[host])
-    assert sorted(path.name for path in (copy / 'diffusion' / 'checkpoints').iterdir()) == ['15', '18', '20']
+    assert re.search(r'18: cannot be read \(Input/output error\)', printed[host])
+    assert sorted(path.name for path in (copy / 'diffusion' / 'checkpoints').iterdir()) == ['15', '18']
 
 
-# The program, in which one host does not see the checkpoint of step 20 yet.
+# The program, in which one host does not see the checkpoint of step 18 yet.
 STALE = """
 import sys
 import orbax.checkpoint as ocp
 from diffusion_jax import main
-def without_20(steps):
-    return lambda *args: [step for step in steps(*args) if step != 20]
+def without_18(steps):
+    return lambda *args: [step for step in steps(*args) if step != 18]
 if f'--host={sys.argv.pop()}' in sys.argv:
-    ocp.utils.checkpoint_steps = without_20(ocp.utils.checkpoint_steps)
+    ocp.utils.checkpoint_steps = without_18(ocp.utils.checkpoint_steps)
 sys.exit(main.main())
 """
 
@@ -190,16 +191,10 @@ def test_hosts_that_see_different_checkpoints_are_refused(host, copy):
     assert codes == [2, 2], '\n'.join(printed)
     checkpoints = copy / 'diffusion' / 'checkpoints'
     for own, text in enumerate(printed):
-        seen = [15, 18] if own == host else [15, 18, 20]
+        seen = [15] if own == host else [15, 18]
         assert f'checkpoints in {checkpoints}: hosts see different values, this one {seen};' in text, text
         assert 'Traceback' not in text
-    assert sorted(path.name for path in checkpoints.iterdir()) == ['15', '18', '20']
-
-
-def at_step_15(copy):
-    """As it was when step 15 was saved."""
-    for step in ('18', '20'):
-        shutil.rmtree(copy / 'diffusion' / 'checkpoints' / step)
+    assert sorted(path.name for path in checkpoints.iterdir()) == ['15', '18']
 
 
 def assert_losses_agree(one, other):
@@ -209,13 +204,12 @@ def assert_losses_agree(one, other):
 
 @pytest.mark.parametrize('devices', [4, 1])
 def test_what_two_hosts_began_one_process_ends(devices, split, copy):
-    at_step_15(copy)
     run_alone(copy, 'train', devices, **TRAININGS)
     assert_losses_agree(copy, split)
 
 
 def test_what_one_process_began_two_hosts_end(split, tmp_path):
     run_alone(tmp_path, 'train', 1, **TRAININGS)
-    at_step_15(tmp_path)
+    shutil.rmtree(tmp_path / 'diffusion' / 'checkpoints' / '20')
     run_hosts(tmp_path, 'train', **SPLIT)
     assert_losses_agree(tmp_path, split)

@@ -25,6 +25,9 @@ from diffusion_jax.generation.networks import Networks, make_denoiser, make_log_
 from diffusion_jax.images import to_float, to_uint8
 from diffusion_jax.models import NULL_CLASS, Params
 
+# Folded into the key of an image for the random numbers of guidance; the positions of steps are smaller.
+GUIDANCE = 2**31 - 1
+
 
 class Request(NamedTuple):
     """What is sampled: a pytree whose structure selects a compiled program; see `Recipe`.
@@ -119,9 +122,11 @@ def guided_denoiser(networks: Networks, params: dict[str, Params], request: Requ
         grid = recipe.respacing, recipe.timesteps
         return make_denoiser(networks, params['diffusion'], y, low_res, *grid)
 
+    keys = jax.vmap(lambda key: jax.random.fold_in(key, GUIDANCE))(sample_keys(request.seed, request.index))
     models = Models(
         log_prob=make_log_prob(networks, params['classifier'], y) if networks.classifier else None,
         null=model(jnp.full_like(y, NULL_CLASS)),
+        keys=keys,
     )
     denoise = model(y)
     for guidance in (each for each in recipe.guidance if each.before_clip):

@@ -15,10 +15,13 @@ class Models(NamedTuple):
     Attributes:
       log_prob: LogProb, log p(y|x_t) of the noise-aware classifier for the sampled classes.
       null: Denoiser, the diffusion model without a class (label −1), not clipped.
+      keys: typed keys [B], one for each image, for guidances that sample random numbers. An evaluation folds
+        in a count, which the guidance keeps in its memory.
     """
 
     log_prob: Any = None
     null: Any = None
+    keys: Any = None
 
 
 class Guidance(Part):
