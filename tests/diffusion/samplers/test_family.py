@@ -181,7 +181,7 @@ def test_other_options_compile_nothing(kind):
     before = len(traced)
     for name, field in options(kind).items():
         most = field.metadata['most']
-        value = field.default + 1 if most == LARGEST else (field.default + most) / 2
+        value = field.default + 1 if most == LARGEST else type(field.default)((field.default + most) / 2)
         other = image(dataclasses.replace(kind(), **{name: value}), MIXTURE, GRID, START, NOISE)
         assert np.isfinite(other).all()
     assert len(traced) == before
