@@ -9,7 +9,7 @@ from diffusion_jax.diffusion.samplers.dpm_solver import (
     DPMSolverPP3M,
     DPMSolverPP3MSDE,
 )
-from diffusion_jax.diffusion.samplers.heun import Heun
+from diffusion_jax.diffusion.samplers.heun import EDM_IMAGENET64, Heun
 from diffusion_jax.diffusion.samplers.loop import sample
 from diffusion_jax.diffusion.samplers.sampler import Image, Noise, Sampler
 from diffusion_jax.diffusion.samplers.singlestep import DPMSolverPP2S, DPMSolverPP3S
@@ -34,6 +34,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
 __all__ = [
     'DDIM',
     'DDPM',
+    'EDM_IMAGENET64',
     'IPNDM',
     'SAMPLERS',
     'AdamsBashforth',

@@ -57,14 +57,14 @@ class AdamsBashforth(Sampler):
         here, there = transition.level, transition.next
         prediction, memory = denoise(state.x, here, memory)
         history = push(state, prediction.eps, here.edm_sigma)
-        count = jnp.where(is_last(transition), 1, jnp.minimum(history.count, self.max_order))
+        count = jnp.where(is_last(transition), 1, jnp.minimum(history.length, self.max_order))
         length = there.edm_sigma - here.edm_sigma
         slope = combine(self._weights(history, count, length), history.values)
         here, there, length = align((here, there, length), state.x)
         return history._replace(x=there.alpha * (state.x / here.alpha + length * slope)), memory
 
     def _weights(self, history: History, count: Array, length: Array) -> Array:
-        nodes = relative(history.nodes, history.count, nonzero(length))
+        nodes = relative(history.nodes, history.length, nonzero(length))
         return weights(nodes, count, [jnp.full_like(length, 1 / (i + 1)) for i in range(len(nodes))])
 
 

@@ -106,7 +106,21 @@ class DPMSolverPP3M(Sampler):
         return history._replace(x=self._moved(history, transition, noise)), memory
 
     def _moved(self, history: History, transition: Transition, noise: Noise) -> Array:
-        return integrated(history, transition, self.max_order)[0]
+        return self._integrated(history, transition)[0]
+
+    def _integrated(
+        self, history: History, transition: Transition, eta: Number = 0.0
+    ) -> tuple[Array, Array]:
+        """The mean and the standard deviation of x after a transition from the newest estimate."""
+        h = half_log_snr(transition.next) - history.nodes[0]
+        count = jnp.where(is_last(transition), 1, jnp.minimum(history.length, self.max_order))
+        nodes = relative(history.nodes, history.length, nonzero(h))
+        w = weights(nodes, count, self._moments((1 + eta) * h))
+        kept, spread = align(_kept_and_spread(transition, h, eta), history.x)
+        return kept * history.x + combine(transition.next.alpha * w, history.values), spread
+
+    def _moments(self, rate: Array) -> list[Array]:
+        return exponential_moments(rate, 3)
 
 
 class DPMSolverPP3MSDE(DPMSolverPP3M):
@@ -121,20 +135,8 @@ class DPMSolverPP3MSDE(DPMSolverPP3M):
     order: ClassVar[int | None] = None
 
     def _moved(self, history: History, transition: Transition, noise: Noise) -> Array:
-        mean, spread = integrated(history, transition, self.max_order, self.eta)
+        mean, spread = self._integrated(history, transition, self.eta)
         return mean + spread * noise(0)
-
-
-def integrated(
-    history: History, transition: Transition, max_order: Number, eta: Number = 0.0
-) -> tuple[Array, Array]:
-    """The mean and the standard deviation of x after a transition; the newest estimate is at its level."""
-    h = half_log_snr(transition.next) - history.nodes[0]
-    count = jnp.where(is_last(transition), 1, jnp.minimum(history.count, max_order))
-    nodes = relative(history.nodes, history.count, nonzero(h))
-    w = weights(nodes, count, exponential_moments((1 + eta) * h, len(nodes)))
-    kept, spread = align(_kept_and_spread(transition, h, eta), history.x)
-    return kept * history.x + combine(transition.next.alpha * w, history.values), spread
 
 
 def _kept_and_spread(transition: Transition, h: Array, eta: Number) -> tuple[Array, Array]:

@@ -22,13 +22,13 @@ class History(NamedTuple):
 
     Attributes:
       values, nodes: [k, B, H, W, C], [k].
-      count: int32 [], the number of estimates so far, at most k.
+      length: int32 [], the number of estimates so far, at most k.
     """
 
     x: Array
     values: Array
     nodes: Array
-    count: Array
+    length: Array
 
 
 def empty(x: Array, size: int) -> History:
@@ -38,7 +38,7 @@ def empty(x: Array, size: int) -> History:
 
 def push(history: History, value: Array, node: Array) -> History:
     """Adds an estimate; one at the same node as the last replaces it, so nodes stay distinct."""
-    repeated = (history.count > 0) & (history.nodes[0] == node)
+    repeated = (history.length > 0) & (history.nodes[0] == node)
 
     def shifted(old: Array, new: Any) -> Array:
         return jnp.concatenate([jnp.asarray(new, old.dtype)[None], jnp.where(repeated, old[1:], old[:-1])])
@@ -46,7 +46,7 @@ def push(history: History, value: Array, node: Array) -> History:
     return history._replace(
         values=shifted(history.values, value),
         nodes=shifted(history.nodes, node),
-        count=jnp.where(repeated, history.count, jnp.minimum(history.count + 1, len(history.nodes))),
+        length=jnp.where(repeated, history.length, jnp.minimum(history.length + 1, len(history.nodes))),
     )
 
 

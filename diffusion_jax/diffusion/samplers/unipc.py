@@ -65,16 +65,16 @@ class UniPC(Sampler):
         prediction, memory = denoise(state.x, here, memory)
         corrected = self._corrected(state, prediction.x_0, here)
         history = push(state.last._replace(x=corrected), prediction.x_0, half_log_snr(here))
-        order = jnp.where(is_last(transition), 1, jnp.minimum(history.count, self.max_order))
+        order = jnp.where(is_last(transition), 1, jnp.minimum(history.length, self.max_order))
         h = half_log_snr(transition.next) - history.nodes[0]
-        nodes = relative(history.nodes, history.count, nonzero(h))
+        nodes = relative(history.nodes, history.length, nonzero(h))
         x = self._moved(history.x, (here, transition.next), h, nodes, history.values, order)
         return Predicted(x, history, here, order.astype(jnp.int32)), memory
 
     def _corrected(self, state: Predicted, x_0: Array, here: Level) -> Array:
         history = state.last
         h = half_log_snr(here) - history.nodes[0]
-        first, *older = relative(history.nodes, history.count, nonzero(h))
+        first, *older = relative(history.nodes, history.length, nonzero(h))
         nodes, values = [first, 1.0, *older], [history.values[:1], x_0[None], history.values[1:]]
         arguments = (state.level, here), h, nodes, jnp.concatenate(values), state.order + 1
         nothing = (state.order == 0) | (h == 0)
