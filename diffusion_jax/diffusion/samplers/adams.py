@@ -65,14 +65,14 @@ class AdamsBashforth(Sampler):
 
     def _weights(self, history: History, count: Array, length: Array) -> Array:
         nodes = relative(history.nodes, history.length, nonzero(length))
-        return weights(nodes, count, [jnp.full_like(length, 1 / (i + 1)) for i in range(len(nodes))])
+        return weights(nodes, count, 1 / (1 + jnp.arange(len(nodes), dtype=length.dtype)))
 
 
 class IPNDM(AdamsBashforth):
     """iPNDM (2202.09778, 2204.13902): the weights of equal steps on every grid.
 
-    With constant weights the order is 2 wherever the steps are not equal, whatever `max_order` is. Few steps on
-    a fitting grid are nevertheless accurate.
+    With constant weights the order is 2 where the steps are not equal, whatever `max_order` is. A few steps on a
+    suitable grid are nevertheless accurate.
     """
 
     order: ClassVar[int | None] = 2

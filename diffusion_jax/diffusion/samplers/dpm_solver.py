@@ -115,13 +115,9 @@ class DPMSolverPP3M(Sampler):
         h = half_log_snr(transition.next) - history.nodes[0]
         count = jnp.where(is_last(transition), 1, jnp.minimum(history.length, self.max_order))
         nodes = relative(history.nodes, history.length, nonzero(h))
-        w = weights(nodes, count, self._moments((1 + eta) * h))
+        w = weights(nodes, count, exponential_moments((1 + eta) * h, len(nodes)))
         kept, spread = align(_kept_and_spread(transition, h, eta), history.x)
         return kept * history.x + combine(transition.next.alpha * w, history.values), spread
-
-    def _moments(self, rate: Array) -> list[Array]:
-        return exponential_moments(rate, 3)
-
 
 class DPMSolverPP3MSDE(DPMSolverPP3M):
     """DPM-Solver++ 3M for the SDE: one evaluation a step.

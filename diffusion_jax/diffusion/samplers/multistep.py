@@ -1,8 +1,8 @@
 """What multistep samplers share: the last estimates of a denoiser, and integrals of their interpolation.
 
-A sampler of this kind integrates the polynomial through estimates f_j at nodes u_j (Newton's form). The integral
-over a step is Σ_j w_j·f_j; its weights depend on the nodes alone and are computed in every step, so any grid
-may be used. With few estimates, as after the start, the degree is lower.
+A sampler of this kind integrates the polynomial through estimates f_j at nodes u_j, in Newton's form. The
+integral over a step is Σ_j w_j·f_j. Its weights depend on the nodes alone and are computed in every step, so any
+grid may be used. With few estimates, as after the start, the degree is lower.
 """
 
 from __future__ import annotations
@@ -11,10 +11,15 @@ import math
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from diffusion_jax.diffusion.parts import Number
 from diffusion_jax.diffusion.process import Level, align
+
+TERMS = 17  # of a series in float64
+# i!/(n + i + 1)!, [i, n].
+COEFFICIENTS = np.array([[1 / math.perm(n + i + 1, n + 1) for n in range(TERMS)] for i in range(4)])
 
 
 class History(NamedTuple):
@@ -55,48 +60,46 @@ def combine(weights: Array, values: Array) -> Array:
     return jnp.sum(align(weights, values) * values, axis=0)
 
 
-def weights(nodes: list[Any], count: Number, moments: list[Any]) -> Array:
+def weights(nodes: Array, count: Number, moments: Array) -> Array:
     """w [k] such that Σ_j w_j·p(nodes_j) is the integral of every polynomial p of degree < count.
 
     Args:
-      nodes: k distinct numbers, of which the first `count` are used.
-      moments: the integrals of 1, u, …, u^{k−1}.
+      nodes: [k], distinct; the first `count` are used.
+      moments: [k], the integrals of 1, u, …, u^{k−1}.
     """
-    total = [jnp.zeros_like(jnp.asarray(moments[0])) for _ in nodes]
-    basis: list[Any] = [1.0]  # coefficients of Π_{i<m} (u − nodes_i), the constant first
-    for m, node in enumerate(nodes):
-        integral = sum(c * moment for c, moment in zip(basis, moments, strict=False))
-        for j in range(m + 1):
-            product = 1.0
-            for i in range(m + 1):
-                product = product * (nodes[j] - nodes[i]) if i != j else product
-            total[j] = total[j] + jnp.where(m < count, integral / product, 0.0)
-        raised, lowered = [0.0, *basis], [*(-node * c for c in basis), 0.0]
-        basis = [a + b for a, b in zip(raised, lowered, strict=True)]
-    return jnp.stack(total)
+    index = jnp.arange(len(nodes))
+    integrals, basis = [], jnp.zeros_like(nodes).at[0].set(1)  # of Π_{i<m} (u − nodes_i), the constant first
+    for m in range(len(nodes)):
+        integrals.append(jnp.sum(basis * moments))
+        basis = jnp.roll(basis, 1).at[0].set(0) - nodes[m] * basis
+    differences = jnp.where(index[:, None] == index, 1.0, nodes[:, None] - nodes)
+    products = jnp.cumprod(differences, axis=1)  # [j, m]: Π_{i≤m, i≠j} (nodes_j − nodes_i), for j ≤ m
+    used = (index[:, None] <= index) & (index < count)
+    return jnp.sum(jnp.where(used, jnp.stack(integrals) / jnp.where(used, products, 1.0), 0.0), axis=1)
 
 
-def relative(nodes: Array, count: Array, length: Array) -> list[Any]:
-    """(nodes − nodes_0)/length; those beyond `count` are 2, 3, …, distinct from all others and from 1.
+def relative(nodes: Array, length: Array, step: Array) -> Array:
+    """(nodes − nodes_0)/step [k]; those beyond `length` are 2, 3, …, distinct from all others and from 1.
 
-    length: of the step, which leads away from the nodes before it; not 0.
+    step: from nodes_0 to the next node, away from those before it; not 0.
     """
-    return [jnp.where(j < count, (nodes[j] - nodes[0]) / length, j + 1.0) for j in range(len(nodes))]
+    index = jnp.arange(len(nodes))
+    return jnp.where(index < length, (nodes - nodes[0]) / step, index + 1.0)
 
 
-def exponential_moments(rate: Array, number: int) -> list[Array]:
-    """M_i, the integrals of H·e^{−H(1−s)}·s^i over s from 0 to 1, i < number; rate: H.
+def exponential_moments(rate: Array, number: int) -> Array:
+    """M_i, the integrals of H·e^{−H(1−s)}·s^i over s from 0 to 1, [number]; rate: H.
 
     M_0 = 1 − e^{−H} and M_i = 1 − i·M_{i−1}/H, by parts; near 0 the power series, which keeps its digits.
     """
-    found, small = [-jnp.expm1(-rate)], jnp.abs(rate) < 1
+    small = jnp.abs(rate) < 1
     divisor, bounded = jnp.where(small, 1.0, rate), jnp.where(small, rate, 0.0)
+    powers = jnp.cumprod(jnp.full(TERMS, -bounded).at[0].set(1))
+    series = jnp.asarray(COEFFICIENTS[:number], powers.dtype) @ powers
+    found = [-jnp.expm1(-rate)]
     for i in range(1, number):
-        series = jnp.zeros_like(rate)
-        for n in reversed(range(17)):
-            series = series * -bounded + math.factorial(i) / math.factorial(n + i + 1)
-        found.append(jnp.where(small, bounded * series, 1 - i * found[-1] / divisor))
-    return found
+        found.append(1 - i * found[-1] / divisor)
+    return jnp.where(small, bounded * series, jnp.stack(found))
 
 
 def half_log_snr(level: Level) -> Array:

@@ -74,19 +74,20 @@ class UniPC(Sampler):
     def _corrected(self, state: Predicted, x_0: Array, here: Level) -> Array:
         history = state.last
         h = half_log_snr(here) - history.nodes[0]
-        first, *older = relative(history.nodes, history.length, nonzero(h))
-        nodes, values = [first, 1.0, *older], [history.values[:1], x_0[None], history.values[1:]]
-        arguments = (state.level, here), h, nodes, jnp.concatenate(values), state.order + 1
+        nodes = relative(history.nodes, history.length, nonzero(h))
+        nodes, values = _inserted(nodes, jnp.ones_like(h)), _inserted(history.values, x_0)
+        arguments = (state.level, here), h, nodes, values, state.order + 1
         nothing = (state.order == 0) | (h == 0)
         return jnp.where(nothing, state.x, self._moved(history.x, *arguments))
 
     def _moved(
-        self, x: Array, levels: tuple[Level, Level], h: Array, nodes: list[Any], values: Array, count: Array
+        self, x: Array, levels: tuple[Level, Level], h: Array, nodes: Array, values: Array, count: Array
     ) -> Array:
         """x at the second level, by interpolation of the first `count` values."""
         here, there = levels
         moments = exponential_moments(h, len(nodes))
-        moments[1] = jnp.where(count == 2, 0.5 * self._b(h), moments[1])  # 1/2, not solved for (appendix F)
+        # In two estimates the paper has 1/2 for the coefficient, and does not solve for it.
+        moments = moments.at[1].set(jnp.where(count == 2, 0.5 * self._b(h), moments[1]))
         total = combine(there.alpha * weights(nodes, count, moments), values)
         return align(there.sigma / here.sigma, x) * x + total
 
@@ -100,3 +101,8 @@ class UniPCBH1(UniPC):
 
     def _b(self, h: Array) -> Array:
         return h
+
+
+def _inserted(array: Array, new: Array) -> Array:
+    """The array with another first-axis entry after the first."""
+    return jnp.concatenate([array[:1], new[None], array[1:]])
