@@ -1,7 +1,7 @@
 """Samplers against public implementations: runs with the same start, noise and grid on an exact denoiser.
 
 Recorded images are [..., C, H, W], ours [..., H, W, C]. Where a record has x̄ = x_0 + σ·eps, ours is alpha·x̄.
-`solver_runs` reads the records; `solver_variants.NOT_OFFERED` lists the methods that this package does not have.
+`solver_runs` reads the records; `NOT_OFFERED` in `solver_variants` lists the methods that are not compared.
 """
 
 from __future__ import annotations

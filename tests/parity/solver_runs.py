@@ -19,6 +19,7 @@ from diffusion_jax.diffusion.samplers import (
     DPMSolverPP2M,
     DPMSolverPP2MSDE,
     DPMSolverPP2S,
+    DPMSolverPP3MSDE,
     DPMSolverPP3S,
     Heun,
     Sampler,
