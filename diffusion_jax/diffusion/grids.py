@@ -87,12 +87,16 @@ def _levels(config: DiffusionConfig, respacing: str, timesteps: str) -> Level:
 def _karras(schedule: Schedule, argument: str) -> np.ndarray:
     sigma = np.exp(-schedule.log_snr / 2)
     high, low = min(KARRAS_MAX, sigma[-1]), max(KARRAS_MIN, sigma[0])
-    return -2 * np.log(karras(high, low, _count(argument)))
+    return -2 * KARRAS_RHO * np.log(_ramp(high, low, _count(argument)))
 
 
 def karras(high: float, low: float, count: int) -> np.ndarray:
     """σ with equal steps of σ^(1/7), float64 [count]."""
-    return np.linspace(high ** (1 / KARRAS_RHO), low ** (1 / KARRAS_RHO), count) ** KARRAS_RHO
+    return _ramp(high, low, count) ** KARRAS_RHO
+
+
+def _ramp(high: float, low: float, count: int) -> np.ndarray:
+    return np.linspace(high ** (1 / KARRAS_RHO), low ** (1 / KARRAS_RHO), count)
 
 
 def _log_snr(schedule: Schedule, argument: str) -> np.ndarray:

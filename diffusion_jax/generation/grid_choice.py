@@ -31,8 +31,8 @@ def choose_grid(
 ) -> str:
     """The grid with `levels` levels that fits this model best, as a text for `respacing`: GITS (2405.11326).
 
-    A teacher samples images on a fine grid, with one evaluation for each of its levels; the grid consists of
-    some of these levels, among them the first and the last. The memory is that of two images for each level and
+    A teacher samples images on a fine grid, with one evaluation for each of its levels. The chosen grid consists
+    of some of these levels, including the first and the last. Two images are kept in memory for each level and
     image of the teacher.
 
     Args:

@@ -108,9 +108,7 @@ class DPMSolverPP3M(Sampler):
     def _moved(self, history: History, transition: Transition, noise: Noise) -> Array:
         return self._integrated(history, transition)[0]
 
-    def _integrated(
-        self, history: History, transition: Transition, eta: Number = 0.0
-    ) -> tuple[Array, Array]:
+    def _integrated(self, history: History, transition: Transition, eta: Number = 0.0) -> tuple[Array, Array]:
         """The mean and the standard deviation of x after a transition from the newest estimate."""
         h = half_log_snr(transition.next) - history.nodes[0]
         count = jnp.where(is_last(transition), 1, jnp.minimum(history.length, self.max_order))
@@ -118,6 +116,7 @@ class DPMSolverPP3M(Sampler):
         w = weights(nodes, count, exponential_moments((1 + eta) * h, len(nodes)))
         kept, spread = align(_kept_and_spread(transition, h, eta), history.x)
         return kept * history.x + combine(transition.next.alpha * w, history.values), spread
+
 
 class DPMSolverPP3MSDE(DPMSolverPP3M):
     """DPM-Solver++ 3M for the SDE: one evaluation a step.

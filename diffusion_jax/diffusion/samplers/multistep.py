@@ -1,8 +1,8 @@
 """What multistep samplers share: the last estimates of a denoiser, and integrals of their interpolation.
 
 A sampler of this kind integrates the polynomial through estimates f_j at nodes u_j, in Newton's form. The
-integral over a step is Σ_j w_j·f_j. Its weights depend on the nodes alone and are computed in every step, so any
-grid may be used. With few estimates, as after the start, the degree is lower.
+integral over a step is Σ_j w_j·f_j. Its weights depend on the nodes alone and are computed in every step, so
+any grid may be used. With few estimates, as after the start, the degree is lower.
 """
 
 from __future__ import annotations
