@@ -5,11 +5,11 @@
 
 Writes solvers.json, .md (tables) and .png to experiments/results/. Takes 10 minutes on 2 CPU cores.
 
-The mixture is that of the tests: three Gaussians in 12 dimensions; the process is the linear schedule with 1,000
-timesteps. A deterministic sampler is measured by its distance to the exact solution of the ODE from the same
-noise, the root mean square over 256 images. A random one, and DDIM in addition, is measured by the sliced
-Wasserstein distance of 4,096 images to as many of the mixture, along 64 directions. The distance between two sets
-of the mixture's own images is the floor of that.
+The mixture is that of the tests: three Gaussians in 12 dimensions; the process is the linear schedule with
+1,000 timesteps. A deterministic sampler is measured by its distance to the exact solution of the ODE from the
+same noise, the root mean square over 256 images. A random one, and DDIM in addition, is measured by the
+sliced Wasserstein distance of 4,096 images to as many of the mixture, along 64 directions. The distance
+between two sets of the mixture's own images is the floor of that.
 """
 
 from __future__ import annotations
@@ -197,8 +197,9 @@ def report(results: dict[str, Any]) -> str:
     ddim, ddpm = best(ode['ddim'], 50)[0], best(law['ddpm'], 250)[0]
     return f"""# Error against evaluations
 
-Made by `experiments/solvers.py` on a mixture of three Gaussians in 12 dimensions, with its exact denoiser. Each
-cell is the smallest error over the grids, and that grid. A sampler uses at most this number of evaluations.
+Made by `experiments/solvers.py` on a mixture of three Gaussians in 12 dimensions, with its exact denoiser.
+Each cell is the smallest error over the grids, and that grid. A sampler uses at most this number of
+evaluations.
 
 ## Distance to the exact solution of the ODE
 
@@ -210,8 +211,8 @@ At 10 evaluations the smallest error is {at_10:.2g} (`{name_10}`); that of DDIM 
 
 ## Distance of the law
 
-Sliced Wasserstein distance of 4,096 images to as many of the mixture. Two sets of the mixture's own images have
-the distance {floor:.2g}, so smaller differences have no meaning.
+Sliced Wasserstein distance of 4,096 images to as many of the mixture. Two sets of the mixture's own images
+have the distance {floor:.2g}, so smaller differences have no meaning.
 
 {table(law)}
 

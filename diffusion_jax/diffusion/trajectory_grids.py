@@ -1,9 +1,9 @@
 """Grids chosen by dynamic programming over a teacher's trajectory: GITS (2405.11326).
 
-A teacher samples a few images on a fine grid. cost[i, j] is the error of one Euler step from its node i to its
-node j, and the chosen nodes minimise the sum of the costs along the path from the first node to the last one.
-States are x̄ = x_t/alpha = x_0 + σ·eps, for which a step is x̄_j = x̄_i + (σ_j − σ_i)·ε̂_i. Nothing is trained. All
-of it is NumPy, float64.
+A teacher samples a few images on a fine grid. cost[i, j] is the error of one Euler step from its node i to
+its node j, and the chosen nodes minimise the sum of the costs along the path from the first node to the last
+one. States are x̄ = x_t/alpha = x_0 + σ·eps, for which a step is x̄_j = x̄_i + (σ_j − σ_i)·ε̂_i. Nothing is
+trained. All of it is NumPy, float64.
 """
 
 from __future__ import annotations

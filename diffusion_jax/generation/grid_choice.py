@@ -31,9 +31,9 @@ def choose_grid(
 ) -> str:
     """The grid with `levels` levels that fits this model best, as a text for `respacing`: GITS (2405.11326).
 
-    A teacher samples images on a fine grid, with one evaluation for each of its levels. The chosen grid consists
-    of some of these levels, including the first and the last. Two images are kept in memory for each level and
-    image of the teacher.
+    A teacher samples images on a fine grid, with one evaluation for each of its levels. The chosen grid
+    consists of some of these levels, including the first and the last. Two images are kept in memory for each
+    level and image of the teacher.
 
     Args:
         teacher: the fine grid.

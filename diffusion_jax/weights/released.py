@@ -80,8 +80,8 @@ RELEASED: dict[str, Released] = {
         _unet(64, model_channels=192, num_res_blocks=3, qkv_order='new', dropout=0.1),
         COSINE,
         'imagenet64',
-        # The published FID, 2.07, is that without guidance. EDM improves it to 1.55 with a sampler like 'edm',
-        # which has the options that EDM recommends for its own model.
+        # The published FID, 2.07, is that without guidance. EDM improves it to 1.55 with a sampler like
+        # 'edm', which has the options that EDM recommends for its own model.
         (*_recipes(scale=1.0), ('edm', Recipe(EDM_IMAGENET64, (), 'karras:256', timesteps='nearest'))),
         '64x64_classifier',
     ),

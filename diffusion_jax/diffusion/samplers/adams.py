@@ -71,8 +71,8 @@ class AdamsBashforth(Sampler):
 class IPNDM(AdamsBashforth):
     """iPNDM (2202.09778, 2204.13902): the weights of equal steps on every grid.
 
-    With constant weights the order is 2 where the steps are not equal, whatever `max_order` is. A few steps on
-    a suitable grid are nevertheless accurate.
+    With constant weights the order is 2 where the steps are not equal, whatever `max_order` is. A few steps
+    on a suitable grid are nevertheless accurate.
     """
 
     order: ClassVar[int | None] = 2
