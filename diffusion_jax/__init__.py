@@ -20,9 +20,8 @@ from typing import Any
 __version__ = '0.1.0'
 
 _MODULES = ('data', 'diffusion', 'evaluation', 'generation', 'models', 'training', 'weights')
-_ORIGIN = dict.fromkeys(('Generator', 'Samples', 'load', 'show', 'trajectory'), 'generation') | {
-    'UserError': 'errors'
-}
+_GENERATION = ('Generator', 'Samples', 'choose_grid', 'interpolate', 'load', 'show', 'trajectory')
+_ORIGIN = dict.fromkeys(_GENERATION, 'generation') | {'UserError': 'errors'}
 
 __all__ = list(_ORIGIN)
 

@@ -10,6 +10,9 @@ level is replaced by the nearest trained one, as in EDM ('nearest'). Several lev
     quadratic:N  N levels with equal steps of √t                                 DDIM (2010.02502), appendix D
     t:900,500,0  these timesteps, as the process counts them
     sigma:80,1   these σ
+    restart:GRID/low,high,steps,times/…
+                 the levels of another grid; from the one with σ next to `low`, noise is added up to `high`
+                 and removed again in `steps` steps as of karras, `times` times      Restart (2306.14878)
     '', 250, 90,60,60,20,20, ddim25      see `schedules.respaced_timesteps`
 
 Every grid ends with the step to the clean image. All of it is float64 on the host.
@@ -18,7 +21,7 @@ Every grid ends with the step to the clean image. All of it is float64 on the ho
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -68,15 +71,15 @@ def _levels(config: DiffusionConfig, respacing: str, timesteps: str) -> Level:
     name, colon, argument = respacing.partition(':')
     if not colon:
         return jax.tree.map(lambda a: a[::-1], schedule_of(config, respacing).level)
-    if name not in GRIDS:
-        raise ValueError(f'unknown grid {name!r}; must be one of {", ".join(GRIDS)}')
+    if name not in (*GRIDS, 'restart'):
+        raise ValueError(f'unknown grid {name!r}; must be one of {", ".join((*GRIDS, "restart"))}')
     schedule = schedule_of(config)
-    log_snr = GRIDS[name](schedule, argument)
+    log_snr = GRIDS[name](schedule, argument) if name != 'restart' else _restart(config, argument)
     if config.prediction == 'previous_x':
         raise ValueError("a model that predicts 'previous_x' has no levels between timesteps; use '250'")
     level = (nearest_level if timesteps == 'nearest' else level_at)(schedule, log_snr)
     change = np.diff(level.sigma)
-    if not ((change <= 0).all() if timesteps == 'nearest' else (change < 0).all()):
+    if name != 'restart' and not ((change <= 0).all() if timesteps == 'nearest' else (change < 0).all()):
         raise ValueError('levels must become less noisy')
     return level
 
@@ -84,8 +87,16 @@ def _levels(config: DiffusionConfig, respacing: str, timesteps: str) -> Level:
 def _karras(schedule: Schedule, argument: str) -> np.ndarray:
     sigma = np.exp(-schedule.log_snr / 2)
     high, low = min(KARRAS_MAX, sigma[-1]), max(KARRAS_MIN, sigma[0])
-    ramp = np.linspace(high ** (1 / KARRAS_RHO), low ** (1 / KARRAS_RHO), _count(argument))
-    return -2 * KARRAS_RHO * np.log(ramp)
+    return -2 * KARRAS_RHO * np.log(_ramp(high, low, _count(argument)))
+
+
+def karras(high: float, low: float, count: int) -> np.ndarray:
+    """σ with equal steps of σ^(1/7), float64 [count]."""
+    return _ramp(high, low, count) ** KARRAS_RHO
+
+
+def _ramp(high: float, low: float, count: int) -> np.ndarray:
+    return np.linspace(high ** (1 / KARRAS_RHO), low ** (1 / KARRAS_RHO), count)
 
 
 def _log_snr(schedule: Schedule, argument: str) -> np.ndarray:
@@ -110,6 +121,33 @@ def _sigmas(schedule: Schedule, argument: str) -> np.ndarray:
     if sigmas.min() < low * (1 - 1e-3) or sigmas.max() > high * (1 + 1e-3):
         raise ValueError(f'sigmas of this process must be between {low:.4g} and {high:.4g}')
     return -2 * np.log(sigmas)
+
+
+def _restart(config: DiffusionConfig, argument: str) -> np.ndarray:
+    base, *texts = argument.split('/')
+    if base.startswith('restart') or not texts:
+        raise ValueError("must be such as 'restart:karras:18/0.06,0.3,2,4'")
+    levels, intervals = _levels(config, base, 'fractional'), [_numbers(text) for text in texts]
+    sigmas = levels.sigma / levels.alpha
+    for text, interval in zip(texts, intervals, strict=True):
+        low, high, steps, times = interval if len(interval) == 4 else np.zeros(4)
+        counts = steps >= 1 and times >= 1 and steps % 1 == 0 and times % 1 == 0
+        if not (counts and sigmas[-1] * (1 - 1e-3) <= low < high <= sigmas[0] * (1 + 1e-3)):
+            limits = f'{sigmas[-1]:.4g} ≤ low < high ≤ {sigmas[0]:.4g}'
+            raise ValueError(f'{text!r}; must be low,high,steps,times with {limits} and at least one of each')
+    return -2 * np.log(restarted(sigmas, [interval.tolist() for interval in intervals]))
+
+
+def restarted(sigmas: np.ndarray, intervals: Sequence[Sequence[float]]) -> np.ndarray:
+    """The σ of a grid with restarts; intervals: (low, high, steps, times), see above."""
+    path: list[float] = []
+    starts = [int(np.argmin(np.abs(sigmas - low))) for low, *_ in intervals]
+    for k, sigma in enumerate(sigmas):
+        path.append(sigma)
+        for start, (_, high, steps, times) in zip(starts, intervals, strict=True):
+            if start == k and sigma < high:
+                path += [*karras(high, sigma, int(steps) + 1)[:-1], sigma] * int(times)
+    return np.array(path)
 
 
 def _at_timesteps(schedule: Schedule, timesteps: np.ndarray) -> np.ndarray:

@@ -51,7 +51,7 @@ class Transition(NamedTuple):
     Attributes:
       mean_x0, mean_xt: coefficients of the posterior mean.
       log_beta, log_posterior, log_large: see `posterior`.
-      num_steps: the number of transitions in the grid.
+      num_steps: the number of transitions in the grid that do not add noise.
       renoise: None, or whether this transition adds noise: then the next level is the noisier one, and the
         constants are those of q(x_next|x_t) = N(mean_xt·x_t, exp(log_beta)).
     """

@@ -187,7 +187,7 @@ def between(levels: Level) -> Transition:
         log_beta=log_beta,
         log_posterior=np.where(renoise, log_beta, np.where(last, first, log_posterior)),
         log_large=np.where(last, first, log_beta),
-        num_steps=np.full(len(beta), len(beta), np.float64),
+        num_steps=np.full(len(beta), np.sum(~renoise), np.float64),
         renoise=renoise if renoise.any() else None,
     )
 

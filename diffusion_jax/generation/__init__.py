@@ -2,7 +2,19 @@
 
 from diffusion_jax.generation.generator import Generator
 from diffusion_jax.generation.grid import show
+from diffusion_jax.generation.grid_choice import choose_grid
+from diffusion_jax.generation.interpolation import interpolate
 from diffusion_jax.generation.loading import load
 from diffusion_jax.generation.sampling import Samples, Trajectory, generate, trajectory
 
-__all__ = ['Generator', 'Samples', 'Trajectory', 'generate', 'load', 'show', 'trajectory']
+__all__ = [
+    'Generator',
+    'Samples',
+    'Trajectory',
+    'choose_grid',
+    'generate',
+    'interpolate',
+    'load',
+    'show',
+    'trajectory',
+]

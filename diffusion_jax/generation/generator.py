@@ -25,6 +25,7 @@ from diffusion_jax.diffusion.denoiser import score_shift
 from diffusion_jax.diffusion.grids import make_grid
 from diffusion_jax.diffusion.process import align
 from diffusion_jax.diffusion.recipe import Recipe
+from diffusion_jax.diffusion.samplers import Sampler
 from diffusion_jax.diffusion.samplers.loop import Record, evaluations
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import options, requests, sampling
@@ -177,20 +178,24 @@ class Generator:
         images: np.ndarray,
         y: Labels | None = None,
         *,
+        sampler: str | Sampler = 'ddim',
         respacing: str = 'ddim250',
         clip: bool = True,
         timesteps: str = 'fractional',
     ) -> np.ndarray:
-        """The noise x_T, float32 [B, H, W, C], from which unguided DDIM in these steps makes these images.
+        """The noise x_T, float32 [B, H, W, C], from which this sampler, unguided, makes these images.
 
-        Between two such noises a and b lie those of cos(θ)·a + sin(θ)·b, 0 ≤ θ ≤ π/2 (paper, appendix F).
+        See `interpolate` for the noises between two of them.
+
+        Args:
+            sampler: one that solves the ODE, such as 'ddim', 'heun', 'unipc' or 'dpmpp_3s'.
+            y, respacing, clip, timesteps: see `request`.
         """
         if self.unet.low_res:
             raise UserError('model', 'is an upsampler, which is not inverted')
-        grid = options.check_respacing(self.diffusion, respacing, timesteps)
-        if len(grid.level.t) < 2:
-            raise UserError('respacing', f'got {respacing!r}', 'must have at least two levels')
-        recipe = Recipe(respacing=respacing, clip=clip, timesteps=timesteps)
+        sampler = options.read_ode_sampler(sampler)
+        options.check_inversion(self.diffusion, respacing, timesteps)
+        recipe = Recipe(sampler, respacing=respacing, clip=clip, timesteps=timesteps)
         return self._of_images(sampling.invert, images, y, recipe)
 
     @_one_batch('the likelihood')

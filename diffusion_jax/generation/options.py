@@ -49,6 +49,17 @@ def read_sampler(sampler: str | Sampler, eta: float = 0.0) -> Sampler:
     return sampler
 
 
+def read_ode_sampler(sampler: str | Sampler) -> Sampler:
+    """A sampler that solves the probability-flow ODE, so that it can invert images."""
+    sampler = read_sampler(sampler)
+    random = sampler.random_option
+    if sampler.order is None or (random and np.any(getattr(sampler, random))):
+        names = ', '.join(name for name, kind in SAMPLERS.items() if kind.order)
+        remedy = f'set {random} to 0' if random else f'must be one of {names}'
+        raise UserError('sampler', f'{type(sampler).__name__} is random, and cannot invert images', remedy)
+    return sampler
+
+
 def read_guidance(guidance: Guidances, default: Any = 1.0, scale: Any = None) -> tuple[Guidance, ...]:
     """Guidances, the innermost first.
 
@@ -80,6 +91,14 @@ def check_respacing(diffusion: DiffusionConfig, respacing: str, timesteps: str =
         return make_grid(diffusion, respacing, timesteps)
     except ValueError as error:
         raise UserError('respacing', f'got {respacing!r}', str(error)) from error
+
+
+def check_inversion(diffusion: DiffusionConfig, respacing: str, timesteps: str) -> None:
+    """UserError unless the grid can be run upwards."""
+    grid = check_respacing(diffusion, respacing, timesteps)
+    if len(grid.level.t) < 2 or grid.renoise is not None:
+        remedy = 'must have at least two levels, and no restarts'
+        raise UserError('respacing', f'got {respacing!r}', remedy)
 
 
 def check_timesteps(diffusion: DiffusionConfig, respacing: str) -> None:

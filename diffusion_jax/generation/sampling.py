@@ -18,7 +18,7 @@ from diffusion_jax.diffusion.guidance import Models
 from diffusion_jax.diffusion.parts import Part, static
 from diffusion_jax.diffusion.process import Level, Prediction, Transition, add_noise
 from diffusion_jax.diffusion.recipe import Recipe
-from diffusion_jax.diffusion.samplers import DDIM, loop, sample
+from diffusion_jax.diffusion.samplers import loop, sample
 from diffusion_jax.diffusion.samplers.loop import Carry, NoiseAt, Record, noise_of
 from diffusion_jax.diffusion.schedules import schedule_of, transitions
 from diffusion_jax.generation.networks import Networks, make_denoiser, make_log_prob
@@ -189,13 +189,14 @@ def noised(images: jax.Array, request: Request, level: Level) -> jax.Array:
 
 
 def invert(networks: Networks, params: dict[str, Params], request: Request, images: jax.Array) -> jax.Array:
-    """uint8 images [B, H, W, C] → x_T, from which DDIM with η = 0 makes them again (2105.05233, appendix F).
+    """uint8 images [B, H, W, C] → x_T, from which the recipe's sampler makes them again.
 
-    Each step uses the prediction at its start for that at its end, so more steps are more exact.
+    The sampler solves the ODE upwards (2105.05233, appendix F). Its steps are not the inverse of those
+    downwards, so more steps, or a higher order, are more exact.
     """
     request = request._replace(x_T=to_float(images))
-    _, denoise, grid, noise_at, x = make_parts(networks, params, request)
-    return sample(DDIM(), denoise, inversion(grid), noise_at, x)[0].x
+    sampler, denoise, grid, noise_at, x = make_parts(networks, params, request)
+    return sample(sampler, denoise, inversion(grid), noise_at, x)[0].x
 
 
 def bits_per_dimension(

@@ -14,7 +14,7 @@ from diffusion_jax.data import imagenet
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.guidance import ClassifierGuidance
 from diffusion_jax.diffusion.recipe import Recipe
-from diffusion_jax.diffusion.samplers import DDIM, DDPM
+from diffusion_jax.diffusion.samplers import DDIM, DDPM, EDM_IMAGENET64
 from diffusion_jax.models import ClassifierConfig, UNetConfig
 from diffusion_jax.weights.reference import reference_shapes
 
@@ -80,7 +80,9 @@ RELEASED: dict[str, Released] = {
         _unet(64, model_channels=192, num_res_blocks=3, qkv_order='new', dropout=0.1),
         COSINE,
         'imagenet64',
-        _recipes(scale=1.0),  # the published FID, 2.07, is that without guidance
+        # The published FID, 2.07, is that without guidance. EDM improves it to 1.55 with a sampler like
+        # 'edm', which has the options that EDM recommends for its own model.
+        (*_recipes(scale=1.0), ('edm', Recipe(EDM_IMAGENET64, (), 'karras:256', timesteps='nearest'))),
         '64x64_classifier',
     ),
     '128x128_diffusion': Released(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax.diffusion.config import DiffusionConfig
-from diffusion_jax.diffusion.grids import GRIDS, inversion, level_at, make_grid, nearest_level
+from diffusion_jax.diffusion.grids import GRIDS, inversion, karras, level_at, make_grid, nearest_level
 from diffusion_jax.diffusion.process import Level
 from diffusion_jax.diffusion.samplers import DDIM, sample
 from diffusion_jax.diffusion.schedules import between, float64_transitions, make_schedule
@@ -188,3 +188,39 @@ def test_a_network_that_predicts_the_previous_x_has_its_own_steps_only(name):
 @pytest.mark.parametrize('name', ['karras:1', 'log_snr:1', 'uniform:1', 'quadratic:1', 't:0', 'sigma:2'])
 def test_one_level_is_enough(name):
     assert len(sigmas_of(make_grid(LINEAR, name))) == 1
+
+
+def test_restarts_go_up_from_the_nearest_level_and_down_again():
+    grid = make_grid(LINEAR, 'restart:karras:6/0.05,1,2,3/5,20,1,1')
+    base = make_grid(LINEAR, 'karras:6').level.edm_sigma
+    low, high = (int(np.abs(base - sigma).argmin()) for sigma in (0.05, 5))
+    again = [*karras(1.0, base[low], 3)[:2], base[low]]
+    expected = [*base[: high + 1], 20, base[high], *base[high + 1 : low + 1], *again, *again, *again]
+    expected += [*base[low + 1 :]]
+    np.testing.assert_allclose(grid.level.edm_sigma, expected, rtol=1e-5)
+    np.testing.assert_array_equal(grid.renoise, np.diff([*expected, 0]) > 0)
+    assert grid.renoise.sum() == 4
+    # Churn is divided among the steps that remove noise.
+    np.testing.assert_array_equal(grid.num_steps, len(expected) - 4)
+
+
+def test_restarts_over_timesteps_keep_them():
+    grid = make_grid(LINEAR, 'restart:10/0.1,2,2,1')
+    np.testing.assert_allclose(grid.level.t[:3], [999, 888, 777], atol=1e-3)
+    assert grid.renoise.sum() == 1
+    nearest = make_grid(LINEAR, 'restart:karras:10/0.1,2,2,1', 'nearest').level.t
+    np.testing.assert_array_equal(nearest, np.round(nearest))
+
+
+@pytest.mark.parametrize(
+    'respacing',
+    [
+        *('restart:karras:10', 'restart:karras:10/0.1,2,2', 'restart:karras:10/2,0.1,2,1'),
+        *('restart:karras:10/0.1,2,0,1', 'restart:karras:10/0.1,2,1.5,1', 'restart:karras:10/0.1,2,2,0'),
+        *('restart:karras:10/0.1,90,2,1', 'restart:karras:10/0.0001,2,2,1', 'restart:karras:10/a'),
+        'restart:restart:karras:10/0.1,2,2,1/0.1,2,2,1',
+    ],
+)
+def test_restarts_that_are_impossible(respacing):
+    with pytest.raises(ValueError, match='must be'):
+        make_grid(LINEAR, respacing)

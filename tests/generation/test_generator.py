@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffusion_jax.diffusion.grids import make_grid
 from diffusion_jax.diffusion.guidance import ClassifierGuidance
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import DDIM
 from diffusion_jax.errors import UserError
-from diffusion_jax.generation import show, trajectory
+from diffusion_jax.generation import choose_grid, show, trajectory
 from diffusion_jax.generation.arguments import NotFinite
 from diffusion_jax.images import to_uint8
 from diffusion_jax.sharding import make_mesh, param_shardings
@@ -108,16 +109,45 @@ def test_the_loop_transfers_nothing_implicitly(model, sizes):
         assert_equal(model.sample(4, 3, **STEPS), expected)
 
 
-def test_inversion_is_undone_by_ddim(model):
+@pytest.mark.parametrize(
+    ('sampler', 'steps'), [('ddim', ''), ('unipc', 'log_snr:40'), ('dpmpp_3s', 'log_snr:40')]
+)
+def test_inversion_is_undone_by_its_sampler(model, sampler, steps):
     """For a network whose output is small: a random one is not smooth in x_t."""
     process = dataclasses.replace(DIFFUSION, schedule='linear')
     free = dataclasses.replace(model.unguided(), params=quiet_params(), diffusion=process)
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1)).astype(np.uint8)
-    x_T = free.invert(images, respacing='', clip=False)
+    how = {'sampler': sampler, 'respacing': steps, 'clip': False}
+    x_T = free.invert(images, **how)
     assert x_T.shape == images.shape and x_T.dtype == np.float32
-    back = free.sample(2, sampler='ddim', respacing='', clip=False, x_T=x_T)
+    back = free.sample(2, x_T=x_T, **how)
     assert closeness(back, images) <= 8
-    assert closeness(free.sample(2, sampler='ddim', respacing='', clip=False), images) > 64
+    assert closeness(free.sample(2, **how), images) > 64
+
+
+def test_only_samplers_of_the_ode_invert(model):
+    images = np.zeros((2, 8, 8, 1), np.uint8)
+    for sampler in ('ddpm', 'ddim:eta=0.5', 'heun:s_churn=1', 'dpmpp_2m_sde'):
+        with refused('sampler', 'random'):
+            model.invert(images, sampler=sampler, respacing='ddim5')
+    with refused('respacing', 'restart'):
+        model.invert(images, respacing='restart:log_snr:6/0.1,2,1,1')
+
+
+def test_a_chosen_grid_is_a_grid_of_the_model(model):
+    text = choose_grid(model, 4, 3, teacher='karras:9', num_images=2)
+    sigmas = [float(sigma) for sigma in text.removeprefix('sigma:').split(',')]
+    fine = make_grid(model.diffusion, 'karras:9').level.edm_sigma
+    assert len(sigmas) == 4
+    np.testing.assert_allclose([sigmas[0], sigmas[-1]], fine[[0, -1]], rtol=1e-5)
+    assert all(np.isclose(fine, sigma, rtol=1e-5).any() for sigma in sigmas)
+    assert model.sample(2, 3, sampler='ipndm', respacing=text).evaluations == 4
+    with refused('metric', 'l7'):
+        choose_grid(model, 4, 3, metric='l7')
+    with refused('levels'):
+        choose_grid(model, 10, 3, teacher='karras:9')
+    with refused('teacher', 'restarts'):
+        choose_grid(model, 4, 3, teacher='restart:karras:9/0.1,2,1,1')
 
 
 def darkness(x_t, level):

@@ -93,7 +93,7 @@ def test_processes_are_those_of_the_recorded_flags(name):
 def test_what_is_guided_has_a_classifier_of_its_size():
     for name in DIFFUSION_MODELS:
         network, process, _, recipes, classifier = RELEASED[name]
-        assert [name for name, _ in recipes] == ['paper', 'paper-ddim']
+        assert [name for name, _ in recipes][:2] == ['paper', 'paper-ddim']
         assert all(bool(classifier) == ('log_prob' in recipe.needs) for _, recipe in recipes)
         if classifier:
             assert isinstance(RELEASED[classifier].network, ClassifierConfig)

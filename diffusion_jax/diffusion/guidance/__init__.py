@@ -5,11 +5,13 @@ from diffusion_jax.diffusion.guidance.classifier_free import ClassifierFreeGuida
 from diffusion_jax.diffusion.guidance.guidance import Function, Guidance, Models
 from diffusion_jax.diffusion.guidance.modifiers import Interval, Modifier, Reuse
 from diffusion_jax.diffusion.guidance.reconstruction import ReconstructionGuidance, reconstruction_guidance
+from diffusion_jax.diffusion.guidance.threshold import DynamicThreshold, threshold
 
 GUIDANCES: dict[str, type[Guidance]] = {
     'classifier': ClassifierGuidance,
     'classifier_free': ClassifierFreeGuidance,
     'reconstruction': ReconstructionGuidance,
+    'threshold': DynamicThreshold,
 }
 MODIFIERS: dict[str, type[Modifier]] = {'interval': Interval, 'reuse': Reuse}
 
@@ -18,6 +20,7 @@ __all__ = [
     'MODIFIERS',
     'ClassifierFreeGuidance',
     'ClassifierGuidance',
+    'DynamicThreshold',
     'Function',
     'Guidance',
     'Interval',
@@ -28,4 +31,5 @@ __all__ = [
     'classifier_guidance',
     'extrapolate',
     'reconstruction_guidance',
+    'threshold',
 ]

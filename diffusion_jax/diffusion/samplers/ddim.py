@@ -46,6 +46,7 @@ class DDIM(Sampler):
 
     eta: Number = option(default=0.0, most=1.0)
     order: ClassVar[int | None] = 1
+    random_option: ClassVar[str | None] = 'eta'
 
     def step(
         self, denoise: Denoiser, state: Image, memory: Any, transition: Transition, noise: Noise

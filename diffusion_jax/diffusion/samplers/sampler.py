@@ -29,11 +29,13 @@ class Sampler(Part):
       shifts_mean: the sampler applies the gradient of guidance itself (2105.05233, Algorithm 1). All other
         samplers get `score_shift(denoise)`.
       order: of convergence to the probability-flow ODE, with the default options; None if it is random.
+      random_option: the option that makes it random unless it is 0, if `order` is not None.
     """
 
     evaluations: ClassVar[int] = 1
     shifts_mean: ClassVar[bool] = False
     order: ClassVar[int | None] = None
+    random_option: ClassVar[str | None] = None
 
     def init(self, x_T: Array) -> Any:
         """The state before the first step: a pytree that has x."""
