@@ -10,6 +10,8 @@ level is replaced by the nearest trained one, as in EDM ('nearest'). Several lev
     quadratic:N  N levels with equal steps of √t                                 DDIM (2010.02502), appendix D
     t:900,500,0  these timesteps, as the process counts them
     sigma:80,1   these σ
+    repaint:N,L,R  N timesteps at equal distances; from every L-th, L steps up and down again R − 1 times
+                                                                    RePaint (2201.09865), appendix B
     '', 250, 90,60,60,20,20, ddim25      see `schedules.respaced_timesteps`
 
 Every grid ends with the step to the clean image. All of it is float64 on the host.
@@ -66,10 +68,12 @@ def make_grid(config: DiffusionConfig, respacing: str = '', timesteps: str = 'fr
 
 def _levels(config: DiffusionConfig, respacing: str, timesteps: str) -> Level:
     name, colon, argument = respacing.partition(':')
+    if name == 'repaint':
+        return _with_jumps(config, argument)
     if not colon:
         return jax.tree.map(lambda a: a[::-1], schedule_of(config, respacing).level)
     if name not in GRIDS:
-        raise ValueError(f'unknown grid {name!r}; must be one of {", ".join(GRIDS)}')
+        raise ValueError(f'unknown grid {name!r}; must be one of {", ".join(GRIDS)}, repaint')
     schedule = schedule_of(config)
     log_snr = GRIDS[name](schedule, argument)
     if config.prediction == 'previous_x':
@@ -79,6 +83,24 @@ def _levels(config: DiffusionConfig, respacing: str, timesteps: str) -> Level:
     if not ((change <= 0).all() if timesteps == 'nearest' else (change < 0).all()):
         raise ValueError('levels must become less noisy')
     return level
+
+
+def _with_jumps(config: DiffusionConfig, argument: str) -> Level:
+    """The levels of 'repaint:N,L,R'; from 0, L, 2L, … below N − L there are R − 1 jumps of L steps up."""
+    numbers = argument.split(',')
+    if len(numbers) != 3:
+        raise ValueError(f"{argument!r}; must be steps, jump length and repetitions, such as '250,10,10'")
+    steps, length, repetitions = map(_count, numbers)
+    jumps, path, at = dict.fromkeys(range(0, steps - length, length), repetitions - 1), [steps - 1], steps - 1
+    while at > 0 or jumps.get(at, 0) > 0:
+        if jumps.get(at, 0) > 0:
+            jumps[at] -= 1
+            path += range(at + 1, at + length + 1)
+            at += length
+        else:
+            at -= 1
+            path.append(at)
+    return jax.tree.map(lambda a: a[np.array(path)], schedule_of(config, str(steps)).level)
 
 
 def _karras(schedule: Schedule, argument: str) -> np.ndarray:
