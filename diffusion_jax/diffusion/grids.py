@@ -62,11 +62,12 @@ def make_grid(config: DiffusionConfig, respacing: str = '', timesteps: str = 'fr
 
     timesteps: 'fractional' or 'nearest'.
     """
-    levels = _levels(config, respacing, timesteps)
+    levels = path(config, respacing, timesteps)
     return jax.tree.map(lambda a: a if a.dtype == bool else np.float32(a), to_clean(levels))
 
 
-def _levels(config: DiffusionConfig, respacing: str, timesteps: str) -> Level:
+def path(config: DiffusionConfig, respacing: str = '', timesteps: str = 'fractional') -> Level:
+    """The levels of a grid, without the clean image, float64 [N]."""
     name, colon, argument = respacing.partition(':')
     if name == 'repaint':
         return _with_jumps(config, argument)

@@ -6,7 +6,7 @@ At every level σ̄ = σ/α, with x̄ = x_t/α:
     x ← x − h·∇[‖x − x̂‖²/(2σ̄²) + ‖y − A x‖²/(2s²)] + √(2h)·noise, from x̂         Langevin, eq. 7
     x_{t-1} = α'·x + σ'·noise
 
-h falls linearly over the levels from `rate` to rate·last_rate. (The release has the gradient of ‖y − A x‖²/s²,
+h falls linearly over the N levels from `rate`, and would reach rate·last_rate at level N + 1. (The release has the gradient of ‖y − A x‖²/s²,
 so its effective noise is s/√2.) Exact draws in the second line would leave 2 to 3 times the posterior's
 variance where nothing is measured, since x_0 given x_t has less variance than σ̄²; few short steps hide this.
 The operator need not be linear.
@@ -43,7 +43,7 @@ class DAPS(Sampler):
     """DAPS; the noise of the measurement must be above 0.
 
     Attributes:
-      rate, last_rate: the step size h of the first level, and its share at the last.
+      rate, last_rate: the step size h of the first level, and the share of it that h falls to.
       ode_sigma: σ̄ where the ODE ends.
       ode_steps, langevin_steps: their numbers.
     """
@@ -72,7 +72,7 @@ class DAPS(Sampler):
     ) -> tuple[Annealed, Any]:
         here, there = transition.level, align(transition.next, state.x)
         x_0, memory = self._solve_ode(denoise, state.x / align(here.alpha, state.x), memory, here.edm_sigma)
-        rate = self.rate * (1 + state.done / transition.num_steps * (self.last_rate - 1))
+        rate = self.rate * (1 + state.done / (transition.num_steps + 1) * (self.last_rate - 1))
         x = self._langevin(x_0, here.edm_sigma, rate, noise)
         return Annealed(there.alpha * x + there.sigma * noise(0), state.done + 1), memory
 

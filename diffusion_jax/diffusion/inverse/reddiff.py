@@ -21,7 +21,7 @@ from jax import Array
 from diffusion_jax.diffusion.denoiser import Denoiser
 from diffusion_jax.diffusion.inverse.measurement import Measurement
 from diffusion_jax.diffusion.parts import Number, option
-from diffusion_jax.diffusion.process import Transition, add_noise
+from diffusion_jax.diffusion.process import Level, Transition, add_noise, align
 from diffusion_jax.diffusion.samplers import Noise, Sampler
 
 
@@ -57,12 +57,16 @@ class REDDiff(Sampler):
     ) -> tuple[Optimized, Any]:
         here, eps = transition.level, noise(0)
         prediction, memory = denoise(add_noise(state.x, eps, here), here, memory)
-        weight = self.lam * here.edm_sigma / state.x[0].size
-
-        def data_loss(x: Array) -> Array:
-            residual = self.measurement.residual(x)
-            return jnp.sum(self.measurement.squared_error(x)) / (2 * residual[0].size)
-
-        gradient = jax.grad(data_loss)(state.x) + weight * (prediction.eps - eps)
+        gradient = self.gradient(state.x, prediction.eps - eps, here)
         change, adam = self._adam().update(gradient, state.adam)
         return Optimized(state.x + change, adam), memory
+
+    def gradient(self, x: Array, error: Array, level: Level) -> Array:
+        """Of the loss of each image x by x; error: ε̂ − eps."""
+
+        def data_loss(x: Array) -> Array:
+            size = self.measurement.residual(x)[0].size
+            return jnp.sum(self.measurement.squared_error(x)) / (2 * size)
+
+        weight = align(self.lam * level.edm_sigma, x) / x[0].size
+        return jax.grad(data_loss)(x) + weight * error
