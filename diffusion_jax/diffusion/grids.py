@@ -87,21 +87,30 @@ def path(config: DiffusionConfig, respacing: str = '', timesteps: str = 'fractio
 
 
 def _with_jumps(config: DiffusionConfig, argument: str) -> Level:
-    """The levels of 'repaint:N,L,R'; from 0, L, 2L, … below N − L there are R − 1 jumps of L steps up."""
     numbers = argument.split(',')
     if len(numbers) != 3:
         raise ValueError(f"{argument!r}; must be steps, jump length and repetitions, such as '250,10,10'")
     steps, length, repetitions = map(_count, numbers)
-    jumps, path, at = dict.fromkeys(range(0, steps - length, length), repetitions - 1), [steps - 1], steps - 1
-    while at > 0 or jumps.get(at, 0) > 0:
-        if jumps.get(at, 0) > 0:
-            jumps[at] -= 1
+    positions = np.array(jumps(steps, length, repetitions))
+    return jax.tree.map(lambda a: a[positions], schedule_of(config, str(steps)).level)
+
+
+def jumps(steps: int, length: int, repetitions: int) -> list[int]:
+    """The path of 'repaint:steps,length,repetitions' over levels steps − 1 … 0, one at a time.
+
+    From each of the levels 0, length, 2·length, … below steps − length, it goes up `length` levels and down
+    again, repetitions − 1 times.
+    """
+    left = dict.fromkeys(range(0, steps - length, length), repetitions - 1)
+    path = [steps - 1]
+    while path[-1] > 0 or left.get(path[-1], 0) > 0:
+        at = path[-1]
+        if left.get(at, 0) > 0:
+            left[at] -= 1
             path += range(at + 1, at + length + 1)
-            at += length
         else:
-            at -= 1
-            path.append(at)
-    return jax.tree.map(lambda a: a[np.array(path)], schedule_of(config, str(steps)).level)
+            path.append(at - 1)
+    return path
 
 
 def _karras(schedule: Schedule, argument: str) -> np.ndarray:
