@@ -167,7 +167,7 @@ def check_ddrm(case: Case, model: Model) -> None:
         z[:, is_before] = before[:, is_before[: before.shape[1]].nonzero()[0]]
         fresh.append(z @ basis.T)
     sampler = ReleasedStart(with_noise(model, noise), meta['eta'], meta['etab'])
-    start = np.asarray(arrays['z_T'], float)
+    start = arrays['z_T'] @ basis.T
     x, x_0 = run(sampler, model, grid, start, one_draw(np.stack(fresh)))
     first = sampler.first(images(start), row(grid, 0).level)
     same('start', np.asarray(first)[:, 0, 0], arrays['x_t'][0], case)
