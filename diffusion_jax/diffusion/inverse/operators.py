@@ -156,7 +156,7 @@ class Dense(Operator):
 def dense(function: Callable[[Array], Array], shape: tuple[int, int, int]) -> Dense:
     """A linear function of images of this shape with its decomposition, from one evaluation at each pixel."""
     size = int(np.prod(shape))
-    basis = jnp.eye(size, dtype=jnp.promote_types(float, jnp.float32)).reshape(size, *shape)
+    basis = jnp.eye(size).reshape(size, *shape)
     matrix = np.asarray(jax.lax.map(lambda x: function(x[None])[0], basis)).reshape(size, -1).T
     _, values, vectors = np.linalg.svd(matrix, full_matrices=False)
     return Dense(function, values[None], vectors[None])

@@ -15,7 +15,6 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import Array
 
 from diffusion_jax.diffusion.denoiser import Denoiser
@@ -25,11 +24,16 @@ from diffusion_jax.diffusion.process import Level, Transition, add_noise, align
 from diffusion_jax.diffusion.samplers import Noise, Sampler
 
 
+DECAYS = 0.9, 0.99  # of Adam's moments
+
+
 class Optimized(NamedTuple):
-    """μ, and the state of Adam."""
+    """μ, Adam's moments of its gradient, and the number of steps, [] int32."""
 
     x: Array
-    adam: Any
+    first: Array
+    second: Array
+    done: Array
 
 
 class REDDiff(Sampler):
@@ -46,11 +50,8 @@ class REDDiff(Sampler):
     needs_operator: ClassVar[str] = 'linear'
 
     def init(self, x_T: Array) -> Optimized:
-        start = self.measurement.projected(jnp.zeros_like(x_T))
-        return Optimized(start, self._adam().init(start))
-
-    def _adam(self) -> optax.GradientTransformation:
-        return optax.adam(self.rate, b1=0.9, b2=0.99)
+        nothing = jnp.zeros_like(x_T)
+        return Optimized(self.measurement.projected(nothing), nothing, nothing, jnp.zeros((), jnp.int32))
 
     def step(
         self, denoise: Denoiser, state: Optimized, memory: Any, transition: Transition, noise: Noise
@@ -58,8 +59,11 @@ class REDDiff(Sampler):
         here, eps = transition.level, noise(0)
         prediction, memory = denoise(add_noise(state.x, eps, here), here, memory)
         gradient = self.gradient(state.x, prediction.eps - eps, here)
-        change, adam = self._adam().update(gradient, state.adam)
-        return Optimized(state.x + change, adam), memory
+        done, (one, two) = state.done + 1, DECAYS
+        first = one * state.first + (1 - one) * gradient
+        second = two * state.second + (1 - two) * gradient**2
+        length = self.rate / (1 - one**done) / (jnp.sqrt(second / (1 - two**done)) + 1e-8)
+        return Optimized(state.x - length * first, first, second, done), memory
 
     def gradient(self, x: Array, error: Array, level: Level) -> Array:
         """Of the loss of each image x by x; error: ε̂ − eps."""
