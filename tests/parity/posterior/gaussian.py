@@ -17,7 +17,7 @@ from tests.parity.posterior.laws import Prober, propagate, simulate, whole_chain
 from tests.parity.posterior.methods import Method, make_method, read_options
 from tests.parity.posterior.model import Model, grid_at, model_of, moments
 
-CHAINS = 20_000
+CHAINS = 4_000
 # Keys that are no laws of a method; those of particles have a check of their own.
 OTHERS = {'target', 'smc_target', 'grid'}
 LAW = {'mean', 'cov', 'trace_mean', 'trace_var', 'mean_se', 'cov_se'}

@@ -85,4 +85,4 @@ def is_mixture(case: Case) -> bool:
     return {'weights', 'covs', 's_y', 'points/x_t'} <= case.arrays.keys()
 
 
-CHECKS = [Check('posterior', is_mixture, check_mixture)]
+CHECKS = [Check('posterior', is_mixture, check_mixture, slow=lambda case: True)]
