@@ -20,8 +20,8 @@ Images = jax.ShapeDtypeStruct  # float32 [B, H, W, C]
 def checked(part: Any, images: Images, owner: Any = None) -> Any:
     """A traced part or tuple of parts, in which every measurement fits the images.
 
-    owner: the part that `part` is a field of. Its `needs_operator` is 'linear' or 'spectrum', its `needs_noise`
-        whether the noise must be above 0; see `diffusion.inverse`.
+    owner: the part that `part` is a field of. Its `needs_operator` is 'linear' or 'spectrum'; its
+        `needs_noise` is whether the noise must be above 0.
 
     Raises:
         UserError: the operator fails, or y has another shape than its result, or a need is not met.

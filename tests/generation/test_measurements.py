@@ -1,4 +1,4 @@
-"""Measurements in recipes: their rows go with the images, other numbers compile nothing, bad ones are refused."""
+"""Measurements in recipes: rows go with their images, others compile nothing, bad ones are refused."""
 
 import dataclasses
 
@@ -107,14 +107,19 @@ def test_functions_and_one_measurement_for_all_images(model):
     assert closeness(by_function, by_mask) <= 1
     by_matrix = dense(left_half, (8, 8, 1))
     how = lambda m: {'sampler': DDRM(m, given_y=False)}  # noqa: E731
-    assert closeness(
-        sample(model, how, Measurement(by_matrix, TRUTH[:, :, :4], 0.1), 4),
-        sample(model, how, Measurement(same, TRUTH * same.mask, 0.1), 4),
-    ) <= 1
+    assert (
+        closeness(
+            sample(model, how, Measurement(by_matrix, TRUTH[:, :, :4], 0.1), 4),
+            sample(model, how, Measurement(same, TRUTH * same.mask, 0.1), 4),
+        )
+        <= 1
+    )
 
 
 def test_evaluations_of_every_method(model):
-    numbers = {name: sample(model, how, Measurement(MASK, Y, 0.1), 4).evaluations for name, how in SAMPLERS.items()}
+    numbers = {
+        name: sample(model, how, Measurement(MASK, Y, 0.1), 4).evaluations for name, how in SAMPLERS.items()
+    }
     assert numbers.pop('daps') == 10 and numbers.pop('repaint') == 9
     assert set(numbers.values()) == {5}
 
@@ -132,7 +137,9 @@ def test_records_and_images_to_start_from(model):
 def test_rows_go_with_their_images_on_several_devices():
     one = make_model()
     mesh = make_mesh(8, 1)
-    eight = dataclasses.replace(one, mesh=mesh, params=jax.device_put(one.params, jax.NamedSharding(mesh, jax.P())))
+    eight = dataclasses.replace(
+        one, mesh=mesh, params=jax.device_put(one.params, jax.NamedSharding(mesh, jax.P()))
+    )
     for operator in (MASK, Blur(np.full((8, 3), 1 / 24, np.float32)), Downsample(2)):
         y = np.asarray(operator(TRUTH)) if isinstance(operator, Downsample) else TRUTH * 0
         measurement = Measurement(operator, y[:3], [0.1, 0.2, 0.3])

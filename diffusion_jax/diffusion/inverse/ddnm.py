@@ -1,12 +1,12 @@
-"""DDNM, the denoising diffusion null-space model (2212.00490), Algorithm 1: for measurements without noise.
+"""DDNM, the denoising diffusion null-space model (2212.00490), Algorithm 1, for noise-free measurements.
 
-    x̂ = x̂_0 + A⁺(y − A x̂_0)                                                              eq. 13
+    x̂ = x̂_0 + A⁺(y − A x̂_0)
     x_{t-1} ~ q(x_{t-1}|x_t, x̂)                                                          Algorithm 1
-    x_{t-1} = α'·x̂ + σ'·(√(1−η²)·ε̂ + η·noise)                                            the release
+    x_{t-1} = α'·x̂ + σ'·(√(1−η²)·ε̂ + η·noise)     in the release
 
-ε̂ belongs to x̂_0, not to x̂. The result satisfies A x = y. The second rule renews a share of the noise in every
-step, so where nothing is measured the variance tends to (1 + √(1−η²))/2 of the true one for many steps: .76 at
-η = .85. For noisy measurements use `DDRM`, whose step is that of DDNM+.
+ε̂ belongs to x̂_0, not to x̂. The result satisfies A x = y. The second rule renews a share of the noise
+in every step, so where nothing is measured the variance tends to (1 + √(1−η²))/2 of the true one for many
+steps: .76 at η = .85. For noisy measurements use `DDRM`, whose step is that of DDNM+.
 
 A step costs one evaluation of the denoiser, without a gradient.
 """

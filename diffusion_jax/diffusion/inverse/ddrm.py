@@ -1,15 +1,16 @@
-"""DDRM (2201.11793), eq. 7 and 8, which has the same step as DDNM+ (2212.00490, eq. 19 to 22).
+"""DDRM (2201.11793), which has the same step as DDNM+ with singular values (2212.00490, eq. 51).
 
-In each singular direction with singular value s_i, ȳ = (A⁺y)_i has the noise n_i = α'·s/s_i at the scale of
-x_{t-1}:
+In each singular direction with singular value s_i, ȳ = (A⁺y)_i has the noise n_i = α'·s/s_i at the scale
+of x_{t-1}:
 
     s_i = 0:    x_{t-1} = α'·x̂_0 + σ'·(√(1−η²)·ε̂ + η·noise)
     σ' < n_i:   x_{t-1} = α'·(x̂_0 + √(1−η²)·σ'/n_i·(ȳ − x̂_0)) + η·σ'·noise
     σ' ≥ n_i:   x_{t-1} = α'·((1−η_b)·x̂_0 + η_b·ȳ) + √(σ'² − η_b²·n_i²)·noise
 
-The start is α·ȳ with the noise √(σ² − n_i²) where σ ≥ n_i, else σ. (The release divides by σ/α instead, and its
-last step of a measurement without noise returns x̂_0.) As for `DDNM`, the first rule leaves too little variance
-where nothing is measured: .73 of it on Gaussian data with η = .85, and .30 of the posterior's where measured.
+The start is α·ȳ with the noise √(σ² − n_i²) where σ ≥ n_i, else σ. (The release divides by σ/α instead,
+and its last step of a measurement without noise returns x̂_0.) As for `DDNM`, the first rule leaves too
+little variance where nothing is measured: .73 of it on Gaussian data with η = .85, and .30 of the
+posterior's where measured.
 
 A step costs one evaluation of the denoiser, without a gradient.
 """
@@ -61,9 +62,7 @@ class DDRM(Sampler):
     def step(
         self, denoise: Denoiser, state: Started, memory: Any, transition: Transition, noise: Noise
     ) -> tuple[Started, Any]:
-        x = jax.lax.cond(
-            state.started, lambda x, level: x, self.first, state.x, transition.level
-        )
+        x = jax.lax.cond(state.started, lambda x, level: x, self.first, state.x, transition.level)
         prediction, memory = denoise(x, transition.level, memory)
         there, eta, eta_b = align((transition.next, self.eta, self.eta_b), x)
         kept = jnp.sqrt(1 - jnp.square(eta))

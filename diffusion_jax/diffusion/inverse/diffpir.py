@@ -1,10 +1,11 @@
 """DiffPIR (2305.08995), Algorithm 1: each estimate is moved towards the measurement by a proximal step.
 
-    x̂ = argmin ‖y − A x‖² + ρ·‖x − x̂_0‖²,  ρ = λ·s²/(σ/α)²                                  eq. 12
-    x_{t-1} = α'·x̂ + σ'·(√(1−ζ)·ε̂ + √ζ·noise),  ε̂ = (x_t − α·x̂)/σ                          eq. 14, 15
+    x̂ = argmin ‖y − A x‖² + ρ·‖x − x̂_0‖²,  ρ = λ·s²/(σ/α)²
+    x_{t-1} = α'·x̂ + σ'·(√(1−ζ)·ε̂ + √ζ·noise),  ε̂ = (x_t − α·x̂)/σ
 
-Without noise x̂ is the projection of DDNM. s and σ/α have the same units here; the release has s for images in
-[0, 1], so its λ = 1 is λ = ¼. As for `DDNM`, the second line leaves too little variance for ζ > 0.
+Without noise x̂ is the projection of DDNM. s and σ/α have the same units here; the release has s for
+images in [0, 1], so its λ = 1 is λ = ¼. As for `DDNM`, the second line leaves too little variance for ζ >
+0.
 
 A step costs one evaluation of the denoiser, without a gradient.
 """

@@ -1,8 +1,9 @@
 """Linear operators x [B, H, W, C] → A x [B, …] as functions, and what inverse problems need of them.
 
-With the singular value decomposition A = U S Vᵀ all methods here need only A, its adjoint Aᵀ, and V f(S) Vᵀ
-for functions f of the singular values: the pseudo-inverse, for example, is A⁺y = V S⁻² Vᵀ Aᵀy. So no operator
-has to return singular vectors; the steps of DDRM (2201.11793), which is written with them, are such functions.
+With the singular value decomposition A = U S Vᵀ all methods here need only A, its adjoint Aᵀ, and V f(S)
+Vᵀ for functions f of the singular values: the pseudo-inverse, for example, is A⁺y = V S⁻² Vᵀ Aᵀy. So no
+operator has to return singular vectors; the steps of DDRM (2201.11793), which is written with them, are
+such functions.
 """
 
 from __future__ import annotations

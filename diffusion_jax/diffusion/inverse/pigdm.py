@@ -1,12 +1,12 @@
 """ΠGDM, pseudo-inverse-guided diffusion (Song et al., ICLR 2023): the measurement's likelihood given x_t.
 
-    p(y|x_t) ≈ N(y; A x̂_0, r²·A Aᵀ + s²·I),  r² = σ²                                      eq. 6, 7
-    ∇ log p(y|x_t) = Jᵀ Aᵀ (r²·A Aᵀ + s²·I)⁻¹ (y − A x̂_0),  J = ∂x̂_0/∂x_t                  eq. 8
+    p(y|x_t) ≈ N(y; A x̂_0, r²·A Aᵀ + s²·I),  r² = σ²
+    ∇ log p(y|x_t) = Jᵀ Aᵀ (r²·A Aᵀ + s²·I)⁻¹ (y − A x̂_0),  J = ∂x̂_0/∂x_t
 
-It is exact for data with the covariance I, for which r² is the variance of x_0 given x_t. Here the gradient is
-a score that every sampler applies in its way. The paper adds α·r² times it to the step of DDIM, which is more
-than the score's share: on Gaussian data the measured directions then have 0 to .2 of the posterior's variance,
-as a score .75 to 1.25 of it. Other implementations have other weights.
+It is exact for data with the covariance I, for which r² is the variance of x_0 given x_t. Here the
+gradient is a score that every sampler applies in its way. The paper adds α·r² times it to the step of
+DDIM, which is more than the score's share: on Gaussian data the measured directions then have 0 to .2 of
+the posterior's variance, as a score .75 to 1.25 of it. Other implementations have other weights.
 
 An evaluation costs one of the denoiser and one gradient through it.
 """

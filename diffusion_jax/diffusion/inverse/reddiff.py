@@ -2,9 +2,10 @@
 
     loss = ½·mean((y − A μ)²) + λ·(σ/α)·mean(stop(ε̂(x_t) − eps)·μ),  x_t = α·μ + σ·eps
 
-over the levels of the grid, from noisy to clean. The means are those of the release (over the measurement's
-entries, and over pixels), so λ = 0.25 has its meaning; the noise of the measurement is not used. The result is
-close to a posterior mode. Adam's step has the length `rate` in every pixel, so small grids need a larger one.
+over the levels of the grid, from noisy to clean. The means are those of the release (over the
+measurement's entries, and over pixels), so λ = 0.25 has its meaning; the noise of the measurement is not
+used. The result is close to a posterior mode. Adam's step has the length `rate` in every pixel, so small
+grids need a larger one.
 
 A step costs one evaluation of the denoiser, without a gradient.
 """
@@ -22,7 +23,6 @@ from diffusion_jax.diffusion.inverse.measurement import Measurement
 from diffusion_jax.diffusion.parts import Number, option
 from diffusion_jax.diffusion.process import Level, Transition, add_noise, align
 from diffusion_jax.diffusion.samplers import Noise, Sampler
-
 
 DECAYS = 0.9, 0.99  # of Adam's moments
 

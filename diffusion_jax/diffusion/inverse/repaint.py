@@ -1,15 +1,17 @@
-"""RePaint (2201.09865), Algorithm 1: ancestral sampling, in which the measured part is replaced in every step.
+"""RePaint (2201.09865), Algorithm 1: the measured part is replaced in every step.
 
-    x_t ← x_t + A⁺(α·y + σ·A·noise − A x_t)                                        eq. 8a: α·y + σ·noise there
-    x_{t-1} ~ p(x_{t-1}|x_t)                                                       eq. 8b
+    x_t ← x_t + A⁺(α·y + σ·A·noise − A x_t)    eq. 8a has α·y + σ·noise
+    x_{t-1} ~ p(x_{t-1}|x_t)    eq. 8b
 
-The first step replaces nothing, since its x_T is noise. The paper resamples on a grid that goes up again by
-`renoise` transitions: `respacing='repaint:250,10,10'` has 250 levels, jumps of 10, each stretch 10 times; it
-has 2,410 evaluations and 2,160 steps up. Without jumps the other part fits the measured one badly (on Gaussian
-data .23 posterior standard deviations off in the mean, with 3 repetitions of 5 steps .04 to .12).
+The first step replaces nothing, since its x_T is noise. The paper resamples on a grid that goes up again
+by `renoise` transitions: `respacing='repaint:250,10,10'` has 250 levels, jumps of 10, each stretch 10
+times; it has 2,410 evaluations and 2,160 steps up. Without jumps the other part fits the measured one
+badly (on Gaussian data .23 posterior standard deviations off in the mean, with 3 repetitions of 5 steps
+.04 to .12).
 
-The measurement is taken as exact, and the last step does not replace: compose the result with y if it must
-agree to the bit. The operator may be any linear one. A step costs one evaluation, without a gradient.
+The measurement is taken as exact, and the last step does not replace: compose the result with y if it
+must agree to the bit. The operator may be any linear one. A step costs one evaluation, without a
+gradient.
 """
 
 from __future__ import annotations

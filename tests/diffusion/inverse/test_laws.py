@@ -1,6 +1,6 @@
 """What each method samples on Gaussian data, against the posterior: its bias, to two digits.
 
-The numbers are properties of the methods, derived and checked in float64 (tests/parity/posterior); the table of
+The numbers are properties of the methods, derived in float64 (tests/parity/posterior). The table of
 docs/inverse_problems.md has them.
 """
 
@@ -40,5 +40,7 @@ def test_bias(name):
 
 
 def test_the_page_has_these_numbers():
-    rows = re.findall(r'^\| `?([A-Za-z, ]+)`? \| ([\d.]+) / ([\d.]+) \| ([\d.]+) / ([\d.]+) \|', PAGE.read_text(), re.M)
+    rows = re.findall(
+        r'^\| `?([A-Za-z, ]+)`? \| ([\d.]+) / ([\d.]+) \| ([\d.]+) / ([\d.]+) \|', PAGE.read_text(), re.M
+    )
     assert {name: tuple(map(float, values)) for name, *values in rows} == BIASES

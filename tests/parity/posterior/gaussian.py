@@ -25,7 +25,9 @@ LAW = {'mean', 'cov', 'trace_mean', 'trace_var', 'mean_se', 'cov_se'}
 
 def close(name: str, ours, recorded, key: str, rtol: float = 1e-6) -> None:
     scale = max(1.0, float(np.abs(recorded).max()))
-    compare(name, np.asarray(ours) / scale, np.asarray(recorded) / scale, rtol=rtol, atol=rtol * 1e-3, detail=key)
+    compare(
+        name, np.asarray(ours) / scale, np.asarray(recorded) / scale, rtol=rtol, atol=rtol * 1e-3, detail=key
+    )
 
 
 def check_targets(case: Case, model: Model) -> None:
@@ -36,7 +38,7 @@ def check_targets(case: Case, model: Model) -> None:
             check_stationary(case, model, float(kind.removeprefix('reddiff_stationary_lam')), key)
             continue
         limit = kind == 'noiseless'
-        weights, means, covs, log_z = (noiseless(model) if limit else model.posterior(float(kind[1:])))
+        weights, means, covs, log_z = noiseless(model) if limit else model.posterior(float(kind[1:]))
         mean, cov = moments(weights, means, covs)
         known = {'mean': mean, 'cov': cov, 'log_Z': log_z, 'weights': weights, 'means': means, 'covs': covs}
         close('laws given y', known[what[0]], case.arrays[key], key, 1e-8)
@@ -188,8 +190,8 @@ def check_steps(case: Case) -> None:
 
 def methods_beside(case: Case) -> dict:
     """The options of the methods, from the laws of the same data and measurement in the same folder."""
-    for path in sorted(case.path.parent.glob('*.json')):
-        other = Case(path)
+    for file in sorted(case.path.parent.glob('*.json')):
+        other = Case(file)
         if is_laws(other) and all(np.array_equal(other.arrays[k], case.arrays[k]) for k in 'mCAy'):
             return other.meta['methods']
     return {'guided_ddim_s4_interval': {'interval_of_sigma_over_alpha': [0.3, 3.0], 'outside': 'scale 1'}}

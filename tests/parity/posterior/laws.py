@@ -94,7 +94,9 @@ def whole_chain(method: Method, model: Model, grid: Transition, draws: int) -> t
         def noise_at(position: Any, i: Any) -> jax.Array:
             return units(1 + draws * (position - 1) + i)
 
-        return sample(method.sampler, method.denoiser(model), grid, noise_at, grid.level.sigma[0] * units(0))[0].x
+        return sample(method.sampler, method.denoiser(model), grid, noise_at, grid.level.sigma[0] * units(0))[
+            0
+        ].x
 
     x_0 = np.asarray(jax.jit(run)(method)).reshape(number, size)
     columns = x_0[1:] - x_0[0]

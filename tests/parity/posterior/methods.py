@@ -18,7 +18,13 @@ from diffusion_jax.diffusion.inverse import DAPS, DDNM, DDRM, DPS, DiffPIR, PiGD
 from diffusion_jax.diffusion.parts import Part, static
 from diffusion_jax.diffusion.samplers import DDIM, DDPM, Sampler
 from tests.parity.posterior.model import Model
-from tests.parity.posterior.released import AddedGradient, IdealDAPS, LikelihoodTwice, ReleasedStart, Simplified
+from tests.parity.posterior.released import (
+    AddedGradient,
+    IdealDAPS,
+    LikelihoodTwice,
+    ReleasedStart,
+    Simplified,
+)
 
 
 class Method(Part):
@@ -122,7 +128,11 @@ def diffpir(model: Model, options: Options) -> Method:
 
 
 def repaint(model: Model, options: Options) -> Method:
-    return Method(RePaint(dataclasses.replace(model.measurement, noise=0.0)), (), 'fixed_' + options.get('variance', 'small'))
+    return Method(
+        RePaint(dataclasses.replace(model.measurement, noise=0.0)),
+        (),
+        'fixed_' + options.get('variance', 'small'),
+    )
 
 
 def daps(kind: type[DAPS]) -> Callable[[Model, Options], Method]:

@@ -85,7 +85,9 @@ class Model:
         log_normal = -0.5 * (squares + np.linalg.slogdet(2 * np.pi * spread)[1])
         # N(y; Ax, s²)^scale is N(y; Ax, s²/scale) times this.
         k = len(self.y)
-        factor = 0.5 * k * (np.log(2 * np.pi * self.noise**2 / scale) - scale * np.log(2 * np.pi * self.noise**2))
+        factor = (
+            0.5 * k * (np.log(2 * np.pi * self.noise**2 / scale) - scale * np.log(2 * np.pi * self.noise**2))
+        )
         log_joint = np.log(self.weights) + log_normal + factor
         log_z = np.logaddexp.reduce(log_joint)
         return np.exp(log_joint - log_z), means, covs, log_z

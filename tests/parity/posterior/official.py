@@ -11,7 +11,17 @@ import numpy as np
 
 from diffusion_jax.diffusion.grids import jumps
 from diffusion_jax.diffusion.guidance import Guidance, Models
-from diffusion_jax.diffusion.inverse import DAPS, DDNM, DDRM, DPS, DiffPIR, Measurement, PiGDM, REDDiff, RePaint
+from diffusion_jax.diffusion.inverse import (
+    DAPS,
+    DDNM,
+    DDRM,
+    DPS,
+    DiffPIR,
+    Measurement,
+    PiGDM,
+    REDDiff,
+    RePaint,
+)
 from diffusion_jax.diffusion.process import Level, Transition
 from diffusion_jax.diffusion.samplers import Sampler, sample
 from diffusion_jax.diffusion.schedules import between, make_schedule, row, to_clean
@@ -66,7 +76,9 @@ def run(
 
 def same(name: str, ours, recorded, case: Case) -> None:
     scale = max(1.0, float(np.abs(recorded).max()))
-    compare('recorded posterior sampling', ours / scale, recorded / scale, atol=ATOL, detail=f'{case.name} {name}')
+    compare(
+        'recorded posterior sampling', ours / scale, recorded / scale, atol=ATOL, detail=f'{case.name} {name}'
+    )
 
 
 def one_draw(noise: np.ndarray, stride: int = 1, offset: int = 0) -> Callable[[Any, Any], jax.Array]:
@@ -151,7 +163,11 @@ def check_ddrm(case: Case, model: Model) -> None:
     """Draws are in the recorded basis V; for noiseless measurements the release's last step differs."""
     arrays, meta = case.arrays, case.meta
     draws = {key for key in arrays if key.startswith('noise/')}
-    knows(case, {'eta', 'etab', 's_y_used'}, {'z_T', 't', 'x_t', 'x0_prediction', 'svd/U', 'svd/s', 'svd/V', *draws})
+    knows(
+        case,
+        {'eta', 'etab', 's_y_used'},
+        {'z_T', 't', 'x_t', 'x0_prediction', 'svd/U', 'svd/s', 'svd/V', *draws},
+    )
     grid, noise = grid_at(arrays['t']), float(meta['s_y_used'])
     values = np.zeros(model.size)
     values[: len(arrays['svd/s'])] = np.where(arrays['svd/s'] < 1e-3, 0, arrays['svd/s'])
@@ -188,7 +204,11 @@ def check_diffpir(case: Case, model: Model) -> None:
 
 
 def check_repaint(case: Case, model: Model) -> None:
-    knows(case, {'jump_length', 'jump_n_sample', 'gt'}, {'x_T', 'noise', 'times', 't', 'network_input', 'sample'})
+    knows(
+        case,
+        {'jump_length', 'jump_n_sample', 'gt'},
+        {'x_T', 'noise', 'times', 't', 'network_input', 'sample'},
+    )
     arrays, meta = case.arrays, case.meta
     timesteps = np.unique(arrays['t'])
     path = jumps(len(timesteps), meta['jump_length'], meta['jump_n_sample'])
