@@ -87,6 +87,15 @@ def test_own_parts():
     assert scope['samples'].evaluations == 10
 
 
+@pytest.mark.usefixtures('folder')
+def test_inverse_problems():
+    scope = run_blocks(DOCS / 'inverse_problems.md')
+    kept = np.abs((scope['completed'].images + 0.5) / 127.5 - 1 - scope['truth']) < 0.01
+    assert kept[:, :, :4].all() and not kept[:, :, 4:].all()
+    assert scope['restored'].evaluations == scope['threes'].evaluations == 10
+    assert scope['resampled'].evaluations == 19
+
+
 def save_released(folder):
     """Networks of one level in the place of the released ones."""
     shape = TRUNK | {'image_channels': 3}

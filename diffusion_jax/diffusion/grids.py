@@ -13,6 +13,8 @@ level is replaced by the nearest trained one, as in EDM ('nearest'). Several lev
     restart:GRID/low,high,steps,times/…
                  the levels of another grid; from the one with σ next to `low`, noise is added up to `high`
                  and removed again in `steps` steps as of karras, `times` times      Restart (2306.14878)
+    repaint:N,L,R  N timesteps at equal distances; from every L-th, L steps up and down again R − 1 times
+                                                                    RePaint (2201.09865), appendix B
     '', 250, 90,60,60,20,20, ddim25      see `schedules.respaced_timesteps`
 
 Every grid ends with the step to the clean image. All of it is float64 on the host.
@@ -63,16 +65,19 @@ def make_grid(config: DiffusionConfig, respacing: str = '', timesteps: str = 'fr
 
     timesteps: 'fractional' or 'nearest'.
     """
-    levels = _levels(config, respacing, timesteps)
+    levels = path(config, respacing, timesteps)
     return jax.tree.map(lambda a: a if a.dtype == bool else np.float32(a), to_clean(levels))
 
 
-def _levels(config: DiffusionConfig, respacing: str, timesteps: str) -> Level:
+def path(config: DiffusionConfig, respacing: str = '', timesteps: str = 'fractional') -> Level:
+    """The levels of a grid, without the clean image, float64 [N]."""
     name, colon, argument = respacing.partition(':')
+    if name == 'repaint':
+        return _with_jumps(config, argument)
     if not colon:
         return jax.tree.map(lambda a: a[::-1], schedule_of(config, respacing).level)
     if name not in (*GRIDS, 'restart'):
-        raise ValueError(f'unknown grid {name!r}; must be one of {", ".join((*GRIDS, "restart"))}')
+        raise ValueError(f'unknown grid {name!r}; must be one of {", ".join((*GRIDS, "restart", "repaint"))}')
     schedule = schedule_of(config)
     log_snr = GRIDS[name](schedule, argument) if name != 'restart' else _restart(config, argument)
     if config.prediction == 'previous_x':
@@ -82,6 +87,33 @@ def _levels(config: DiffusionConfig, respacing: str, timesteps: str) -> Level:
     if name != 'restart' and not ((change <= 0).all() if timesteps == 'nearest' else (change < 0).all()):
         raise ValueError('levels must become less noisy')
     return level
+
+
+def _with_jumps(config: DiffusionConfig, argument: str) -> Level:
+    numbers = argument.split(',')
+    if len(numbers) != 3:
+        raise ValueError(f"{argument!r}; must be steps, jump length and repetitions, such as '250,10,10'")
+    steps, length, repetitions = map(_count, numbers)
+    positions = np.array(jumps(steps, length, repetitions))
+    return jax.tree.map(lambda a: a[positions], schedule_of(config, str(steps)).level)
+
+
+def jumps(steps: int, length: int, repetitions: int) -> list[int]:
+    """The path of 'repaint:steps,length,repetitions' over levels steps − 1 … 0, one at a time.
+
+    From each of the levels 0, length, 2·length, … below steps − length, it goes up `length` levels and down
+    again, repetitions − 1 times.
+    """
+    left = dict.fromkeys(range(0, steps - length, length), repetitions - 1)
+    path = [steps - 1]
+    while path[-1] > 0 or left.get(path[-1], 0) > 0:
+        at = path[-1]
+        if left.get(at, 0) > 0:
+            left[at] -= 1
+            path += range(at + 1, at + length + 1)
+        else:
+            path.append(at - 1)
+    return path
 
 
 def _karras(schedule: Schedule, argument: str) -> np.ndarray:
@@ -127,7 +159,7 @@ def _restart(config: DiffusionConfig, argument: str) -> np.ndarray:
     base, *texts = argument.split('/')
     if base.startswith('restart') or not texts:
         raise ValueError("must be such as 'restart:karras:18/0.06,0.3,2,4'")
-    levels, intervals = _levels(config, base, 'fractional'), [_numbers(text) for text in texts]
+    levels, intervals = path(config, base, 'fractional'), [_numbers(text) for text in texts]
     sigmas = levels.sigma / levels.alpha
     for text, interval in zip(texts, intervals, strict=True):
         low, high, steps, times = interval if len(interval) == 4 else np.zeros(4)

@@ -73,6 +73,8 @@ def traced(part: Any, num_images: int) -> Any:
             values[field.name] = number(
                 f'{type(part).__name__}.{field.name}', value, field.metadata, num_images
             )
+        elif 'rows' in field.metadata:
+            values[field.name] = _rows(f'{type(part).__name__}.{field.name}', value, field.metadata['rows'])
         else:
             values[field.name] = traced(value, num_images)
     return dataclasses.replace(part, **values)
@@ -85,6 +87,17 @@ def check_finite(what: str, finite: np.ndarray, index: np.ndarray, remedy: str) 
     wrong = index[~finite]
     shown = ', '.join(map(str, wrong[:5])) + (', …' if len(wrong) > 5 else '')
     raise NotFinite(what, f'{len(wrong)} of {len(finite)} images (index {shown}) are not finite', remedy)
+
+
+def _rows(name: str, value: Any, ndim: int | None) -> np.ndarray:
+    """An array of a part, float32 with `ndim` axes; the first may be missing."""
+    array = _cast(value, np.float32)
+    if array is None:
+        raise UserError(name, f'got {_text(value)}', 'must be an array of finite numbers')
+    array = array[None] if ndim is not None and array.ndim == ndim - 1 else array
+    if ndim is not None and array.ndim != ndim:
+        raise UserError(name, f'has the shape {array.shape}', f'must have {ndim - 1} or {ndim} axes')
+    return array
 
 
 def _cast(value: Any, dtype: type) -> np.ndarray | None:

@@ -17,6 +17,7 @@ from diffusion_jax.diffusion.recipe import Recipe, innermost
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import options, sampling
 from diffusion_jax.generation.arguments import check_array, one_for_each, traced, whole_number
+from diffusion_jax.generation.measurements import checked
 from diffusion_jax.generation.program import jitted
 from diffusion_jax.generation.sampling import Request
 from diffusion_jax.models import UNetConfig
@@ -63,11 +64,12 @@ def make_request(
     if scale is not None:
         scale = one_for_each('scale', scale, num_images, np.float32)
     recipe = read_recipe(model, recipe, scale, **changes)
+    images = jax.ShapeDtypeStruct((num_images, *model.unet.image_size, model.unet.image_channels), np.float32)
     request = Request(
         seed=np.uint32(whole_number('seed', seed, below=2**32)),
         index=np.arange(first, first + num_images, dtype=np.int32),
         y=labels(model, num_images, y, recipe),
-        recipe=traced(recipe, num_images),
+        recipe=checked(traced(recipe, num_images), images),
         low_res=low_res_images(model, num_images, low_res),
         x_T=None if x_T is None else full_images(model, 'x_T', x_T, num_images, np.float32),
     )

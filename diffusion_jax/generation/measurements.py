@@ -1,0 +1,73 @@
+"""Checks of measurements in a recipe: their shapes, and what the methods need of their operators."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion_jax.diffusion.inverse import Mask, Measurement, adjoint
+from diffusion_jax.diffusion.inverse.operators import Function
+from diffusion_jax.diffusion.parts import Part
+from diffusion_jax.errors import UserError
+
+Images = jax.ShapeDtypeStruct  # float32 [B, H, W, C]
+
+
+def checked(part: Any, images: Images, owner: Any = None) -> Any:
+    """A traced part or tuple of parts, in which every measurement fits the images.
+
+    owner: the part that `part` is a field of. Its `needs_operator` is 'linear' or 'spectrum'; its
+        `needs_noise` is whether the noise must be above 0.
+
+    Raises:
+        UserError: the operator fails, or y has another shape than its result, or a need is not met.
+    """
+    if isinstance(part, tuple):
+        return tuple(checked(each, images, owner) for each in part)
+    if isinstance(part, Measurement):
+        return _checked(part, images, owner)
+    if not isinstance(part, Part):
+        return part
+    fields = [field.name for field in dataclasses.fields(part)]
+    return dataclasses.replace(part, **{name: checked(getattr(part, name), images, part) for name in fields})
+
+
+def _checked(measurement: Measurement, images: Images, owner: Any) -> Measurement:
+    operator, name, y = measurement.operator, type(owner).__name__, np.asarray(measurement.y)
+    try:
+        out = jax.eval_shape(operator, images)
+    except (TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError('operator', f'fails for images {images.shape}: {reason}', 'correct it') from error
+    if out.shape[:1] != images.shape[:1]:
+        problem = f'returns {out.shape} for images {images.shape}'
+        raise UserError('operator', problem, 'must return one row for each image, [B, …]')
+    y = y[None] if y.shape == out.shape[1:] else y
+    if y.shape not in (out.shape, (1, *out.shape[1:])):
+        shapes = f'{out.shape} or {out.shape[1:]}, the shape of operator(images)'
+        raise UserError('Measurement.y', f'has the shape {y.shape}', f'must be {shapes}')
+    if isinstance(operator, Mask) and np.any(np.where(operator.mask == 0, y, 0)):
+        raise UserError('Measurement.y', 'is not 0 where the mask is 0', 'multiply it by the mask')
+    needed = getattr(owner, 'needs_operator', '')
+    if needed == 'spectrum' and not operator.has_spectrum:
+        remedy = 'use Mask, Downsample, Gray or Blur, or dense(function, shape) for small images'
+        raise UserError('operator', f'has no singular values, which {name} needs', remedy)
+    if needed and not _is_linear(operator, images, out):
+        raise UserError('operator', f'is not linear, and {name} needs that', 'use DPS or DAPS')
+    if getattr(owner, 'needs_noise', False) and not np.all(np.asarray(measurement.noise) > 0):
+        raise UserError('Measurement.noise', 'is 0', f'must be above 0 for {name}')
+    return dataclasses.replace(measurement, y=y)
+
+
+def _is_linear(operator: Any, images: Images, out: Images) -> bool:
+    if not isinstance(operator, Function):
+        return True
+    try:
+        jax.eval_shape(lambda x, y: adjoint(operator, y, x), images, out)
+    except Exception:  # of a kind that depends on the operation that has no transpose
+        return False
+    return not np.any(operator(jnp.zeros(images.shape, images.dtype)))  # affine functions are transposed, too
