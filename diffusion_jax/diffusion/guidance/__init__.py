@@ -5,11 +5,13 @@ from diffusion_jax.diffusion.guidance.classifier_free import ClassifierFreeGuida
 from diffusion_jax.diffusion.guidance.guidance import Function, Guidance, Models
 from diffusion_jax.diffusion.guidance.modifiers import Interval, Modifier, Reuse
 from diffusion_jax.diffusion.guidance.reconstruction import ReconstructionGuidance, reconstruction_guidance
+from diffusion_jax.diffusion.guidance.reward import Reward, reward
 
 GUIDANCES: dict[str, type[Guidance]] = {
     'classifier': ClassifierGuidance,
     'classifier_free': ClassifierFreeGuidance,
     'reconstruction': ReconstructionGuidance,
+    'reward': Reward,
 }
 MODIFIERS: dict[str, type[Modifier]] = {'interval': Interval, 'reuse': Reuse}
 
@@ -25,7 +27,9 @@ __all__ = [
     'Modifier',
     'ReconstructionGuidance',
     'Reuse',
+    'Reward',
     'classifier_guidance',
     'extrapolate',
     'reconstruction_guidance',
+    'reward',
 ]

@@ -6,17 +6,26 @@ from diffusion_jax.diffusion.samplers.dpm_solver import DPMSolverPP2M
 from diffusion_jax.diffusion.samplers.heun import Heun
 from diffusion_jax.diffusion.samplers.loop import sample
 from diffusion_jax.diffusion.samplers.sampler import Image, Noise, Sampler
+from diffusion_jax.diffusion.samplers.smc import SMC, Particles
 
-SAMPLERS: dict[str, type[Sampler]] = {'ddpm': DDPM, 'ddim': DDIM, 'heun': Heun, 'dpmpp_2m': DPMSolverPP2M}
+SAMPLERS: dict[str, type[Sampler]] = {
+    'ddpm': DDPM,
+    'ddim': DDIM,
+    'heun': Heun,
+    'dpmpp_2m': DPMSolverPP2M,
+    'smc': SMC,
+}
 
 __all__ = [
     'DDIM',
     'DDPM',
     'SAMPLERS',
+    'SMC',
     'DPMSolverPP2M',
     'Heun',
     'Image',
     'Noise',
+    'Particles',
     'Sampler',
     'ancestral_kernel',
     'ddim_kernel',
