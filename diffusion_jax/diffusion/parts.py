@@ -60,7 +60,5 @@ def options(part: type[Part] | Part) -> dict[str, dataclasses.Field]:
 def choices(part: type[Part] | Part) -> dict[str, dataclasses.Field]:
     """The fields of a part that are structure and that a text may name."""
     return {
-        field.name: field
-        for field in dataclasses.fields(part)
-        if field.metadata.get('values') is not None
+        field.name: field for field in dataclasses.fields(part) if field.metadata.get('values') is not None
     }

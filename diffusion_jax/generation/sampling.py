@@ -1,7 +1,8 @@
 """From a request to images, and from images to noise and likelihoods: pure functions with static networks.
 
 Image i depends on (seed, i) alone: x_T and the noise of every step come from the key `fold_in(key(seed), i)`,
-whatever batch and device it is sampled in.
+whatever batch and device it is sampled in. The exception are the particles of `SMC`, where a population depends
+on the seed and the index of its first image.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ FK steering (2501.06848), section 3.2, with r_t = s·log p(y|x_t), or the reward
     max           log G_t = max_{s≥t} r_s        keeps particles that were good once
     sum           log G_t = Σ_{s≥t} r_s          keeps those that were good for long
 
-The last potential is r_0(x_0) minus the sum of the lineage's others, so each has the same target. r_0 is exact
-at x_0; the r_t before it decide only which particles are kept.
+The last potential is r_0(x_0) minus the sum of the lineage's others, so all have the same target: r_t before
+the last decides only which particles are kept.
 """
 
 from __future__ import annotations

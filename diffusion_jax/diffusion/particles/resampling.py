@@ -1,8 +1,8 @@
 """Resampling of weighted particles: Douc, Cappé & Moulines (cs/0507025), sections 2.1 and 2.4.
 
-A scheme maps log-weights [..., P] and numbers that are uniform in [0, 1) to ancestors, int32 [..., P]: particle
-j is replaced by particle ancestors[j] of its population, and particle i is chosen P·w_i times on average. A
-particle of weight 0 is never chosen.
+A scheme maps log-weights [..., P] and uniform numbers in [0, 1) to ancestors, int32 [..., P]: particle j is
+replaced by particle ancestors[j] of its population, and particle i is chosen P·w_i times on average. A particle
+of weight 0 is never chosen.
 """
 
 from __future__ import annotations
@@ -52,8 +52,11 @@ def multinomial(log_weights: Array, uniforms: Array) -> Array:
     return _at(log_weights, uniforms)
 
 
-# log-weights [..., P], uniform numbers [..., P] → ancestors [..., P].
-RESAMPLING: dict[str, Callable[[Array, Array], Array]] = {'systematic': systematic, 'multinomial': multinomial}
+Scheme = Callable[[Array, Array], Array]
+RESAMPLING: dict[str, Scheme] = {
+    'systematic': systematic,
+    'multinomial': multinomial,
+}
 
 
 def resample(
@@ -73,7 +76,7 @@ def resample(
 
 
 def take(tree: Any, ancestors: Array, particles: int) -> Any:
-    """Every array [B, …] of a pytree, with each row replaced by that of its ancestor; other leaves are kept."""
+    """Every array [B, …] of a pytree, with each row replaced by its ancestor's; other leaves are kept."""
 
     def chosen(leaf: Array) -> Array:
         if leaf.shape[:1] != ancestors.shape:

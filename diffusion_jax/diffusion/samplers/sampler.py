@@ -35,6 +35,11 @@ class Sampler(Part):
     shifts_mean: ClassVar[bool] = False
     order: ClassVar[int | None] = None
 
+    @property
+    def population(self) -> int:
+        """The number of consecutive images that depend on each other."""
+        return 1
+
     def unguided(self) -> Sampler:
         """The sampler of the same recipe without guidance."""
         return self

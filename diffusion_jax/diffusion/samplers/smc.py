@@ -25,8 +25,8 @@ from jax import Array
 from jax.scipy.special import ndtr
 
 from diffusion_jax.diffusion.denoiser import Denoiser
-from diffusion_jax.diffusion.parts import Number, option, static
 from diffusion_jax.diffusion.particles import POTENTIALS, RESAMPLING, Lineage, resample, take
+from diffusion_jax.diffusion.parts import Number, option, static
 from diffusion_jax.diffusion.process import Prediction, Transition, is_last
 from diffusion_jax.diffusion.samplers.ddpm import DDPM, ancestral_kernel
 from diffusion_jax.diffusion.samplers.sampler import Noise, Sampler
@@ -80,6 +80,10 @@ class SMC(Sampler):
     unweighted: bool = static(default=False)
     shifts_mean: ClassVar[bool] = True
 
+    @property
+    def population(self) -> int:
+        return self.particles
+
     def unguided(self) -> Sampler:
         return DDPM()
 
@@ -121,7 +125,9 @@ class SMC(Sampler):
             log_prob.astype(state.log_weight.dtype), state.lineage
         )
         weighed = state.log_weight + log_potential, lineage
-        return jax.tree.map(lambda new, old: jnp.where(acts, new, old), weighed, (state.log_weight, state.lineage))
+        return jax.tree.map(
+            lambda new, old: jnp.where(acts, new, old), weighed, (state.log_weight, state.lineage)
+        )
 
     def _resample(self, log_weight: Array, noise: Array, threshold: Number) -> Any:
         uniforms = ndtr(noise.reshape(len(noise), -1)[:, 0])
