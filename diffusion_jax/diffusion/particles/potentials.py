@@ -31,8 +31,13 @@ class Lineage(NamedTuple):
     running: Array
 
 
+def remainder(log_prob: Array, lineage: Lineage) -> Array:
+    """What makes the sum of the log-potentials log_prob; 0 for a lineage whose weight is 0 already."""
+    return jnp.where(jnp.isneginf(lineage.total), 0.0, log_prob - lineage.total)
+
+
 def difference(log_prob: Array, lineage: Lineage) -> tuple[Array, Lineage]:
-    return log_prob - lineage.total, lineage._replace(total=log_prob)
+    return remainder(log_prob, lineage), lineage._replace(total=log_prob)
 
 
 def maximum(log_prob: Array, lineage: Lineage) -> tuple[Array, Lineage]:

@@ -1,8 +1,8 @@
 """Resampling of weighted particles: Douc, Cappé & Moulines (cs/0507025), sections 2.1 and 2.4.
 
 A scheme maps log-weights [..., P] and uniform numbers in [0, 1) to ancestors, int32 [..., P]: particle j is
-replaced by particle ancestors[j] of its population, and particle i is chosen P·w_i times on average. A particle
-of weight 0 is never chosen.
+replaced by particle ancestors[j] of its population. Particle i is chosen P·w_i times on average, and never if
+its weight is 0.
 """
 
 from __future__ import annotations

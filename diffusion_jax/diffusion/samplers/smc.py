@@ -1,13 +1,12 @@
 """Sequential Monte Carlo: corrects guidance by weights, so that it samples p(x)·p(y|x)^s.
 
-The twisted diffusion sampler (2306.17775), Algorithm 1, and FK steering (2501.06848), Algorithm 1. At a level t,
+The twisted diffusion sampler (2306.17775), Algorithm 1, and FK steering (2501.06848), Algorithm 1. At a level,
 for P particles with log-weights W:
 
-    W += log G_t                          from r_t = s·log p(y|x_t), which the guidance tells; see `potentials`
-    resample, if ESS < threshold·P        each particle takes the state and the memory of its ancestor
-                                          (both at every k-th level)
-    x_{t-1} ~ q = N(μ + Σ·g, Σ)           g = s·∇ log p(y|x_t)
-    W += log p(x_{t-1}|x_t) − log q       p = N(μ, Σ), the chain without the gradient
+    W += log G_t                         from r_t = s·log p(y|x_t), told by the guidance; see `potentials`
+    resample, if ESS < threshold·P       each particle takes the state and the memory of its ancestor
+    x_{t-1} ~ q = N(μ + Σ·g, Σ)          g = s·∇ log p(y|x_t)
+    W += log p(x_{t-1}|x_t) − log q      p = N(μ, Σ), the chain without the gradient
 
 and at the end W += s·log p(y|x_0) − Σ_t log G_t. TDS moves the mean by the coefficient of x̂_0 times
 (1−ᾱ)/√ᾱ·g; Σ·g is that of classifier guidance. Both have the same target: the law of x_0 of the chain without
@@ -25,7 +24,15 @@ from jax import Array
 from jax.scipy.special import ndtr
 
 from diffusion_jax.diffusion.denoiser import Denoiser
-from diffusion_jax.diffusion.particles import POTENTIALS, RESAMPLING, Lineage, resample, take
+from diffusion_jax.diffusion.particles import (
+    POTENTIALS,
+    RESAMPLING,
+    Lineage,
+    Resampled,
+    remainder,
+    resample,
+    take,
+)
 from diffusion_jax.diffusion.parts import Number, option, static
 from diffusion_jax.diffusion.process import Prediction, Transition, is_last
 from diffusion_jax.diffusion.samplers.ddpm import DDPM, ancestral_kernel
@@ -89,47 +96,41 @@ class SMC(Sampler):
 
     def init(self, x_T: Array) -> Particles:
         zeros = jnp.zeros(len(x_T), x_T.dtype)
-        running = zeros + POTENTIALS[self.potential][1]
+        lineage = Lineage(zeros, zeros + POTENTIALS[self.potential][1])
         own = jnp.arange(len(x_T), dtype=jnp.int32) % self.particles
-        return Particles(
-            x_T, zeros, own, zeros + self.particles, Lineage(zeros, running), jnp.zeros((), jnp.int32)
-        )
+        return Particles(x_T, zeros, own, zeros + self.particles, lineage, jnp.zeros((), jnp.int32))
 
     def step(
         self, denoise: Denoiser, state: Particles, memory: Any, transition: Transition, noise: Noise
     ) -> tuple[Particles, Any]:
-        memory = take(memory, state.ancestors, self.particles)
+        memory = take(memory, state.ancestors, self.particles)  # which the step before left as it was
         prediction, memory = denoise(state.x, transition.level, memory)
         if denoise.log_prob is None and prediction.gradient is not None:
             raise TypeError('SMC needs the log-probabilities of guidances, and got only a gradient')
-        steps = state.steps + 1
-        log_weight, lineage = self._weigh(prediction, state, steps % self.every == 0)
-        threshold = jnp.where(steps % self.every == 0, self.threshold, 0.0)
-        chosen = self._resample(log_weight, noise(1), threshold)
-        x, prediction, lineage = take((state.x, prediction, lineage), chosen.ancestors, self.particles)
+        acts = (state.steps + 1) % self.every == 0
+        log_weight, lineage = self._weigh(prediction, state, acts)
+        threshold = jnp.where(acts, self.threshold, 0.0)
+        ancestors, log_weight, ess = self._resample(log_weight, noise(1), threshold)
+        x, prediction, lineage = take((state.x, prediction, lineage), ancestors, self.particles)
         x, log_ratio = propose(prediction, x, transition, denoise.variance, noise(0))
-        log_weight = chosen.log_weight + log_ratio
-        if denoise.log_prob is not None:
-            log_weight += _last_potential(denoise, x, transition, lineage)
-        chosen = chosen._replace(log_weight=log_weight.astype(state.log_weight.dtype))
-        if not self.unweighted:
-            return Particles(x, chosen.log_weight, chosen.ancestors, chosen.ess, lineage, steps), memory
-        last = self._resample(chosen.log_weight, noise(2), jnp.where(is_last(transition), 1.0, 0.0))
-        x, ancestors, lineage = take((x, chosen.ancestors, lineage), last.ancestors, self.particles)
-        return Particles(x, last.log_weight, ancestors, chosen.ess, lineage, steps), memory
+        log_weight += log_ratio + _last_potential(denoise, x, transition, lineage)
+        if self.unweighted:
+            threshold = jnp.where(is_last(transition), 1.0, 0.0)
+            again, log_weight, _ = self._resample(log_weight, noise(2), threshold)
+            x, ancestors, lineage = take((x, ancestors, lineage), again, self.particles)
+        return Particles(x, log_weight, ancestors, ess, lineage, state.steps + 1), memory
 
     def _weigh(self, prediction: Prediction, state: Particles, acts: Array) -> tuple[Array, Lineage]:
         """The log-weights with the potential of this level, and the lineages with it, where it acts."""
-        log_prob = 0 * state.log_weight if prediction.log_prob is None else prediction.log_prob
-        log_potential, lineage = POTENTIALS[self.potential][0](
-            log_prob.astype(state.log_weight.dtype), state.lineage
-        )
-        weighed = state.log_weight + log_potential, lineage
-        return jax.tree.map(
-            lambda new, old: jnp.where(acts, new, old), weighed, (state.log_weight, state.lineage)
-        )
+        old = state.log_weight, state.lineage
+        if prediction.log_prob is None:
+            return old
+        log_prob = prediction.log_prob.astype(state.log_weight.dtype)
+        log_potential, lineage = POTENTIALS[self.potential][0](log_prob, state.lineage)
+        new = state.log_weight + log_potential, lineage
+        return jax.tree.map(lambda before, after: jnp.where(acts, after, before), old, new)
 
-    def _resample(self, log_weight: Array, noise: Array, threshold: Number) -> Any:
+    def _resample(self, log_weight: Array, noise: Array, threshold: Number) -> Resampled:
         uniforms = ndtr(noise.reshape(len(noise), -1)[:, 0])
         return resample(log_weight, uniforms, self.particles, threshold, self.resampling)
 
@@ -152,9 +153,11 @@ def propose(
 
 def _last_potential(denoise: Denoiser, x_0: Array, transition: Transition, lineage: Lineage) -> Array:
     """s·log p(y|x_0) minus the log-potentials before it, [B]; 0 if the transition is not the last."""
+    log_prob = denoise.log_prob
+    if log_prob is None:
+        return jnp.zeros_like(lineage.total)
 
     def exact(x_0: Array) -> Array:
-        assert denoise.log_prob is not None
-        return (denoise.log_prob(x_0, transition.next) - lineage.total).astype(x_0.dtype)
+        return remainder(log_prob(x_0, transition.next), lineage).astype(lineage.total.dtype)
 
-    return jax.lax.cond(is_last(transition), exact, lambda x_0: jnp.zeros(len(x_0), x_0.dtype), x_0)
+    return jax.lax.cond(is_last(transition), exact, lambda x_0: jnp.zeros_like(lineage.total), x_0)
