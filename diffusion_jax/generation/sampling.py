@@ -1,8 +1,8 @@
 """From a request to images, and from images to noise and likelihoods: pure functions with static networks.
 
 Image i depends on (seed, i) alone: x_T and the noise of every step come from the key `fold_in(key(seed), i)`,
-whatever batch and device it is sampled in. The exception is `SMC`, where a population of images depends on the
-seed and the index of its first image.
+whatever batch and device it is sampled in. The exception is `SMC`: a population of images depends on the seed
+and the index of its first image.
 """
 
 from __future__ import annotations
