@@ -1,7 +1,7 @@
 """A mixture of Gaussians with full covariances and a linear measurement y = A·x_0 + N(0, s_y²).
 
-Images are [B, 1, 1, d]. The exact denoiser and the exact p(y|x_t) are known; what depends on the level alone is
-computed in float64 on the host.
+Images are [B, 1, 1, d]. The exact denoiser and the exact p(y|x_t) are known; what depends on the level alone
+is computed in float64 on the host.
 """
 
 from __future__ import annotations

@@ -138,11 +138,12 @@ def check_tds(case: Case) -> None:
 def released_twist(case: Case, grid: Transition) -> Denoiser:
     """The twist of a noise-free measurement, with the proposal as released.
 
-    That has the mean of the posterior at x̂_0 + (1−ᾱ)/√ᾱ·g, clamped to [−1, 1] although the data are not, where
-    ours has Σ·g. Its last kernel has the variance of the one before it, whose density at y is the last weight.
+    That has the mean of the posterior at x̂_0 + (1−ᾱ)/√ᾱ·g, clamped to [−1, 1] although the data are not,
+    where ours has Σ·g. Its last weight is the density at y of the last kernel, with the variance of the one
+    before it.
     """
     arrays, tau = case.arrays, case.meta['tausq']
-    m, C, A, y = (jnp.asarray(arrays[key]) for key in 'm C A y'.split())
+    m, A, y = (jnp.asarray(arrays[key]) for key in 'm A y'.split())
     last = math.exp(grid.log_posterior[-1])
 
     def predict(x, level):

@@ -38,7 +38,7 @@ def log_mean_exp(log_weights: Array) -> Array:
 
 def effective_sample_size(log_weights: Array) -> Array:
     """(Σ w)² / Σ w², from 1 to P; [..., P] → [...]."""
-    return jnp.exp(2 * jax.nn.logsumexp(log_weights, axis=-1) - jax.nn.logsumexp(2 * log_weights, axis=-1))
+    return 1 / jnp.sum(jax.nn.softmax(log_weights, axis=-1) ** 2, axis=-1)
 
 
 def systematic(log_weights: Array, uniforms: Array) -> Array:

@@ -1,7 +1,7 @@
 """Sequential Monte Carlo: corrects guidance by weights, so that it samples p(x)·p(y|x)^s.
 
-The twisted diffusion sampler (2306.17775, Algorithm 1) and FK steering (2501.06848, Algorithm 1). At a level, for
-P particles with log-weights W:
+The twisted diffusion sampler (2306.17775, Algorithm 1) and FK steering (2501.06848, Algorithm 1). At a level,
+with log-weights W of P particles:
 
     W += log G_t                         from r_t = s·log p(y|x_t), told by the guidance; see `potentials`
     resample, if ESS < threshold·P       each particle takes the state and the memory of its ancestor
