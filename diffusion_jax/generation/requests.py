@@ -215,7 +215,12 @@ def read_recipe(
     scales = [getattr(innermost(each), 'scale', None) for each in recipe.guidance]
     if scale is not None and scale.any() and not any(each is scale for each in scales):
         raise UserError('scale', 'given without a guidance that uses it', 'leave it out')
-    options.check_respacing(model.diffusion, recipe.respacing, recipe.timesteps)
+    grid = options.check_respacing(model.diffusion, recipe.respacing, recipe.timesteps)
+    if grid.renoise is not None and recipe.sampler.population > 1:
+        remedy = (
+            f'{type(recipe.sampler).__name__} needs levels that fall: its weights are those of one way down'
+        )
+        raise UserError('respacing', f'got {recipe.respacing!r}', remedy)
     one_of('clip', recipe.clip, (True, False))
     if 'log_prob' in recipe.needs and model.classifier is None:
         raise UserError('recipe', 'needs a classifier, and none is loaded', 'load one, or leave out scale')
