@@ -96,6 +96,15 @@ def test_inverse_problems():
     assert scope['resampled'].evaluations == 19
 
 
+@pytest.mark.usefixtures('folder')
+def test_particles():
+    scope = run_blocks(DOCS / 'particles.md')
+    assert scope['chosen'].shape == (8, 8, 8, 1)
+    assert scope['completed'].log_weight.shape == scope['steered'].log_weight.shape == (4,)
+    assert scope['ancestors'].shape == scope['ess'].shape == (10, 8)
+    assert scope['final'].shape == (2,) and 1 <= scope['final'].min() <= scope['final'].max() <= 4.001
+
+
 def save_released(folder):
     """Networks of one level in the place of the released ones."""
     shape = TRUNK | {'image_channels': 3}

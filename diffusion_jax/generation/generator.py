@@ -31,6 +31,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.generation import options, requests, sampling
 from diffusion_jax.generation.arguments import check_finite
 from diffusion_jax.generation.networks import Networks
+from diffusion_jax.generation.populations import check_weights
 from diffusion_jax.generation.program import jitted, reporting, run, to_rows
 from diffusion_jax.generation.requests import Labels
 from diffusion_jax.generation.sampling import Parts, Request, Samples
@@ -134,6 +135,8 @@ class Generator:
         check_finite('samples', to_rows(num_images, finite), index, remedy)
         records = to_rows(num_images, records, len(finite))
         pixels, x_0, log_weight = to_rows(num_images, (pixels, x_0 if floats else None, log_weight))
+        if log_weight is not None:
+            check_weights(log_weight, recipe.sampler.population, index)
         return Samples(pixels, x_0, records, log_weight, evaluations(recipe.sampler, grid, done))
 
     request = requests.make_request

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.generation import options, sampling
 from diffusion_jax.generation.arguments import check_array, one_for_each, traced, whole_number
 from diffusion_jax.generation.measurements import checked
+from diffusion_jax.generation.populations import check_population
 from diffusion_jax.generation.program import jitted
 from diffusion_jax.generation.sampling import Request
 from diffusion_jax.models import UNetConfig
@@ -73,20 +75,24 @@ def make_request(
         low_res=low_res_images(model, num_images, low_res),
         x_T=None if x_T is None else full_images(model, 'x_T', x_T, num_images, np.float32),
     )
-    return put(model, num_images, request)
+    rows = {'y': request.y, 'scale': request.recipe, 'low_res': request.low_res}
+    check_population(recipe, num_images, rows)
+    return put(model, num_images, request, recipe.sampler.population)
 
 
-def put(model: Generator, num_images: int, tree: Any) -> Any:
+def put(model: Generator, num_images: int, tree: Any, population: int = 1) -> Any:
     """Arrays of the host on the devices; rows [num_images, …] are split over them, all others replicated.
 
-    The last row is repeated until the number of rows is a multiple of the number of devices.
+    The last population (by default the last row) is repeated until the number of rows is a multiple of the
+    number of devices.
     """
+    padding = np.arange(-num_images % math.lcm(population, model.mesh.size)) % population
 
     def place(array: Any) -> jax.Array:
         array, sharding = np.asarray(array), replicated(model.mesh)
         if array.shape[:1] == (num_images,):
-            padding = np.repeat(array[-1:], -num_images % model.mesh.size, axis=0)
-            array, sharding = np.concatenate([array, padding]), batch_sharding(model.mesh)
+            array = np.concatenate([array, array[-population:][padding]])
+            sharding = batch_sharding(model.mesh)
         return jax.device_put(array, sharding)
 
     return jax.tree.map(place, tree)
@@ -131,7 +137,8 @@ def from_images(
         raise UserError('start', f'got {start:g}', f'must be at least {sigma[-1]:.3g}, the lowest σ')
     done = int(np.argmax(reached))
     images = full_images(model, 'images', images, num_images, np.uint8)
-    images, level = put(model, num_images, (images, Level(*(values[done] for values in levels))))
+    level = Level(*(values[done] for values in levels))
+    images, level = put(model, num_images, (images, level), request.recipe.sampler.population)
     return request._replace(x_T=jitted(sampling.noised)(images, request, level)), done
 
 
@@ -210,7 +217,12 @@ def read_recipe(
     scales = [getattr(innermost(each), 'scale', None) for each in recipe.guidance]
     if scale is not None and scale.any() and not any(each is scale for each in scales):
         raise UserError('scale', 'given without a guidance that uses it', 'leave it out')
-    options.check_respacing(model.diffusion, recipe.respacing, recipe.timesteps)
+    grid = options.check_respacing(model.diffusion, recipe.respacing, recipe.timesteps)
+    if grid.renoise is not None and recipe.sampler.population > 1:
+        remedy = (
+            f'{type(recipe.sampler).__name__} needs levels that fall: its weights are those of one way down'
+        )
+        raise UserError('respacing', f'got {recipe.respacing!r}', remedy)
     one_of('clip', recipe.clip, (True, False))
     if 'log_prob' in recipe.needs and model.classifier is None:
         raise UserError('recipe', 'needs a classifier, and none is loaded', 'load one, or leave out scale')

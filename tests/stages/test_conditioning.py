@@ -49,6 +49,8 @@ def test_the_classes_of_the_first_samples():
     random = make_run(unet__class_conditional=True, sample__labels='random')
     assert classes_to_sample(random, 3, guided=False).all
     assert classes_to_sample(make_run(), 3, guided=False) is None
+    populations = make_run(unet__class_conditional=True, sample__sampler='smc:particles=2')
+    assert classes_to_sample(populations, 6, guided=False).labels == (0, 1, 2)
 
 
 @pytest.mark.parametrize('kind', ['npy', 'npz'])

@@ -5,6 +5,7 @@ from diffusion_jax.diffusion.guidance.classifier_free import ClassifierFreeGuida
 from diffusion_jax.diffusion.guidance.guidance import Function, Guidance, Models
 from diffusion_jax.diffusion.guidance.modifiers import Interval, Modifier, Reuse
 from diffusion_jax.diffusion.guidance.reconstruction import ReconstructionGuidance, reconstruction_guidance
+from diffusion_jax.diffusion.guidance.reward import Reward, reward
 from diffusion_jax.diffusion.guidance.threshold import DynamicThreshold, threshold
 
 GUIDANCES: dict[str, type[Guidance]] = {
@@ -12,6 +13,7 @@ GUIDANCES: dict[str, type[Guidance]] = {
     'classifier_free': ClassifierFreeGuidance,
     'reconstruction': ReconstructionGuidance,
     'threshold': DynamicThreshold,
+    'reward': Reward,
 }
 MODIFIERS: dict[str, type[Modifier]] = {'interval': Interval, 'reuse': Reuse}
 
@@ -28,8 +30,10 @@ __all__ = [
     'Modifier',
     'ReconstructionGuidance',
     'Reuse',
+    'Reward',
     'classifier_guidance',
     'extrapolate',
     'reconstruction_guidance',
+    'reward',
     'threshold',
 ]

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from diffusion_jax.diffusion.denoiser import Denoiser, LogProb, add_gradient
+from diffusion_jax.diffusion.denoiser import Denoiser, LogProb, add_gradient, tilt
 from diffusion_jax.diffusion.guidance.guidance import Guidance, Models
 from diffusion_jax.diffusion.parts import Number, option, static
 from diffusion_jax.diffusion.process import Level, Prediction, align
@@ -26,14 +26,15 @@ def reconstruction_guidance(denoise: Denoiser, log_prob: LogProb, scale: Number)
     """
 
     def guided(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
-        def value(x: Array) -> tuple[Array, tuple[Prediction, Any]]:
+        def total(x: Array) -> tuple[Array, tuple[Array, Prediction, Any]]:
             prediction, following = denoise(x, level, memory)
-            return jnp.sum(log_prob(prediction.x_0, level)), (prediction, following)
+            value = log_prob(prediction.x_0, level)
+            return jnp.sum(value), (value, prediction, following)
 
-        gradient, (prediction, following) = jax.grad(value, has_aux=True)(x_t)
-        return add_gradient(prediction, align(scale, x_t) * gradient), following
+        gradient, (value, prediction, following) = jax.grad(total, has_aux=True)(x_t)
+        return add_gradient(prediction, align(scale, x_t) * gradient, scale * value), following
 
-    return denoise._replace(call=guided)
+    return denoise._replace(call=guided, log_prob=tilt(denoise, log_prob, scale))
 
 
 class ReconstructionGuidance(Guidance):
@@ -52,8 +53,14 @@ class ReconstructionGuidance(Guidance):
         return () if self.log_prob else ('log_prob',)
 
     def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
-        def of_clean_images(x_0: Array, level: Level) -> Array:
-            clean = Level(jnp.zeros_like(level.t), jnp.ones_like(level.alpha), jnp.zeros_like(level.sigma))
-            return models.log_prob(x_0, clean)
+        log_prob = self.log_prob or of_clean_images(models.log_prob)
+        return reconstruction_guidance(denoise, log_prob, self.scale)
 
-        return reconstruction_guidance(denoise, self.log_prob or of_clean_images, self.scale)
+
+def of_clean_images(log_prob: LogProb) -> LogProb:
+    """A noise-aware classifier's, asked about an estimate of x_0 as about a clean image."""
+
+    def clean(x_0: Array, level: Level) -> Array:
+        return log_prob(x_0, Level(jnp.zeros_like(level.t), jnp.ones_like(level.alpha), 0 * level.sigma))
+
+    return clean

@@ -13,6 +13,7 @@ from diffusion_jax.diffusion.samplers.heun import EDM_IMAGENET64, Heun
 from diffusion_jax.diffusion.samplers.loop import sample
 from diffusion_jax.diffusion.samplers.sampler import Image, Noise, Sampler
 from diffusion_jax.diffusion.samplers.singlestep import DPMSolverPP2S, DPMSolverPP3S
+from diffusion_jax.diffusion.samplers.smc import SMC, Particles
 from diffusion_jax.diffusion.samplers.unipc import UniPC, UniPCBH1
 
 SAMPLERS: dict[str, type[Sampler]] = {
@@ -29,6 +30,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
     'unipc_bh1': UniPCBH1,
     'adams': AdamsBashforth,
     'ipndm': IPNDM,
+    'smc': SMC,
 }
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     'EDM_IMAGENET64',
     'IPNDM',
     'SAMPLERS',
+    'SMC',
     'AdamsBashforth',
     'DPMSolverPP2M',
     'DPMSolverPP2MSDE',
@@ -47,6 +50,7 @@ __all__ = [
     'Heun',
     'Image',
     'Noise',
+    'Particles',
     'Sampler',
     'UniPC',
     'UniPCBH1',
