@@ -10,6 +10,7 @@ level is replaced by the nearest trained one, as in EDM ('nearest'). Several lev
     quadratic:N  N levels with equal steps of √t                                 DDIM (2010.02502), appendix D
     t:900,500,0  these timesteps, as the process counts them
     sigma:80,1   these σ
+    travel:250,10,2   the grid 250 in segments of 10 steps, each taken twice; see `travel`
     '', 250, 90,60,60,20,20, ddim25      see `schedules.respaced_timesteps`
 
 Every grid ends with the step to the clean image. All of it is float64 on the host.
@@ -26,7 +27,8 @@ import numpy as np
 
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.process import Level, Transition
-from diffusion_jax.diffusion.schedules import Schedule, schedule_of, to_clean
+from diffusion_jax.diffusion.schedules import Schedule, between, schedule_of, to_clean, with_clean
+from diffusion_jax.diffusion.travel import read_travel, travelled
 
 TIMESTEPS = ('fractional', 'nearest')
 KARRAS_MIN, KARRAS_MAX, KARRAS_RHO = 0.002, 80.0, 7
@@ -60,8 +62,15 @@ def make_grid(config: DiffusionConfig, respacing: str = '', timesteps: str = 'fr
 
     timesteps: 'fractional' or 'nearest'.
     """
-    levels = _levels(config, respacing, timesteps)
-    return jax.tree.map(lambda a: a if a.dtype == bool else np.float32(a), to_clean(levels))
+    kind, _, argument = respacing.partition(':')
+    if kind == 'travel':
+        base, length, times = read_travel(argument)
+        if config.prediction == 'previous_x':
+            raise ValueError("a model that predicts 'previous_x' has no transitions to noisier levels")
+        grid = between(travelled(with_clean(_levels(config, base, timesteps)), length, times))
+    else:
+        grid = to_clean(_levels(config, respacing, timesteps))
+    return jax.tree.map(lambda a: a if a.dtype == bool else np.float32(a), grid)
 
 
 def _levels(config: DiffusionConfig, respacing: str, timesteps: str) -> Level:
@@ -69,7 +78,7 @@ def _levels(config: DiffusionConfig, respacing: str, timesteps: str) -> Level:
     if not colon:
         return jax.tree.map(lambda a: a[::-1], schedule_of(config, respacing).level)
     if name not in GRIDS:
-        raise ValueError(f'unknown grid {name!r}; must be one of {", ".join(GRIDS)}')
+        raise ValueError(f'unknown grid {name!r}; must be one of {", ".join([*GRIDS, "travel"])}')
     schedule = schedule_of(config)
     log_snr = GRIDS[name](schedule, argument)
     if config.prediction == 'previous_x':

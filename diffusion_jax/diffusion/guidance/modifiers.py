@@ -16,7 +16,7 @@ from diffusion_jax.diffusion.process import Level, Prediction
 
 
 class Modifier(Guidance):
-    """A guidance that changes when another one acts.
+    """A guidance that changes when or how strongly another one acts.
 
     Attributes:
       guidance: the other one.
@@ -65,7 +65,7 @@ class Interval(Modifier):
             has_gradient = jax.eval_shape(inside, x_t, level, memory)[0].gradient is not None
 
             def outside(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
-                inner, replace = _wrapped_memory(memory, denoise, x_t)
+                inner, replace = wrapped_memory(memory, denoise, x_t)
                 prediction, inner = denoise(x_t, level, inner)
                 if has_gradient and prediction.gradient is None:  # branches must have the same structure
                     prediction = prediction._replace(gradient=jnp.zeros_like(x_t))
@@ -90,8 +90,8 @@ class Reuse(Modifier):
     every: Number = option(default=2, least=1, whole=True)
 
     def modify(self, guide: Callable[[Denoiser], Denoiser], denoise: Denoiser) -> Denoiser:
-        apart = _apart(denoise)
-        guided = guide(apart)
+        bare = apart(denoise)
+        guided = guide(bare)
 
         def choose(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
             memory, (last, count) = memory
@@ -103,12 +103,12 @@ class Reuse(Modifier):
                 return prediction, memory
 
             def again(memory: Any) -> tuple[Prediction, Any]:
-                inner, replace = _wrapped_memory(memory, apart, x_t)
-                prediction, inner = apart(x_t, level, inner)
+                inner, replace = wrapped_memory(memory, bare, x_t)
+                prediction, inner = bare(x_t, level, inner)
                 return prediction._replace(gradient=last), replace(inner)
 
             prediction, memory = jax.lax.cond(count % self.every == 0, fresh, again, memory)
-            (_, others), _ = _wrapped_memory(memory, apart, x_t)
+            (_, others), _ = wrapped_memory(memory, bare, x_t)
             return add_gradient(prediction, others), (memory, (prediction.gradient, count + 1))
 
         def init(x_T: Array) -> Any:
@@ -117,7 +117,7 @@ class Reuse(Modifier):
         return guided._replace(call=choose, init=init)
 
 
-def _apart(denoise: Denoiser) -> Denoiser:
+def apart(denoise: Denoiser) -> Denoiser:
     """The denoiser with its gradient (0 if it has none) moved from its prediction to its memory."""
 
     def call(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
@@ -149,12 +149,12 @@ def _evaluate_first(guide: Callable[[Denoiser], Denoiser], denoise: Denoiser) ->
     return guide(fixed(None))._replace(call=call, init=init)
 
 
-def _wrapped_memory(memory: Any, denoise: Denoiser, x_t: Array) -> tuple[Any, Callable[[Any], Any]]:
+def wrapped_memory(memory: Any, denoise: Denoiser, x_t: Array) -> tuple[Any, Callable[[Any], Any]]:
     """The part of a guided denoiser's memory that belongs to `denoise`, inside it; and how to replace it."""
     wrapped: Any = jax.tree.structure(jax.eval_shape(denoise.init, x_t))
     if wrapped == jax.tree.structure(memory):
         return memory, lambda replaced: replaced
     if not (isinstance(memory, tuple) and len(memory) == 2):
         raise TypeError("a guidance's memory must be the pair (that of the denoiser it wraps, its own)")
-    inner, replace = _wrapped_memory(memory[0], denoise, x_t)
+    inner, replace = wrapped_memory(memory[0], denoise, x_t)
     return inner, lambda replaced: (replace(replaced), memory[1])

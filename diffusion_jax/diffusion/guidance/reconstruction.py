@@ -14,6 +14,7 @@ from jax import Array
 
 from diffusion_jax.diffusion.denoiser import Denoiser, LogProb, add_gradient
 from diffusion_jax.diffusion.guidance.guidance import Guidance, Models
+from diffusion_jax.diffusion.log_probs import of_clean_images
 from diffusion_jax.diffusion.parts import Number, option, static
 from diffusion_jax.diffusion.process import Level, Prediction, align
 
@@ -52,8 +53,5 @@ class ReconstructionGuidance(Guidance):
         return () if self.log_prob else ('log_prob',)
 
     def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
-        def of_clean_images(x_0: Array, level: Level) -> Array:
-            clean = Level(jnp.zeros_like(level.t), jnp.ones_like(level.alpha), jnp.zeros_like(level.sigma))
-            return models.log_prob(x_0, clean)
-
-        return reconstruction_guidance(denoise, self.log_prob or of_clean_images, self.scale)
+        log_prob = self.log_prob or of_clean_images(models.log_prob)
+        return reconstruction_guidance(denoise, log_prob, self.scale)

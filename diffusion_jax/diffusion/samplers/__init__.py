@@ -6,13 +6,21 @@ from diffusion_jax.diffusion.samplers.dpm_solver import DPMSolverPP2M
 from diffusion_jax.diffusion.samplers.heun import Heun
 from diffusion_jax.diffusion.samplers.loop import sample
 from diffusion_jax.diffusion.samplers.sampler import Image, Noise, Sampler
+from diffusion_jax.diffusion.samplers.training_free import TFG
 
-SAMPLERS: dict[str, type[Sampler]] = {'ddpm': DDPM, 'ddim': DDIM, 'heun': Heun, 'dpmpp_2m': DPMSolverPP2M}
+SAMPLERS: dict[str, type[Sampler]] = {
+    'ddpm': DDPM,
+    'ddim': DDIM,
+    'heun': Heun,
+    'dpmpp_2m': DPMSolverPP2M,
+    'tfg': TFG,
+}
 
 __all__ = [
     'DDIM',
     'DDPM',
     'SAMPLERS',
+    'TFG',
     'DPMSolverPP2M',
     'Heun',
     'Image',
