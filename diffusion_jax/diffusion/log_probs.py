@@ -26,7 +26,7 @@ def of_clean_images(log_prob: LogProb) -> LogProb:
 def smoothed(log_prob: LogProb, draws: Array, spread: Number) -> LogProb:
     """log mean_k exp log_prob(x_0 + spread·sigma·z_k), with sigma of the level.
 
-    The Monte Carlo form of loss-guided diffusion (LGD, Song et al., ICML 2023) at spread 1, where spread·sigma is
+    The Monte Carlo form of loss-guided diffusion (Song et al., ICML 2023) at spread 1, where spread·sigma is
     the standard deviation of x_0 given x_t for data of unit variance; TFG (2409.15761) has smaller ones.
 
     Args:
@@ -42,7 +42,7 @@ def smoothed(log_prob: LogProb, draws: Array, spread: Number) -> LogProb:
     return smooth
 
 
-def ascend(log_prob: LogProb, x_0: Array, level: Level, length: Array, steps: int) -> Array:
+def ascend(log_prob: LogProb, x_0: Array, level: Level, length: Number, steps: int) -> Array:
     """x_0 after some steps of gradient ascent, x_0 ← x_0 + length·∇ log_prob(x_0); length: [] or [B]."""
 
     def step(i: Array, x_0: Array) -> Array:

@@ -2,8 +2,8 @@
 
 FreeDoM (2303.09833, Algorithm 2), universal guidance (2302.07121, Algorithm 1) and TFG (2409.15761) go back
 after every step, `length` 1; longer segments give the network more steps to mend what guidance did. Noise is
-added in one transition, from q(x_t|x_s), which has the law of adding it step by step. It costs `times` as many
-evaluations as the grid.
+added in one transition, from q(x_t|x_s), which has the law of adding it step by step. It costs `times` as
+many evaluations as the grid.
 """
 
 from __future__ import annotations
@@ -40,4 +40,4 @@ def read_travel(argument: str) -> tuple[str, int, int]:
         raise ValueError(
             f"{argument!r}; must be a grid, the steps of a segment and how often, as in '250,10,2'"
         )
-    return grid.strip(), *map(int, numbers)
+    return grid.strip(), int(numbers[0]), int(numbers[1])

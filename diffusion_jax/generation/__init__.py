@@ -3,6 +3,7 @@
 from diffusion_jax.generation.generator import Generator
 from diffusion_jax.generation.grid import show
 from diffusion_jax.generation.loading import load
+from diffusion_jax.generation.purification import purify
 from diffusion_jax.generation.sampling import Samples, Trajectory, generate, trajectory
 
-__all__ = ['Generator', 'Samples', 'Trajectory', 'generate', 'load', 'show', 'trajectory']
+__all__ = ['Generator', 'Samples', 'Trajectory', 'generate', 'load', 'purify', 'show', 'trajectory']

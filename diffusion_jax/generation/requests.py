@@ -17,6 +17,7 @@ from diffusion_jax.diffusion.recipe import Recipe, innermost
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import options, sampling
 from diffusion_jax.generation.arguments import check_array, one_for_each, traced, whole_number
+from diffusion_jax.generation.functions import check_functions
 from diffusion_jax.generation.program import jitted
 from diffusion_jax.generation.sampling import Request
 from diffusion_jax.models import UNetConfig
@@ -63,6 +64,7 @@ def make_request(
     if scale is not None:
         scale = one_for_each('scale', scale, num_images, np.float32)
     recipe = read_recipe(model, recipe, scale, **changes)
+    check_functions(model, recipe, num_images + -num_images % model.mesh.size)
     request = Request(
         seed=np.uint32(whole_number('seed', seed, below=2**32)),
         index=np.arange(first, first + num_images, dtype=np.int32),
@@ -123,14 +125,19 @@ def from_images(
         raise UserError('images', 'given without start, or start without images', 'give both')
     if request.x_T is not None:
         raise UserError('x_T', 'given in addition to images', 'give one of them')
-    start, sigma = check_array('start', start, (), np.float64), np.asarray(levels.edm_sigma)
-    reached = sigma <= start * (1 + 1e-5)  # levels are float32
-    if not reached.any():
-        raise UserError('start', f'got {start:g}', f'must be at least {sigma[-1]:.3g}, the lowest σ')
-    done = int(np.argmax(reached))
+    done = first_step(levels, start)
     images = full_images(model, 'images', images, num_images, np.uint8)
     images, level = put(model, num_images, (images, Level(*(values[done] for values in levels))))
     return request._replace(x_T=jitted(sampling.noised)(images, request, level)), done
+
+
+def first_step(levels: Level, start: Any) -> int:
+    """The steps before the first level with σ at most `start`. UserError if there is none."""
+    start, sigma = check_array('start', start, (), np.float64), np.asarray(levels.edm_sigma)
+    reached = sigma <= start * (1 + 1e-5)  # levels are float32
+    if not reached.any():
+        raise UserError('start', f'got {start:g}', f'must be at least {sigma.min():.3g}, the lowest σ')
+    return int(np.argmax(reached))
 
 
 def labels(model: Generator, num_images: int, y: Labels | None, recipe: Recipe, least: int = 0) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Training-free guidance and Adam guidance against the authors' code, with the exact denoiser of a Gaussian.
+"""Training-free guidance and Adam guidance against the authors' code, on Gaussian data.
 
-Recorded vectors [B, d] are images [B, 1, 1, d]. The denoiser E[x_0|x_t] is computed from the recorded mean and
-covariance; the log-likelihood is −‖y − A·x_0‖²/(2·s_y²).
+Recorded vectors [B, d] are images [B, 1, 1, d]. The denoiser E[x_0|x_t] is computed from the recorded mean
+and covariance; the log-likelihood is −‖y − A·x_0‖²/(2·s_y²).
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ class AscentGuidance(Guidance):
     log_prob: LogProb | None = static(default=None)
     steps: int = static(default=1)
     asks_once: ClassVar[bool] = True
+    has_gradient: ClassVar[bool] = False
 
     @property
     def needs(self) -> tuple[str, ...]:

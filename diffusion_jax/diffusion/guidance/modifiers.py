@@ -36,6 +36,10 @@ class Modifier(Guidance):
     def asks_once(self) -> bool:
         return self.guidance.asks_once
 
+    @property
+    def has_gradient(self) -> bool:
+        return self.guidance.has_gradient
+
     def modify(self, guide: Callable[[Denoiser], Denoiser], denoise: Denoiser) -> Denoiser:
         """The modified `guide(denoise)`."""
         raise NotImplementedError

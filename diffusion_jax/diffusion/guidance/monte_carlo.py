@@ -1,4 +1,4 @@
-"""Loss-guided diffusion (LGD, Song et al., ICML 2023): reconstruction guidance averaged over images around x̂_0.
+"""Loss-guided diffusion (LGD, Song et al., ICML 2023): a mean over images around x̂_0.
 
     g = s·∇_{x_t} log (1/K) Σ_k exp log_prob(x̂_0(x_t) + spread·sigma·z_k),  z_k ~ N(0, 1)
 

@@ -16,7 +16,7 @@ from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.grids import make_grid
 from diffusion_jax.diffusion.guidance import classifier_guidance
 from diffusion_jax.diffusion.parts import LARGEST, options
-from diffusion_jax.diffusion.samplers import DDIM, SAMPLERS, Heun, sample
+from diffusion_jax.diffusion.samplers import DDIM, SAMPLERS, TFG, Heun, sample
 from diffusion_jax.diffusion.samplers.loop import advance, evaluations, start
 from diffusion_jax.diffusion.schedules import row
 from tests.diffusion.mixture import Mixture, affine_map, make_mixture, vp_grid, vp_levels
@@ -89,6 +89,8 @@ def moments(sampler, scale):
     ('scale', 'law'), [(0.0, (0.3, 0.25)), (1.0, (0.3 + GAIN * (Y - 0.3), (1 - GAIN) * 0.25))]
 )
 def test_the_law_is_that_of_the_data_and_under_guidance_the_posterior(sampler, scale, law):
+    if scale and isinstance(sampler, TFG):
+        pytest.skip('gradients have weights of their own; test_training_free.py has the law')
     np.testing.assert_allclose(moments(sampler, scale), law, atol=2e-2)
 
 
