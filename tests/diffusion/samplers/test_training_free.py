@@ -168,8 +168,7 @@ def test_draws_around_the_estimate_widen_the_likelihood():
 
 def test_grids_that_travel():
     plain, grid = (make_grid(DiffusionConfig(), name) for name in ('ddim10', 'travel:ddim10,4,3'))
-    t = list(plain.level.t) + [0.0]
-    visited = list(grid.level.t) + [float(grid.next.t[-1])]
+    t, visited = [*plain.level.t, 0.0], [*grid.level.t, grid.next.t[-1]]
     assert visited == t[:5] + t[0:5] * 2 + t[5:9] + t[4:9] * 2 + t[9:] + t[8:] * 2
     np.testing.assert_array_equal(grid.renoise, np.diff(grid.level.sigma, append=0) > 0)
     for name, value in grid.next._asdict().items():
