@@ -42,8 +42,6 @@ def test_the_gradient_is_that_of_differences(model):
     high, low = (loss(IMAGES + h * direction) for h in (0.05, -0.05))
     assert np.abs(gradient).max() > 1e-4
     np.testing.assert_allclose(np.sum(gradient * direction), (high - low) / 0.1, rtol=0.05)
-    kept = jax.grad(lambda x: jnp.mean(jnp.sin(2 * model.purify(x, clip=False, remat=False, **HOW))))(IMAGES)
-    np.testing.assert_allclose(kept, gradient, rtol=1e-3, atol=1e-6)
 
 
 def test_an_image_depends_on_seed_and_index_alone(model):
