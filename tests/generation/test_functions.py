@@ -98,14 +98,12 @@ def test_the_line_is_one_line(free):
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_log_prob_that_is_not_finite_is_named_as_a_cause(free, model):
+def test_a_log_prob_that_is_not_finite_is_named_as_a_cause(free):
     def root(x_0, level):
         return jnp.sum(jnp.sqrt(x_0 - 5), axis=(1, 2, 3))
 
     with refused('samples', 'ReconstructionGuidance', 'log_prob', kind=NotFinite):
         free.sample(2, guidance=ReconstructionGuidance(1.0, root), **STEPS)
-    with refused('samples', 'lower scale', kind=NotFinite):
-        model.sample(2, 3, scale=3e38, **STEPS)
 
 
 @pytest.mark.parametrize('modifier', ['adam', 'normalized', 'reuse'])
