@@ -11,6 +11,8 @@ level is replaced by the nearest trained one, as in EDM ('nearest'). Several lev
     t:900,500,0  these timesteps, as the process counts them
     sigma:80,1   these σ
     travel:250,10,2   the grid 250 in segments of 10 steps, each taken twice; see `travel`
+    repaint:N,L,R  N timesteps at equal distances; from every L-th, L steps up and down again R − 1 times
+                                                                    RePaint (2201.09865), appendix B
     '', 250, 90,60,60,20,20, ddim25      see `schedules.respaced_timesteps`
 
 Every grid ends with the step to the clean image. All of it is float64 on the host.
@@ -67,18 +69,21 @@ def make_grid(config: DiffusionConfig, respacing: str = '', timesteps: str = 'fr
         base, length, times = read_travel(argument)
         if config.prediction == 'previous_x':
             raise ValueError("a model that predicts 'previous_x' has no transitions to noisier levels")
-        grid = between(travelled(with_clean(_levels(config, base, timesteps)), length, times))
+        grid = between(travelled(with_clean(path(config, base, timesteps)), length, times))
     else:
-        grid = to_clean(_levels(config, respacing, timesteps))
+        grid = to_clean(path(config, respacing, timesteps))
     return jax.tree.map(lambda a: a if a.dtype == bool else np.float32(a), grid)
 
 
-def _levels(config: DiffusionConfig, respacing: str, timesteps: str) -> Level:
+def path(config: DiffusionConfig, respacing: str = '', timesteps: str = 'fractional') -> Level:
+    """The levels of a grid, without the clean image, float64 [N]."""
     name, colon, argument = respacing.partition(':')
+    if name == 'repaint':
+        return _with_jumps(config, argument)
     if not colon:
         return jax.tree.map(lambda a: a[::-1], schedule_of(config, respacing).level)
     if name not in GRIDS:
-        raise ValueError(f'unknown grid {name!r}; must be one of {", ".join([*GRIDS, "travel"])}')
+        raise ValueError(f'unknown grid {name!r}; must be one of {", ".join((*GRIDS, "repaint", "travel"))}')
     schedule = schedule_of(config)
     log_snr = GRIDS[name](schedule, argument)
     if config.prediction == 'previous_x':
@@ -88,6 +93,33 @@ def _levels(config: DiffusionConfig, respacing: str, timesteps: str) -> Level:
     if not ((change <= 0).all() if timesteps == 'nearest' else (change < 0).all()):
         raise ValueError('levels must become less noisy')
     return level
+
+
+def _with_jumps(config: DiffusionConfig, argument: str) -> Level:
+    numbers = argument.split(',')
+    if len(numbers) != 3:
+        raise ValueError(f"{argument!r}; must be steps, jump length and repetitions, such as '250,10,10'")
+    steps, length, repetitions = map(_count, numbers)
+    positions = np.array(jumps(steps, length, repetitions))
+    return jax.tree.map(lambda a: a[positions], schedule_of(config, str(steps)).level)
+
+
+def jumps(steps: int, length: int, repetitions: int) -> list[int]:
+    """The path of 'repaint:steps,length,repetitions' over levels steps − 1 … 0, one at a time.
+
+    From each of the levels 0, length, 2·length, … below steps − length, it goes up `length` levels and down
+    again, repetitions − 1 times.
+    """
+    left = dict.fromkeys(range(0, steps - length, length), repetitions - 1)
+    path = [steps - 1]
+    while path[-1] > 0 or left.get(path[-1], 0) > 0:
+        at = path[-1]
+        if left.get(at, 0) > 0:
+            left[at] -= 1
+            path += range(at + 1, at + length + 1)
+        else:
+            path.append(at - 1)
+    return path
 
 
 def _karras(schedule: Schedule, argument: str) -> np.ndarray:

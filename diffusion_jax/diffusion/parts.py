@@ -34,12 +34,20 @@ def option(
     return dataclasses.field(default=default, metadata=limits)
 
 
+def rows(ndim: int | None = None) -> Any:
+    """A field that is an array [1, …] or [B, …], one row for all images or one for each, traced.
+
+    ndim: the number of its axes; callers may omit the first.
+    """
+    return dataclasses.field(metadata={'rows': ndim})
+
+
 def static(**kwargs: Any) -> Any:
     """A field that is structure: its value is hashable and selects a program."""
     return dataclasses.field(metadata={'static': True}, **kwargs)
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(option, static))
+@dataclass_transform(frozen_default=True, field_specifiers=(option, rows, static))
 class Part:
     """Makes each class that inherits from it a frozen dataclass and a pytree."""
 

@@ -17,7 +17,7 @@ from diffusion_jax.diffusion.samplers.sampler import Noise, Sampler
 from diffusion_jax.diffusion.schedules import row
 
 # (position, i) → the i-th draw of the step at this position, 1 … N; the first draw at position 0 is x_T.
-NoiseAt = Callable[[Array | int, int], Array]
+NoiseAt = Callable[[Array | int, Array | int], Array]
 # (state before a step, the first prediction in it before its gradient is applied, transition) → any pytree.
 Record = Callable[[Any, Prediction, Transition], Any]
 # The state of the sampler and the memory of the denoiser.
@@ -27,10 +27,12 @@ Carry = tuple[Any, Any]
 def noise_of(keys: Array, shape: tuple[int, ...]) -> NoiseAt:
     """N(0, 1), float32 [B, *shape], from one typed key for each image."""
 
-    def noise_at(position: Array | int, i: int) -> Array:
+    def noise_at(position: Array | int, i: Array | int) -> Array:
+        first = isinstance(i, int) and i == 0
+
         def draw(key: Array) -> Array:
             key = jax.random.fold_in(key, position)
-            return jax.random.normal(jax.random.fold_in(key, i) if i else key, shape, jnp.float32)
+            return jax.random.normal(key if first else jax.random.fold_in(key, i), shape, jnp.float32)
 
         return jax.vmap(draw)(keys)
 
@@ -88,7 +90,7 @@ def advance(
 
 def evaluations(sampler: Sampler, grid: Transition, done: int = 0) -> int:
     """The number of evaluations of the denoiser for each image after `done` steps; the grid is NumPy."""
-    asked = np.where(np.asarray(grid.next.sigma) == 0, 1, sampler.evaluations)
+    asked = np.where(np.asarray(grid.next.sigma) == 0, sampler.last_evaluations, sampler.evaluations)
     if grid.renoise is not None:
         asked = np.where(np.asarray(grid.renoise), 0, asked)
     return int(asked[done:].sum())
@@ -144,7 +146,7 @@ def _renoise(
         records = record(state, _no_prediction(denoise, state.x, transition.level, memory), transition)
     mean_xt, log_beta = align((transition.mean_xt, transition.log_beta), state.x)
     x = Gaussian(mean_xt * state.x, jnp.exp(log_beta), log_beta).draw(noise(0))
-    return (sampler.init(x), memory), records
+    return (sampler.restart(x), memory), records
 
 
 def _keep_first(denoise: Denoiser, x_t: Array, level: Level, memory: Any) -> tuple[Denoiser, Any]:

@@ -11,8 +11,8 @@ from diffusion_jax.diffusion.denoiser import Denoiser
 from diffusion_jax.diffusion.parts import Part
 from diffusion_jax.diffusion.process import Transition
 
-# i → the i-th draw of N(0, 1) of this step, like x; sampled when it is called.
-Noise = Callable[[int], Array]
+# i → the i-th draw of N(0, 1) of this step, like x; sampled when it is called. A traced i is at least 1.
+Noise = Callable[[Array | int], Array]
 
 
 class Image(NamedTuple):
@@ -25,19 +25,25 @@ class Sampler(Part):
     """A sampler. A subclass is a frozen dataclass and a pytree; see `Part`.
 
     Attributes:
-      evaluations: of the denoiser in one step; the last step, to the clean image, must have one.
+      evaluations: of the denoiser in one step.
+      last_evaluations: in the last step, to the clean image.
       shifts_mean: the sampler applies the gradient of guidance itself (2105.05233, Algorithm 1). All other
         samplers get `score_shift(denoise)`.
       order: of convergence to the probability-flow ODE, with the default options; None if it is random.
     """
 
     evaluations: ClassVar[int] = 1
+    last_evaluations: ClassVar[int] = 1
     shifts_mean: ClassVar[bool] = False
     order: ClassVar[int | None] = None
 
     def init(self, x_T: Array) -> Any:
         """The state before the first step: a pytree that has x."""
         return Image(x_T)
+
+    def restart(self, x: Array) -> Any:
+        """The state after a transition that adds noise, before the next step."""
+        return self.init(x)
 
     def step(
         self, denoise: Denoiser, state: Any, memory: Any, transition: Transition, noise: Noise

@@ -1,0 +1,41 @@
+"""Inverse problems y = A x_0 + noise: operators, measurements, and the methods that sample x_0 given y."""
+
+from diffusion_jax.diffusion.inverse.daps import DAPS
+from diffusion_jax.diffusion.inverse.ddnm import DDNM
+from diffusion_jax.diffusion.inverse.ddrm import DDRM
+from diffusion_jax.diffusion.inverse.diffpir import DiffPIR
+from diffusion_jax.diffusion.inverse.dps import DPS
+from diffusion_jax.diffusion.inverse.measurement import Measurement
+from diffusion_jax.diffusion.inverse.operators import (
+    Blur,
+    Dense,
+    Downsample,
+    Gray,
+    Mask,
+    Operator,
+    adjoint,
+    dense,
+)
+from diffusion_jax.diffusion.inverse.pigdm import PiGDM
+from diffusion_jax.diffusion.inverse.reddiff import REDDiff
+from diffusion_jax.diffusion.inverse.repaint import RePaint
+
+__all__ = [
+    'DAPS',
+    'DDNM',
+    'DDRM',
+    'DPS',
+    'Blur',
+    'Dense',
+    'DiffPIR',
+    'Downsample',
+    'Gray',
+    'Mask',
+    'Measurement',
+    'Operator',
+    'PiGDM',
+    'REDDiff',
+    'RePaint',
+    'adjoint',
+    'dense',
+]
