@@ -33,14 +33,12 @@ def measure(folder: Path) -> dict[str, dict[str, list[Comparison]]]:
     table: dict[str, dict[str, list[Comparison]]] = {}
     for path in sorted(folder.glob('*.json')):
         case = Case(path)
-        check = next((check for check in CHECKS if check.recognize(case)), None)
-        if check is None:
-            continue
-        logging.info('%s', case.name)
-        with recording() as found:
-            check.run(case)
-        for comparison in found:
-            table.setdefault(check.family, {}).setdefault(comparison.quantity, []).append(comparison)
+        for check in (check for check in CHECKS if check.recognize(case)):
+            logging.info('%s', case.name)
+            with recording() as found:
+                check.run(case)
+            for comparison in found:
+                table.setdefault(check.family, {}).setdefault(comparison.quantity, []).append(comparison)
     return table
 
 

@@ -14,6 +14,7 @@ from tests.parity import (
     evaluation,
     inception,
     models,
+    particles,
     posterior,
     samplers,
     training,
@@ -24,7 +25,7 @@ from tests.parity.case import Case
 GOLDEN_DIR = Path(os.environ.get('GOLDEN_DIR', Path(__file__).parent / 'golden'))
 FOLDERS = [GOLDEN_DIR, *([Path(os.environ['METHODS_DIR'])] if 'METHODS_DIR' in os.environ else [])]
 CHECKS = diffusion.CHECKS + models.CHECKS + training.CHECKS + data.CHECKS + evaluation.CHECKS
-CHECKS += inception.CHECKS + samplers.CHECKS + posterior.CHECKS
+CHECKS += inception.CHECKS + samplers.CHECKS + posterior.CHECKS + particles.CHECKS
 CHECKS += training_free.CHECKS
 
 
@@ -32,10 +33,11 @@ def parameters():
     found = []
     for path in [path for folder in FOLDERS for path in sorted(folder.glob('*.json'))]:
         case = Case(path)
-        check = next((check for check in CHECKS if check.recognize(case)), None)
-        slow = check is not None and check.slow(case)
-        marks = [pytest.mark.slow] if slow else []
-        found.append(pytest.param(case, check, id=case.name, marks=marks))
+        for i, check in enumerate([check for check in CHECKS if check.recognize(case)] or [None]):
+            slow = check is not None and check.slow(case)
+            marks = [pytest.mark.slow] if slow else []
+            name = f'{case.name}-{check.family}' if i else case.name  # a case may be of several families
+            found.append(pytest.param(case, check, id=name, marks=marks))
     return found
 
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from diffusion_jax.diffusion.parts import Number
 from diffusion_jax.diffusion.process import Level, Prediction, align, from_x_0
 
 # (x [B, H, W, C], level) → [B], up to a constant: of x_t, or of an estimate of x_0, as the guidance requires.
@@ -35,12 +36,15 @@ class Denoiser(NamedTuple):
       init: x_T → the memory before the first evaluation.
       level_at: log-SNR → level, for samplers that evaluate between the levels of their grid.
       variance: the meaning of `Prediction.variance`; see `posterior`.
+      log_prob: (x_0, the clean level) → s·log p(y|x_0), [B], summed over the guidances that tell it: what
+        `Prediction.log_prob` becomes for a clean image. Only samplers with weights use it.
     """
 
     call: Callable[[Array, Level, Any], tuple[Prediction, Any]]
     init: Callable[[Array], Any] = lambda x_T: ()
     level_at: Callable[[Array], Level] = continuous_level
     variance: str = 'fixed_small'
+    log_prob: LogProb | None = None
 
     def __call__(self, x_t: Array, level: Level, memory: Any = ()) -> tuple[Prediction, Any]:
         return self.call(x_t, level, memory)
@@ -62,11 +66,28 @@ def clip(denoise: Denoiser) -> Denoiser:
     return denoise._replace(call=clipped)
 
 
-def add_gradient(prediction: Prediction, gradient: Array) -> Prediction:
-    """Adds a gradient to that of the prediction."""
+def add_gradient(prediction: Prediction, gradient: Array, log_prob: Array | None = None) -> Prediction:
+    """Adds a gradient to that of the prediction, and the log-probability [B] that it is the gradient of."""
     if prediction.gradient is not None:
         gradient = gradient + prediction.gradient
-    return prediction._replace(gradient=gradient)
+    return add_log_prob(prediction, log_prob)._replace(gradient=gradient)
+
+
+def add_log_prob(prediction: Prediction, log_prob: Array | None) -> Prediction:
+    """Adds a log-probability [B] to that of the prediction."""
+    if prediction.log_prob is not None and log_prob is not None:
+        log_prob = log_prob + prediction.log_prob
+    return prediction if log_prob is None else prediction._replace(log_prob=log_prob)
+
+
+def tilt(denoise: Denoiser, log_prob: LogProb, scale: Number) -> LogProb:
+    """The `Denoiser.log_prob` of a guidance by scale·log_prob; scale: [] or [B]."""
+
+    def tilted(x_0: Array, level: Level) -> Array:
+        value = scale * log_prob(x_0, level)
+        return value if denoise.log_prob is None else value + denoise.log_prob(x_0, level)
+
+    return tilted
 
 
 def score_shift(denoise: Denoiser) -> Denoiser:

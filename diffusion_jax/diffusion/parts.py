@@ -42,9 +42,12 @@ def rows(ndim: int | None = None) -> Any:
     return dataclasses.field(metadata={'rows': ndim})
 
 
-def static(**kwargs: Any) -> Any:
-    """A field that is structure: its value is hashable and selects a program."""
-    return dataclasses.field(metadata={'static': True}, **kwargs)
+def static(*, values: tuple[str, ...] | int | None = None, **kwargs: Any) -> Any:
+    """A field that is structure: its value is hashable and selects a program.
+
+    values: the texts that it may be, or the least integer; then a text may name it like an option.
+    """
+    return dataclasses.field(metadata={'static': True, 'values': values}, **kwargs)
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(option, rows, static))
@@ -60,3 +63,10 @@ class Part:
 def options(part: type[Part] | Part) -> dict[str, dataclasses.Field]:
     """The fields of a part that are numbers, by name."""
     return {field.name: field for field in dataclasses.fields(part) if 'least' in field.metadata}
+
+
+def choices(part: type[Part] | Part) -> dict[str, dataclasses.Field]:
+    """The fields of a part that are structure and that a text may name."""
+    return {
+        field.name: field for field in dataclasses.fields(part) if field.metadata.get('values') is not None
+    }

@@ -73,6 +73,7 @@ class Prediction(NamedTuple):
     variance: the second half of the network's output: the range value v in [−1, 1], or the log-variance.
     mean: the output of a network that predicts x_{t-1}: the posterior mean, also when x_0 is clipped.
     gradient: s·∇ log p(y|x_t), collected by guidance and not yet applied.
+    log_prob: s·log p(y|x_t), [B], of the same guidances, up to a constant; only samplers with weights use it.
     """
 
     x_0: Array
@@ -80,6 +81,7 @@ class Prediction(NamedTuple):
     variance: Any = None
     mean: Array | None = None
     gradient: Array | None = None
+    log_prob: Array | None = None
 
 
 class Gaussian(NamedTuple):

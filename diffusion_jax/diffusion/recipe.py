@@ -44,7 +44,7 @@ class Recipe(Part):
 
     def unguided(self) -> Recipe:
         """The recipe without guidance."""
-        return dataclasses.replace(self, guidance=())
+        return dataclasses.replace(self, sampler=self.sampler.unguided(), guidance=())
 
     def without_classifier(self) -> Recipe:
         """The recipe without the guidances that need a classifier."""

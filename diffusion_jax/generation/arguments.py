@@ -9,8 +9,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.checks import INT32, between
-from diffusion_jax.diffusion.parts import Part, options
+from diffusion_jax.checks import INT32, between, one_of
+from diffusion_jax.diffusion.parts import Part, choices, options
 from diffusion_jax.errors import UserError
 
 
@@ -60,19 +60,27 @@ def number(name: str, value: Any, limits: Mapping[str, Any], num_images: int | N
     return array if limits['whole'] else array.astype(np.float32)
 
 
+def choice(name: str, value: Any, values: tuple[str, ...] | int) -> Any:
+    """A field of a part that is structure: one of some texts, or an integer of at least `values`."""
+    if isinstance(values, int):
+        return whole_number(name, value, values)
+    one_of(name, value, values)
+    return value
+
+
 def traced(part: Any, num_images: int) -> Any:
     """A part whose options are arrays of one dtype and shape, so that other numbers compile nothing."""
     if isinstance(part, tuple):
         return tuple(traced(each, num_images) for each in part)
     if not isinstance(part, Part):
         return part
-    values, numbers = {}, options(part)
+    values, numbers, structure = {}, options(part), choices(part)
     for field in dataclasses.fields(part):
-        value = getattr(part, field.name)
+        value, name = getattr(part, field.name), f'{type(part).__name__}.{field.name}'
         if field.name in numbers:
-            values[field.name] = number(
-                f'{type(part).__name__}.{field.name}', value, field.metadata, num_images
-            )
+            values[field.name] = number(name, value, field.metadata, num_images)
+        elif field.name in structure:
+            values[field.name] = choice(name, value, field.metadata['values'])
         else:
             values[field.name] = traced(value, num_images)
     return dataclasses.replace(part, **values)

@@ -8,7 +8,7 @@ from typing import Any
 
 from diffusion_jax.checks import INT32, between, one_of
 from diffusion_jax.diffusion.recipe import Recipe, innermost
-from diffusion_jax.diffusion.samplers import SAMPLERS
+from diffusion_jax.diffusion.samplers import SAMPLERS, SMC
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import options
 from diffusion_jax.settings import FilePath
@@ -25,7 +25,8 @@ class SampleConfig:
             named after what differs.
         recipe: a published recipe by name, 'paper' or 'paper-ddim', which replaces sampler, respacing and
             scale; '' keeps them.
-        sampler: 'ddpm', 'ddim', 'heun' or 'dpmpp_2m', with options after a colon: 'heun:s_churn=40'.
+        sampler: 'ddpm', 'ddim', 'heun', 'dpmpp_2m' or 'smc', with options after a colon: 'heun:s_churn=40'.
+            The particles of a population of 'smc' have one label: population i has that of image i.
         respacing: the noise levels: '250', 'ddim25' or '90,60,60,20,20' of the process's timesteps, '' for
             all of them; or 'karras:18', 'log_snr:20', 'uniform:20', 'quadratic:20', 't:900,500,0' or
             'sigma:9,1,0.1'.
@@ -81,6 +82,8 @@ class SampleConfig:
     def as_recipe(self) -> Recipe:
         """The settings as a recipe. UserError if a sampler, a guidance or an option is not valid."""
         sampler = options.read_sampler(self.sampler, self.eta)
+        if isinstance(sampler, SMC):
+            sampler = dataclasses.replace(sampler, unweighted=True)  # stored samples have no weights
         guidance = options.read_guidance(self.guidance, self.scale)
         guidance = tuple(each for each in guidance if not _is_off(innermost(each)))
         return Recipe(sampler, guidance, self.respacing, self.clip, self.timesteps)
@@ -148,6 +151,11 @@ def check_sample(config: SampleConfig, num_classes: int) -> None:
         )
     for key in ('num_samples', 'batch_size', 'grid_columns'):
         between(key, getattr(config, key), 1, below=INT32)
+    particles = config.as_recipe().sampler.population
+    for key in ('num_samples', 'batch_size'):
+        if getattr(config, key) % particles:
+            remedy = f'must be a multiple of {particles}, the particles of the sampler'
+            raise UserError(key, f'got {getattr(config, key)}', remedy)
     between('seed', config.seed, 0, below=2**32)
     for label in config.classes:
         between('classes', int(label), 0, below=num_classes)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import ShapeDtypeStruct
 
 from diffusion_jax.diffusion.denoiser import Denoiser, LogProb, plain
-from diffusion_jax.diffusion.guidance import Function
+from diffusion_jax.diffusion.guidance import Function, Reward
 from diffusion_jax.diffusion.process import Level, Prediction
 from diffusion_jax.diffusion.recipe import Recipe, innermost
 from diffusion_jax.errors import UserError
@@ -30,7 +30,8 @@ def check_functions(model: Generator, recipe: Recipe, num_images: int) -> None:
     shape = num_images, *model.unet.image_size, model.unet.image_channels
     for part in (recipe.sampler, *map(innermost, recipe.guidance)):
         if getattr(part, 'log_prob', None) is not None:
-            _check_log_prob(f'{type(part).__name__}.log_prob', part.log_prob, shape)
+            where = f'{type(part).__name__}.log_prob'
+            _check_log_prob(where, part.log_prob, shape, differentiated=not isinstance(part, Reward))
         if isinstance(part, Function):
             _check_guidance(part.function, shape, model.unet.out_channels > model.unet.image_channels)
 
@@ -45,12 +46,13 @@ def not_finite(recipe: Recipe) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def _check_log_prob(where: str, log_prob: LogProb, shape: tuple[int, ...]) -> None:
+def _check_log_prob(where: str, log_prob: LogProb, shape: tuple[int, ...], *, differentiated: bool) -> None:
     x, level = _arguments(shape)
     found = _traced(where, log_prob, x, level)
     if not _is_array(found, shape[:1]):
         raise UserError(where, f'returns {_described(found)}', 'must return one number for each image, [B]')
-    _traced(where, jax.grad(lambda x, level: jnp.sum(log_prob(x, level))), x, level)
+    if differentiated:
+        _traced(where, jax.grad(lambda x, level: jnp.sum(log_prob(x, level))), x, level)
 
 
 @functools.lru_cache(maxsize=64)

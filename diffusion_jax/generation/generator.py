@@ -30,6 +30,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.generation import functions, options, requests, sampling
 from diffusion_jax.generation.arguments import check_finite
 from diffusion_jax.generation.networks import Networks
+from diffusion_jax.generation.populations import check_weights
 from diffusion_jax.generation.program import jitted, reporting, run, to_rows
 from diffusion_jax.generation.purification import purify_images
 from diffusion_jax.generation.requests import Labels
@@ -133,6 +134,8 @@ class Generator:
         check_finite('samples', to_rows(num_images, finite), index, functions.not_finite(recipe))
         records = to_rows(num_images, records, len(finite))
         pixels, x_0, log_weight = to_rows(num_images, (pixels, x_0 if floats else None, log_weight))
+        if log_weight is not None:
+            check_weights(log_weight, recipe.sampler.population, index)
         return Samples(pixels, x_0, records, log_weight, evaluations(recipe.sampler, grid, done))
 
     request = requests.make_request

@@ -30,7 +30,7 @@ from diffusion_jax.diffusion.guidance import (
     Modifier,
     Reuse,
 )
-from diffusion_jax.diffusion.parts import Part, options
+from diffusion_jax.diffusion.parts import Part, choices, options
 from diffusion_jax.diffusion.process import Transition
 from diffusion_jax.diffusion.recipe import innermost, scaled
 from diffusion_jax.diffusion.samplers import SAMPLERS, Sampler
@@ -120,12 +120,19 @@ def _read_part(where: str, text: str, known: Mapping[str, type[Part]], **default
     """The part that a text names. defaults: of fields that the text omits and the part has."""
     name, _, given = (piece.strip() for piece in text.partition(':'))
     one_of(where, name, known)
-    numbers, names = options(known[name]), [field.name for field in dataclasses.fields(known[name])]
+    numbers, structure = options(known[name]), choices(known[name])
+    names = [field.name for field in dataclasses.fields(known[name])]
     fields = {key: value for key, value in defaults.items() if key in names}
     for argument in filter(None, map(str.strip, given.split(','))):
         key, _, value = (piece.strip() for piece in argument.partition('='))
+        if key in structure:
+            values = structure[key].metadata['values']
+            fields[key] = int(value) if isinstance(values, int) and value.isdecimal() else value
+            arguments.choice(f'{where}.{key}', fields[key], values)
+            continue
         if key not in numbers:
-            has = f'options are {", ".join(numbers)}' if numbers else 'it has no options'
+            every = [*structure, *numbers]
+            has = f'options are {", ".join(every)}' if every else 'it has no options'
             raise UserError(where, f'got {text!r}: {name} has no option {key!r}', has)
         limits = numbers[key].metadata
         try:

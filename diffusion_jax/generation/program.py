@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +17,7 @@ from jax.sharding import Mesh
 
 from diffusion_jax import models
 from diffusion_jax.diffusion.recipe import Recipe
+from diffusion_jax.diffusion.samplers import SMC
 from diffusion_jax.generation import sampling
 from diffusion_jax.generation.arguments import traced
 from diffusion_jax.generation.networks import Networks
@@ -110,7 +113,11 @@ def sample_program(
         shape = batch_size, *low_res_size, networks.unet.image_channels
         low_res = jax.ShapeDtypeStruct(shape, jnp.uint8)
     seed = jax.ShapeDtypeStruct((), jnp.uint32)
-    request = Request(seed, row, row, traced(recipe, batch_size), low_res)
+    recipe = traced(recipe, batch_size)
+    if isinstance(recipe.sampler, SMC):  # smaller populations, if a batch that is tried has no complete ones
+        fitting = math.gcd(recipe.sampler.particles, batch_size)
+        recipe = dataclasses.replace(recipe, sampler=dataclasses.replace(recipe.sampler, particles=fitting))
+    request = Request(seed, row, row, recipe, low_res)
     carry = jax.eval_shape(functools.partial(sampling.start, networks), params, request)
     position = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh))
 

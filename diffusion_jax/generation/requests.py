@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.generation import options, sampling
 from diffusion_jax.generation.arguments import check_array, one_for_each, traced, whole_number
 from diffusion_jax.generation.functions import check_functions
+from diffusion_jax.generation.populations import check_population
 from diffusion_jax.generation.program import jitted
 from diffusion_jax.generation.sampling import Request
 from diffusion_jax.models import UNetConfig
@@ -64,7 +66,6 @@ def make_request(
     if scale is not None:
         scale = one_for_each('scale', scale, num_images, np.float32)
     recipe = read_recipe(model, recipe, scale, **changes)
-    check_functions(model, recipe, num_images + -num_images % model.mesh.size)
     request = Request(
         seed=np.uint32(whole_number('seed', seed, below=2**32)),
         index=np.arange(first, first + num_images, dtype=np.int32),
@@ -73,20 +74,26 @@ def make_request(
         low_res=low_res_images(model, num_images, low_res),
         x_T=None if x_T is None else full_images(model, 'x_T', x_T, num_images, np.float32),
     )
-    return put(model, num_images, request)
+    rows = {'y': request.y, 'scale': request.recipe, 'low_res': request.low_res}
+    check_population(recipe, num_images, rows)
+    request = put(model, num_images, request, recipe.sampler.population)
+    check_functions(model, recipe, len(request.index))
+    return request
 
 
-def put(model: Generator, num_images: int, tree: Any) -> Any:
+def put(model: Generator, num_images: int, tree: Any, population: int = 1) -> Any:
     """Arrays of the host on the devices; rows [num_images, …] are split over them, all others replicated.
 
-    The last row is repeated until the number of rows is a multiple of the number of devices.
+    The last population (by default the last row) is repeated until the number of rows is a multiple of the
+    number of devices.
     """
+    padding = np.arange(-num_images % math.lcm(population, model.mesh.size)) % population
 
     def place(array: Any) -> jax.Array:
         array, sharding = np.asarray(array), replicated(model.mesh)
         if array.shape[:1] == (num_images,):
-            padding = np.repeat(array[-1:], -num_images % model.mesh.size, axis=0)
-            array, sharding = np.concatenate([array, padding]), batch_sharding(model.mesh)
+            array = np.concatenate([array, array[-population:][padding]])
+            sharding = batch_sharding(model.mesh)
         return jax.device_put(array, sharding)
 
     return jax.tree.map(place, tree)
@@ -127,7 +134,8 @@ def from_images(
         raise UserError('x_T', 'given in addition to images', 'give one of them')
     done = first_step(levels, start)
     images = full_images(model, 'images', images, num_images, np.uint8)
-    images, level = put(model, num_images, (images, Level(*(values[done] for values in levels))))
+    level = Level(*(values[done] for values in levels))
+    images, level = put(model, num_images, (images, level), request.recipe.sampler.population)
     return request._replace(x_T=jitted(sampling.noised)(images, request, level)), done
 
 

@@ -1,7 +1,8 @@
 """From a request to images, and from images to noise and likelihoods: pure functions with static networks.
 
 Image i depends on (seed, i) alone: x_T and the noise of every step come from the key `fold_in(key(seed), i)`,
-whatever batch and device it is sampled in.
+whatever batch and device it is sampled in. The exception is `SMC`: a population of images depends on the seed
+and the index of its first image.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import DDIM, loop, sample
 from diffusion_jax.diffusion.samplers.loop import Carry, NoiseAt, Record, noise_of
 from diffusion_jax.diffusion.schedules import schedule_of, transitions
+from diffusion_jax.errors import UserError
 from diffusion_jax.generation.networks import Networks, make_denoiser, make_log_prob
 from diffusion_jax.images import to_float, to_uint8
 from diffusion_jax.models import NULL_CLASS, Params
@@ -100,13 +102,17 @@ class Parts(NamedTuple):
 
 def make_parts(networks: Networks, params: dict[str, Params], request: Request) -> Parts:
     """Sampler, guided denoiser, grid, noise and start of a request."""
-    recipe = request.recipe
+    recipe, denoise = request.recipe, guided_denoiser(networks, params, request)
+    if recipe.sampler.population > 1 and denoise.log_prob is None:
+        if not all(each.before_clip for each in recipe.guidance):
+            problem = f'tells no log-probability, by which {type(recipe.sampler).__name__} weighs particles'
+            raise UserError('guidance', problem, 'use one such as classifier, reconstruction or reward')
     noise_at = noise_of(
         sample_keys(request.seed, request.index), (*networks.unet.image_size, networks.unet.image_channels)
     )
     return Parts(
         recipe.sampler,
-        guided_denoiser(networks, params, request),
+        denoise,
         make_grid(networks.diffusion, recipe.respacing, recipe.timesteps),
         noise_at,
         noise_at(0, 0) if request.x_T is None else request.x_T,

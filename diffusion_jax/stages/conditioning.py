@@ -67,7 +67,7 @@ def classes_to_sample(run: Run, num_samples: int, *, guided: bool) -> Sampled | 
             load_labels(run) if config.labels_from_file else np.array(config.classes or range(num_classes))
         )
     if config.labels != 'random':  # any class may occur among random labels
-        labels = labels[:num_samples]
+        labels = labels[: num_samples // config.as_recipe().sampler.population]
     return Sampled(tuple(np.unique(labels).tolist()), num_classes)
 
 

@@ -137,7 +137,7 @@ def draw(
     progress: Callable[[int, int], None] | bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The samples of consecutive indices, uint8 [B, H, W, C], and their labels [B]."""
-    y, low_res = condition(index)
+    y, low_res = condition(index // generator.recipes[0][1].sampler.population)
     how: dict[str, Any] = {'first': int(index[0]), 'seed': run.experiment.sample.seed, 'low_res': low_res}
     with run.fits('sampling', 'sample.batch_size'):
         return generator.sample(len(index), y, progress=progress, **how).images, y
@@ -163,7 +163,9 @@ def _draw_all(run: Run, directory: Path, generator: Generator, names: Sequence[s
     if any_process(not is_complete(directory, num_samples)):
         guidance = f'scale {config.scale:g}' if config.guidance == 'classifier' else config.guidance
         title = f'samples, {guidance if generator.recipes[0][1].guidance else UNGUIDED}'
-        size, progress = run.batch_size('sample', num_samples), Progress(title, num_samples)
+        particles = generator.recipes[0][1].sampler.population
+        size = -(-run.batch_size('sample', num_samples) // particles) * particles
+        progress = Progress(title, num_samples)
         draw_samples(
             directory,
             progress,

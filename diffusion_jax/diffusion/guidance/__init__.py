@@ -7,6 +7,7 @@ from diffusion_jax.diffusion.guidance.guidance import Function, Guidance, Models
 from diffusion_jax.diffusion.guidance.modifiers import Interval, Modifier, Reuse
 from diffusion_jax.diffusion.guidance.monte_carlo import MonteCarloGuidance
 from diffusion_jax.diffusion.guidance.reconstruction import ReconstructionGuidance, reconstruction_guidance
+from diffusion_jax.diffusion.guidance.reward import Reward, reward
 from diffusion_jax.diffusion.guidance.step_sizes import Adam, GradientModifier, Normalized
 
 GUIDANCES: dict[str, type[Guidance]] = {
@@ -15,6 +16,7 @@ GUIDANCES: dict[str, type[Guidance]] = {
     'reconstruction': ReconstructionGuidance,
     'monte_carlo': MonteCarloGuidance,
     'ascent': AscentGuidance,
+    'reward': Reward,
 }
 MODIFIERS: dict[str, type[Modifier]] = {
     'interval': Interval,
@@ -40,7 +42,9 @@ __all__ = [
     'Normalized',
     'ReconstructionGuidance',
     'Reuse',
+    'Reward',
     'classifier_guidance',
     'extrapolate',
     'reconstruction_guidance',
+    'reward',
 ]

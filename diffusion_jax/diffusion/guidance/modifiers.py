@@ -66,13 +66,15 @@ class Interval(Modifier):
         inside = jax.jit(guided.call)  # keeps the trace, so that each network is traced once
 
         def choose(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
-            has_gradient = jax.eval_shape(inside, x_t, level, memory)[0].gradient is not None
+            expected = jax.eval_shape(inside, x_t, level, memory)[0]
 
             def outside(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
                 inner, replace = wrapped_memory(memory, denoise, x_t)
                 prediction, inner = denoise(x_t, level, inner)
-                if has_gradient and prediction.gradient is None:  # branches must have the same structure
-                    prediction = prediction._replace(gradient=jnp.zeros_like(x_t))
+                for field in ('gradient', 'log_prob'):  # branches must have the same structure
+                    shape = getattr(expected, field)
+                    if shape is not None and getattr(prediction, field) is None:
+                        prediction = prediction._replace(**{field: jnp.zeros(shape.shape, shape.dtype)})
                 return prediction, replace(inner)
 
             sigma = level.edm_sigma
@@ -88,7 +90,8 @@ class Reuse(Modifier):
     Gradients of the guidances before it are added.
 
     Attributes:
-      every: k, counted in evaluations of the denoiser, of which the first computes the gradient.
+      every: k, counted in evaluations of the denoiser, of which the first computes the gradient. The
+        log-probability that belongs to it is kept with it.
     """
 
     every: Number = option(default=2, least=1, whole=True)
@@ -98,38 +101,50 @@ class Reuse(Modifier):
         guided = guide(bare)
 
         def choose(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
-            memory, (last, count) = memory
+            memory, (last, last_log_prob, count) = memory
 
             def fresh(memory: Any) -> tuple[Prediction, Any]:
                 prediction, memory = guided(x_t, level, memory)
                 if prediction.gradient is None:
                     raise TypeError('only guidance by a gradient can be reused')
-                return prediction, memory
+                return prediction._replace(log_prob=_log_prob(prediction, x_t)), memory
 
             def again(memory: Any) -> tuple[Prediction, Any]:
                 inner, replace = wrapped_memory(memory, bare, x_t)
                 prediction, inner = bare(x_t, level, inner)
-                return prediction._replace(gradient=last), replace(inner)
+                return prediction._replace(gradient=last, log_prob=last_log_prob), replace(inner)
 
             prediction, memory = jax.lax.cond(count % self.every == 0, fresh, again, memory)
             (_, others), _ = wrapped_memory(memory, bare, x_t)
-            return add_gradient(prediction, others), (memory, (prediction.gradient, count + 1))
+            own = prediction.gradient, prediction.log_prob, count + 1
+            return add_gradient(prediction, *others), (memory, own)
 
         def init(x_T: Array) -> Any:
-            return guided.init(x_T), (jnp.zeros_like(x_T), jnp.zeros((), jnp.int32))
+            return guided.init(x_T), (*_no_gradient(x_T), jnp.zeros((), jnp.int32))
 
         return guided._replace(call=choose, init=init)
 
 
 def apart(denoise: Denoiser) -> Denoiser:
-    """The denoiser with its gradient (0 if it has none) moved from its prediction to its memory."""
+    """The denoiser with its gradient and its log-probability (0 without) moved from prediction to memory."""
 
     def call(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
         prediction, inner = denoise(x_t, level, memory[0])
         gradient = jnp.zeros_like(x_t) if prediction.gradient is None else prediction.gradient
-        return prediction._replace(gradient=None), (inner, gradient)
+        moved = gradient, _log_prob(prediction, x_t)
+        return prediction._replace(gradient=None, log_prob=None), (inner, moved)
 
-    return denoise._replace(call=call, init=lambda x_T: (denoise.init(x_T), jnp.zeros_like(x_T)))
+    return denoise._replace(call=call, init=lambda x_T: (denoise.init(x_T), _no_gradient(x_T)))
+
+
+def _log_prob(prediction: Prediction, x_t: Array) -> Array:
+    """Its log-probability [B] in the dtype of x_t; 0 if it has none."""
+    value = _no_gradient(x_t)[1] if prediction.log_prob is None else prediction.log_prob
+    return value.astype(x_t.dtype)
+
+
+def _no_gradient(x_t: Array) -> tuple[Array, Array]:
+    return jnp.zeros_like(x_t), jnp.zeros(x_t.shape[:1], x_t.dtype)
 
 
 def _evaluate_first(guide: Callable[[Denoiser], Denoiser], denoise: Denoiser) -> Denoiser:

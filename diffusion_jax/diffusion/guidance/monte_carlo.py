@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from diffusion_jax.diffusion.denoiser import Denoiser, LogProb
+from diffusion_jax.diffusion.denoiser import Denoiser, LogProb, tilt
 from diffusion_jax.diffusion.guidance.guidance import Guidance, Models
 from diffusion_jax.diffusion.guidance.reconstruction import reconstruction_guidance
 from diffusion_jax.diffusion.log_probs import of_clean_images, smoothed
@@ -56,4 +56,8 @@ class MonteCarloGuidance(Guidance):
             prediction, inner = reconstruction_guidance(denoise, smooth, self.scale)(x_t, level, inner)
             return prediction, (inner, count + 1)
 
-        return denoise._replace(call=guided, init=lambda x_T: (denoise.init(x_T), jnp.zeros((), jnp.int32)))
+        def init(x_T: Array) -> Any:
+            return denoise.init(x_T), jnp.zeros((), jnp.int32)
+
+        of_images = tilt(denoise, log_prob, self.scale)
+        return denoise._replace(call=guided, init=init, log_prob=of_images)

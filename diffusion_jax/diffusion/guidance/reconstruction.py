@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from diffusion_jax.diffusion.denoiser import Denoiser, LogProb, add_gradient
+from diffusion_jax.diffusion.denoiser import Denoiser, LogProb, add_gradient, tilt
 from diffusion_jax.diffusion.guidance.guidance import Guidance, Models
 from diffusion_jax.diffusion.log_probs import of_clean_images
 from diffusion_jax.diffusion.parts import Number, option, static
@@ -27,14 +27,15 @@ def reconstruction_guidance(denoise: Denoiser, log_prob: LogProb, scale: Number)
     """
 
     def guided(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
-        def value(x: Array) -> tuple[Array, tuple[Prediction, Any]]:
+        def total(x: Array) -> tuple[Array, tuple[Array, Prediction, Any]]:
             prediction, following = denoise(x, level, memory)
-            return jnp.sum(log_prob(prediction.x_0, level)), (prediction, following)
+            value = log_prob(prediction.x_0, level)
+            return jnp.sum(value), (value, prediction, following)
 
-        gradient, (prediction, following) = jax.grad(value, has_aux=True)(x_t)
-        return add_gradient(prediction, align(scale, x_t) * gradient), following
+        gradient, (value, prediction, following) = jax.grad(total, has_aux=True)(x_t)
+        return add_gradient(prediction, align(scale, x_t) * gradient, scale * value), following
 
-    return denoise._replace(call=guided)
+    return denoise._replace(call=guided, log_prob=tilt(denoise, log_prob, scale))
 
 
 class ReconstructionGuidance(Guidance):

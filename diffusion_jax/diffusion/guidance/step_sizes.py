@@ -39,7 +39,7 @@ class GradientModifier(Modifier):
                 raise TypeError(f'{type(self).__name__} acts on guidance by a gradient only')
             gradient, state = self.change(prediction.gradient, state)
             (_, others), _ = wrapped_memory(memory, inner, x_t)
-            return add_gradient(prediction._replace(gradient=gradient), others), (memory, state)
+            return add_gradient(prediction._replace(gradient=gradient), *others), (memory, state)
 
         return guided._replace(call=changed, init=lambda x_T: (guided.init(x_T), self.first(x_T)))
 

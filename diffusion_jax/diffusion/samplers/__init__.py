@@ -6,6 +6,7 @@ from diffusion_jax.diffusion.samplers.dpm_solver import DPMSolverPP2M
 from diffusion_jax.diffusion.samplers.heun import Heun
 from diffusion_jax.diffusion.samplers.loop import sample
 from diffusion_jax.diffusion.samplers.sampler import Image, Noise, Sampler
+from diffusion_jax.diffusion.samplers.smc import SMC, Particles
 from diffusion_jax.diffusion.samplers.training_free import TFG
 
 SAMPLERS: dict[str, type[Sampler]] = {
@@ -14,17 +15,20 @@ SAMPLERS: dict[str, type[Sampler]] = {
     'heun': Heun,
     'dpmpp_2m': DPMSolverPP2M,
     'tfg': TFG,
+    'smc': SMC,
 }
 
 __all__ = [
     'DDIM',
     'DDPM',
     'SAMPLERS',
+    'SMC',
     'TFG',
     'DPMSolverPP2M',
     'Heun',
     'Image',
     'Noise',
+    'Particles',
     'Sampler',
     'ancestral_kernel',
     'ddim_kernel',

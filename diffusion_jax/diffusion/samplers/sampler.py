@@ -37,6 +37,15 @@ class Sampler(Part):
     shifts_mean: ClassVar[bool] = False
     order: ClassVar[int | None] = None
 
+    @property
+    def population(self) -> int:
+        """The number of consecutive images that depend on each other."""
+        return 1
+
+    def unguided(self) -> Sampler:
+        """The sampler of the same recipe without guidance."""
+        return self
+
     def init(self, x_T: Array) -> Any:
         """The state before the first step: a pytree that has x."""
         return Image(x_T)

@@ -1,0 +1,47 @@
+"""Checks for samplers whose images depend on each other in populations, such as SMC."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from diffusion_jax.diffusion.guidance import Reward
+from diffusion_jax.diffusion.recipe import Recipe, innermost
+from diffusion_jax.errors import UserError
+from diffusion_jax.generation.arguments import NotFinite
+
+
+def check_population(recipe: Recipe, num_images: int, rows: dict[str, Any]) -> None:
+    """UserError unless the images are complete populations, each with one label and one scale.
+
+    rows: by name, pytrees of arrays of the host; those with num_images rows are of the images.
+    """
+    sampler, size = type(recipe.sampler).__name__, recipe.sampler.population
+    if size == 1:
+        if any(isinstance(innermost(each), Reward) for each in recipe.guidance):
+            problem = f'a reward weighs particles, and the sampler {sampler} has none'
+            raise UserError('guidance', problem, "use sampler='smc'")
+        return
+    if num_images % size:
+        raise UserError('num_images', f'got {num_images}', f'{sampler} needs a multiple of {size} particles')
+    for name, tree in rows.items():
+        for array in map(np.asarray, jax.tree.leaves(tree)):
+            if array.shape[:1] == (num_images,):
+                grouped = array.reshape(-1, size, *array.shape[1:])
+                if (grouped != grouped[:, :1]).any():
+                    remedy = f'must be the same for each {size} particles of {sampler}'
+                    raise UserError(name, 'differs within a population', remedy)
+
+
+def check_weights(log_weight: np.ndarray, size: int, index: np.ndarray) -> None:
+    """NotFinite unless in every population of log-weights [B] some are finite, and the others −∞."""
+    possible = np.isfinite(log_weight) | np.isneginf(log_weight)
+    alive = np.isfinite(log_weight).reshape(-1, size).any(axis=1)
+    wrong = index[~(possible & np.repeat(alive, size))]
+    if len(wrong):
+        problem = (
+            f'those of {len(wrong)} of {len(index)} images (the first is index {wrong[0]}) are not finite'
+        )
+        raise NotFinite('log_weight', problem, 'use a log_prob that is finite for images of the model')
