@@ -68,6 +68,15 @@ def choice(name: str, value: Any, values: tuple[str, ...] | int) -> Any:
     return value
 
 
+def first_step(levels: Level, start: Any) -> int:
+    """The steps before the first level with σ at most `start`. UserError if there is none."""
+    start, sigma = check_array('start', start, (), np.float64), np.asarray(levels.edm_sigma)
+    reached = sigma <= start * (1 + 1e-5)  # levels are float32
+    if not reached.any():
+        raise UserError('start', f'got {start:g}', f'must be at least {sigma.min():.3g}, the lowest σ')
+    return int(np.argmax(reached))
+
+
 def traced(part: Any, num_images: int) -> Any:
     """A part whose options are arrays of one dtype and shape, so that other numbers compile nothing."""
     if isinstance(part, tuple):

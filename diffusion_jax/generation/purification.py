@@ -11,7 +11,7 @@ import numpy as np
 from diffusion_jax.diffusion import purification
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import requests
-from diffusion_jax.generation.arguments import check_array
+from diffusion_jax.generation.arguments import check_array, first_step
 from diffusion_jax.generation.networks import Networks
 from diffusion_jax.generation.options import check_respacing
 from diffusion_jax.generation.program import jitted
@@ -78,7 +78,7 @@ def purify_images(
     request = requests.make_request(model, len(images), y, guidance=guidance, **how)
     recipe = request.recipe
     grid = check_respacing(model.diffusion, recipe.respacing, recipe.timesteps)
-    done = requests.first_step(grid.level, start)
+    done = first_step(grid.level, start)
     images = to_float(images) if _is_uint8(images) else jnp.asarray(images, jnp.float32)
     padding = jnp.repeat(images[-1:], len(request.index) - shape[0], axis=0)
     images = jax.device_put(jnp.concatenate([images, padding]), batch_sharding(model.mesh))

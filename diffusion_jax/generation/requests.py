@@ -17,7 +17,7 @@ from diffusion_jax.diffusion.process import Level
 from diffusion_jax.diffusion.recipe import Recipe, innermost
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import options, sampling
-from diffusion_jax.generation.arguments import check_array, one_for_each, traced, whole_number
+from diffusion_jax.generation.arguments import check_array, first_step, one_for_each, traced, whole_number
 from diffusion_jax.generation.functions import check_functions
 from diffusion_jax.generation.populations import check_population
 from diffusion_jax.generation.program import jitted
@@ -137,15 +137,6 @@ def from_images(
     level = Level(*(values[done] for values in levels))
     images, level = put(model, num_images, (images, level), request.recipe.sampler.population)
     return request._replace(x_T=jitted(sampling.noised)(images, request, level)), done
-
-
-def first_step(levels: Level, start: Any) -> int:
-    """The steps before the first level with σ at most `start`. UserError if there is none."""
-    start, sigma = check_array('start', start, (), np.float64), np.asarray(levels.edm_sigma)
-    reached = sigma <= start * (1 + 1e-5)  # levels are float32
-    if not reached.any():
-        raise UserError('start', f'got {start:g}', f'must be at least {sigma.min():.3g}, the lowest σ')
-    return int(np.argmax(reached))
 
 
 def labels(model: Generator, num_images: int, y: Labels | None, recipe: Recipe, least: int = 0) -> np.ndarray:
