@@ -11,6 +11,7 @@ import numpy as np
 
 from diffusion_jax.checks import INT32, between, one_of
 from diffusion_jax.diffusion.parts import Part, choices, options
+from diffusion_jax.diffusion.process import Level
 from diffusion_jax.errors import UserError
 
 
