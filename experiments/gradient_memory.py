@@ -120,8 +120,8 @@ def main() -> None:
     steps = int((make_grid(experiment.diffusion, STEPS).level.edm_sigma <= START).sum())
     lines += [
         '',
-        f'Purification from σ = {START} by DDPM, {steps} of {STEPS} steps; seconds are the median of 5 runs that '
-        'take turns:',
+        f'Purification from σ = {START} by DDPM, {steps} of {STEPS} steps; seconds are the median of 5 runs '
+        'that take turns:',
         '',
         '| what | MB | seconds |',
         '|---|---|---|',
