@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,13 +15,15 @@ from diffusion_jax.command_line import Parser, parse_flags, read_config
 from diffusion_jax.commands.cli import COMMANDS
 from diffusion_jax.config import SECTIONS, all_settings, read_without_images
 from diffusion_jax.data.imagenet import class_names
-from diffusion_jax.diffusion import denoiser, grids, guidance, samplers
+from diffusion_jax.diffusion import denoiser, grids, guidance, inverse, samplers
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.grids import make_grid
+from diffusion_jax.diffusion.process import Level, add_noise
 from diffusion_jax.diffusion.samplers import loop
 from diffusion_jax.errors import UserError
 from diffusion_jax.experiment import check_stages
 from diffusion_jax.generation import loading, options, sampling
+from diffusion_jax.images import to_float
 from diffusion_jax.models import ClassifierConfig, UNetConfig, param_shapes
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.weights.files import Spec, save_weights
@@ -103,6 +106,41 @@ def test_particles():
     assert scope['completed'].log_weight.shape == scope['steered'].log_weight.shape == (4,)
     assert scope['ancestors'].shape == scope['ess'].shape == (10, 8)
     assert scope['final'].shape == (2,) and 1 <= scope['final'].min() <= scope['final'].max() <= 4.001
+
+
+@pytest.mark.usefixtures('folder')
+def test_methods():
+    """Each is at most 12 lines, and makes the images of the built-in part."""
+    page = DOCS / 'methods.md'
+    scope = run_blocks(page)
+    text = '\n'.join(blocks(page, 'python'))
+    written = [node for node in ast.parse(text).body if re.match('Own|purify', getattr(node, 'name', ''))]
+    lines = text.splitlines()
+    lengths = [len([*filter(None, lines[node.lineno - 1 : node.end_lineno])]) for node in written]
+    assert len(lengths) == 5 and max(lengths) <= 12, lengths
+
+    model, known, mask, guidance = (scope[name] for name in ('model', 'known', 'mask', 'guidance'))
+    measurement = inverse.Measurement(inverse.Mask(mask[None, None] * jnp.ones((1, 8, 8, 1))), mask * known)
+    how = {'respacing': '10', 'floats': True}
+    built_in = {
+        'dps': model.sample(4, 3, sampler=inverse.DPS(measurement, 0.3), **how),
+        'tds': model.sample(8, 3, sampler=samplers.SMC(4), guidance=guidance, **how),
+    }
+    tfg = samplers.TFG(0.05, 0.02, 0.0, log_prob=scope['log_prob'])
+    built_in['tfg'] = model.sample(4, 3, sampler=tfg, **how | {'respacing': 'travel:10,1,2'})
+    how['respacing'] = 'repaint:10,2,2'
+    parts = model.parts(model.request(4, 3, respacing=how['respacing']))
+    first = Level(*(values[0] for values in parts.grid.level))
+    pasted = add_noise(known, parts.noise_at(1, 1), first)  # which the built-in one leaves out there
+    x_T = np.where(mask, pasted, parts.x_T)
+    built_in['repaint'] = model.sample(4, 3, sampler=inverse.RePaint(measurement), x_T=x_T, **how)
+    for name, expected in built_in.items():
+        atol = 2e-2 if name == 'tds' else 1e-3  # its steps round in another order
+        np.testing.assert_allclose(scope[name].x_0, expected.x_0, rtol=1e-3, atol=atol, err_msg=name)
+    np.testing.assert_allclose(scope['tds'].log_weight, built_in['tds'].log_weight, rtol=1e-2, atol=1e-2)
+    images = to_float(model.sample(4, 3).images)
+    pure = model.purify(images, 3, start=0.5, respacing='10')
+    np.testing.assert_allclose(scope['pure'], pure, rtol=1e-3, atol=1e-3)
 
 
 def save_released(folder):

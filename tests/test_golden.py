@@ -19,13 +19,15 @@ from tests.parity import (
     samplers,
     solver_tables,
     training,
+    training_free,
 )
 from tests.parity.case import Case
 
 GOLDEN_DIR = Path(os.environ.get('GOLDEN_DIR', Path(__file__).parent / 'golden'))
 FOLDERS = [GOLDEN_DIR, *([Path(os.environ['METHODS_DIR'])] if 'METHODS_DIR' in os.environ else [])]
-CHECKS = diffusion.CHECKS + models.CHECKS + training.CHECKS + data.CHECKS + evaluation.CHECKS
-CHECKS += inception.CHECKS + samplers.CHECKS + solver_tables.CHECKS + posterior.CHECKS + particles.CHECKS
+MODULES = data, diffusion, evaluation, inception, models, particles, posterior, samplers, solver_tables
+MODULES += training, training_free
+CHECKS = [check for module in MODULES for check in module.CHECKS]
 
 
 def parameters():

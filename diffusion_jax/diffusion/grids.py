@@ -13,6 +13,7 @@ level is replaced by the nearest trained one, as in EDM ('nearest'). Several lev
     restart:GRID/low,high,steps,times/…
                  the levels of another grid; from the one with σ next to `low`, noise is added up to `high`
                  and removed again in `steps` steps as of karras, `times` times      Restart (2306.14878)
+    travel:250,10,2   the grid 250 in segments of 10 steps, each taken twice; see `travel`
     repaint:N,L,R  N timesteps at equal distances; from every L-th, L steps up and down again R − 1 times
                                                                     RePaint (2201.09865), appendix B
     '', 250, 90,60,60,20,20, ddim25      see `schedules.respaced_timesteps`
@@ -31,7 +32,8 @@ import numpy as np
 
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.process import Level, Transition
-from diffusion_jax.diffusion.schedules import Schedule, schedule_of, to_clean
+from diffusion_jax.diffusion.schedules import Schedule, between, schedule_of, to_clean, with_clean
+from diffusion_jax.diffusion.travel import read_travel, travelled
 
 TIMESTEPS = ('fractional', 'nearest')
 KARRAS_MIN, KARRAS_MAX, KARRAS_RHO = 0.002, 80.0, 7
@@ -65,8 +67,15 @@ def make_grid(config: DiffusionConfig, respacing: str = '', timesteps: str = 'fr
 
     timesteps: 'fractional' or 'nearest'.
     """
-    levels = path(config, respacing, timesteps)
-    return jax.tree.map(lambda a: a if a.dtype == bool else np.float32(a), to_clean(levels))
+    kind, _, argument = respacing.partition(':')
+    if kind == 'travel':
+        base, length, times = read_travel(argument)
+        if config.prediction == 'previous_x':
+            raise ValueError("a model that predicts 'previous_x' has no transitions to noisier levels")
+        grid = between(travelled(with_clean(path(config, base, timesteps)), length, times))
+    else:
+        grid = to_clean(path(config, respacing, timesteps))
+    return jax.tree.map(lambda a: a if a.dtype == bool else np.float32(a), grid)
 
 
 def path(config: DiffusionConfig, respacing: str = '', timesteps: str = 'fractional') -> Level:
@@ -77,7 +86,9 @@ def path(config: DiffusionConfig, respacing: str = '', timesteps: str = 'fractio
     if not colon:
         return jax.tree.map(lambda a: a[::-1], schedule_of(config, respacing).level)
     if name not in (*GRIDS, 'restart'):
-        raise ValueError(f'unknown grid {name!r}; must be one of {", ".join((*GRIDS, "restart", "repaint"))}')
+        raise ValueError(
+            f'unknown grid {name!r}; must be one of {", ".join((*GRIDS, "restart", "repaint", "travel"))}'
+        )
     schedule = schedule_of(config)
     log_snr = GRIDS[name](schedule, argument) if name != 'restart' else _restart(config, argument)
     if config.prediction == 'previous_x':

@@ -194,7 +194,12 @@ def between(levels: Level) -> Transition:
 
 def to_clean(levels: Level) -> Transition:
     """The transitions from each of some levels [N] to the next, and from the last to the clean image."""
-    return between(Level(*(np.append(a, clean) for a, clean in zip(levels, (0.0, 1.0, 0.0), strict=True))))
+    return between(with_clean(levels))
+
+
+def with_clean(levels: Level) -> Level:
+    """Levels [N], then the clean image."""
+    return Level(*(np.append(a, clean) for a, clean in zip(levels, (0.0, 1.0, 0.0), strict=True)))
 
 
 def float64_transitions(schedule: Schedule) -> Transition:

@@ -5,6 +5,7 @@ from diffusion_jax.generation.grid import show
 from diffusion_jax.generation.grid_choice import choose_grid
 from diffusion_jax.generation.interpolation import interpolate
 from diffusion_jax.generation.loading import load
+from diffusion_jax.generation.purification import purify
 from diffusion_jax.generation.sampling import Samples, Trajectory, generate, trajectory
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     'generate',
     'interpolate',
     'load',
+    'purify',
     'show',
     'trajectory',
 ]

@@ -11,6 +11,7 @@ import numpy as np
 
 from diffusion_jax.checks import INT32, between, one_of
 from diffusion_jax.diffusion.parts import Part, choices, options
+from diffusion_jax.diffusion.process import Level
 from diffusion_jax.errors import UserError
 
 
@@ -66,6 +67,15 @@ def choice(name: str, value: Any, values: tuple[str, ...] | int) -> Any:
         return whole_number(name, value, values)
     one_of(name, value, values)
     return value
+
+
+def first_step(levels: Level, start: Any) -> int:
+    """The steps before the first level with σ at most `start`. UserError if there is none."""
+    start, sigma = check_array('start', start, (), np.float64), np.asarray(levels.edm_sigma)
+    reached = sigma <= start * (1 + 1e-5)  # levels are float32
+    if not reached.any():
+        raise UserError('start', f'got {start:g}', f'must be at least {sigma.min():.3g}, the lowest σ')
+    return int(np.argmax(reached))
 
 
 def traced(part: Any, num_images: int) -> Any:

@@ -28,13 +28,14 @@ class SampleConfig:
         sampler: 'ddpm', 'ddim', 'heun', 'dpmpp_2m' or 'smc', with options after a colon: 'heun:s_churn=40'.
             The particles of a population of 'smc' have one label: population i has that of image i.
         respacing: the noise levels: '250', 'ddim25' or '90,60,60,20,20' of the process's timesteps, '' for
-            all of them; or 'karras:18', 'log_snr:20', 'uniform:20', 'quadratic:20', 't:900,500,0' or
-            'sigma:9,1,0.1'.
+            all of them; or 'karras:18', 'log_snr:20', 'uniform:20', 'quadratic:20', 't:900,500,0',
+            'sigma:9,1,0.1'; or 'travel:250,10,2', the grid 250 in segments of 10 steps that are taken twice.
         timesteps: for levels between trained timesteps: 'fractional' or 'nearest'.
         eta: noise of DDIM, from 0 (deterministic) to 1 (as random as DDPM); `ddim:eta=0.5` takes precedence.
         scale: of guidances that give none themselves; s ≥ 0 of classifier guidance, where 0 turns it off.
         guidance: 'classifier', 'classifier_free:scale=2', 'reconstruction', or several joined by +, the
-            innermost first; '/interval:low=0.2,high=5' and '/reuse:every=2' act on the one before them.
+            innermost first; '/interval:low=0.2,high=5', '/reuse:every=2', '/normalized:strength=1' and
+            '/adam:strength=0.1' act on the one before them.
         clip: x_0 is clamped to [−1, 1] in every step, before guidance by gradients.
         num_samples: the number of images.
         batch_size: images sampled at a time, over all devices of a host.

@@ -28,11 +28,12 @@ from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import Sampler
 from diffusion_jax.diffusion.samplers.loop import Record, evaluations
 from diffusion_jax.errors import UserError
-from diffusion_jax.generation import options, requests, sampling
+from diffusion_jax.generation import functions, options, requests, sampling
 from diffusion_jax.generation.arguments import check_finite
 from diffusion_jax.generation.networks import Networks
 from diffusion_jax.generation.populations import check_weights
 from diffusion_jax.generation.program import jitted, reporting, run, to_rows
+from diffusion_jax.generation.purification import purify_images
 from diffusion_jax.generation.requests import Labels
 from diffusion_jax.generation.sampling import Parts, Request, Samples
 from diffusion_jax.memory import OutOfMemory, out_of_memory
@@ -131,8 +132,7 @@ class Generator:
             x_0, records, log_weight = found.x_0, found.records, found.log_weight
         pixels, finite = jitted(sampling.finish)(x_0)
         index = to_rows(num_images, request.index)
-        remedy = 'lower scale' if recipe.guidance else 'use other weights'
-        check_finite('samples', to_rows(num_images, finite), index, remedy)
+        check_finite('samples', to_rows(num_images, finite), index, functions.not_finite(recipe))
         records = to_rows(num_images, records, len(finite))
         pixels, x_0, log_weight = to_rows(num_images, (pixels, x_0 if floats else None, log_weight))
         if log_weight is not None:
@@ -140,6 +140,7 @@ class Generator:
         return Samples(pixels, x_0, records, log_weight, evaluations(recipe.sampler, grid, done))
 
     request = requests.make_request
+    purify = purify_images
 
     def parts(self, request: Request) -> Parts:
         """Sampler, guided denoiser, grid, noise and x_T of a request, for a loop of your own."""

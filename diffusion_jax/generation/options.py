@@ -2,7 +2,7 @@
 
     sampler='ddim:eta=0.5'        guidance='classifier:scale=2.5'
 
-Several guidances are joined by +, the innermost first; interval and reuse act on the one before them:
+Several guidances are joined by +, the innermost first; modifiers act on the one before them:
 
     'classifier_free:scale=1.5 + classifier:scale=2/interval:low=0.2,high=5/reuse:every=2'
 """
@@ -24,6 +24,7 @@ from diffusion_jax.diffusion.guidance import (
     GUIDANCES,
     MODIFIERS,
     Function,
+    GradientModifier,
     Guidance,
     Interval,
     Modifier,
@@ -125,9 +126,9 @@ def _read_modifier(modifier: Modifier) -> Modifier:
     inner, name = read_guidance(modifier.guidance), type(modifier).__name__
     if len(inner) != 1:
         raise UserError('guidance', f'{name} acts on {len(inner)} guidances', 'give one')
-    if isinstance(modifier, Reuse) and inner[0].before_clip:
+    if isinstance(modifier, (Reuse, GradientModifier)) and not inner[0].has_gradient:
         problem = f'{name} acts on {type(innermost(inner[0])).__name__}, which has no gradient'
-        raise UserError('guidance', problem, 'leave out reuse')
+        raise UserError('guidance', problem, f'leave out {name}')
     if isinstance(modifier, Interval) and not np.all(np.asarray(modifier.low) <= modifier.high):
         remedy = f'must be at most high, which is {modifier.high}'
         raise UserError('guidance.low', f'got {modifier.low}', remedy)

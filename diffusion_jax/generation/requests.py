@@ -17,7 +17,8 @@ from diffusion_jax.diffusion.process import Level
 from diffusion_jax.diffusion.recipe import Recipe, innermost
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import options, sampling
-from diffusion_jax.generation.arguments import check_array, one_for_each, traced, whole_number
+from diffusion_jax.generation.arguments import check_array, first_step, one_for_each, traced, whole_number
+from diffusion_jax.generation.functions import check_functions
 from diffusion_jax.generation.measurements import checked
 from diffusion_jax.generation.populations import check_population
 from diffusion_jax.generation.program import jitted
@@ -77,7 +78,9 @@ def make_request(
     )
     rows = {'y': request.y, 'scale': request.recipe, 'low_res': request.low_res}
     check_population(recipe, num_images, rows)
-    return put(model, num_images, request, recipe.sampler.population)
+    request = put(model, num_images, request, recipe.sampler.population)
+    check_functions(model, recipe, len(request.index))
+    return request
 
 
 def put(model: Generator, num_images: int, tree: Any, population: int = 1) -> Any:
@@ -131,11 +134,7 @@ def from_images(
         raise UserError('images', 'given without start, or start without images', 'give both')
     if request.x_T is not None:
         raise UserError('x_T', 'given in addition to images', 'give one of them')
-    start, sigma = check_array('start', start, (), np.float64), np.asarray(levels.edm_sigma)
-    reached = sigma <= start * (1 + 1e-5)  # levels are float32
-    if not reached.any():
-        raise UserError('start', f'got {start:g}', f'must be at least {sigma[-1]:.3g}, the lowest σ')
-    done = int(np.argmax(reached))
+    done = first_step(levels, start)
     images = full_images(model, 'images', images, num_images, np.uint8)
     level = Level(*(values[done] for values in levels))
     images, level = put(model, num_images, (images, level), request.recipe.sampler.population)

@@ -32,6 +32,7 @@ class Guidance(Part):
       needs: the fields of Models that must not be None.
       asks_once: it evaluates the wrapped denoiser exactly once, at the same x_t and level, and does not
         differentiate it. Modifiers then evaluate the denoiser outside of their branches.
+      has_gradient: it may add to the prediction's gradient, so that modifiers of gradients can act on it.
     """
 
     @property
@@ -45,6 +46,10 @@ class Guidance(Part):
     @property
     def asks_once(self) -> bool:
         return False
+
+    @property
+    def has_gradient(self) -> bool:
+        return not self.before_clip
 
     def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
         raise NotImplementedError

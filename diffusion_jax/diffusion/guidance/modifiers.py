@@ -16,7 +16,7 @@ from diffusion_jax.diffusion.process import Level, Prediction
 
 
 class Modifier(Guidance):
-    """A guidance that changes when another one acts.
+    """A guidance that changes when or how strongly another one acts.
 
     Attributes:
       guidance: the other one.
@@ -35,6 +35,10 @@ class Modifier(Guidance):
     @property
     def asks_once(self) -> bool:
         return self.guidance.asks_once
+
+    @property
+    def has_gradient(self) -> bool:
+        return self.guidance.has_gradient
 
     def modify(self, guide: Callable[[Denoiser], Denoiser], denoise: Denoiser) -> Denoiser:
         """The modified `guide(denoise)`."""
@@ -65,7 +69,7 @@ class Interval(Modifier):
             expected = jax.eval_shape(inside, x_t, level, memory)[0]
 
             def outside(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
-                inner, replace = _wrapped_memory(memory, denoise, x_t)
+                inner, replace = wrapped_memory(memory, denoise, x_t)
                 prediction, inner = denoise(x_t, level, inner)
                 for field in ('gradient', 'log_prob'):  # branches must have the same structure
                     shape = getattr(expected, field)
@@ -93,8 +97,8 @@ class Reuse(Modifier):
     every: Number = option(default=2, least=1, whole=True)
 
     def modify(self, guide: Callable[[Denoiser], Denoiser], denoise: Denoiser) -> Denoiser:
-        apart = _apart(denoise)
-        guided = guide(apart)
+        bare = apart(denoise)
+        guided = guide(bare)
 
         def choose(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
             memory, (last, last_log_prob, count) = memory
@@ -106,12 +110,12 @@ class Reuse(Modifier):
                 return prediction._replace(log_prob=_log_prob(prediction, x_t)), memory
 
             def again(memory: Any) -> tuple[Prediction, Any]:
-                inner, replace = _wrapped_memory(memory, apart, x_t)
-                prediction, inner = apart(x_t, level, inner)
+                inner, replace = wrapped_memory(memory, bare, x_t)
+                prediction, inner = bare(x_t, level, inner)
                 return prediction._replace(gradient=last, log_prob=last_log_prob), replace(inner)
 
             prediction, memory = jax.lax.cond(count % self.every == 0, fresh, again, memory)
-            (_, others), _ = _wrapped_memory(memory, apart, x_t)
+            (_, others), _ = wrapped_memory(memory, bare, x_t)
             own = prediction.gradient, prediction.log_prob, count + 1
             return add_gradient(prediction, *others), (memory, own)
 
@@ -121,7 +125,7 @@ class Reuse(Modifier):
         return guided._replace(call=choose, init=init)
 
 
-def _apart(denoise: Denoiser) -> Denoiser:
+def apart(denoise: Denoiser) -> Denoiser:
     """The denoiser with its gradient and its log-probability (0 without) moved from prediction to memory."""
 
     def call(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
@@ -164,12 +168,12 @@ def _evaluate_first(guide: Callable[[Denoiser], Denoiser], denoise: Denoiser) ->
     return guide(fixed(None))._replace(call=call, init=init)
 
 
-def _wrapped_memory(memory: Any, denoise: Denoiser, x_t: Array) -> tuple[Any, Callable[[Any], Any]]:
+def wrapped_memory(memory: Any, denoise: Denoiser, x_t: Array) -> tuple[Any, Callable[[Any], Any]]:
     """The part of a guided denoiser's memory that belongs to `denoise`, inside it; and how to replace it."""
     wrapped: Any = jax.tree.structure(jax.eval_shape(denoise.init, x_t))
     if wrapped == jax.tree.structure(memory):
         return memory, lambda replaced: replaced
     if not (isinstance(memory, tuple) and len(memory) == 2):
         raise TypeError("a guidance's memory must be the pair (that of the denoiser it wraps, its own)")
-    inner, replace = _wrapped_memory(memory[0], denoise, x_t)
+    inner, replace = wrapped_memory(memory[0], denoise, x_t)
     return inner, lambda replaced: (replace(replaced), memory[1])

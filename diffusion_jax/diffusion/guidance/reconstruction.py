@@ -14,6 +14,7 @@ from jax import Array
 
 from diffusion_jax.diffusion.denoiser import Denoiser, LogProb, add_gradient, tilt
 from diffusion_jax.diffusion.guidance.guidance import Guidance, Models
+from diffusion_jax.diffusion.log_probs import of_clean_images
 from diffusion_jax.diffusion.parts import Number, option, static
 from diffusion_jax.diffusion.process import Level, Prediction, align
 
@@ -55,12 +56,3 @@ class ReconstructionGuidance(Guidance):
     def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
         log_prob = self.log_prob or of_clean_images(models.log_prob)
         return reconstruction_guidance(denoise, log_prob, self.scale)
-
-
-def of_clean_images(log_prob: LogProb) -> LogProb:
-    """A noise-aware classifier's, asked about an estimate of x_0 as about a clean image."""
-
-    def clean(x_0: Array, level: Level) -> Array:
-        return log_prob(x_0, Level(jnp.zeros_like(level.t), jnp.ones_like(level.alpha), 0 * level.sigma))
-
-    return clean

@@ -8,7 +8,7 @@ from jax import Array
 
 from diffusion_jax.diffusion.denoiser import Denoiser, LogProb, add_log_prob, tilt
 from diffusion_jax.diffusion.guidance.guidance import Guidance, Models
-from diffusion_jax.diffusion.guidance.reconstruction import of_clean_images
+from diffusion_jax.diffusion.log_probs import of_clean_images
 from diffusion_jax.diffusion.parts import Number, option, static
 from diffusion_jax.diffusion.process import Level, Prediction
 

@@ -14,6 +14,7 @@ from diffusion_jax.diffusion.samplers.loop import sample
 from diffusion_jax.diffusion.samplers.sampler import Image, Noise, Sampler
 from diffusion_jax.diffusion.samplers.singlestep import DPMSolverPP2S, DPMSolverPP3S
 from diffusion_jax.diffusion.samplers.smc import SMC, Particles
+from diffusion_jax.diffusion.samplers.training_free import TFG
 from diffusion_jax.diffusion.samplers.unipc import UniPC, UniPCBH1
 
 SAMPLERS: dict[str, type[Sampler]] = {
@@ -30,6 +31,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
     'unipc_bh1': UniPCBH1,
     'adams': AdamsBashforth,
     'ipndm': IPNDM,
+    'tfg': TFG,
     'smc': SMC,
 }
 
@@ -40,6 +42,7 @@ __all__ = [
     'IPNDM',
     'SAMPLERS',
     'SMC',
+    'TFG',
     'AdamsBashforth',
     'DPMSolverPP2M',
     'DPMSolverPP2MSDE',

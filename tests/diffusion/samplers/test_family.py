@@ -20,6 +20,7 @@ from diffusion_jax.diffusion.samplers import (
     DDIM,
     IPNDM,
     SAMPLERS,
+    TFG,
     AdamsBashforth,
     DPMSolverPP2MSDE,
     DPMSolverPP3M,
@@ -129,6 +130,8 @@ def moments(sampler, scale):
     ('scale', 'law'), [(0.0, (0.3, 0.25)), (1.0, (0.3 + GAIN * (Y - 0.3), (1 - GAIN) * 0.25))]
 )
 def test_the_law_is_that_of_the_data_and_under_guidance_the_posterior(sampler, scale, law):
+    if scale and isinstance(sampler, TFG):
+        pytest.skip('gradients have weights of their own; test_training_free.py has the law')
     np.testing.assert_allclose(moments(sampler, scale), law, atol=2e-2)
 
 

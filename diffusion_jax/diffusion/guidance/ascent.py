@@ -1,0 +1,52 @@
+"""Guidance by ascent: x̂_0 moves up the gradient of log p(y|x_0), taken at x̂_0 and not through the network.
+
+    x̂_0 ← x̂_0 + s·∇ log_prob(x̂_0), `steps` times;  ε̂ = (x_t − alpha·x̂_0)/sigma
+
+The backward guidance of universal guidance (2302.07121); with one step close to MPGD (2311.16424),
+which keeps the ε̂ of the old x̂_0. It costs no gradient of the network. The step s is in the units of x_0 and
+does not depend on the level, so it is no estimate of a posterior's score: the gradient of log p(y|x_t) would
+have the weight sigma²/alpha.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from jax import Array
+
+from diffusion_jax.diffusion.denoiser import Denoiser, LogProb
+from diffusion_jax.diffusion.guidance.guidance import Guidance, Models
+from diffusion_jax.diffusion.log_probs import ascend, of_clean_images
+from diffusion_jax.diffusion.parts import Number, option, static
+from diffusion_jax.diffusion.process import Level, Prediction, from_x_0
+
+
+class AscentGuidance(Guidance):
+    """Guidance by gradient ascent on log p(y|x_0) from the estimate of x_0.
+
+    Attributes:
+      scale: s, the length of a step.
+      log_prob: (x̂_0, level of x_t) → [B], differentiable; by default the classifier's, of a clean image.
+      steps: their number.
+    """
+
+    scale: Number = option(default=1.0, per_image=True)
+    log_prob: LogProb | None = static(default=None)
+    steps: int = static(default=1)
+    asks_once: ClassVar[bool] = True
+    has_gradient: ClassVar[bool] = False
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return () if self.log_prob else ('log_prob',)
+
+    def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
+        log_prob = self.log_prob or of_clean_images(models.log_prob)
+
+        def guided(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
+            prediction, memory = denoise(x_t, level, memory)
+            x_0 = ascend(log_prob, prediction.x_0, level, self.scale, self.steps)
+            x_0, eps, *_ = from_x_0(x_0, x_t, level)
+            return prediction._replace(x_0=x_0, eps=eps), memory
+
+        return denoise._replace(call=guided)
