@@ -94,7 +94,8 @@ def test_what_is_guided_has_a_classifier_of_its_size():
     for name in DIFFUSION_MODELS:
         network, process, _, recipes, classifier = RELEASED[name]
         assert [name for name, _ in recipes][:2] == ['paper', 'paper-ddim']
-        assert all(bool(classifier) == ('log_prob' in recipe.needs) for _, recipe in recipes)
+        assert all(bool(classifier) == ('log_prob' in recipe.needs) for _, recipe in recipes[:2])
+        assert all(classifier or 'log_prob' not in recipe.needs for _, recipe in recipes)
         if classifier:
             assert isinstance(RELEASED[classifier].network, ClassifierConfig)
             assert RELEASED[classifier].network.image_size == network.image_size
@@ -124,7 +125,7 @@ def test_recipes_of_the_paper(name, respacing, scale, ddim_scale):
     def guidance(scale):
         return (ClassifierGuidance(scale),) if scale else ()
 
-    assert dict(RELEASED[name].recipes) == {
+    assert dict(RELEASED[name].recipes[:2]) == {
         'paper': Recipe(DDPM(), guidance(scale), respacing),
         'paper-ddim': Recipe(DDIM(), guidance(ddim_scale), 'ddim25'),
     }
