@@ -190,6 +190,8 @@ class Generator:
         grid = options.check_respacing(self.diffusion, respacing, timesteps)
         if len(grid.level.t) < 2:
             raise UserError('respacing', f'got {respacing!r}', 'must have at least two levels')
+        if grid.renoise is not None:
+            raise UserError('respacing', f'got {respacing!r}', 'must become less noisy in every step')
         recipe = Recipe(respacing=respacing, clip=clip, timesteps=timesteps)
         return self._of_images(sampling.invert, images, y, recipe)
 
