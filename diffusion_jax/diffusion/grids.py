@@ -104,6 +104,8 @@ def _with_jumps(config: DiffusionConfig, argument: str) -> Level:
     numbers = argument.split(',')
     if len(numbers) != 3:
         raise ValueError(f"{argument!r}; must be steps, jump length and repetitions, such as '250,10,10'")
+    if config.prediction == 'previous_x':
+        raise ValueError("a model that predicts 'previous_x' has no such grid; use '250'")
     steps, length, repetitions = map(_count, numbers)
     positions = np.array(jumps(steps, length, repetitions))
     return jax.tree.map(lambda a: a[positions], schedule_of(config, str(steps)).level)

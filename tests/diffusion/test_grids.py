@@ -170,6 +170,9 @@ def test_inversion_goes_the_levels_back_and_leads_to_the_noise_that_makes_the_im
         ('sigma:1,80', 'less noisy'),
         ('sigma:1,0', '0.01 and 157.4'),
         ('karras', "'250'"),
+        ('repaint:250,10', 'repetitions'),
+        ('repaint:250,0,10', 'at least 1'),
+        ('repaint:2000,10,10', '1000'),
         ('0', 'at least 1'),
     ],
 )
@@ -178,11 +181,20 @@ def test_what_is_no_grid_is_refused(respacing, says):
         make_grid(LINEAR, respacing)
 
 
-@pytest.mark.parametrize('name', GRIDS)
+def test_the_papers_grid_of_repaint():
+    grid = make_grid(LINEAR, 'repaint:250,10,10')
+    assert (np.sum(~grid.renoise), np.sum(grid.renoise)) == (2410, 2160)  # as the release counts
+    up, level, there = grid.renoise, grid.level, grid.next
+    assert (there.sigma[up] > level.sigma[up]).all() and (there.sigma[~up] < level.sigma[~up]).all()
+    np.testing.assert_array_equal(level.t[1:], there.t[:-1])
+    assert make_grid(LINEAR, 'repaint:20,20,1').renoise is None
+
+
+@pytest.mark.parametrize('name', [*GRIDS, 'repaint'])
 def test_a_network_that_predicts_the_previous_x_has_its_own_steps_only(name):
     config = DiffusionConfig(prediction='previous_x')
     with pytest.raises(ValueError, match='previous_x'):
-        make_grid(config, f'{name}:3')
+        make_grid(config, f'{name}:3,1,1' if name == 'repaint' else f'{name}:3')
 
 
 @pytest.mark.parametrize('name', ['karras:1', 'log_snr:1', 'uniform:1', 'quadratic:1', 't:0', 'sigma:2'])

@@ -28,7 +28,8 @@ CG_STEPS = 64
 class Operator(Part):
     """A linear operator; a subclass defines `__call__`, and `spectral` if it is known.
 
-    Its arrays are fields made by `rows`: [1, …], or [B, …] with one for each image.
+    Its arrays are fields made by `rows`: [1, …], or [B, …] with one for each image. Masks and kernels may be
+    given without the first axis.
     """
 
     @property
@@ -117,9 +118,10 @@ class Blur(Operator):
     kernel: Any = rows(3)
 
     def _transfer(self, x: Array) -> Array:
-        height, width = self.kernel.shape[1:]
-        padding = [(0, 0), (0, x.shape[1] - height), (0, x.shape[2] - width)]
-        padded = jnp.pad(jnp.asarray(self.kernel, x.dtype), padding)
+        kernel = jnp.asarray(self.kernel, x.dtype)
+        kernel = kernel[None] if kernel.ndim == 2 else kernel
+        height, width = kernel.shape[1:]
+        padded = jnp.pad(kernel, [(0, 0), (0, x.shape[1] - height), (0, x.shape[2] - width)])
         centred = jnp.roll(padded, (-(height // 2), -(width // 2)), axis=(1, 2))
         return jnp.fft.rfft2(centred, axes=(1, 2))[..., None]
 

@@ -24,6 +24,7 @@ OPERATORS = {
     'downsample': Downsample(2),
     'gray': Gray(),
     'blur': Blur(RNG.random((1, 3, 3)) / 9),
+    'blur without the first axis': Blur(RNG.random((3, 2)) / 6),
     'even blur for each image': Blur(RNG.random((3, 2, 4)) / 8),
     'dense': in_float64(dense, lambda x: x[:, ::2, 1:] + 2 * x[:, 1::2, :-1], SHAPE),
 }

@@ -278,3 +278,8 @@ def test_where_noise_is_added_the_record_has_the_state_and_no_prediction():
     added = np.exp(0.5 * grid.log_beta[2]) * NOISE_AT(3, 0)
     np.testing.assert_allclose(x[3], ratio * x[2] + added, atol=1e-6)
     assert np.all(np.abs(np.delete(x_0, 2, axis=0)).max(axis=(1, 2, 3, 4)) > 0)
+
+
+def test_a_traced_draw_is_the_same_draw():
+    for i in (1, 2):
+        np.testing.assert_array_equal(jax.jit(NOISE_AT)(3, i), NOISE_AT(3, i))

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffusion_jax.diffusion.inverse import DAPS, DDRM, Measurement
 from diffusion_jax.diffusion.parts import Number, option, static
@@ -86,16 +87,11 @@ class Simplified(Sampler):
 
 
 class IdealDAPS(DAPS):
-    """DAPS with the exact solution of the ODE and exact draws, on Gaussian data.
-
-    gain, mean: of the ODE's solution at each σ̄ = σ/α.
-    """
+    """DAPS with the exact solution of the ODE, to σ = 0, and exact draws; for one Gaussian."""
 
     model: Any = static(default=None)
 
     def _solve_ode(self, denoise, x, memory, sigma):
-        import numpy as np
-
         variances, axes = np.linalg.eigh(self.model.covs[0])
         mean = self.model.means[0]
         gain = jnp.sqrt(variances / (variances + sigma**2))
