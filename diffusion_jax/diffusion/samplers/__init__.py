@@ -6,7 +6,7 @@ from diffusion_jax.diffusion.samplers.dpm_solver import DPMSolverPP2M
 from diffusion_jax.diffusion.samplers.heun import Heun
 from diffusion_jax.diffusion.samplers.loop import sample
 from diffusion_jax.diffusion.samplers.sampler import Image, Noise, Sampler
-from diffusion_jax.diffusion.samplers.smc import SMC, Particles
+from diffusion_jax.diffusion.samplers.smc import SMC, Particles, propose
 
 SAMPLERS: dict[str, type[Sampler]] = {
     'ddpm': DDPM,
@@ -29,5 +29,6 @@ __all__ = [
     'Sampler',
     'ancestral_kernel',
     'ddim_kernel',
+    'propose',
     'sample',
 ]

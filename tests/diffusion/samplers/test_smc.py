@@ -87,6 +87,17 @@ def test_every_guidance_is_a_proposal(name):
     assert np.abs(deviations(SMC(16, threshold=0.5), denoise, GRID, 2.0)).max() < 4
 
 
+def test_a_reused_gradient_keeps_its_log_probability():
+    denoise = Reuse(ClassifierGuidance(2.0, DATA.log_prob), 2).wrap(DATA.denoiser(), Models())
+    level, x = jax.tree.map(lambda a: jnp.asarray(a)[20], GRID.level), noise_at(0, 0)
+    first, memory = denoise(x, level, denoise.init(x))
+    again, memory = denoise(2 * x, level, memory)
+    fresh, _ = denoise(2 * x, level, memory)
+    np.testing.assert_allclose(first.log_prob, 2 * DATA.log_prob(x, level), rtol=1e-6)
+    np.testing.assert_array_equal(again.log_prob, first.log_prob)
+    np.testing.assert_allclose(fresh.log_prob, 2 * DATA.log_prob(2 * x, level), rtol=1e-6)
+
+
 def test_several_guidances_multiply():
     denoise = classifier_guidance(DATA.denoiser(variance='fixed_large'), DATA.log_prob, 0.5)
     denoise = reward(classifier_guidance(denoise, DATA.log_prob, 1.0), clean_log_prob, 0.5)
