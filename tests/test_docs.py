@@ -103,6 +103,9 @@ def test_inverse_problems():
 def test_particles():
     scope = run_blocks(DOCS / 'particles.md')
     assert scope['chosen'].shape == (8, 8, 8, 1)
+    by_hand, built_in = scope['by_hand'], scope['samples']
+    np.testing.assert_allclose(by_hand.images.astype(int), built_in.images.astype(int), rtol=0, atol=1)
+    np.testing.assert_allclose(by_hand.log_weight, built_in.log_weight, rtol=1e-4)
     assert scope['completed'].log_weight.shape == scope['steered'].log_weight.shape == (4,)
     assert scope['ancestors'].shape == scope['ess'].shape == (10, 8)
     assert scope['final'].shape == (2,) and 1 <= scope['final'].min() <= scope['final'].max() <= 4.001

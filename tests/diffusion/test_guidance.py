@@ -41,7 +41,8 @@ def test_guidance_adds_the_scaled_gradient_at_x_t_and_changes_nothing_else():
     after = prediction_of(classifier_guidance(denoise, log_prob, scale))
     weight = (scale * LEVEL.t)[:, None, None, None]
     np.testing.assert_allclose(after.gradient, -weight * X_T, rtol=1e-6)
-    for a, b in zip(after._replace(gradient=None), before, strict=True):
+    np.testing.assert_allclose(after.log_prob, scale * log_prob(X_T, LEVEL), rtol=1e-6)
+    for a, b in zip(after._replace(gradient=None, log_prob=None), before, strict=True):
         assert a is b is None or np.array_equal(a, b)
 
 
@@ -49,6 +50,8 @@ def test_guidance_by_two_classifiers_adds():
     once = classifier_guidance(denoise, log_prob, 3.0)
     twice = classifier_guidance(classifier_guidance(denoise, log_prob, 1.0), log_prob, 2.0)
     np.testing.assert_allclose(prediction_of(twice).gradient, prediction_of(once).gradient, rtol=1e-6)
+    np.testing.assert_allclose(prediction_of(twice).log_prob, prediction_of(once).log_prob, rtol=1e-6)
+    np.testing.assert_allclose(twice.log_prob(X_T, LEVEL), once.log_prob(X_T, LEVEL), rtol=1e-6)
 
 
 def test_score_shift_applies_the_gradient_once():

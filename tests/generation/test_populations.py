@@ -54,11 +54,15 @@ def test_options_are_read_from_texts(model):
     assert (int(found.every), float(found.threshold)) == (3, 0.5)
 
 
-def test_other_thresholds_compile_nothing(model, compilations):
-    model.sample(4, 3, sampler='smc:particles=2', **STEPS)
-    compilations.clear()
-    model.sample(4, 3, sampler='smc:particles=2,threshold=0.3', **STEPS)
-    assert compilations == []
+def test_other_numbers_compile_nothing(model, compilations):
+    before = None
+    for scale, options in ((1, ''), (2, ',threshold=0.3'), (3, ',every=2')):
+        sampler, guidance = f'smc:particles=2{options}', f'classifier + reward:scale={scale}'
+        found = model.sample(4, 3 + scale, sampler=sampler, guidance=guidance, respacing='4')
+        if before:
+            assert compilations == [] and (found.log_weight != before.log_weight).any()
+        compilations.clear()
+        before = found
 
 
 @pytest.mark.parametrize(

@@ -5,18 +5,28 @@ import dataclasses
 import jax
 import pytest
 
-from diffusion_jax.diffusion.guidance import GUIDANCES, MODIFIERS, ClassifierFreeGuidance, ClassifierGuidance
+from diffusion_jax.diffusion.guidance import (
+    GUIDANCES,
+    MODIFIERS,
+    ClassifierFreeGuidance,
+    ClassifierGuidance,
+    Reward,
+)
 from diffusion_jax.diffusion.parts import Part, options
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import DDIM, SAMPLERS
 
 CLASSIFIER = ClassifierGuidance()
 RECIPES = (
-    {name: Recipe(sampler(), (CLASSIFIER,), 'uniform:5') for name, sampler in SAMPLERS.items()}
+    {
+        name: Recipe(sampler(), (CLASSIFIER,), 'uniform:5')
+        for name, sampler in SAMPLERS.items()
+        if sampler().population == 1  # test_populations.py
+    }
     | {
         name: Recipe(DDIM(), (guidance(),), 'uniform:4')
         for name, guidance in GUIDANCES.items()
-        if guidance is not ClassifierFreeGuidance  # test_classifier_free.py
+        if guidance not in (ClassifierFreeGuidance, Reward)  # test_classifier_free.py, test_populations.py
     }
     | {name: Recipe(DDIM(), (modifier(CLASSIFIER),), 'uniform:5') for name, modifier in MODIFIERS.items()}
 )

@@ -13,7 +13,7 @@ from diffusion_jax.diffusion.samplers.heun import EDM_IMAGENET64, Heun
 from diffusion_jax.diffusion.samplers.loop import sample
 from diffusion_jax.diffusion.samplers.sampler import Image, Noise, Sampler
 from diffusion_jax.diffusion.samplers.singlestep import DPMSolverPP2S, DPMSolverPP3S
-from diffusion_jax.diffusion.samplers.smc import SMC, Particles
+from diffusion_jax.diffusion.samplers.smc import SMC, Particles, propose
 from diffusion_jax.diffusion.samplers.training_free import TFG
 from diffusion_jax.diffusion.samplers.unipc import UniPC, UniPCBH1
 
@@ -59,5 +59,6 @@ __all__ = [
     'UniPCBH1',
     'ancestral_kernel',
     'ddim_kernel',
+    'propose',
     'sample',
 ]

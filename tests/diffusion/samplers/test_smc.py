@@ -22,6 +22,7 @@ from diffusion_jax.diffusion.guidance import (
 )
 from diffusion_jax.diffusion.process import Gaussian, posterior
 from diffusion_jax.diffusion.samplers import DDPM, SMC, sample
+from diffusion_jax.diffusion.samplers.loop import advance, start
 from diffusion_jax.diffusion.samplers.smc import propose
 from tests.diffusion.gaussian import Data, sampled_moments
 from tests.diffusion.populations import draw_populations, moments
@@ -84,6 +85,17 @@ GUIDANCES = {
 def test_every_guidance_is_a_proposal(name):
     denoise = GUIDANCES[name].wrap(DATA.denoiser(), Models())
     assert np.abs(deviations(SMC(16, threshold=0.5), denoise, GRID, 2.0)).max() < 4
+
+
+def test_a_reused_gradient_keeps_its_log_probability():
+    denoise = Reuse(ClassifierGuidance(2.0, DATA.log_prob), 2).wrap(DATA.denoiser(), Models())
+    level, x = jax.tree.map(lambda a: jnp.asarray(a)[20], GRID.level), noise_at(0, 0)
+    first, memory = denoise(x, level, denoise.init(x))
+    again, memory = denoise(2 * x, level, memory)
+    fresh, _ = denoise(2 * x, level, memory)
+    np.testing.assert_allclose(first.log_prob, 2 * DATA.log_prob(x, level), rtol=1e-6)
+    np.testing.assert_array_equal(again.log_prob, first.log_prob)
+    np.testing.assert_allclose(fresh.log_prob, 2 * DATA.log_prob(2 * x, level), rtol=1e-6)
 
 
 def test_several_guidances_multiply():
@@ -167,6 +179,31 @@ def test_memory_travels_with_the_particle():
     expected = DATA.predict(x[1], jax.tree.map(lambda a: a[1], GRID.level)).x_0
     np.testing.assert_allclose(prediction.x_0[1], expected, rtol=0, atol=1e-4)
     assert len(np.unique(state.x[:3, 0, 0, 0])) == 3
+
+
+def test_float32_is_close_to_float64_and_a_run_is_continued_after_any_step():
+    denoise = classifier_guidance(DATA.denoiser(), DATA.log_prob, 2.0)
+    sampler = SMC(3, threshold=0.5)
+
+    @jax.jit
+    def run(grid, x_T):
+        return sample(sampler, denoise, grid, noise_at, x_T)[0]
+
+    short = run(GRID, noise_at(0, 0))
+    carry = start(sampler, denoise, noise_at(0, 0))
+    part = jax.jit(lambda carry, done, until: advance(sampler, denoise, GRID, noise_at, carry, done, until))
+    continued, _ = part(part(carry, 0, 25), 25, 40)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), continued, short)
+    tape = [[np.asarray(noise_at(position, i), np.float64) for i in range(2)] for position in range(41)]
+    with jax.enable_x64(True):
+        grid = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), GRID)
+        long = sample(sampler, denoise, grid, lambda p, i: jnp.asarray(tape)[p, i], jnp.asarray(tape[0][0]))[
+            0
+        ]
+        assert long.x.dtype == long.log_weight.dtype == np.float64
+    np.testing.assert_allclose(short.x, long.x, atol=1e-4)
+    np.testing.assert_allclose(short.log_weight, long.log_weight, atol=1e-3)
+    np.testing.assert_array_equal(short.ancestors, long.ancestors)
 
 
 def test_populations_are_independent():
