@@ -100,7 +100,8 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     experiment = read_without_images(read_config(str(CONFIG)))
     versions = ', '.join(f'{name} {importlib.metadata.version(name)}' for name in ('jax', 'jaxlib', 'flax'))
-    machine = f'{platform.machine()}, {os.cpu_count()} cores, {jax.devices()[0].device_kind}'
+    load, kind = os.getloadavg()[0], jax.devices()[0].device_kind
+    machine = f'{platform.machine()}, {os.cpu_count()} cores, load {load:.0f}, {kind}'
     lines = [
         f'Networks of configs/digits.py, {BATCH} images, float32. Memory: the sum of arguments, result and '
         f'temporary buffers on one device, by the compiler. {machine}; Python {platform.python_version()}, '
