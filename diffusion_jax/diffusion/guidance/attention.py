@@ -2,8 +2,8 @@
 
     ε̂ = ε_perturbed + w·(ε − ε_perturbed)
 
-In some blocks the map softmax(q·kᵀ) is replaced by the identity: each pixel attends to itself. It needs neither
-classes nor another network. w is 1 plus the scale s of that paper.
+In some blocks the map softmax(q·kᵀ) is replaced by the identity: each pixel attends to itself. It needs no
+classes and no other network. w is 1 plus the scale s of that paper.
 """
 
 from __future__ import annotations
