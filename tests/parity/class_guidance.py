@@ -5,6 +5,7 @@ Where a released form is not the paper's, the check has it as a few lines of its
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable
 
@@ -124,7 +125,8 @@ def check_apg(case: Case) -> None:
                 ours = sequence(guidance, cond, uncond)
                 paper, toolkit = (nhwc(case.arrays[f'{kind}_{name}']) for kind in ('paper', 'toolkit'))
                 compare('APG', ours, paper, rtol=1e-5, atol=2e-5, detail=name)
-                update = (ours - cond) / (scale - 1)
+                once = dataclasses.replace(guidance, guidance=ClassifierFreeGuidance(2.0))
+                update = sequence(once, cond, uncond) - cond
                 released = uncond + scale * update
                 compare('APG from D_weak', released, toolkit, rtol=1e-5, atol=5e-5, detail=name)
             for key in (key for key in case.arrays if key.startswith('cfg_rescale')):
