@@ -31,6 +31,7 @@ from tests.errors import refused
 from tests.generation.shared import STEPS, closeness, make_model, params, random_params
 from tests.tiny import CLASSIFIER, CONDITIONAL_UNET, DIFFUSION, UNET
 
+ROW = 0.5 * np.eye(10)[7] + 0.25 * np.eye(10)[8]
 X = np.random.default_rng(0).standard_normal((2, 8, 8, 1)).astype(np.float32)
 TEXTS = {
     'entropy:scale=0.75,floor=0.05': EntropyGuidance(0.75, 0.05),
@@ -80,14 +81,12 @@ def test_a_random_class_is_one_of_the_classes(guided_model):
     np.testing.assert_array_equal(found, estimate(guided_model, (ICG(0.0),), (5, 6)))
 
 
-@pytest.mark.parametrize(
-    'weights', [{7: 0.5, 8: 0.25}, ((7, 0.5), (8, 0.25)), np.eye(10)[7] / 2 + np.eye(10)[8] / 4]
-)
+@pytest.mark.parametrize('weights', [{7: 0.5, 8: 0.25}, ((7, 0.5), (8, 0.25)), 2 * ROW])
 def test_weights_of_classes(weights, guided_model):
     """The gradient is that of the weighted sum of probabilities; y matters to the network alone."""
     free = make_model(UNET, params() | {'diffusion': random_params(UNET)})
     found = free.sample(2, guidance=MixtureGuidance(weights, 20.0), **STEPS)
-    rows = np.tile(np.eye(10)[7] * 2 + np.eye(10)[8], (2, 1))
+    rows = np.tile(ROW, (2, 1))
     assert closeness(found, free.sample(2, guidance=MixtureGuidance(rows, 20.0), **STEPS)) <= 1
     assert closeness(found, free.sample(2, guidance='mixture:7=1,scale=20', **STEPS)) > 1
     one = free.sample(2, 7, guidance='classifier:scale=20', **STEPS)
@@ -104,11 +103,8 @@ def test_weights_of_classes_that_are_refused(guided_model):
 def test_the_factor_of_the_entropy(guided_model):
     """The update of x_0 is that of the classifier times log K/H at x_t."""
     strong = estimate(guided_model, ())
-    level_t = guided_model.request(1, 3, respacing='sigma:2').recipe
-    assert level_t.respacing == 'sigma:2'
-    plain, ours = (
-        estimate(guided_model, (g,)) - strong for g in (ClassifierGuidance(1.0), EntropyGuidance(1.0))
-    )
+    guidances = ClassifierGuidance(1.0), EntropyGuidance(1.0)
+    plain, ours = (estimate(guided_model, (guidance,)) - strong for guidance in guidances)
     factor = np.sum(ours * plain, axis=(1, 2, 3)) / np.sum(plain**2, axis=(1, 2, 3))
     np.testing.assert_allclose(ours, factor[:, None, None, None] * plain, rtol=1e-2, atol=1e-5)
     assert (factor > 1).all()
@@ -142,8 +138,8 @@ def test_what_a_guidance_needs():
     assert closeness(lone.sample(2, 3, guidance=own, **STEPS), lone.sample(2, **STEPS)) > 1
 
 
-def save(path, network, tree, process=DIFFUSION, classes=()):
-    save_weights(path, tree, Spec(network, process, classes=classes))
+def save(path, network, tree, process=DIFFUSION):
+    save_weights(path, tree, Spec(network, process))
     return path
 
 
@@ -157,14 +153,17 @@ def test_a_weak_model_is_loaded(tmp_path, guided_model):
 
 
 def test_weak_models_that_are_refused(tmp_path):
-    strong = save(tmp_path / 'strong.safetensors', UNET, random_params(UNET))
-    conditional = save(
-        tmp_path / 'conditional.safetensors', CONDITIONAL_UNET, random_params(CONDITIONAL_UNET)
-    )
-    classifier = save(tmp_path / 'classifier.safetensors', CLASSIFIER, random_params(CLASSIFIER))
-    other = save(tmp_path / 'other.safetensors', UNET, random_params(UNET), DiffusionConfig(num_timesteps=50))
-    for path, values in ((conditional, ['num_classes']), (classifier, ['classifier']), (other, ['schedule'])):
-        with refused(path.name, *values):
+    def stored(name, network, process=DIFFUSION):
+        return save(tmp_path / name, network, random_params(network), process)
+
+    strong = stored('strong.safetensors', UNET)
+    wrong = {
+        stored('conditional.safetensors', CONDITIONAL_UNET): 'num_classes',
+        stored('classifier.safetensors', CLASSIFIER): 'classifier',
+        stored('other.safetensors', UNET, DiffusionConfig(num_timesteps=50)): 'schedule',
+    }
+    for path, value in wrong.items():
+        with refused(path.name, value):
             load(strong, weak=path)
 
 

@@ -13,6 +13,7 @@ from diffusion_jax.diffusion.guidance import (
     Interval,
     ReconstructionGuidance,
     Reuse,
+    Scheduled,
 )
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import DDIM, DDPM, SAMPLERS, Heun
@@ -128,11 +129,7 @@ def test_samplers_that_are_refused(text, where, values):
         ('classifier_free/ramp/apg', 'guidance', ['APG', 'Ramp']),
         ('mixture:scale=2', 'guidance', ['mixture:scale=2']),
         ('mixture:7=x', 'guidance.7', ['x']),
-        (
-            Scheduled(Function(lambda denoise: denoise), lambda level: 1.0),
-            'guidance',
-            ['Scheduled', 'Function'],
-        ),
+        (Scheduled(Function(abs), float), 'guidance', ['Scheduled', 'Function']),
         (3, 'guidance', [3, *GUIDANCES]),
         ([3], 'guidance', [3]),
         (ClassifierGuidance, 'guidance', [ClassifierGuidance]),
