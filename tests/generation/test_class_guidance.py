@@ -61,9 +61,8 @@ def estimate(model, guidance, y=(3, 4)):
 def test_extrapolation_of_what_two_networks_estimate(guidance, guided_model):
     strong = estimate(guided_model, ())
     if isinstance(guidance, AutoGuidance):
-        weak = dataclasses.replace(
-            guided_model, unet=UNET, params={'diffusion': guided_model.params['weak']}, weak=None
-        )
+        weak = guided_model.params['weak']
+        weak = dataclasses.replace(guided_model.unguided(), unet=UNET, params={'diffusion': weak})
         weak = estimate(weak, ())
     else:
         weak = estimate(guided_model, (dataclasses.replace(guidance, scale=0.0),))
@@ -110,9 +109,8 @@ def test_the_factor_of_the_entropy(guided_model):
     assert (factor > 1).all()
 
 
-@pytest.mark.parametrize('text', TEXTS)
-def test_images_depend_on_their_index_alone(text, guided_model):
-    text = text.replace('dog', '8').replace(' encoder.1', '')
+def test_images_depend_on_their_index_alone(guided_model):
+    text = 'icg:scale=1.5/apg:momentum=-0.5/interval:low=0.3 + pag:scale=2/rescale + entropy:scale=2'
     pair = guided_model.sample(2, [3, 4], guidance=text, **STEPS)
     second = guided_model.sample(1, 4, first=1, guidance=text, **STEPS)
     assert np.abs(np.int32(pair.images[1]) - second.images[0]).max() <= 1
@@ -135,11 +133,11 @@ def test_what_a_guidance_needs():
     own = CalibratedGuidance(1.0, logits=lambda x_0, level: x_0[:, 0, :, 0])
     with refused('y', None):
         lone.sample(2, guidance=own, **STEPS)
-    assert closeness(lone.sample(2, 3, guidance=own, **STEPS), lone.sample(2, **STEPS)) > 1
+    assert closeness(lone.sample(2, 3, guidance=own, **STEPS), lone.sample(2, guidance='', **STEPS)) > 1
 
 
 def save(path, network, tree, process=DIFFUSION):
-    save_weights(path, tree, Spec(network, process))
+    save_weights(path, Spec(network, process), tree)
     return path
 
 
