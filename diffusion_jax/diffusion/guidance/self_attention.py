@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from diffusion_jax.diffusion.denoiser import Denoiser, plain
@@ -28,15 +29,17 @@ RADIUS = 15  # of the blur, in pixels; less where the image is smaller
 
 def gaussian_blur(x: Array, std: Number) -> Array:
     """Images [B, H, W, C], blurred with a standard deviation in pixels, above 0; the edges are reflected."""
-    for axis in (1, 2):
-        radius = min(RADIUS, x.shape[axis] - 1)
-        offsets = jnp.arange(-radius, radius + 1)
-        weights = jax.nn.softmax(-0.5 * (offsets / std) ** 2).astype(x.dtype)
-        widths = [(radius, radius) if i == axis else (0, 0) for i in range(x.ndim)]
-        padded = jnp.pad(x, widths, mode='reflect')
-        shifted = (jax.lax.slice_in_dim(padded, i, i + x.shape[axis], axis=axis) for i in range(len(offsets)))
-        x = sum(weight * each for weight, each in zip(weights, shifted, strict=True))
-    return x
+    rows, columns = (_blur_matrix(size, std).astype(x.dtype) for size in x.shape[1:3])
+    return jnp.einsum('ih,jw,bhwc->bijc', rows, columns, x, precision='highest')
+
+
+def _blur_matrix(size: int, std: Number) -> Array:
+    """[size, size]: row i has the weights of all pixels of a line in pixel i."""
+    radius, here = min(RADIUS, size - 1), np.arange(size)[:, None]
+    offsets = np.arange(-radius, radius + 1)
+    weights = jax.nn.softmax(-0.5 * (offsets / std) ** 2)
+    source = np.pad(np.arange(size), radius, mode='reflect')[here + radius + offsets]
+    return jnp.zeros((size, size)).at[here, source].add(weights)
 
 
 class SAG(Extrapolation):
