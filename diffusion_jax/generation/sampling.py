@@ -65,7 +65,8 @@ class Samples(Part):
         records: the records of all steps, such as a Trajectory; None if nothing was recorded.
         log_weight: float32 [B], of samplers whose images have weights; otherwise None.
         evaluations: the number of evaluations of the guided denoiser for each image. Each evaluates the
-            network once, and once more for each guidance by extrapolation, such as classifier-free guidance.
+            network once, and once more for each guidance by extrapolation, such as classifier-free guidance;
+            `sag` twice more.
     """
 
     images: Any

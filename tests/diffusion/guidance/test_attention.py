@@ -11,7 +11,7 @@ from tests.diffusion.guidance.calls import GRID, MIXTURE, START
 
 LEVEL = jax.tree.map(lambda a: a[3], GRID.level)
 STRONG, OTHER = MIXTURE.denoiser(), MIXTURE.only(1).denoiser()
-RECEIVED = jnp.array([[[0.5, 1.5]], [[1.2, 0.8]]])  # of two columns of pixels
+RECEIVED = jnp.array([[[0.95, 1.05]], [[1.2, 0.8]]])  # of two columns of pixels
 
 
 def models():

@@ -16,7 +16,7 @@ from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.grids import make_grid
 from diffusion_jax.diffusion.guidance import classifier_guidance
 from diffusion_jax.diffusion.parts import LARGEST, options
-from diffusion_jax.diffusion.samplers import DDIM, SAMPLERS, Heun, sample
+from diffusion_jax.diffusion.samplers import DDIM, SAMPLERS, EluCD, Heun, sample
 from diffusion_jax.diffusion.samplers.loop import advance, evaluations, start
 from diffusion_jax.diffusion.schedules import row
 from tests.diffusion.mixture import Mixture, affine_map, make_mixture, vp_grid, vp_levels
@@ -33,6 +33,7 @@ WITH_OPTIONS = [DDIM(0.5), DDIM(1.0), Heun(s_churn=4.0, s_min=0.05, s_max=20.0, 
 CASES = {name: sampler() for name, sampler in SAMPLERS.items()} | {
     f'{type(sampler).__name__}{i}': sampler for i, sampler in enumerate(WITH_OPTIONS)
 }
+CASES['elucd'] = EluCD(gamma=0.0)  # otherwise guidance is stronger than that of the posterior, by design
 every = pytest.mark.parametrize('sampler', CASES.values(), ids=CASES)
 traced = []
 
