@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
@@ -26,12 +27,16 @@ from diffusion_jax.diffusion.guidance import (
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import DDIM
 from diffusion_jax.generation import load
+from diffusion_jax.generation.loading import check_weak
 from diffusion_jax.generation.options import read_guidance
+from diffusion_jax.generation.program import sample_program
 from diffusion_jax.weights.files import Spec, save_weights
+from diffusion_jax.weights.released import RELEASED
 from tests.errors import refused
 from tests.generation.shared import STEPS, closeness, make_model, params, random_params
 from tests.tiny import CLASSIFIER, CONDITIONAL_UNET, DIFFUSION, UNET
 
+PAG_BLOCKS = ('encoder.14', 'encoder.16', 'encoder.17', 'middle')  # of the authors, for 256×256
 ROW = 0.5 * np.eye(10)[7] + 0.25 * np.eye(10)[8]
 X = np.random.default_rng(0).standard_normal((2, 8, 8, 1)).astype(np.float32)
 TEXTS = {
@@ -165,6 +170,25 @@ def test_weak_models_that_are_refused(tmp_path):
     for path, value in wrong.items():
         with refused(path.name, value):
             load(strong, weak=path)
+
+
+def test_the_released_unconditional_model_is_a_weak_one():
+    strong, weak = (
+        Spec(RELEASED[name].network, RELEASED[name].diffusion)
+        for name in ('256x256_diffusion', '256x256_diffusion_uncond')
+    )
+    check_weak(weak, strong, 'weak')
+    with refused('weak', 'num_classes'):
+        check_weak(strong, weak, 'weak')
+    assert set(PAG_BLOCKS) < set(models.attention_blocks(strong.network))
+
+
+def test_a_program_that_is_planned(guided_model):
+    guidance = read_guidance('auto:scale=2/apg + mixture:7=0.5,8=0.5/ramp')
+    recipe = Recipe(DDIM(), guidance, 'uniform:4')
+    function, arguments = sample_program(guided_model.networks, recipe, guided_model.mesh, 2)[:2]
+    state, _ = jax.eval_shape(function, *arguments)
+    assert state.x.shape == (2, 8, 8, 1)
 
 
 def test_blocks_with_attention():
