@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.parity import (
+    class_guidance,
     data,
     diffusion,
     evaluation,
@@ -25,8 +26,8 @@ from tests.parity.case import Case
 
 GOLDEN_DIR = Path(os.environ.get('GOLDEN_DIR', Path(__file__).parent / 'golden'))
 FOLDERS = [GOLDEN_DIR, *([Path(os.environ['METHODS_DIR'])] if 'METHODS_DIR' in os.environ else [])]
-MODULES = data, diffusion, evaluation, inception, models, particles, posterior, samplers, solver_tables
-MODULES += training, training_free
+MODULES = class_guidance, data, diffusion, evaluation, inception, models, particles, posterior, samplers
+MODULES += solver_tables, training, training_free
 CHECKS = [check for module in MODULES for check in module.CHECKS]
 
 

@@ -28,7 +28,7 @@ from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import Sampler
 from diffusion_jax.diffusion.samplers.loop import Record, evaluations
 from diffusion_jax.errors import UserError
-from diffusion_jax.generation import functions, options, requests, sampling
+from diffusion_jax.generation import functions, guides, options, requests, sampling
 from diffusion_jax.generation.arguments import check_finite
 from diffusion_jax.generation.networks import Networks
 from diffusion_jax.generation.populations import check_weights
@@ -47,7 +47,7 @@ _one_batch = functools.partial(
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=['params'],
-    meta_fields=['unet', 'diffusion', 'mesh', 'classifier', 'recipes', 'classes'],
+    meta_fields=['unet', 'diffusion', 'mesh', 'classifier', 'recipes', 'classes', 'weak'],
 )
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Generator:
@@ -56,10 +56,11 @@ class Generator:
     It is a pytree whose leaves are the parameters, so that a jitted function may take it as an argument.
 
     Attributes:
-        params: 'diffusion', and 'classifier' if there is one; on the mesh as by `param_shardings`.
+        params: 'diffusion', and 'classifier' and 'weak' if there is one; on the mesh as by `param_shardings`.
         recipes: by name; the first is the default. A released model has those of the paper, a model of a run
             that of the run's samples.
         classes: the names of the classes in label order; () if they are unknown.
+        weak: the second diffusion model, for `AutoGuidance`.
     """
 
     unet: UNetConfig
@@ -69,10 +70,12 @@ class Generator:
     classifier: ClassifierConfig | None = None
     recipes: tuple[tuple[str, Recipe], ...] = (('default', Recipe()),)
     classes: tuple[str, ...] = ()
+    weak: Networks | None = None
 
     def __repr__(self) -> str:
         height, width = self.unet.image_size
         guided = 'no classifier' if self.classifier is None else 'with a classifier'
+        guided += ', with a weak model' if self.weak else ''
         classes = f', {len(self.classes)} classes: {listed(self.classes)}' if self.classes else ''
         recipes = ', '.join(name for name, _ in self.recipes)
         return (
@@ -81,13 +84,13 @@ class Generator:
 
     @property
     def networks(self) -> Networks:
-        return Networks(self.unet, self.diffusion, self.classifier, self.mesh)
+        return Networks(self.unet, self.diffusion, self.classifier, self.mesh, self.weak)
 
     def unguided(self) -> Generator:
-        """The same model without its classifier, and with recipes without guidance."""
+        """The same model without the networks that guide it, and with recipes without guidance."""
         recipes = tuple((name, recipe.unguided()) for name, recipe in self.recipes)
         params = {'diffusion': self.params['diffusion']}
-        return dataclasses.replace(self, classifier=None, params=params, recipes=recipes)
+        return dataclasses.replace(self, classifier=None, weak=None, params=params, recipes=recipes)
 
     @_one_batch('sampling')
     def sample(
@@ -168,7 +171,8 @@ class Generator:
             if np.shape(x)[1:] != shape:
                 raise UserError('x', f'got {np.shape(x)}', f'must be (B, {", ".join(map(str, shape))})')
             labels = jnp.broadcast_to(jnp.asarray(y, jnp.int32), x.shape[:1])
-            request = Request(jnp.uint32(0), jnp.arange(len(x)), labels, recipe)
+            weighted = guides.with_class_weights(recipe, len(x), self.classifier, self.classes)
+            request = Request(jnp.uint32(0), jnp.arange(len(x)), labels, weighted)
             denoise = score_shift(sampling.guided_denoiser(self.networks, self.params, request))
             level = denoise.level_at(-2 * jnp.log(jnp.asarray(sigma, jnp.float32)))
             x_t = align(level.alpha, x) * x

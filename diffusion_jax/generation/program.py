@@ -20,6 +20,7 @@ from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import SMC
 from diffusion_jax.generation import sampling
 from diffusion_jax.generation.arguments import traced
+from diffusion_jax.generation.guides import with_class_weights
 from diffusion_jax.generation.networks import Networks
 from diffusion_jax.generation.sampling import Request
 from diffusion_jax.images import Size
@@ -107,13 +108,16 @@ def sample_program(
     params = {'diffusion': _params(networks.unet, mesh)}
     if networks.classifier is not None:
         params['classifier'] = _params(networks.classifier, mesh)
+    if (weak := networks.weak) is not None:
+        networks = networks._replace(weak=weak._replace(mesh=mesh))
+        params['weak'] = _params(weak.unet, mesh)
     row = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
     low_res = None
     if low_res_size is not None:
         shape = batch_size, *low_res_size, networks.unet.image_channels
         low_res = jax.ShapeDtypeStruct(shape, jnp.uint8)
     seed = jax.ShapeDtypeStruct((), jnp.uint32)
-    recipe = traced(recipe, batch_size)
+    recipe = traced(with_class_weights(recipe, batch_size, networks.classifier), batch_size)
     if isinstance(recipe.sampler, SMC):  # smaller populations, if a batch that is tried has no complete ones
         fitting = math.gcd(recipe.sampler.particles, batch_size)
         recipe = dataclasses.replace(recipe, sampler=dataclasses.replace(recipe.sampler, particles=fitting))

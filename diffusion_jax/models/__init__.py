@@ -18,6 +18,7 @@ Kernels are [height, width, in, out], and [in, out] where they act on single pix
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -34,6 +35,7 @@ from diffusion_jax.models.config import (
     check_unet,
 )
 from diffusion_jax.models.description import describe_network, differences, network_differences, network_of
+from diffusion_jax.models.layout import attention_blocks
 from diffusion_jax.models.unet import UNet
 
 __all__ = [
@@ -43,6 +45,8 @@ __all__ = [
     'TrunkConfig',
     'UNetConfig',
     'apply',
+    'apply_with_attention',
+    'attention_blocks',
     'check_classifier',
     'check_unet',
     'describe_network',
@@ -74,6 +78,7 @@ def apply(
     *,
     low_res: jax.Array | None = None,
     key: jax.Array | None = None,
+    identity: tuple[str, ...] = (),
 ) -> jax.Array:
     """The output of a network for images x [B, H, W, C], in [-1, 1] when clean, at times t [B].
 
@@ -83,12 +88,32 @@ def apply(
         by a UNet with classes, ignored by other networks.
       low_res: [B, h, w, C], enlarged bilinearly to the size of x. Required by upsamplers, ignored by others.
       key: for dropout; without it there is none.
+      identity: static, names of `attention_blocks` in which each pixel attends to itself alone.
 
     Returns:
       UNet: [B, H, W, out_channels]; classifier: logits [B, num_classes]; float32. H and W may differ from
       the config's image_size if all levels can be halved and the head is not attention pooling.
     """
-    return nnx.merge(_graph(config), params)(x, t, y, low_res, key)
+    return nnx.merge(_graph(config, identity), params)(x, t, y, low_res, key)
+
+
+def apply_with_attention(
+    config: UNetConfig,
+    params: Params,
+    x: jax.Array,
+    t: jax.Array,
+    y: jax.Array | None = None,
+    *,
+    low_res: jax.Array | None = None,
+    block: str = 'middle',
+) -> tuple[jax.Array, jax.Array]:
+    """The output of `apply`, and the attention that pixels of a block receive, float32 [B, h, w], of mean 1.
+
+    block: one of `attention_blocks`.
+    """
+    network: Any = nnx.merge(_graph(dataclasses.replace(config, remat=False), received=block), params)
+    output = network(x, t, y, low_res, None)
+    return output, _attention(network, block).received[...]
 
 
 def param_shapes(config: UNetConfig | ClassifierConfig) -> Params:
@@ -101,5 +126,19 @@ def _build(config: UNetConfig | ClassifierConfig, key: jax.Array) -> nnx.Module:
 
 
 @functools.lru_cache
-def _graph(config: UNetConfig | ClassifierConfig) -> nnx.GraphDef:
-    return nnx.graphdef(nnx.eval_shape(lambda: _build(config, jax.random.key(0))))
+def _graph(
+    config: UNetConfig | ClassifierConfig, identity: tuple[str, ...] = (), received: str | None = None
+) -> nnx.GraphDef:
+    network: Any = nnx.eval_shape(lambda: _build(config, jax.random.key(0)))
+    for name in identity:
+        _attention(network, name).identity = True
+    if received is not None:
+        _attention(network, received).keeps_received = True
+    return nnx.graphdef(network)
+
+
+def _attention(network: Any, name: str) -> Any:
+    """The attention layer of one of `attention_blocks`."""
+    part, _, index = name.partition('.')
+    block = getattr(network, part)
+    return (block[f'block_{index}'] if index else block).attention

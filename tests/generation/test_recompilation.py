@@ -6,10 +6,14 @@ import jax
 import pytest
 
 from diffusion_jax.diffusion.guidance import (
+    APG,
     GUIDANCES,
     MODIFIERS,
     ClassifierFreeGuidance,
     ClassifierGuidance,
+    Extrapolation,
+    MixtureGuidance,
+    Rescale,
     Reward,
 )
 from diffusion_jax.diffusion.parts import Part, options
@@ -17,18 +21,22 @@ from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import DDIM, SAMPLERS
 
 CLASSIFIER = ClassifierGuidance()
+FIELDS = {MixtureGuidance: {'weights': {3: 0.5, 4: 0.5}}}  # those without a default
+EXTRAPOLATIONS = [guidance for guidance in GUIDANCES.values() if issubclass(guidance, Extrapolation)]
+GRADIENTS = [guidance for guidance in GUIDANCES.values() if guidance not in (*EXTRAPOLATIONS, Reward)]
+SCALES = [modifier for modifier in MODIFIERS.values() if modifier not in (Rescale, APG)]
 RECIPES = (
     {
         name: Recipe(sampler(), (CLASSIFIER,), 'uniform:5')
         for name, sampler in SAMPLERS.items()
         if sampler().population == 1  # test_populations.py
     }
+    | {modifier.__name__: Recipe(DDIM(), (modifier(CLASSIFIER),), 'uniform:5') for modifier in SCALES}
     | {
-        name: Recipe(DDIM(), (guidance(),), 'uniform:4')
-        for name, guidance in GUIDANCES.items()
-        if guidance not in (ClassifierFreeGuidance, Reward)  # test_classifier_free.py, test_populations.py
+        'gradients': Recipe(DDIM(), tuple(each(**FIELDS.get(each, {})) for each in GRADIENTS), 'uniform:4'),
+        'extrapolations': Recipe(DDIM(), tuple(each(2.0) for each in EXTRAPOLATIONS), 'uniform:4'),
+        'projections': Recipe(DDIM(), (Rescale(APG(ClassifierFreeGuidance(2.0))),), 'uniform:4'),
     }
-    | {name: Recipe(DDIM(), (modifier(CLASSIFIER),), 'uniform:5') for name, modifier in MODIFIERS.items()}
 )
 
 
@@ -56,13 +64,13 @@ def test_other_numbers_are_others():
 
 
 @pytest.mark.parametrize('name', RECIPES)
-def test_other_numbers_compile_nothing(model, name, compilations):
+def test_other_numbers_compile_nothing(guided_model, name, compilations):
     jax.clear_caches()  # another test may have compiled this program
     recipe = RECIPES[name]
-    first = model.sample(2, 3, recipe=recipe)
+    first = guided_model.sample(2, 3, recipe=recipe)
     assert any('advance' in name for name in compilations)
     compilations.clear()
-    again = model.sample(2, [1, 2], recipe=others(recipe), seed=7, first=5)
-    model.sample(2, 3, recipe=recipe, scale=[0.5, 3])
+    again = guided_model.sample(2, [1, 2], recipe=others(recipe), seed=7, first=5)
+    guided_model.sample(2, 3, recipe=recipe, scale=[0.5, 3])
     assert compilations == []
     assert (first.images != again.images).any() and first.evaluations == again.evaluations

@@ -38,6 +38,11 @@ def classifier_guidance(denoise: Denoiser, log_prob: LogProb, scale: Number) -> 
     return denoise._replace(call=guided, log_prob=tilt(denoise, log_prob, scale))
 
 
+def pick(values: Array, y: Array) -> Array:
+    """The values [B, K] of the classes y [B]."""
+    return jnp.take_along_axis(values, y[:, None], axis=1)[:, 0]
+
+
 class ClassifierGuidance(Guidance):
     """Guidance by the gradient of log p(y|x_t).
 

@@ -48,7 +48,7 @@ class Modifier(Guidance):
         def modified(inner: Denoiser) -> Denoiser:
             return self.modify(lambda each: self.guidance.wrap(each, models), inner)
 
-        return _evaluate_first(modified, denoise) if self.asks_once else modified(denoise)
+        return evaluate_first(modified, denoise) if self.asks_once else modified(denoise)
 
 
 class Interval(Modifier):
@@ -147,7 +147,7 @@ def _no_gradient(x_t: Array) -> tuple[Array, Array]:
     return jnp.zeros_like(x_t), jnp.zeros(x_t.shape[:1], x_t.dtype)
 
 
-def _evaluate_first(guide: Callable[[Denoiser], Denoiser], denoise: Denoiser) -> Denoiser:
+def evaluate_first(guide: Callable[[Denoiser], Denoiser], denoise: Denoiser) -> Denoiser:
     """`guide(denoise)`, where `guide` asks once: `denoise` is evaluated first, outside of every `cond` in it.
 
     Its memory is the pair (that of `denoise`, that of `guide`).

@@ -9,6 +9,7 @@ from diffusion_jax.diffusion.samplers.dpm_solver import (
     DPMSolverPP3M,
     DPMSolverPP3MSDE,
 )
+from diffusion_jax.diffusion.samplers.elucd import EluCD
 from diffusion_jax.diffusion.samplers.heun import EDM_IMAGENET64, Heun
 from diffusion_jax.diffusion.samplers.loop import sample
 from diffusion_jax.diffusion.samplers.sampler import Image, Noise, Sampler
@@ -33,6 +34,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
     'ipndm': IPNDM,
     'tfg': TFG,
     'smc': SMC,
+    'elucd': EluCD,
 }
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     'DPMSolverPP3M',
     'DPMSolverPP3MSDE',
     'DPMSolverPP3S',
+    'EluCD',
     'Heun',
     'Image',
     'Noise',

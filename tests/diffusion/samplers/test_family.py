@@ -25,6 +25,7 @@ from diffusion_jax.diffusion.samplers import (
     DPMSolverPP2MSDE,
     DPMSolverPP3M,
     DPMSolverPP3MSDE,
+    EluCD,
     Heun,
     UniPC,
     UniPCBH1,
@@ -47,6 +48,7 @@ ALONE = {name: kind for name, kind in SAMPLERS.items() if kind().population == 1
 CASES = {name: sampler() for name, sampler in ALONE.items()} | {
     f'{type(sampler).__name__}{i}': sampler for i, sampler in enumerate(WITH_OPTIONS)
 }
+CASES['elucd'] = EluCD(gamma=0.0)  # otherwise guidance is stronger than that of the posterior, by design
 every = pytest.mark.parametrize('sampler', CASES.values(), ids=CASES)
 traced = []
 
