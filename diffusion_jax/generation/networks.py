@@ -14,7 +14,7 @@ from diffusion_jax import models
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.denoiser import Denoiser, LogProb, plain
 from diffusion_jax.diffusion.grids import level_at, nearest_level
-from diffusion_jax.diffusion.process import Level, Prediction, Transition, predict
+from diffusion_jax.diffusion.process import Level, Prediction, Transition, network_input, predict
 from diffusion_jax.diffusion.schedules import row, schedule_of, transitions
 from diffusion_jax.errors import UserError
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig
@@ -58,7 +58,8 @@ def make_denoiser(
     def denoise(x_t: jax.Array, level: Level) -> Prediction:
         t = jnp.broadcast_to(level.t, x_t.shape[:1])
         gathered = gather_params(networks.mesh, params, x_t)
-        output = models.apply(unet, gathered, x_t, t, y, low_res=low_res)
+        x = network_input(x_t, level, diffusion.prediction)
+        output = models.apply(unet, gathered, x, t, y, low_res=low_res)
         return predict(output, x_t, at(level), diffusion.prediction)
 
     levels = nearest_level if timesteps == 'nearest' else level_at
