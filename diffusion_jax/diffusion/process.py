@@ -164,7 +164,7 @@ def edm_target(x_0: Array, eps: Array, level: Level) -> Array:
 
 
 def network_input(x_t: Array, level: Level, kind: str) -> Array:
-    """What a network of this kind sees: x_t; 'edm' c_in·x_t/alpha = x_t/s, of unit variance (see `from_edm`)."""
+    """What a network of this kind sees: x_t; for 'edm' c_in·x_t/alpha = x_t/s (see `from_edm`)."""
     if kind != 'edm':
         return x_t
     _, alpha, sigma = align(level, x_t)

@@ -73,10 +73,10 @@ def betas(name: str, num_timesteps: int) -> np.ndarray:
         alpha_bar = np.cos(angles) ** 2
         return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
     if name == 'edm':
-        ends = np.power((KARRAS_MIN, KARRAS_MAX), 1 / KARRAS_RHO)
-        alpha_bar = 1 / (1 + np.linspace(*ends, num_timesteps) ** (2 * KARRAS_RHO))
+        low, high = KARRAS_MIN ** (1 / KARRAS_RHO), KARRAS_MAX ** (1 / KARRAS_RHO)
+        alpha_bar = 1 / (1 + np.linspace(low, high, num_timesteps) ** (2 * KARRAS_RHO))
         return 1 - alpha_bar / np.append(1.0, alpha_bar[:-1])
-    raise ValueError(f"unknown noise schedule {name!r}; must be one of {', '.join(SCHEDULES)}")
+    raise ValueError(f'unknown noise schedule {name!r}; must be one of {", ".join(SCHEDULES)}')
 
 
 def respaced_timesteps(num_timesteps: int, spec: str) -> list[int]:

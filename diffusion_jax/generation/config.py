@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from diffusion_jax.checks import INT32, between, one_of
+from diffusion_jax.diffusion.guidance import GUIDANCES
 from diffusion_jax.diffusion.recipe import Recipe, innermost
 from diffusion_jax.diffusion.samplers import SAMPLERS
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import options
 from diffusion_jax.settings import FilePath
 
+DECIDED = ('sampler', 'respacing', 'timesteps', 'eta', 'scale', 'guidance', 'clip')  # by a recipe
 RESERVED = ('unguided', 'shards', 'features', 'png')  # folders in a folder of samples
 
 
@@ -23,8 +26,9 @@ class SampleConfig:
     Attributes:
         name: samples are written to samples/<name>; '' is samples/, or, if it holds other samples, a folder
             named after what differs.
-        recipe: a published recipe by name, 'paper' or 'paper-ddim', which replaces sampler, respacing and
-            scale; '' keeps them.
+        recipe: a published recipe by name, such as 'paper-ddim' ("recipes" below lists those of a model): it
+            decides sampler, respacing, timesteps, eta, scale, guidance and clip, except what is given beside
+            it; '' is none.
         sampler: 'ddpm', 'ddim', 'heun' or 'dpmpp_2m', with options after a colon: 'heun:s_churn=40'.
         respacing: the noise levels: '250', 'ddim25' or '90,60,60,20,20' of the process's timesteps, '' for
             all of them; or 'karras:18', 'log_snr:20', 'uniform:20', 'quadratic:20', 't:900,500,0' or
@@ -85,14 +89,19 @@ class SampleConfig:
         guidance = tuple(each for each in guidance if not _is_off(innermost(each)))
         return Recipe(sampler, guidance, self.respacing, self.clip, self.timesteps)
 
-    def with_recipe(self, recipe: Recipe) -> SampleConfig:
-        """These settings with sampler, respacing and scale of a published recipe."""
-        return dataclasses.replace(
-            self,
-            sampler=next(name for name, sampler in SAMPLERS.items() if sampler is type(recipe.sampler)),
-            respacing=recipe.respacing,
-            scale=sum(innermost(guidance).scale for guidance in recipe.guidance),
-        )
+    def with_recipe(self, recipe: Recipe, given: Collection[str] = ()) -> SampleConfig:
+        """These settings with those that a published recipe decides; the `given` ones stay."""
+        guidance = [options.text_of(each, GUIDANCES, omit='scale') for each in recipe.guidance]
+        decided: dict[str, Any] = {
+            'sampler': options.text_of(recipe.sampler, SAMPLERS),
+            'respacing': recipe.respacing,
+            'timesteps': recipe.timesteps,
+            'eta': 0.0,
+            'scale': recipe.scale if guidance else 0.0,
+            'guidance': '+'.join(guidance) or SampleConfig.guidance,
+            'clip': recipe.clip,
+        }
+        return dataclasses.replace(self, **{k: value for k, value in decided.items() if k not in given})
 
     @property
     def guided(self) -> bool:
@@ -102,6 +111,20 @@ class SampleConfig:
     @property
     def with_unguided(self) -> bool:
         return bool(self.as_recipe().guidance) and self.unguided
+
+
+def beside_recipe(sample: Mapping[str, Any], changed: Collection[str] = ()) -> dict[str, Any]:
+    """A section `sample` without settings that its recipe decides, except the changed ones.
+
+    A section with all of these settings is complete: then none was given beside the recipe.
+    """
+    keep = changed if 'recipe' in changed or is_complete(sample) else sample
+    return {name: value for name, value in sample.items() if name not in DECIDED or name in keep}
+
+
+def is_complete(sample: Mapping[str, Any]) -> bool:
+    """Whether a section `sample` has all settings that a recipe decides."""
+    return all(name in sample for name in DECIDED)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ from diffusion_jax.stored_networks import (
     load_stored,
 )
 from diffusion_jax.weights.files import Spec
-from diffusion_jax.weights.released import RELEASED, Recipes
+from diffusion_jax.weights.known import MODELS
+from diffusion_jax.weights.published import Recipes
 from diffusion_jax.workdir import read_stamp
 
 logger = logging.getLogger(__name__)
@@ -53,15 +54,16 @@ def load(
 ) -> Generator:
     """Opens a diffusion model, and the classifier that guides it.
 
-    By default a released model is sampled by the paper's recipe, and a model of a run by that of the run's
-    samples ('run'), from the same average of its parameters. Any other model is sampled by DDPM in 250 steps
-    ('default'), from the average of the highest rate.
+    By default a published model is sampled by the recipe of its authors, and a model of a run by that of
+    the run's samples ('run'), from the same average of its parameters. Any other model is sampled by DDPM in
+    250 steps ('default'), from the average of the highest rate.
 
     Compiled programs are kept for the next process: see `use_compilation_cache`.
 
     Args:
-        diffusion: a file of weights; a folder of training, such as runs/digits/diffusion; or a run, such as
-            runs/digits: its diffusion model and its classifier, if any.
+        diffusion: a file of weights, also a published .pt file as it is (which needs PyTorch); a folder of
+            training, such as runs/digits/diffusion; or a run, such as runs/digits: its diffusion model and
+            its classifier, if any.
         classifier: likewise; instead of the run's.
         dtype: of the computation.
         mesh: by default over all devices, each with all parameters; `make_mesh(fsdp=8)` splits them over 8.
@@ -92,6 +94,7 @@ def load(
         classifier=configs.get(CLASSIFIER),
         classes=next((weights.classes for weights in stored.values() if weights.classes), ()),
         recipes=_recipes(paths[DIFFUSION], stored[DIFFUSION], guided, given=classifier is not None),
+        marks=MODELS[name].marks(guided) if (name := stored[DIFFUSION].name) in MODELS else (),
     )
 
 
@@ -160,8 +163,8 @@ def _recipes(path: Path, model: Spec, guided: bool, *, given: bool) -> Recipes:
     given: the caller gave the classifier, which then guides a run's own recipe, too.
     """
     config = _sampled(path)
-    if model.name in RELEASED:
-        recipes = RELEASED[model.name].recipes
+    if model.name in MODELS:
+        recipes = MODELS[model.name].recipes
     elif config is not None:
         recipe = config.as_recipe()
         if given and 'log_prob' not in recipe.needs:

@@ -71,9 +71,7 @@ def test_the_loss_is_that_of_edm(sigma):
         np.testing.assert_allclose(target, (x_0 - c_skip * (x_0 + sigma * eps)) / c_out, rtol=1e-9, atol=1e-9)
         assert np.std(target) == pytest.approx(1, abs=0.02)
         output = network(c_in * (x_0 + sigma * eps), c_noise)
-        found = diffusion_loss(
-            output, x_0, x_t, eps, transition, 'edm', 'fixed_small', 'mse', 1000
-        )['loss']
+        found = diffusion_loss(output, x_0, x_t, eps, transition, 'edm', 'fixed_small', 'mse', 1000)['loss']
         denoised = c_skip * (x_0 + sigma * eps) + c_out * output
         weight = (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2
         np.testing.assert_allclose(found, weight * ((denoised - x_0) ** 2).mean((1, 2, 3)), rtol=1e-8)
