@@ -17,6 +17,7 @@ from diffusion_jax.weights.released import RELEASED
 Shapes = Mapping[str, tuple[int, ...]]
 
 MODELS: dict[str, Released] = RELEASED | COMMUNITY
+COMPARED = 6  # architectures that are compared with a file
 
 
 def published_recipes(
@@ -24,18 +25,23 @@ def published_recipes(
 ) -> tuple[Published, ...]:
     """The recipes for a model of a published architecture and process; () for any other.
 
-    guided: with a classifier, which tells ImageNet's unconditional model from those of LSUN.
+    Models that share both have the same recipes; their marks are then given with the names of the models.
+
+    Args:
+        guided: with a classifier, which tells ImageNet's unconditional model from those of LSUN.
     """
     settings = {name: getattr(network, name) for name in ('dtype', 'remat', 'dropout', 'label_dropout')}
-    found = [
-        model
-        for model in MODELS.values()
+    found = {
+        name: model
+        for name, model in MODELS.items()
         if isinstance(model.network, UNetConfig)
         and dataclasses.replace(model.network, **settings) == network
         and model.diffusion == diffusion
-    ]
-    same = [model for model in found if bool(model.classifier) == guided]
-    return (same or found)[0].published if found else ()
+    }
+    same = {name: model for name, model in found.items() if bool(model.classifier) == guided} or found
+    recipes = [recipe for model in same.values() for recipe in model.recipes]
+    marks = {name: dict(model.marks(guided)) for name, model in same.items()}
+    return tuple(Published(name, recipe, _joined(name, marks)) for name, recipe in dict(recipes).items())
 
 
 class Resemblance(NamedTuple):
@@ -59,7 +65,8 @@ class Resemblance(NamedTuple):
 def resembling(shapes: Shapes) -> Resemblance:
     """The published models whose keys and shapes are the most similar to those of a state_dict.
 
-    Allocates no arrays, but takes a while: the shapes of a large network are traced for two seconds.
+    Allocates no arrays, but takes a while: the shapes of a large network are traced for two seconds. So only
+    a few are compared, those with the most similar main settings.
     """
     architectures: dict[UNetConfig | ClassifierConfig, tuple[str, ...]] = {}
     for name, model in MODELS.items():
@@ -67,7 +74,8 @@ def resembling(shapes: Shapes) -> Resemblance:
             network = dataclasses.replace(model.network, dropout=0.0)
             architectures[network] = (*architectures.get(network, ()), name)
     nearest = Resemblance((), 0, len(shapes))
-    for network in sorted(architectures, key=lambda network: -_hints(network, shapes)):
+    by_hints = sorted(architectures, key=lambda network: -_hints(network, shapes))
+    for network in by_hints[:COMPARED]:
         theirs = reference_shapes(network)
         equal = len(fitted(shapes, theirs).items() & theirs.items())
         total = len(shapes.keys() | theirs.keys())
@@ -85,10 +93,18 @@ def released_classes(name: str) -> tuple[str, ...]:
     return imagenet.class_names() if labelled else ()
 
 
+def _joined(recipe: str, marks: dict[str, dict[str, str]]) -> str:
+    """The mark that some models share, or that of each."""
+    different = {model: each[recipe] for model, each in marks.items()}
+    if len(set(different.values())) == 1:
+        return next(iter(different.values()))
+    return '; '.join(f'{model}: {mark}' for model, mark in different.items())
+
+
 def _hints(network: Any, shapes: Shapes) -> int:
     """How many of three arrays that tell networks apart, and their number of blocks, are as expected.
 
-    It only decides what is compared first.
+    It decides what is compared with a file, and first.
     """
     channels, classes = network.model_channels, network.num_classes
     blocks = len(network.channel_mult) * (network.num_res_blocks + 1)

@@ -69,11 +69,11 @@ def fid(value: str, source: str = ADM_TABLE_5) -> str:
 # Second order with one evaluation a step, unguided; no FID of these is published for any of the models.
 FAST = tuple(Published(f'fast-{n}', Recipe(DPMSolverPP2M(), (), f'log_snr:{n}')) for n in (10, 15))
 
-# The options that EDM recommends for its own ImageNet-64 network; those behind 1.55 are not stated.
+# Options that EDM's README recommends for its own ImageNet-64 network; those behind 1.55 may differ.
 EDM_64 = Published(
     'edm',
     Recipe(Heun(40.0, 0.05, 50.0, 1.003), (), 'karras:256', timesteps='nearest'),
-    'FID 1.55 (2206.00364, abstract: the minimum of three, options not stated; these are of its own network)',
+    'FID 1.55 (2206.00364, abstract: the minimum of three; the options here are those of its own network)',
 )
 
 
