@@ -38,8 +38,8 @@ FLAGS = {
     ),
 )
 MULTIPLES = {32: (1, 2, 2, 2), 64: (1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4)}
-# Parameters in millions, as published: README of improved-diffusion; 2105.05233 for the network of ADM-64; or a
-# quarter of the bytes of the file, which is 357 MiB.
+# Parameters in millions, as published (README of improved-diffusion; 2105.05233 for the network of ADM-64), or
+# a quarter of the bytes of the file, which is 357 MiB.
 MILLIONS = {
     'ffhq_10m': (357 * 2**20 / 4 / 1e6, 0.2),
     'imagenet64_cond_270M_250K': (270, 5),
