@@ -18,8 +18,8 @@ from diffusion_jax.generation.config import (
     check_likelihood,
     check_sample,
 )
+from diffusion_jax.generation.guides import check_null_class
 from diffusion_jax.generation.options import check_respacing, check_timesteps
-from diffusion_jax.generation.requests import check_null_class
 from diffusion_jax.models import ClassifierConfig, UNetConfig, check_classifier, check_unet
 from diffusion_jax.settings import FilePath
 from diffusion_jax.sharding import MeshConfig

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.parity import data, diffusion, evaluation, inception, models, samplers, training
+from tests.parity import class_guidance, data, diffusion, evaluation, inception, models, samplers, training
 from tests.parity.case import Case
 
 GOLDEN_DIR = Path(os.environ.get('GOLDEN_DIR', Path(__file__).parent / 'golden'))
 FOLDERS = [GOLDEN_DIR, *([Path(os.environ['METHODS_DIR'])] if 'METHODS_DIR' in os.environ else [])]
 CHECKS = diffusion.CHECKS + models.CHECKS + training.CHECKS + data.CHECKS + evaluation.CHECKS
-CHECKS += inception.CHECKS + samplers.CHECKS
+CHECKS += inception.CHECKS + samplers.CHECKS + class_guidance.CHECKS
 
 
 def parameters():

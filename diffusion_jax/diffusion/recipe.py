@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
-from diffusion_jax.diffusion.guidance import ClassifierGuidance, Guidance, Modifier
+from diffusion_jax.diffusion.guidance import ClassifierGuidance, Guidance, innermost, scaled
 from diffusion_jax.diffusion.parts import Number, Part, options, static
 from diffusion_jax.diffusion.samplers import DDPM, Sampler
+
+CLASSIFIER = frozenset({'log_prob', 'logits'})  # the fields of `Models` that are a classifier's
 
 
 class Recipe(Part):
@@ -32,6 +33,10 @@ class Recipe(Part):
         return frozenset(need for guidance in self.guidance for need in guidance.needs)
 
     @property
+    def needs_classifier(self) -> bool:
+        return not self.needs.isdisjoint(CLASSIFIER)
+
+    @property
     def scale(self) -> Number:
         """The scale of the first guidance that has one; 1 if none has."""
         inner = map(innermost, self.guidance)
@@ -48,19 +53,5 @@ class Recipe(Part):
 
     def without_classifier(self) -> Recipe:
         """The recipe without the guidances that need a classifier."""
-        guidance = tuple(each for each in self.guidance if 'log_prob' not in each.needs)
+        guidance = tuple(each for each in self.guidance if CLASSIFIER.isdisjoint(each.needs))
         return dataclasses.replace(self, guidance=guidance)
-
-
-def innermost(guidance: Guidance) -> Any:
-    """The guidance inside modifiers."""
-    while isinstance(guidance, Modifier):
-        guidance = guidance.guidance
-    return guidance
-
-
-def scaled(guidance: Guidance, scale: Number) -> Guidance:
-    """The guidance with this scale, if it has one."""
-    if isinstance(guidance, Modifier):
-        return dataclasses.replace(guidance, guidance=scaled(guidance.guidance, scale))
-    return dataclasses.replace(guidance, **{'scale': scale} if 'scale' in options(guidance) else {})

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffusion_jax.checks import INT32, between, one_of
-from diffusion_jax.diffusion.guidance import GUIDANCES
-from diffusion_jax.diffusion.recipe import Recipe, innermost
+from diffusion_jax.diffusion.guidance import GUIDANCES, innermost
+from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import SAMPLERS
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import options
@@ -29,15 +29,17 @@ class SampleConfig:
         recipe: a published recipe by name, such as 'paper-ddim' ("recipes" below lists those of a model): it
             decides sampler, respacing, timesteps, eta, scale, guidance and clip, except what is given beside
             it; '' is none.
-        sampler: 'ddpm', 'ddim', 'heun' or 'dpmpp_2m', with options after a colon: 'heun:s_churn=40'.
+        sampler: 'ddpm', 'ddim', 'heun', 'dpmpp_2m' or 'elucd', with options after a colon: 'heun:s_churn=40'.
         respacing: the noise levels: '250', 'ddim25' or '90,60,60,20,20' of the process's timesteps, '' for
             all of them; or 'karras:18', 'log_snr:20', 'uniform:20', 'quadratic:20', 't:900,500,0' or
             'sigma:9,1,0.1'.
         timesteps: for levels between trained timesteps: 'fractional' or 'nearest'.
         eta: noise of DDIM, from 0 (deterministic) to 1 (as random as DDPM); `ddim:eta=0.5` takes precedence.
         scale: of guidances that give none themselves; s ≥ 0 of classifier guidance, where 0 turns it off.
-        guidance: 'classifier', 'classifier_free:scale=2', 'reconstruction', or several joined by +, the
-            innermost first; '/interval:low=0.2,high=5' and '/reuse:every=2' act on the one before them.
+        guidance: by a classifier: 'classifier', 'entropy', 'mixture:7=0.5,8=0.5', 'clean', 'calibrated' or
+            'reconstruction'; by extrapolation: 'classifier_free:scale=2', 'icg' or 'pag'; or several joined
+            by +, the innermost first. '/interval:low=0.2,high=5', '/reuse:every=2', '/ramp:noisy=0,clean=2'
+            act on the one before them, '/rescale:phi=0.7' and '/apg:momentum=-0.5' on an extrapolation.
         clip: x_0 is clamped to [−1, 1] in every step, before guidance by gradients.
         num_samples: the number of images.
         batch_size: images sampled at a time, over all devices of a host.
@@ -106,7 +108,7 @@ class SampleConfig:
     @property
     def guided(self) -> bool:
         """Whether a classifier guides."""
-        return 'log_prob' in self.as_recipe().needs
+        return self.as_recipe().needs_classifier
 
     @property
     def with_unguided(self) -> bool:
@@ -151,7 +153,7 @@ class LikelihoodConfig:
 
 def _is_off(guidance: Any) -> bool:
     """Whether it is guidance by a gradient at scale 0."""
-    return hasattr(guidance, 'log_prob') and not guidance.scale > 0
+    return not guidance.before_clip and not getattr(guidance, 'scale', 1.0) > 0
 
 
 def check_sample(config: SampleConfig, num_classes: int) -> None:

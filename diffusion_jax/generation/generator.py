@@ -27,7 +27,7 @@ from diffusion_jax.diffusion.process import align
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers.loop import Record, evaluations
 from diffusion_jax.errors import UserError
-from diffusion_jax.generation import options, requests, sampling
+from diffusion_jax.generation import guides, options, requests, sampling
 from diffusion_jax.generation.arguments import check_finite
 from diffusion_jax.generation.networks import Networks
 from diffusion_jax.generation.program import jitted, reporting, run, to_rows
@@ -44,7 +44,7 @@ _one_batch = functools.partial(
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=['params'],
-    meta_fields=['unet', 'diffusion', 'mesh', 'classifier', 'recipes', 'classes', 'marks'],
+    meta_fields=['unet', 'diffusion', 'mesh', 'classifier', 'recipes', 'classes', 'weak', 'marks'],
 )
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Generator:
@@ -53,10 +53,11 @@ class Generator:
     It is a pytree whose leaves are the parameters, so that a jitted function may take it as an argument.
 
     Attributes:
-        params: 'diffusion', and 'classifier' if there is one; on the mesh as by `param_shardings`.
+        params: 'diffusion', and 'classifier' and 'weak' if there is one; on the mesh as by `param_shardings`.
         recipes: by name; the first is the default. A released model has those of the paper, a model of a run
             that of the run's samples.
         classes: the names of the classes in label order; () if they are unknown.
+        weak: the second diffusion model, for `AutoGuidance`.
         marks: of recipes by name: the published figure and its source, or 'not measured'.
     """
 
@@ -67,11 +68,13 @@ class Generator:
     classifier: ClassifierConfig | None = None
     recipes: tuple[tuple[str, Recipe], ...] = (('default', Recipe()),)
     classes: tuple[str, ...] = ()
+    weak: Networks | None = None
     marks: tuple[tuple[str, str], ...] = ()
 
     def __repr__(self) -> str:
         height, width = self.unet.image_size
         guided = 'no classifier' if self.classifier is None else 'with a classifier'
+        guided += ', with a weak model' if self.weak else ''
         classes = f', {len(self.classes)} classes: {listed(self.classes)}' if self.classes else ''
         marks = dict(self.marks)
         names = [f'{name}: {marks[name]}' if name in marks else name for name, _ in self.recipes]
@@ -80,13 +83,13 @@ class Generator:
 
     @property
     def networks(self) -> Networks:
-        return Networks(self.unet, self.diffusion, self.classifier, self.mesh)
+        return Networks(self.unet, self.diffusion, self.classifier, self.mesh, self.weak)
 
     def unguided(self) -> Generator:
-        """The same model without its classifier, and with recipes without guidance."""
+        """The same model without the networks that guide it, and with recipes without guidance."""
         recipes = tuple((name, recipe.unguided()) for name, recipe in self.recipes)
         params = {'diffusion': self.params['diffusion']}
-        return dataclasses.replace(self, classifier=None, params=params, recipes=recipes, marks=())
+        return dataclasses.replace(self, classifier=None, weak=None, params=params, recipes=recipes, marks=())
 
     @_one_batch('sampling')
     def sample(
@@ -165,7 +168,8 @@ class Generator:
             if np.shape(x)[1:] != shape:
                 raise UserError('x', f'got {np.shape(x)}', f'must be (B, {", ".join(map(str, shape))})')
             labels = jnp.broadcast_to(jnp.asarray(y, jnp.int32), x.shape[:1])
-            request = Request(jnp.uint32(0), jnp.arange(len(x)), labels, recipe)
+            weighted = guides.with_class_weights(self, len(x), recipe)
+            request = Request(jnp.uint32(0), jnp.arange(len(x)), labels, weighted)
             denoise = score_shift(sampling.guided_denoiser(self.networks, self.params, request))
             level = denoise.level_at(-2 * jnp.log(jnp.asarray(sigma, jnp.float32)))
             x_t = align(level.alpha, x) * x

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from diffusion_jax.diffusion.samplers import DDIM, DDPM
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.generator import Generator
+from diffusion_jax.generation.networks import Networks
 from diffusion_jax.memory import out_of_memory
 from diffusion_jax.models import ClassifierConfig, UNetConfig
 from diffusion_jax.models.config import DTYPES
@@ -41,6 +43,7 @@ from diffusion_jax.workdir import read_stamp
 
 logger = logging.getLogger(__name__)
 
+WEAK = 'weak'  # the name of the second diffusion model's parameters
 SAMPLES = 'samples'  # the folder of a run that has its samples
 
 
@@ -49,6 +52,7 @@ def load(
     diffusion: str | Path,
     classifier: str | Path | None = None,
     *,
+    weak: str | Path | None = None,
     dtype: str = 'float32',
     mesh: jax.sharding.Mesh | None = None,
 ) -> Generator:
@@ -65,6 +69,7 @@ def load(
             training, such as runs/digits/diffusion; or a run, such as runs/digits: its diffusion model and
             its classifier, if any.
         classifier: likewise; instead of the run's.
+        weak: likewise; a second diffusion model of the same images and noise levels, for the guidance 'auto'.
         dtype: of the computation.
         mesh: by default over all devices, each with all parameters; `make_mesh(fsdp=8)` splits them over 8.
     """
@@ -77,8 +82,10 @@ def load(
     guided = classifier is not None or guide != Path(file_path(diffusion))
     if guided:
         paths[CLASSIFIER] = guide
+    if weak is not None:
+        paths[WEAK] = _network_path(weak, DIFFUSION)
     stored = {name: describe_stored(path) for name, path in paths.items()}
-    _check_pair(paths, stored)
+    _check_networks(paths, stored)
     params = {
         name: load_stored(path, stored[name].network, mesh, _average(path, name))[0]
         for name, path in paths.items()
@@ -95,14 +102,17 @@ def load(
         classes=next((weights.classes for weights in stored.values() if weights.classes), ()),
         recipes=_recipes(paths[DIFFUSION], stored[DIFFUSION], guided, given=classifier is not None),
         marks=MODELS[name].marks(guided) if (name := stored[DIFFUSION].name) in MODELS else (),
+        weak=Networks(configs[WEAK], stored[WEAK].diffusion, mesh=mesh) if WEAK in paths else None,
     )
 
 
-def _check_pair(paths: dict[str, Path], stored: dict[str, Spec]) -> None:
-    """UserError unless one is a diffusion model, and the other, if any, can guide it."""
+def _check_networks(paths: dict[str, Path], stored: dict[str, Spec]) -> None:
+    """UserError unless one is a diffusion model, and the others, if any, can guide it."""
     path, model = paths[DIFFUSION], stored[DIFFUSION]
     if not isinstance(model.network, UNetConfig):
         raise UserError(str(path), 'holds a classifier', 'give it as the second argument')
+    if WEAK in stored:
+        check_weak(stored[WEAK], model, paths[WEAK])
     if CLASSIFIER in stored:
         check_guide(stored[CLASSIFIER], model, paths[CLASSIFIER])
     elif CLASSIFIER in _samples_stamp(path):
@@ -113,18 +123,33 @@ def _check_pair(paths: dict[str, Path], stored: dict[str, Spec]) -> None:
         )
 
 
+def check_weak(weak: Spec, model: Spec, path: str | Path) -> None:
+    """UserError unless a diffusion model can be the weak one for a model."""
+    if not isinstance(weak.network, UNetConfig):
+        raise UserError(str(path), 'holds a classifier', 'give a diffusion model as weak')
+    _check_same(('image_size', 'image_channels', 'low_res'), weak, model, path)
+    if weak.network.num_classes is not None:
+        _check_same(('num_classes',), weak, model, path)
+        check_same_classes(str(path), weak.classes, 'the diffusion model', model.classes)
+
+
 def check_guide(guide: Spec, model: Spec, path: str | Path) -> None:
     """UserError unless a classifier can guide a model."""
     if not isinstance(guide.network, ClassifierConfig):
         raise UserError(str(path), 'holds no classifier', 'give it as the first argument')
-    shared = ('image_size', 'image_channels', 'num_classes')
-    theirs = {name: getattr(guide.network, name) for name in shared} | guide.diffusion.levels
-    ours = {name: getattr(model.network, name) for name in shared} | model.diffusion.levels
-    for name, value in ours.items():
-        if value is not None and theirs[name] != value:
-            raise UserError(str(path), f'{name} is {theirs[name]}', f'that of the diffusion model is {value}')
+    shared = ('image_size', 'image_channels')
+    _check_same((*shared, 'num_classes') if model.network.num_classes else shared, guide, model, path)
     if model.network.num_classes is not None:
         check_same_classes(str(path), guide.classes, 'the diffusion model', model.classes)
+
+
+def _check_same(names: Sequence[str], other: Spec, model: Spec, path: str | Path) -> None:
+    """UserError unless both have the same noise levels, and these settings of their networks."""
+    theirs = {name: getattr(other.network, name) for name in names} | other.diffusion.levels
+    ours = {name: getattr(model.network, name) for name in names} | model.diffusion.levels
+    for name, value in ours.items():
+        if theirs[name] != value:
+            raise UserError(str(path), f'{name} is {theirs[name]}', f'that of the diffusion model is {value}')
 
 
 def _network_path(path: str | Path, name: str) -> Path:
@@ -154,7 +179,7 @@ def _average(path: Path, name: str) -> Any:
     config = _sampled(path)
     if config is None:
         return default_average(path)
-    return {DIFFUSION: config.ema_rate, CLASSIFIER: config.classifier_ema_rate}[name]
+    return config.classifier_ema_rate if name == CLASSIFIER else config.ema_rate
 
 
 def _recipes(path: Path, model: Spec, guided: bool, *, given: bool) -> Recipes:
@@ -167,7 +192,7 @@ def _recipes(path: Path, model: Spec, guided: bool, *, given: bool) -> Recipes:
         recipes = MODELS[model.name].recipes
     elif config is not None:
         recipe = config.as_recipe()
-        if given and 'log_prob' not in recipe.needs:
+        if given and not recipe.needs_classifier:
             recipe = dataclasses.replace(recipe, guidance=(*recipe.guidance, ClassifierGuidance()))
         recipes = (('run', recipe),)
     else:

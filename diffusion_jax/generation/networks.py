@@ -14,6 +14,7 @@ from diffusion_jax import models
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.denoiser import Denoiser, LogProb, plain
 from diffusion_jax.diffusion.grids import level_at, nearest_level
+from diffusion_jax.diffusion.guidance.classifier import pick
 from diffusion_jax.diffusion.process import Level, Prediction, Transition, network_input, predict
 from diffusion_jax.diffusion.schedules import row, schedule_of, transitions
 from diffusion_jax.errors import UserError
@@ -25,12 +26,14 @@ class Networks(NamedTuple):
     """The static part of a model, for which its programs are compiled.
 
     mesh: the parameters are split over its axis 'fsdp'; None if they are not split.
+    weak: the second diffusion model, of autoguidance.
     """
 
     unet: UNetConfig
     diffusion: DiffusionConfig
     classifier: ClassifierConfig | None = None
     mesh: Mesh | None = None
+    weak: Networks | None = None
 
 
 def make_denoiser(
@@ -40,6 +43,7 @@ def make_denoiser(
     low_res: jax.Array | None = None,
     respacing: str = '',
     timesteps: str = 'fractional',
+    identity: tuple[str, ...] = (),
 ) -> Denoiser:
     """The diffusion model as a denoiser, not clipped.
 
@@ -49,6 +53,7 @@ def make_denoiser(
       low_res: float32 [B, h, w, C] in [−1, 1], the images that an upsampler enlarges.
       respacing: the grid, for a network that predicts 'previous_x'.
       timesteps: 'fractional' or 'nearest', for levels between those of the grid.
+      identity: the blocks whose self-attention is the identity; see `models.apply`.
     """
     unet, diffusion = networks.unet, networks.diffusion
     y = y if unet.num_classes else None
@@ -59,7 +64,7 @@ def make_denoiser(
         t = jnp.broadcast_to(level.t, x_t.shape[:1])
         gathered = gather_params(networks.mesh, params, x_t)
         x = network_input(x_t, level, diffusion.prediction)
-        output = models.apply(unet, gathered, x, t, y, low_res=low_res)
+        output = models.apply(unet, gathered, x, t, y, low_res=low_res, identity=identity)
         return predict(output, x_t, at(level), diffusion.prediction)
 
     levels = nearest_level if timesteps == 'nearest' else level_at
@@ -67,17 +72,22 @@ def make_denoiser(
     return plain(denoise, level_at=between, variance=diffusion.variance)
 
 
-def make_log_prob(networks: Networks, params: Params, y: jax.Array) -> LogProb:
-    """log p(y|x_t) of the noise-aware classifier, [B]."""
+def make_logits(networks: Networks, params: Params) -> LogProb:
+    """The logits of the noise-aware classifier, [B, K]."""
     classifier = networks.classifier
     assert classifier is not None
 
-    def log_prob(x_t: jax.Array, level: Level) -> jax.Array:
+    def logits(x_t: jax.Array, level: Level) -> jax.Array:
         gathered = gather_params(networks.mesh, params, x_t)
-        logits = models.apply(classifier, gathered, x_t, jnp.broadcast_to(level.t, x_t.shape[:1]))
-        return jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], axis=1)[:, 0]
+        return models.apply(classifier, gathered, x_t, jnp.broadcast_to(level.t, x_t.shape[:1]))
 
-    return log_prob
+    return logits
+
+
+def make_log_prob(networks: Networks, params: Params, y: jax.Array) -> LogProb:
+    """log p(y|x_t) of the noise-aware classifier, [B]."""
+    logits = make_logits(networks, params)
+    return lambda x_t, level: pick(jax.nn.log_softmax(logits(x_t, level)), y)
 
 
 def _no_level(log_snr: jax.Array) -> Level:

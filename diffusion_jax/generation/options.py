@@ -2,13 +2,17 @@
 
     sampler='ddim:eta=0.5'        guidance='classifier:scale=2.5'
 
-Several guidances are joined by +, the innermost first; interval and reuse act on the one before them:
+Several guidances are joined by +, the innermost first; modifiers after a / act on the one before them:
 
     'classifier_free:scale=1.5 + classifier:scale=2/interval:low=0.2,high=5/reuse:every=2'
+
+Weights of classes are options named by the class: 'mixture:7=0.5,8=0.5'; blocks are separated by spaces:
+'pag:scale=2,blocks=middle encoder.14'.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -21,17 +25,22 @@ from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.denoiser import Denoiser
 from diffusion_jax.diffusion.grids import TIMESTEPS, make_grid
 from diffusion_jax.diffusion.guidance import (
+    APG,
     GUIDANCES,
     MODIFIERS,
+    Extrapolation,
     Function,
     Guidance,
     Interval,
     Modifier,
+    Rescale,
     Reuse,
+    Varying,
+    innermost,
+    scaled,
 )
 from diffusion_jax.diffusion.parts import Part, options
 from diffusion_jax.diffusion.process import Transition
-from diffusion_jax.diffusion.recipe import innermost, scaled
 from diffusion_jax.diffusion.samplers import SAMPLERS, Sampler
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import arguments
@@ -114,9 +123,16 @@ def _read_modifier(modifier: Modifier) -> Modifier:
     inner, name = read_guidance(modifier.guidance), type(modifier).__name__
     if len(inner) != 1:
         raise UserError('guidance', f'{name} acts on {len(inner)} guidances', 'give one')
+    last = innermost(inner[0])
+    problem = f'{name} acts on {type(last).__name__}'
     if isinstance(modifier, Reuse) and inner[0].before_clip:
-        problem = f'{name} acts on {type(innermost(inner[0])).__name__}, which has no gradient'
-        raise UserError('guidance', problem, 'leave out reuse')
+        raise UserError('guidance', f'{problem}, which has no gradient', 'leave out reuse')
+    if isinstance(modifier, Varying) and 'scale' not in options(last):
+        raise UserError('guidance', f'{problem}, which has no scale', 'give another guidance')
+    if isinstance(modifier, (APG, Rescale)) and not isinstance(last, Extrapolation):
+        raise UserError('guidance', f'{problem}, which is no extrapolation', 'give one, as classifier_free')
+    if isinstance(modifier, APG) and isinstance(inner[0], (APG, Rescale, Varying)):
+        raise UserError('guidance', f'APG acts on {type(inner[0]).__name__}', 'give apg before it')
     if isinstance(modifier, Interval) and not np.all(np.asarray(modifier.low) <= modifier.high):
         remedy = f'must be at most high, which is {modifier.high}'
         raise UserError('guidance.low', f'got {modifier.low}', remedy)
@@ -131,13 +147,32 @@ def _read_part(where: str, text: str, known: Mapping[str, type[Part]], **default
     fields = {key: value for key, value in defaults.items() if key in names}
     for argument in filter(None, map(str.strip, given.split(','))):
         key, _, value = (piece.strip() for piece in argument.partition('='))
-        if key not in numbers:
+        if key == 'blocks' and key in names:
+            fields[key] = tuple(value.split())
+        elif key in numbers:
+            fields[key] = _number(f'{where}.{key}', value, numbers[key].metadata)
+        elif 'weights' in names:
+            fields['weights'] = (*fields.get('weights', ()), _weight(where, key, value))
+        else:
             has = f'options are {", ".join(numbers)}' if numbers else 'it has no options'
             raise UserError(where, f'got {text!r}: {name} has no option {key!r}', has)
-        limits = numbers[key].metadata
-        try:
-            fields[key] = (int if limits['whole'] else float)(value)
-        except ValueError:
-            fields[key] = value  # which is no number
-        arguments.number(f'{where}.{key}', fields[key], limits)
+    if 'weights' in names and 'weights' not in fields:
+        raise UserError(where, f'got {text!r}: no class has a weight', f'such as {name}:7=0.5,8=0.5')
     return known[name](**fields)
+
+
+def _number(where: str, value: str, limits: Mapping[str, Any]) -> Any:
+    """An option's value."""
+    number: Any = value
+    with contextlib.suppress(ValueError):
+        number = (int if limits['whole'] else float)(value)
+    arguments.number(where, number, limits)
+    return number
+
+
+def _weight(where: str, label: str, value: str) -> tuple[int | str, float]:
+    """A class, by number or name, and its weight."""
+    try:
+        return int(label) if label.isdecimal() else label, float(value)
+    except ValueError as error:
+        raise UserError(f'{where}.{label}', f'got {value!r}', 'must be a number') from error

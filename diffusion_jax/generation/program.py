@@ -104,6 +104,9 @@ def sample_program(
     params = {'diffusion': _params(networks.unet, mesh)}
     if networks.classifier is not None:
         params['classifier'] = _params(networks.classifier, mesh)
+    if (weak := networks.weak) is not None:
+        networks = networks._replace(weak=weak._replace(mesh=mesh))
+        params['weak'] = _params(weak.unet, mesh)
     row = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
     low_res = None
     if low_res_size is not None:

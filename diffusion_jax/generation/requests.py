@@ -10,16 +10,14 @@ import jax
 import numpy as np
 
 from diffusion_jax.checks import INT32, one_of
-from diffusion_jax.data import imagenet
-from diffusion_jax.data.classes import label_of
+from diffusion_jax.diffusion.guidance import innermost
 from diffusion_jax.diffusion.process import Level
-from diffusion_jax.diffusion.recipe import Recipe, innermost
+from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.errors import UserError
-from diffusion_jax.generation import options, sampling
+from diffusion_jax.generation import guides, options, sampling
 from diffusion_jax.generation.arguments import check_array, one_for_each, traced, whole_number
 from diffusion_jax.generation.program import jitted
 from diffusion_jax.generation.sampling import Request
-from diffusion_jax.models import UNetConfig
 from diffusion_jax.sharding import batch_sharding, replicated
 
 if TYPE_CHECKING:
@@ -62,7 +60,7 @@ def make_request(
     first = whole_number('first', first, below=INT32 - num_images + 1)
     if scale is not None:
         scale = one_for_each('scale', scale, num_images, np.float32)
-    recipe = read_recipe(model, recipe, scale, **changes)
+    recipe = guides.with_class_weights(model, num_images, read_recipe(model, recipe, scale, **changes))
     request = Request(
         seed=np.uint32(whole_number('seed', seed, below=2**32)),
         index=np.arange(first, first + num_images, dtype=np.int32),
@@ -135,9 +133,7 @@ def from_images(
 
 def labels(model: Generator, num_images: int, y: Labels | None, recipe: Recipe, least: int = 0) -> np.ndarray:
     """int32 [num_images], from one class for all images or one for each; zeros without classes."""
-    num_classes = model.unet.num_classes
-    if num_classes is None and model.classifier is not None and 'log_prob' in recipe.needs:
-        num_classes = model.classifier.num_classes
+    num_classes = guides.number_of_classes(model, recipe)
     if num_classes is None:
         return np.zeros(num_images, np.int32)
     allowed = f'must be a class from {least} to {num_classes - 1} for every image'
@@ -154,11 +150,7 @@ def _numbers(y: Labels, classes: tuple[str, ...]) -> Any:
     """Classes by number, from names or numbers."""
     if isinstance(y, (list, tuple)):
         return [_numbers(each, classes) for each in y]
-    if not isinstance(y, str):
-        return y
-    if not classes:
-        raise UserError('y', f'got {y!r}', 'give numbers: the names of the classes of this model are unknown')
-    return label_of(y, imagenet.synonyms(classes))
+    return guides.class_number(y, classes, 'y') if isinstance(y, str) else y
 
 
 def full_images(model: Generator, name: str, images: Any, num_images: int | str, dtype: type) -> np.ndarray:
@@ -210,21 +202,8 @@ def read_recipe(
         raise UserError('scale', 'given without a guidance that uses it', 'leave it out')
     options.check_respacing(model.diffusion, recipe.respacing, recipe.timesteps)
     one_of('clip', recipe.clip, (True, False))
-    if 'log_prob' in recipe.needs and model.classifier is None:
-        raise UserError('recipe', 'needs a classifier, and none is loaded', 'load one, or leave out scale')
-    if 'null' in recipe.needs:
-        check_null_class(model.unet)
+    guides.check_needs(model, recipe)
     return recipe
-
-
-def check_null_class(unet: UNetConfig) -> None:
-    """UserError unless the model was trained with the null class."""
-    if unet.num_classes is None or not unet.label_dropout:
-        raise UserError(
-            'guidance',
-            'classifier_free needs a class-conditional diffusion model that was trained with label dropout',
-            'set config.unet.label_dropout, such as 0.1, and train it',
-        )
 
 
 def labels_at(model: Generator, sigma: Any, y: Any, recipe: Recipe) -> Any:
@@ -237,5 +216,5 @@ def labels_at(model: Generator, sigma: Any, y: Any, recipe: Recipe) -> Any:
             raise UserError('sigma', f'got {sigma}', 'must be above 0')
     if isinstance(y, jax.core.Tracer):
         return y
-    null = bool(model.unet.label_dropout) and 'log_prob' not in recipe.needs
+    null = bool(model.unet.label_dropout) and recipe.needs.isdisjoint({'log_prob', 'y'})
     return labels(model, np.size(y), y, recipe, -int(null))

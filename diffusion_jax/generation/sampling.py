@@ -6,6 +6,7 @@ whatever batch and device it is sampled in.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +22,7 @@ from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import DDIM, loop, sample
 from diffusion_jax.diffusion.samplers.loop import Carry, NoiseAt, Record, noise_of
 from diffusion_jax.diffusion.schedules import schedule_of, transitions
-from diffusion_jax.generation.networks import Networks, make_denoiser, make_log_prob
+from diffusion_jax.generation.networks import Networks, make_denoiser, make_log_prob, make_logits
 from diffusion_jax.images import to_float, to_uint8
 from diffusion_jax.models import NULL_CLASS, Params
 
@@ -57,8 +58,8 @@ class Samples(Part):
             requested.
         records: the records of all steps, such as a Trajectory; None if nothing was recorded.
         log_weight: float32 [B], of samplers whose images have weights; otherwise None.
-        evaluations: the number of evaluations of the guided denoiser for each image; with classifier-free
-            guidance each evaluates the network twice.
+        evaluations: the number of evaluations of the guided denoiser for each image. Each evaluates the
+            network once, and once more for each guidance by extrapolation, such as classifier-free guidance.
     """
 
     images: Any
@@ -118,16 +119,25 @@ def guided_denoiser(networks: Networks, params: dict[str, Params], request: Requ
     recipe, y = request.recipe, request.y
     low_res = None if request.low_res is None else to_float(request.low_res)
 
-    def model(y: jax.Array) -> Denoiser:
+    def model(y: jax.Array, identity: tuple[str, ...] = ()) -> Denoiser:
         grid = recipe.respacing, recipe.timesteps
-        return make_denoiser(networks, params['diffusion'], y, low_res, *grid)
+        return make_denoiser(networks, params['diffusion'], y, low_res, *grid, identity)
 
     keys = jax.vmap(lambda key: jax.random.fold_in(key, GUIDANCE))(sample_keys(request.seed, request.index))
     models = Models(
-        log_prob=make_log_prob(networks, params['classifier'], y) if networks.classifier else None,
         null=model(jnp.full_like(y, NULL_CLASS)),
         keys=keys,
+        y=y,
+        conditional=model,
+        num_classes=networks.unet.num_classes,
+        perturbed=functools.partial(model, y),
     )
+    if networks.classifier:
+        log_prob = make_log_prob(networks, params['classifier'], y)
+        models = models._replace(log_prob=log_prob, logits=make_logits(networks, params['classifier']))
+    if networks.weak:
+        grid = recipe.respacing, recipe.timesteps
+        models = models._replace(weak=make_denoiser(networks.weak, params['weak'], y, low_res, *grid))
     denoise = model(y)
     for guidance in (each for each in recipe.guidance if each.before_clip):
         denoise = guidance.wrap(denoise, models)
@@ -148,7 +158,7 @@ def generate(
     """The complete sampler as one function of arrays, differentiable in each.
 
     Args:
-        params: 'diffusion', and 'classifier' if a guidance needs it.
+        params: 'diffusion', and 'classifier' and 'weak' if a guidance needs them.
         record: (state, prediction, transition) → what to keep of every step.
         remat: recomputes each step in a backward pass.
     """

@@ -34,6 +34,7 @@ from diffusion_jax.models.config import (
     check_unet,
 )
 from diffusion_jax.models.description import describe_network, differences, network_differences, network_of
+from diffusion_jax.models.layout import attention_blocks
 from diffusion_jax.models.unet import UNet
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     'TrunkConfig',
     'UNetConfig',
     'apply',
+    'attention_blocks',
     'check_classifier',
     'check_unet',
     'describe_network',
@@ -74,6 +76,7 @@ def apply(
     *,
     low_res: jax.Array | None = None,
     key: jax.Array | None = None,
+    identity: tuple[str, ...] = (),
 ) -> jax.Array:
     """The output of a network for images x [B, H, W, C], in [-1, 1] when clean, at times t [B].
 
@@ -83,12 +86,13 @@ def apply(
         by a UNet with classes, ignored by other networks.
       low_res: [B, h, w, C], enlarged bilinearly to the size of x. Required by upsamplers, ignored by others.
       key: for dropout; without it there is none.
+      identity: static, names of `attention_blocks` in which each pixel attends to itself alone.
 
     Returns:
       UNet: [B, H, W, out_channels]; classifier: logits [B, num_classes]; float32. H and W may differ from
       the config's image_size if all levels can be halved and the head is not attention pooling.
     """
-    return nnx.merge(_graph(config), params)(x, t, y, low_res, key)
+    return nnx.merge(_graph(config, identity), params)(x, t, y, low_res, key)
 
 
 def param_shapes(config: UNetConfig | ClassifierConfig) -> Params:
@@ -101,5 +105,10 @@ def _build(config: UNetConfig | ClassifierConfig, key: jax.Array) -> nnx.Module:
 
 
 @functools.lru_cache
-def _graph(config: UNetConfig | ClassifierConfig) -> nnx.GraphDef:
-    return nnx.graphdef(nnx.eval_shape(lambda: _build(config, jax.random.key(0))))
+def _graph(config: UNetConfig | ClassifierConfig, identity: tuple[str, ...] = ()) -> nnx.GraphDef:
+    network: Any = nnx.eval_shape(lambda: _build(config, jax.random.key(0)))
+    for name in identity:
+        part, _, index = name.partition('.')
+        block = getattr(network, part)
+        (block[f'block_{index}'] if index else block).attention.identity = True
+    return nnx.graphdef(network)

@@ -70,7 +70,12 @@ def _attention_weights_jvp(precision: str, primals: tuple, tangents: tuple) -> t
 
 
 class Attention(nnx.Module):
-    """Normalization, multi-head self-attention and an output projection around a skip connection."""
+    """Normalization, multi-head self-attention and an output projection around a skip connection.
+
+    With `identity` each pixel attends to itself alone: the heads' outputs are v.
+    """
+
+    identity: bool = False
 
     def __init__(self, config: TrunkConfig, layer: Layer, rngs: nnx.Rngs):
         channels = layer.in_channels
@@ -92,7 +97,7 @@ class Attention(nnx.Module):
         )
         product = functools.partial(jnp.einsum, 'bnc,chd->bnhd', precision=self.precision)
         q, k, v = (product(h, kernel) + bias for kernel, bias in zip(kernels, biases, strict=True))
-        h = self.out(attend(q, k, v, self.precision))
+        h = self.out(v.reshape(h.shape) if self.identity else attend(q, k, v, self.precision))
         return add_residual(x, h.reshape(x.shape), self.rescale)
 
 

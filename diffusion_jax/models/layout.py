@@ -56,6 +56,14 @@ def make_layout(config: UNetConfig | ClassifierConfig) -> Layout:
     return Layout(encoder, middle, decoder)
 
 
+def attention_blocks(config: UNetConfig | ClassifierConfig) -> tuple[str, ...]:
+    """The names of the blocks that have self-attention: 'encoder.7', 'middle', 'decoder.0', …"""
+    layout = make_layout(config)
+    named = {f'encoder.{i}': block for i, block in enumerate(layout.encoder)} | {'middle': layout.middle}
+    named |= {f'decoder.{i}': block for i, block in enumerate(layout.decoder)}
+    return tuple(name for name, block in named.items() if any(layer.kind == 'attention' for layer in block))
+
+
 def _encoder(config: TrunkConfig, in_channels: int) -> tuple[Block, ...]:
     channels = level_channels(config)
     blocks: list[Block] = [(Layer('conv', 'conv', in_channels, channels[0]),)]

@@ -17,8 +17,8 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.generator import Generator
 from diffusion_jax.generation.grid import class_grid, save_png
+from diffusion_jax.generation.guides import check_null_class
 from diffusion_jax.generation.images import count_pngs, write_pngs
-from diffusion_jax.generation.requests import check_null_class
 from diffusion_jax.generation.shards import draw_samples, join
 from diffusion_jax.hosts import any_process, raise_together
 from diffusion_jax.interruption import interruptible

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from diffusion_jax.diffusion.config import DiffusionConfig
-from diffusion_jax.diffusion.guidance import ClassifierGuidance, Guidance
+from diffusion_jax.diffusion.guidance import ClassifierGuidance, EntropyGuidance, Guidance
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import DDIM, DDPM, DPMSolverPP2M, Heun
 from diffusion_jax.models import ClassifierConfig, UNetConfig
@@ -56,7 +56,7 @@ class Released(NamedTuple):
     def marks(self, guided: bool = True) -> tuple[tuple[str, str], ...]:
         """The mark of each recipe by its name; guided: with the classifier that it may need."""
         return tuple(
-            (each.name, each.mark if guided or 'log_prob' not in each.recipe.needs else each.unguided)
+            (each.name, each.mark if guided or not each.recipe.needs_classifier else each.unguided)
             for each in self.published
         )
 
@@ -75,6 +75,17 @@ EDM_64 = Published(
     Recipe(Heun(40.0, 0.05, 50.0, 1.003), (), 'karras:256', timesteps='nearest'),
     'FID 1.55 (2206.00364, abstract: the minimum of three; the options here are those of its own network)',
 )
+
+
+def eds(scale: float, value: str, ddim_scale: float, ddim: str) -> tuple[Published, ...]:
+    """Entropy-driven scaling with the noisy classifier as it was released (ZGCTroy/ED-DPM, README)."""
+    source = '2206.11474, README of ZGCTroy/ED-DPM'
+    return (
+        Published('eds', Recipe(DDPM(), (EntropyGuidance(scale),), '250'), fid(value, source)),
+        Published(
+            'eds-ddim', Recipe(DDIM(), (EntropyGuidance(ddim_scale),), 'ddim25'), fid(ddim_value, source)
+        ),
+    )
 
 
 def paper(

@@ -15,12 +15,15 @@ from diffusion_jax.weights.published import (
     EDM_64,
     NOT_MEASURED,
     Released,
+    eds,
     fid,
     paper,
 )
 
 # The channels of each level by image size.
 LEVELS = {64: (1, 2, 3, 4), 128: (1, 1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4), 512: (0.5, 1, 1, 2, 2, 4, 4)}
+EDS, EDS_UNCONDITIONAL = eds(0.75, '3.96', 1.5, '4.76'), eds(6.0, '7.98', 6.0, '10.09')
+UNCONDITIONAL = fid('12.00', ADM_TABLE_4), fid('26.21', ADM_TABLE_4)
 LINEAR, COSINE = DiffusionConfig(schedule='linear'), DiffusionConfig(schedule='cosine')
 
 
@@ -63,14 +66,23 @@ RELEASED: dict[str, Released] = {
         _unet(256),
         LINEAR,
         'imagenet256',
-        paper('250', 1.0, 2.5, fid('4.59'), fid('10.94'), ddim=fid('5.44')),
+        paper(
+            '250', 1.0, 2.5, fid('4.59'), fid('10.94'), ddim=fid('5.44'), more=eds(0.75, '3.96', 1.5, '4.76')
+        ),
         '256x256_classifier',
     ),
     '256x256_diffusion_uncond': Released(
         _unet(256, num_classes=None),
         LINEAR,
         'imagenet256_uncond',
-        paper('250', 10.0, None, fid('12.00', ADM_TABLE_4), fid('26.21', ADM_TABLE_4)),
+        paper(
+            '250',
+            10.0,
+            None,
+            fid('12.00', ADM_TABLE_4),
+            fid('26.21', ADM_TABLE_4),
+            more=eds(6.0, '7.98', 6.0, '10.09'),
+        ),
         '256x256_classifier',
     ),
     '512x512_diffusion': Released(

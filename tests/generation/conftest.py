@@ -1,12 +1,17 @@
 import jax
 import pytest
 
-from tests.generation.shared import make_model
+from tests.generation.shared import make_guided, make_model
 
 
 @pytest.fixture(scope='session')
 def model():
     return make_model()
+
+
+@pytest.fixture(scope='session')
+def guided_model():
+    return make_guided()
 
 
 @pytest.fixture

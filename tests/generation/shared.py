@@ -1,5 +1,6 @@
 """A tiny model with random parameters, and how its images are compared."""
 
+import dataclasses
 import functools
 
 import jax
@@ -10,8 +11,9 @@ from diffusion_jax.diffusion.guidance import ClassifierGuidance
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import DDIM, DDPM
 from diffusion_jax.generation import Generator, Samples
+from diffusion_jax.generation.networks import Networks
 from diffusion_jax.sharding import make_mesh
-from tests.tiny import CLASSIFIER, DIFFUSION, UNET
+from tests.tiny import CLASSIFIER, CONDITIONAL_UNET, DIFFUSION, UNET
 
 STEPS = {'sampler': 'ddim', 'respacing': 'ddim5'}
 RECIPES = (
@@ -43,6 +45,14 @@ def quiet_params():
 def make_model(unet=UNET, tree=None, classifier=CLASSIFIER, recipes=RECIPES):
     mesh = make_mesh(1, 1, jax.devices()[:1])
     return Generator(unet, DIFFUSION, tree or params(), mesh, classifier, recipes)
+
+
+def make_guided():
+    """A model that supports every guidance: with classes, a null class, a classifier and a weak model."""
+    unet = dataclasses.replace(CONDITIONAL_UNET, label_dropout=0.1)
+    tree = params() | {'diffusion': random_params(unet), 'weak': random_params(UNET, 4)}
+    model = make_model(unet, tree)
+    return dataclasses.replace(model, weak=Networks(UNET, DIFFUSION, mesh=model.mesh))
 
 
 def images(found):

@@ -13,6 +13,7 @@ from diffusion_jax.diffusion.guidance import (
     Interval,
     ReconstructionGuidance,
     Reuse,
+    Scheduled,
 )
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import DDIM, DDPM, SAMPLERS, Heun
@@ -123,6 +124,12 @@ def test_samplers_that_are_refused(text, where, values):
         ('classifier/reuse:every=0', 'guidance.every', [0, 1]),
         ('interval:low=1', 'guidance', ['interval:low=1']),
         ('classifier_free/reuse', 'guidance', ['Reuse', 'ClassifierFreeGuidance']),
+        ('classifier/rescale', 'guidance', ['Rescale', 'ClassifierGuidance']),
+        ('classifier/apg', 'guidance', ['APG', 'ClassifierGuidance']),
+        ('classifier_free/ramp/apg', 'guidance', ['APG', 'Ramp']),
+        ('mixture:scale=2', 'guidance', ['mixture:scale=2']),
+        ('mixture:7=x', 'guidance.7', ['x']),
+        (Scheduled(Function(abs), float), 'guidance', ['Scheduled', 'Function']),
         (3, 'guidance', [3, *GUIDANCES]),
         ([3], 'guidance', [3]),
         (ClassifierGuidance, 'guidance', [ClassifierGuidance]),

@@ -5,20 +5,32 @@ import dataclasses
 import jax
 import pytest
 
-from diffusion_jax.diffusion.guidance import GUIDANCES, MODIFIERS, ClassifierFreeGuidance, ClassifierGuidance
+from diffusion_jax.diffusion.guidance import (
+    APG,
+    GUIDANCES,
+    MODIFIERS,
+    ClassifierFreeGuidance,
+    ClassifierGuidance,
+    MixtureGuidance,
+    Rescale,
+)
 from diffusion_jax.diffusion.parts import Part, options
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import DDIM, SAMPLERS
 
 CLASSIFIER = ClassifierGuidance()
+FIELDS = {MixtureGuidance: {'weights': {3: 0.5, 4: 0.5}}}  # those without a default
+ACT_ON = {Rescale: ClassifierFreeGuidance(2.0), APG: ClassifierFreeGuidance(2.0)}
 RECIPES = (
     {name: Recipe(sampler(), (CLASSIFIER,), 'uniform:5') for name, sampler in SAMPLERS.items()}
     | {
-        name: Recipe(DDIM(), (guidance(),), 'uniform:4')
+        name: Recipe(DDIM(), (guidance(**FIELDS.get(guidance, {})),), 'uniform:4')
         for name, guidance in GUIDANCES.items()
-        if guidance is not ClassifierFreeGuidance  # test_classifier_free.py
     }
-    | {name: Recipe(DDIM(), (modifier(CLASSIFIER),), 'uniform:5') for name, modifier in MODIFIERS.items()}
+    | {
+        name: Recipe(DDIM(), (modifier(ACT_ON.get(modifier, CLASSIFIER)),), 'uniform:5')
+        for name, modifier in MODIFIERS.items()
+    }
 )
 
 
@@ -46,13 +58,13 @@ def test_other_numbers_are_others():
 
 
 @pytest.mark.parametrize('name', RECIPES)
-def test_other_numbers_compile_nothing(model, name, compilations):
+def test_other_numbers_compile_nothing(guided_model, name, compilations):
     jax.clear_caches()  # another test may have compiled this program
     recipe = RECIPES[name]
-    first = model.sample(2, 3, recipe=recipe)
+    first = guided_model.sample(2, 3, recipe=recipe)
     assert any('advance' in name for name in compilations)
     compilations.clear()
-    again = model.sample(2, [1, 2], recipe=others(recipe), seed=7, first=5)
-    model.sample(2, 3, recipe=recipe, scale=[0.5, 3])
+    again = guided_model.sample(2, [1, 2], recipe=others(recipe), seed=7, first=5)
+    guided_model.sample(2, 3, recipe=recipe, scale=[0.5, 3])
     assert compilations == []
     assert (first.images != again.images).any() and first.evaluations == again.evaluations

@@ -38,8 +38,8 @@ FLAGS = {
     ),
 )
 MULTIPLES = {32: (1, 2, 2, 2), 64: (1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4)}
-# Parameters in millions, as published (README of improved-diffusion; 2105.05233 for the network of ADM-64), or
-# a quarter of the bytes of the file, which is 357 MiB.
+# Parameters in millions, as published in the README of improved-diffusion and, for the network of ADM-64, in
+# 2105.05233; or a quarter of the bytes of the file, which is 357 MiB.
 MILLIONS = {
     'ffhq_10m': (357 * 2**20 / 4 / 1e6, 0.2),
     'imagenet64_cond_270M_250K': (270, 5),
@@ -93,7 +93,7 @@ def test_names_are_unique_and_sources_are_named():
 
 def test_recipes_have_grids():
     for model in COMMUNITY.values():
-        assert len(model.recipes) >= 4 and 'log_prob' not in model.recipes[0][1].needs
+        assert len(model.recipes) >= 4 and not model.recipes[0][1].needs_classifier
         for _, recipe in model.recipes:
             make_grid(model.diffusion, recipe.respacing, recipe.timesteps)
     assert COMMUNITY['edm_cat256_ema'].recipes[0][0] == 'heun'

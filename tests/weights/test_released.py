@@ -11,7 +11,7 @@ import pytest
 
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.grids import make_grid
-from diffusion_jax.diffusion.guidance import ClassifierGuidance
+from diffusion_jax.diffusion.guidance import ClassifierGuidance, EntropyGuidance
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import DDIM, DDPM, DPMSolverPP2M, Heun
 from diffusion_jax.models import (
@@ -99,7 +99,7 @@ def test_what_is_guided_has_a_classifier_of_its_size():
         model = RELEASED[name]
         network, recipes, classifier = model.network, model.recipes, model.classifier
         assert [name for name, _ in recipes[:2]] == ['paper', 'paper-ddim']
-        assert all(bool(classifier) == ('log_prob' in recipe.needs) for _, recipe in recipes[:2])
+        assert all(bool(classifier) == (recipe.needs_classifier) for _, recipe in recipes[:2])
         if classifier:
             assert isinstance(RELEASED[classifier].network, ClassifierConfig)
             assert RELEASED[classifier].network.image_size == network.image_size
@@ -169,6 +169,10 @@ def test_every_recipe_is_marked():
         ('256x256_diffusion', 'paper', ('4.59', '10.94')),
         ('256x256_diffusion', 'paper-ddim', ('5.44', None)),
         ('256x256_diffusion_uncond', 'paper', ('12.00', '26.21')),
+        ('256x256_diffusion', 'eds', ('3.96', None)),
+        ('256x256_diffusion', 'eds-ddim', ('4.76', None)),
+        ('256x256_diffusion_uncond', 'eds', ('7.98', None)),
+        ('256x256_diffusion_uncond', 'eds-ddim', ('10.09', None)),
         ('512x512_diffusion', 'paper', ('7.72', '23.24')),
         ('512x512_diffusion', 'paper-ddim', ('8.41', None)),
         ('lsun_bedroom', 'paper', ('1.90', '1.90')),
@@ -188,6 +192,11 @@ def test_published_figures(name, recipe, figures):
 def test_recipes_of_others():
     edm = dict(RELEASED['64x64_diffusion'].recipes)['edm']
     assert edm == Recipe(Heun(40.0, 0.05, 50.0, 1.003), (), 'karras:256', timesteps='nearest')
+    scales = {'256x256_diffusion': (0.75, 1.5), '256x256_diffusion_uncond': (6.0, 6.0)}
+    for name, (scale, ddim_scale) in scales.items():
+        recipes = dict(RELEASED[name].recipes)
+        assert recipes['eds'] == Recipe(DDPM(), (EntropyGuidance(scale),), '250')
+        assert recipes['eds-ddim'] == Recipe(DDIM(), (EntropyGuidance(ddim_scale),), 'ddim25')
     for name in DIFFUSION_MODELS:
         recipes = dict(RELEASED[name].recipes)
         assert recipes['fast-10'] == Recipe(DPMSolverPP2M(), (), 'log_snr:10')

@@ -34,6 +34,11 @@ def classifier_guidance(denoise: Denoiser, log_prob: LogProb, scale: Number) -> 
     return denoise._replace(call=guided)
 
 
+def pick(values: Array, y: Array) -> Array:
+    """The values [B, K] of the classes y [B]."""
+    return jnp.take_along_axis(values, y[:, None], axis=1)[:, 0]
+
+
 class ClassifierGuidance(Guidance):
     """Guidance by the gradient of log p(y|x_t).
 

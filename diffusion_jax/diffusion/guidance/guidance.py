@@ -10,18 +10,30 @@ from diffusion_jax.diffusion.parts import Part, static
 
 
 class Models(NamedTuple):
-    """Models that a guidance may use in addition to the denoiser that it wraps.
+    """Models that a guidance may use in addition to the denoiser that it wraps. Denoisers are not clipped.
 
     Attributes:
       log_prob: LogProb, log p(y|x_t) of the noise-aware classifier for the sampled classes.
-      null: Denoiser, the diffusion model without a class (label −1), not clipped.
+      null: Denoiser, the diffusion model without a class (label −1).
       keys: typed keys [B], one for each image, for guidances that sample random numbers. An evaluation folds
         in a count, which the guidance keeps in its memory.
+      logits: (x_t, level) → [B, K], the unnormalized log-probabilities of the classifier for all classes.
+      y: int32 [B], the sampled classes.
+      weak: Denoiser, the second diffusion model, for the same classes.
+      conditional: labels [B] → Denoiser, the diffusion model for other classes.
+      num_classes: K of the diffusion model.
+      perturbed: blocks → Denoiser, the diffusion model whose self-attention in these blocks is the identity.
     """
 
     log_prob: Any = None
     null: Any = None
     keys: Any = None
+    logits: Any = None
+    y: Any = None
+    weak: Any = None
+    conditional: Any = None
+    num_classes: Any = None
+    perturbed: Any = None
 
 
 class Guidance(Part):

@@ -44,7 +44,7 @@ class Modifier(Guidance):
         def modified(inner: Denoiser) -> Denoiser:
             return self.modify(lambda each: self.guidance.wrap(each, models), inner)
 
-        return _evaluate_first(modified, denoise) if self.asks_once else modified(denoise)
+        return evaluate_first(modified, denoise) if self.asks_once else modified(denoise)
 
 
 class Interval(Modifier):
@@ -128,7 +128,7 @@ def _apart(denoise: Denoiser) -> Denoiser:
     return denoise._replace(call=call, init=lambda x_T: (denoise.init(x_T), jnp.zeros_like(x_T)))
 
 
-def _evaluate_first(guide: Callable[[Denoiser], Denoiser], denoise: Denoiser) -> Denoiser:
+def evaluate_first(guide: Callable[[Denoiser], Denoiser], denoise: Denoiser) -> Denoiser:
     """`guide(denoise)`, where `guide` asks once: `denoise` is evaluated first, outside of every `cond` in it.
 
     Its memory is the pair (that of `denoise`, that of `guide`).

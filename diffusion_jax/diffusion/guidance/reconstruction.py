@@ -36,6 +36,16 @@ def reconstruction_guidance(denoise: Denoiser, log_prob: LogProb, scale: Number)
     return denoise._replace(call=guided)
 
 
+def of_clean_images(function: LogProb) -> LogProb:
+    """A function of x_t and its level, such as a noise-aware classifier, at the level of clean images."""
+
+    def at_clean_images(x_0: Array, level: Level) -> Array:
+        clean = Level(jnp.zeros_like(level.t), jnp.ones_like(level.alpha), jnp.zeros_like(level.sigma))
+        return function(x_0, clean)
+
+    return at_clean_images
+
+
 class ReconstructionGuidance(Guidance):
     """Guidance by the gradient of log p(y|x̂_0), through the denoiser.
 
@@ -52,8 +62,5 @@ class ReconstructionGuidance(Guidance):
         return () if self.log_prob else ('log_prob',)
 
     def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
-        def of_clean_images(x_0: Array, level: Level) -> Array:
-            clean = Level(jnp.zeros_like(level.t), jnp.ones_like(level.alpha), jnp.zeros_like(level.sigma))
-            return models.log_prob(x_0, clean)
-
-        return reconstruction_guidance(denoise, self.log_prob or of_clean_images, self.scale)
+        log_prob = self.log_prob or of_clean_images(models.log_prob)
+        return reconstruction_guidance(denoise, log_prob, self.scale)

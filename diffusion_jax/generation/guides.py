@@ -1,0 +1,101 @@
+"""What the guidances of a recipe need of a model: networks, classes, blocks of the network."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from diffusion_jax.checks import INT32, between, one_of
+from diffusion_jax.data import imagenet
+from diffusion_jax.data.classes import label_of
+from diffusion_jax.diffusion.guidance import Guidance, MixtureGuidance, Modifier, innermost
+from diffusion_jax.diffusion.recipe import Recipe
+from diffusion_jax.errors import UserError
+from diffusion_jax.generation.arguments import check_array
+from diffusion_jax.models import UNetConfig, attention_blocks
+
+if TYPE_CHECKING:
+    from diffusion_jax.generation.generator import Generator
+
+
+def check_needs(model: Generator, recipe: Recipe) -> None:
+    """UserError unless the model has what the guidances need."""
+    if recipe.needs_classifier and model.classifier is None:
+        raise UserError('recipe', 'needs a classifier, and none is loaded', 'load one, or leave out scale')
+    if 'null' in recipe.needs:
+        check_null_class(model.unet)
+    if 'weak' in recipe.needs and model.weak is None:
+        problem = 'auto needs a second diffusion model, and none is loaded'
+        raise UserError('guidance', problem, "give one as weak: load('model', weak='weaker')")
+    if 'conditional' in recipe.needs and model.unet.num_classes is None:
+        problem = 'icg needs a class-conditional diffusion model, and this one has no classes'
+        raise UserError('guidance', problem, 'leave it out, or load a conditional model')
+    for blocks in (getattr(innermost(each), 'blocks', ()) for each in recipe.guidance):
+        for name in blocks:
+            one_of('guidance.blocks', name, attention_blocks(model.unet))
+
+
+def check_null_class(unet: UNetConfig) -> None:
+    """UserError unless the model was trained with the null class."""
+    if unet.num_classes is None or not unet.label_dropout:
+        raise UserError(
+            'guidance',
+            'classifier_free needs a class-conditional diffusion model that was trained with label dropout',
+            'set config.unet.label_dropout, such as 0.1, and train it; or use icg, which needs no dropout',
+        )
+
+
+def number_of_classes(model: Generator, recipe: Recipe) -> int | None:
+    """The number of classes that a request chooses from; None if it chooses none."""
+    if model.unet.num_classes is None and recipe.needs & {'log_prob', 'y'}:
+        return model.classifier.num_classes if model.classifier else INT32  # of the caller's own classifier
+    return model.unet.num_classes
+
+
+def class_number(name: str, classes: tuple[str, ...], where: str) -> int:
+    """The number of a class."""
+    if not classes:
+        problem = f'got {name!r}'
+        raise UserError(where, problem, 'give numbers: the names of the classes of this model are unknown')
+    return label_of(name, imagenet.synonyms(classes))
+
+
+def with_class_weights(model: Generator, num_images: int, recipe: Recipe) -> Recipe:
+    """The recipe with the weights of all `MixtureGuidance` as float32 [num_images, K]."""
+
+    def weighted(guidance: Guidance) -> Guidance:
+        if isinstance(guidance, Modifier):
+            return dataclasses.replace(guidance, guidance=weighted(guidance.guidance))
+        if isinstance(guidance, MixtureGuidance):
+            return dataclasses.replace(guidance, weights=_weights(model, num_images, guidance.weights))
+        return guidance
+
+    return dataclasses.replace(recipe, guidance=tuple(map(weighted, recipe.guidance)))
+
+
+def _weights(model: Generator, num_images: int, weights: Any) -> Any:
+    """float32 [num_images, K], from a dict or its items, [K] or [num_images, K]; traced: as they are."""
+    if isinstance(weights, jax.core.Tracer):
+        return weights
+    where, classifier = 'guidance.weights', model.classifier
+    if isinstance(weights, tuple) and weights and isinstance(weights[0], tuple):
+        weights = dict(weights)
+    if isinstance(weights, dict):
+        given = {
+            class_number(name, model.classes, where) if isinstance(name, str) else name: weight
+            for name, weight in weights.items()
+        }
+        known = classifier.num_classes if classifier else max(given, default=0) + 1
+        weights = np.zeros(known, np.float32)
+        for label, weight in given.items():
+            between(where, label, 0, below=known)
+            weights[label] = check_array(where, weight, (), np.float32)
+    one_row = np.ndim(weights) == 1
+    number = classifier.num_classes if classifier else 'K'
+    array = check_array(where, weights, (number,) if one_row else (num_images, number), np.float32)
+    if (array < 0).any() or not (array > 0).any(axis=-1).all():
+        raise UserError(where, 'got weights of which none is above 0, or one is below', 'must be at least 0')
+    return np.broadcast_to(array, (num_images, array.shape[-1]))
