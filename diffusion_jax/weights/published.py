@@ -7,7 +7,7 @@ from typing import NamedTuple
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.guidance import ClassifierGuidance, EntropyGuidance, Guidance
 from diffusion_jax.diffusion.recipe import Recipe
-from diffusion_jax.diffusion.samplers import DDIM, DDPM, DPMSolverPP2M, Heun
+from diffusion_jax.diffusion.samplers import DDIM, DDPM, DPMSolverPP2M, Heun, Sampler
 from diffusion_jax.models import ClassifierConfig, UNetConfig
 
 # Recipes by name, the first being the default.
@@ -77,15 +77,9 @@ EDM_64 = Published(
 )
 
 
-def eds(scale: float, value: str, ddim_scale: float, ddim: str) -> tuple[Published, ...]:
-    """Entropy-driven scaling with the noisy classifier as it was released (ZGCTroy/ED-DPM, README)."""
-    source = '2206.11474, README of ZGCTroy/ED-DPM'
-    return (
-        Published('eds', Recipe(DDPM(), (EntropyGuidance(scale),), '250'), fid(value, source)),
-        Published(
-            'eds-ddim', Recipe(DDIM(), (EntropyGuidance(ddim_scale),), 'ddim25'), fid(ddim_value, source)
-        ),
-    )
+def eds(name: str, sampler: Sampler, respacing: str, scale: float, mark: str) -> Published:
+    """Entropy-driven scaling (2206.11474) with the noisy classifier as it was released."""
+    return Published(name, Recipe(sampler, (EntropyGuidance(scale),), respacing), mark)
 
 
 def paper(

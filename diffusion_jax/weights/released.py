@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from diffusion_jax.diffusion.config import DiffusionConfig
+from diffusion_jax.diffusion.samplers import DDIM, DDPM
 from diffusion_jax.models import ClassifierConfig, UNetConfig
 from diffusion_jax.weights.published import (
     ADM_TABLE_4,
@@ -22,7 +23,21 @@ from diffusion_jax.weights.published import (
 
 # The channels of each level by image size.
 LEVELS = {64: (1, 2, 3, 4), 128: (1, 1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4), 512: (0.5, 1, 1, 2, 2, 4, 4)}
-EDS, EDS_UNCONDITIONAL = eds(0.75, '3.96', 1.5, '4.76'), eds(6.0, '7.98', 6.0, '10.09')
+EDS_README = '2206.11474, README of ZGCTroy/ED-DPM'
+EDS_128 = (
+    eds(
+        *('eds', DDPM(), '250', 0.4),
+        fid('2.63', '2206.11474, as Papers with Code lists it; the number of steps is not stated'),
+    ),
+)
+EDS_256 = (
+    eds('eds', DDPM(), '250', 0.75, fid('3.96', EDS_README)),
+    eds('eds-ddim', DDIM(), 'ddim25', 1.5, fid('4.76', EDS_README)),
+)
+EDS_256_UNCOND = (
+    eds('eds', DDPM(), '250', 6.0, fid('7.98', EDS_README)),
+    eds('eds-ddim', DDIM(), 'ddim25', 6.0, fid('10.09', EDS_README)),
+)
 UNCONDITIONAL = fid('12.00', ADM_TABLE_4), fid('26.21', ADM_TABLE_4)
 LINEAR, COSINE = DiffusionConfig(schedule='linear'), DiffusionConfig(schedule='cosine')
 
@@ -59,7 +74,7 @@ RELEASED: dict[str, Released] = {
         _unet(128, num_heads=4, num_head_channels=None),
         LINEAR,
         'imagenet128',
-        paper('250', 0.5, 1.25, fid('2.97'), fid('5.91'), ddim=fid('5.98')),
+        paper('250', 0.5, 1.25, fid('2.97'), fid('5.91'), ddim=fid('5.98'), more=EDS_128),
         '128x128_classifier',
     ),
     '256x256_diffusion': Released(

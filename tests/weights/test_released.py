@@ -169,6 +169,7 @@ def test_every_recipe_is_marked():
         ('256x256_diffusion', 'paper', ('4.59', '10.94')),
         ('256x256_diffusion', 'paper-ddim', ('5.44', None)),
         ('256x256_diffusion_uncond', 'paper', ('12.00', '26.21')),
+        ('128x128_diffusion', 'eds', ('2.63', None)),
         ('256x256_diffusion', 'eds', ('3.96', None)),
         ('256x256_diffusion', 'eds-ddim', ('4.76', None)),
         ('256x256_diffusion_uncond', 'eds', ('7.98', None)),
@@ -193,6 +194,9 @@ def test_recipes_of_others():
     edm = dict(RELEASED['64x64_diffusion'].recipes)['edm']
     assert edm == Recipe(Heun(40.0, 0.05, 50.0, 1.003), (), 'karras:256', timesteps='nearest')
     scales = {'256x256_diffusion': (0.75, 1.5), '256x256_diffusion_uncond': (6.0, 6.0)}
+    assert dict(RELEASED['128x128_diffusion'].recipes)['eds'] == Recipe(
+        DDPM(), (EntropyGuidance(0.4),), '250'
+    )
     for name, (scale, ddim_scale) in scales.items():
         recipes = dict(RELEASED[name].recipes)
         assert recipes['eds'] == Recipe(DDPM(), (EntropyGuidance(scale),), '250')
