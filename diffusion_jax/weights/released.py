@@ -14,7 +14,6 @@ from diffusion_jax.models import ClassifierConfig, UNetConfig
 from diffusion_jax.weights.published import (
     ADM_TABLE_4,
     EDM_64,
-    NOT_MEASURED,
     Released,
     eds,
     fid,
@@ -24,12 +23,8 @@ from diffusion_jax.weights.published import (
 # The channels of each level by image size.
 LEVELS = {64: (1, 2, 3, 4), 128: (1, 1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4), 512: (0.5, 1, 1, 2, 2, 4, 4)}
 EDS_README = '2206.11474, README of ZGCTroy/ED-DPM'
-EDS_128 = (
-    eds(
-        *('eds', DDPM(), '250', 0.4),
-        fid('2.63', '2206.11474, as Papers with Code lists it; the number of steps is not stated'),
-    ),
-)
+EDS_LISTED = '2206.11474, as Papers with Code lists it, steps not stated'
+EDS_128 = (eds('eds', DDPM(), '250', 0.4, fid('2.63', EDS_LISTED)),)
 EDS_256 = (
     eds('eds', DDPM(), '250', 0.75, fid('3.96', EDS_README)),
     eds('eds-ddim', DDIM(), 'ddim25', 1.5, fid('4.76', EDS_README)),
@@ -55,10 +50,9 @@ def _classifier(size: int, **changes: Any) -> ClassifierConfig:
     return ClassifierConfig(image_size=(size, size), channel_mult=LEVELS[size], **changes)
 
 
-def _lsun(config: str, value: str = '', dropout: float = 0.1) -> Released:
+def _lsun(config: str, value: str, dropout: float = 0.1) -> Released:
     network = _unet(256, num_classes=None, dropout=dropout)
-    mark = fid(value) if value else NOT_MEASURED
-    return Released(network, LINEAR, config, paper('', 0.0, None, mark))
+    return Released(network, LINEAR, config, paper('', 0.0, None, fid(value)))
 
 
 RELEASED: dict[str, Released] = {
@@ -81,9 +75,7 @@ RELEASED: dict[str, Released] = {
         _unet(256),
         LINEAR,
         'imagenet256',
-        paper(
-            '250', 1.0, 2.5, fid('4.59'), fid('10.94'), ddim=fid('5.44'), more=eds(0.75, '3.96', 1.5, '4.76')
-        ),
+        paper('250', 1.0, 2.5, fid('4.59'), fid('10.94'), ddim=fid('5.44'), more=EDS_256),
         '256x256_classifier',
     ),
     '256x256_diffusion_uncond': Released(
@@ -94,9 +86,8 @@ RELEASED: dict[str, Released] = {
             '250',
             10.0,
             None,
-            fid('12.00', ADM_TABLE_4),
-            fid('26.21', ADM_TABLE_4),
-            more=eds(6.0, '7.98', 6.0, '10.09'),
+            *UNCONDITIONAL,
+            more=EDS_256_UNCOND,
         ),
         '256x256_classifier',
     ),
