@@ -18,7 +18,7 @@ from diffusion_jax.generation.config import (
     check_likelihood,
     check_sample,
 )
-from diffusion_jax.generation.guides import check_null_class
+from diffusion_jax.generation.guides import check_network, with_class_weights
 from diffusion_jax.generation.options import check_respacing, check_timesteps
 from diffusion_jax.models import ClassifierConfig, UNetConfig, check_classifier, check_unet
 from diffusion_jax.settings import FilePath
@@ -104,8 +104,7 @@ def check_experiment(experiment: Experiment) -> None:
             in_section(section, check, getattr(experiment, section))
     in_section('sample', check_sample, sample, experiment.data.num_classes)
     in_section('sample', check_respacing, diffusion, sample.respacing, sample.timesteps)
-    if 'null' in sample.as_recipe().needs:
-        in_section('sample', check_null_class, experiment.unet)
+    in_section('sample', check_network, experiment.unet, sample.as_recipe())
     in_section('likelihood', check_timesteps, diffusion, experiment.likelihood.respacing)
     if experiment.classifier is None:
         key = 'scale' if sample.guidance == 'classifier' else 'guidance'
@@ -114,6 +113,10 @@ def check_experiment(experiment: Experiment) -> None:
             raise UserError(f'config.sample.{key}', problem, "add one, or set scale to 0 or guidance to ''")
         if experiment.pretrained.classifier:
             raise UserError('config.pretrained.classifier', problem, 'add one that describes it')
+    if 'weak' in sample.as_recipe().needs:
+        problem = 'auto needs a second diffusion model, and a config describes one'
+        raise UserError('config.sample.guidance', problem, "use it in Python: load('model', weak='weaker')")
+    in_section('sample', with_class_weights, sample.as_recipe(), 1, experiment.classifier)
     averages = {'ema_rate': sample.ema_rate, 'classifier_ema_rate': sample.classifier_ema_rate}
     for (name, stage), (key, rate) in zip(TRAINED_BY.items(), averages.items(), strict=True):
         between(f'config.sample.{key}', rate or 0.0, 0, below=1)

@@ -37,9 +37,10 @@ class SampleConfig:
         eta: noise of DDIM, from 0 (deterministic) to 1 (as random as DDPM); `ddim:eta=0.5` takes precedence.
         scale: of guidances that give none themselves; s ≥ 0 of classifier guidance, where 0 turns it off.
         guidance: by a classifier: 'classifier', 'entropy', 'mixture:7=0.5,8=0.5', 'clean', 'calibrated' or
-            'reconstruction'; by extrapolation: 'classifier_free:scale=2', 'icg' or 'pag'; or several joined
-            by +, the innermost first. '/interval:low=0.2,high=5', '/reuse:every=2', '/ramp:noisy=0,clean=2'
-            act on the one before them, '/rescale:phi=0.7' and '/apg:momentum=-0.5' on an extrapolation.
+            'reconstruction'; by extrapolation: 'classifier_free:scale=2', 'icg', 'pag' or 'sag'; or several
+            joined by +, the innermost first. '/interval:low=0.2,high=5', '/reuse:every=2' and
+            '/ramp:noisy=0,clean=2' act on the one before them, '/rescale:phi=0.7' and '/apg:momentum=-0.5'
+            on an extrapolation.
         clip: x_0 is clamped to [−1, 1] in every step, before guidance by gradients.
         num_samples: the number of images.
         batch_size: images sampled at a time, over all devices of a host.

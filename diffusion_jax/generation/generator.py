@@ -168,7 +168,7 @@ class Generator:
             if np.shape(x)[1:] != shape:
                 raise UserError('x', f'got {np.shape(x)}', f'must be (B, {", ".join(map(str, shape))})')
             labels = jnp.broadcast_to(jnp.asarray(y, jnp.int32), x.shape[:1])
-            weighted = guides.with_class_weights(self, len(x), recipe)
+            weighted = guides.with_class_weights(recipe, len(x), self.classifier, self.classes)
             request = Request(jnp.uint32(0), jnp.arange(len(x)), labels, weighted)
             denoise = score_shift(sampling.guided_denoiser(self.networks, self.params, request))
             level = denoise.level_at(-2 * jnp.log(jnp.asarray(sigma, jnp.float32)))

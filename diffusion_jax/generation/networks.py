@@ -56,20 +56,54 @@ def make_denoiser(
       identity: the blocks whose self-attention is the identity; see `models.apply`.
     """
     unet, diffusion = networks.unet, networks.diffusion
-    y = y if unet.num_classes else None
-    previous_x = diffusion.prediction == 'previous_x'
-    at = _transitions_of(diffusion, respacing) if previous_x else lambda level: Transition(level, level)
+    read = _reader(networks, respacing)
 
     def denoise(x_t: jax.Array, level: Level) -> Prediction:
-        t = jnp.broadcast_to(level.t, x_t.shape[:1])
-        gathered = gather_params(networks.mesh, params, x_t)
-        x = network_input(x_t, level, diffusion.prediction)
-        output = models.apply(unet, gathered, x, t, y, low_res=low_res, identity=identity)
-        return predict(output, x_t, at(level), diffusion.prediction)
+        arguments = _inputs(networks, params, y, x_t, level)
+        return read(models.apply(unet, *arguments, low_res=low_res, identity=identity), x_t, level)
 
     levels = nearest_level if timesteps == 'nearest' else level_at
+    previous_x = diffusion.prediction == 'previous_x'
     between = _no_level if previous_x else functools.partial(levels, schedule_of(diffusion))
     return plain(denoise, level_at=between, variance=diffusion.variance)
+
+
+def make_attended(
+    networks: Networks,
+    params: Params,
+    y: jax.Array | None,
+    low_res: jax.Array | None,
+    respacing: str,
+    block: str,
+) -> Callable[[jax.Array, Level], tuple[Prediction, jax.Array]]:
+    """(x_t, level) → the prediction of `make_denoiser`, and the attention that pixels of a block receive."""
+    read = _reader(networks, respacing)
+
+    def attended(x_t: jax.Array, level: Level) -> tuple[Prediction, jax.Array]:
+        arguments = _inputs(networks, params, y, x_t, level)
+        output, received = models.apply_with_attention(
+            networks.unet, *arguments, low_res=low_res, block=block
+        )
+        return read(output, x_t, level), received
+
+    return attended
+
+
+def _inputs(
+    networks: Networks, params: Params, y: jax.Array | None, x_t: jax.Array, level: Level
+) -> tuple[Any, ...]:
+    """Parameters, x, t and y of `models.apply`."""
+    t = jnp.broadcast_to(level.t, x_t.shape[:1])
+    x = network_input(x_t, level, networks.diffusion.prediction)
+    return gather_params(networks.mesh, params, x_t), x, t, y if networks.unet.num_classes else None
+
+
+def _reader(networks: Networks, respacing: str) -> Callable[[jax.Array, jax.Array, Level], Prediction]:
+    """(output, x_t, level) → the prediction."""
+    diffusion = networks.diffusion
+    previous_x = diffusion.prediction == 'previous_x'
+    at = _transitions_of(diffusion, respacing) if previous_x else lambda level: Transition(level, level)
+    return lambda output, x_t, level: predict(output, x_t, at(level), diffusion.prediction)
 
 
 def make_logits(networks: Networks, params: Params) -> LogProb:

@@ -147,8 +147,8 @@ def _read_part(where: str, text: str, known: Mapping[str, type[Part]], **default
     fields = {key: value for key, value in defaults.items() if key in names}
     for argument in filter(None, map(str.strip, given.split(','))):
         key, _, value = (piece.strip() for piece in argument.partition('='))
-        if key == 'blocks' and key in names:
-            fields[key] = tuple(value.split())
+        if key in ('block', 'blocks') and key in names:
+            fields[key] = value if key == 'block' else tuple(value.split())
         elif key in numbers:
             fields[key] = _number(f'{where}.{key}', value, numbers[key].metadata)
         elif 'weights' in names:

@@ -17,6 +17,7 @@ from diffusion_jax import models
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.generation import sampling
 from diffusion_jax.generation.arguments import traced
+from diffusion_jax.generation.guides import with_class_weights
 from diffusion_jax.generation.networks import Networks
 from diffusion_jax.generation.sampling import Request
 from diffusion_jax.images import Size
@@ -113,6 +114,7 @@ def sample_program(
         shape = batch_size, *low_res_size, networks.unet.image_channels
         low_res = jax.ShapeDtypeStruct(shape, jnp.uint8)
     seed = jax.ShapeDtypeStruct((), jnp.uint32)
+    recipe = with_class_weights(recipe, batch_size, networks.classifier)
     request = Request(seed, row, row, traced(recipe, batch_size), low_res)
     carry = jax.eval_shape(functools.partial(sampling.start, networks), params, request)
     position = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh))

@@ -60,7 +60,8 @@ def make_request(
     first = whole_number('first', first, below=INT32 - num_images + 1)
     if scale is not None:
         scale = one_for_each('scale', scale, num_images, np.float32)
-    recipe = guides.with_class_weights(model, num_images, read_recipe(model, recipe, scale, **changes))
+    recipe = read_recipe(model, recipe, scale, **changes)
+    recipe = guides.with_class_weights(recipe, num_images, model.classifier, model.classes)
     request = Request(
         seed=np.uint32(whole_number('seed', seed, below=2**32)),
         index=np.arange(first, first + num_images, dtype=np.int32),

@@ -22,7 +22,13 @@ from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import DDIM, loop, sample
 from diffusion_jax.diffusion.samplers.loop import Carry, NoiseAt, Record, noise_of
 from diffusion_jax.diffusion.schedules import schedule_of, transitions
-from diffusion_jax.generation.networks import Networks, make_denoiser, make_log_prob, make_logits
+from diffusion_jax.generation.networks import (
+    Networks,
+    make_attended,
+    make_denoiser,
+    make_log_prob,
+    make_logits,
+)
 from diffusion_jax.images import to_float, to_uint8
 from diffusion_jax.models import NULL_CLASS, Params
 
@@ -131,6 +137,9 @@ def guided_denoiser(networks: Networks, params: dict[str, Params], request: Requ
         conditional=model,
         num_classes=networks.unet.num_classes,
         perturbed=functools.partial(model, y),
+        attended=functools.partial(
+            make_attended, networks, params['diffusion'], y, low_res, recipe.respacing
+        ),
     )
     if networks.classifier:
         log_prob = make_log_prob(networks, params['classifier'], y)

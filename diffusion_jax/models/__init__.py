@@ -18,6 +18,7 @@ Kernels are [height, width, in, out], and [in, out] where they act on single pix
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -44,6 +45,7 @@ __all__ = [
     'TrunkConfig',
     'UNetConfig',
     'apply',
+    'apply_with_attention',
     'attention_blocks',
     'check_classifier',
     'check_unet',
@@ -95,6 +97,25 @@ def apply(
     return nnx.merge(_graph(config, identity), params)(x, t, y, low_res, key)
 
 
+def apply_with_attention(
+    config: UNetConfig,
+    params: Params,
+    x: jax.Array,
+    t: jax.Array,
+    y: jax.Array | None = None,
+    *,
+    low_res: jax.Array | None = None,
+    block: str = 'middle',
+) -> tuple[jax.Array, jax.Array]:
+    """The output of `apply`, and the attention that pixels of a block receive, float32 [B, h, w], of mean 1.
+
+    block: one of `attention_blocks`.
+    """
+    network: Any = nnx.merge(_graph(dataclasses.replace(config, remat=False), received=block), params)
+    output = network(x, t, y, low_res, None)
+    return output, _attention(network, block).received[...]
+
+
 def param_shapes(config: UNetConfig | ClassifierConfig) -> Params:
     """The parameters as jax.ShapeDtypeStruct; needs no device."""
     return jax.eval_shape(lambda: init(config, jax.random.key(0)))
@@ -105,10 +126,19 @@ def _build(config: UNetConfig | ClassifierConfig, key: jax.Array) -> nnx.Module:
 
 
 @functools.lru_cache
-def _graph(config: UNetConfig | ClassifierConfig, identity: tuple[str, ...] = ()) -> nnx.GraphDef:
+def _graph(
+    config: UNetConfig | ClassifierConfig, identity: tuple[str, ...] = (), received: str | None = None
+) -> nnx.GraphDef:
     network: Any = nnx.eval_shape(lambda: _build(config, jax.random.key(0)))
     for name in identity:
-        part, _, index = name.partition('.')
-        block = getattr(network, part)
-        (block[f'block_{index}'] if index else block).attention.identity = True
+        _attention(network, name).identity = True
+    if received is not None:
+        _attention(network, received).keeps_received = True
     return nnx.graphdef(network)
+
+
+def _attention(network: Any, name: str) -> Any:
+    """The attention layer of one of `attention_blocks`."""
+    part, _, index = name.partition('.')
+    block = getattr(network, part)
+    return (block[f'block_{index}'] if index else block).attention

@@ -72,10 +72,13 @@ def _attention_weights_jvp(precision: str, primals: tuple, tangents: tuple) -> t
 class Attention(nnx.Module):
     """Normalization, multi-head self-attention and an output projection around a skip connection.
 
-    With `identity` each pixel attends to itself alone: the heads' outputs are v.
+    With `identity` each pixel attends to itself alone: the heads' outputs are v. With `keeps_received` the
+    layer keeps the attention that each pixel receives, the mean over heads and the sum over pixels that
+    attend: `received`, float32 [B, H, W], of mean 1.
     """
 
     identity: bool = False
+    keeps_received: bool = False
 
     def __init__(self, config: TrunkConfig, layer: Layer, rngs: nnx.Rngs):
         channels = layer.in_channels
@@ -97,6 +100,9 @@ class Attention(nnx.Module):
         )
         product = functools.partial(jnp.einsum, 'bnc,chd->bnhd', precision=self.precision)
         q, k, v = (product(h, kernel) + bias for kernel, bias in zip(kernels, biases, strict=True))
+        if self.keeps_received:
+            weights = attention_weights(q, k, self.precision).astype(jnp.float32)
+            self.received = nnx.Intermediate(weights.mean(axis=1).sum(axis=1).reshape(batch, height, width))
         h = self.out(v.reshape(h.shape) if self.identity else attend(q, k, v, self.precision))
         return add_residual(x, h.reshape(x.shape), self.rescale)
 

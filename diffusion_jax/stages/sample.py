@@ -17,7 +17,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.generator import Generator
 from diffusion_jax.generation.grid import class_grid, save_png
-from diffusion_jax.generation.guides import check_null_class
+from diffusion_jax.generation.guides import check_network
 from diffusion_jax.generation.images import count_pngs, write_pngs
 from diffusion_jax.generation.shards import draw_samples, join
 from diffusion_jax.hosts import any_process, raise_together
@@ -51,7 +51,7 @@ def check(run: Run) -> None:
         path = networks.network_path(run, DIFFUSION)
         try:
             unet: Any = describe_stored(path).network
-            check_null_class(unet)
+            check_network(unet, config.as_recipe())
         except UserError as error:
             raise UserError(str(path), error.problem, error.remedy) from error
     networks.check_classes(run)

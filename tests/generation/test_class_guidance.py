@@ -11,6 +11,7 @@ from diffusion_jax.diffusion.guidance import (
     APG,
     ICG,
     PAG,
+    SAG,
     AutoGuidance,
     CalibratedGuidance,
     ClassifierFreeGuidance,
@@ -40,6 +41,7 @@ TEXTS = {
     'mixture:7=0.5,dog=1,scale=3': MixtureGuidance(((7, 0.5), ('dog', 1.0)), 3.0),
     'auto:scale=2/interval:low=0.3,high=5': Interval(AutoGuidance(2.0), 0.3, 5.0),
     'icg:scale=1.5/rescale:phi=0.5': Rescale(ICG(1.5), 0.5),
+    'sag:scale=2,blur=1.5,threshold=0.9,block=middle': SAG(2.0, 1.5, 0.9, 'middle'),
     'pag:scale=3,blocks=middle encoder.1': PAG(3.0, ('middle', 'encoder.1')),
     'classifier_free:scale=4/apg:radius=2.5,momentum=-0.75,eta=0.1/ramp:noisy=0.5,clean=1': Ramp(
         APG(ClassifierFreeGuidance(4.0), 0.1, 2.5, -0.75), 0.5, 1.0
@@ -57,7 +59,7 @@ def estimate(model, guidance, y=(3, 4)):
     return model.at(2.0, np.int32(y), recipe=recipe)(X)
 
 
-@pytest.mark.parametrize('guidance', [AutoGuidance(2.5), PAG(2.5), ClassifierFreeGuidance(2.5)])
+@pytest.mark.parametrize('guidance', [AutoGuidance(2.5), PAG(2.5), SAG(2.5), ClassifierFreeGuidance(2.5)])
 def test_extrapolation_of_what_two_networks_estimate(guidance, guided_model):
     strong = estimate(guided_model, ())
     if isinstance(guidance, AutoGuidance):

@@ -11,6 +11,7 @@ from diffusion_jax.diffusion.guidance import (
     MODIFIERS,
     ClassifierFreeGuidance,
     ClassifierGuidance,
+    Extrapolation,
     MixtureGuidance,
     Rescale,
 )
@@ -20,16 +21,16 @@ from diffusion_jax.diffusion.samplers import DDIM, SAMPLERS
 
 CLASSIFIER = ClassifierGuidance()
 FIELDS = {MixtureGuidance: {'weights': {3: 0.5, 4: 0.5}}}  # those without a default
-ACT_ON = {Rescale: ClassifierFreeGuidance(2.0), APG: ClassifierFreeGuidance(2.0)}
+EXTRAPOLATIONS = [guidance for guidance in GUIDANCES.values() if issubclass(guidance, Extrapolation)]
+GRADIENTS = [guidance for guidance in GUIDANCES.values() if guidance not in EXTRAPOLATIONS]
+SCALES = [modifier for modifier in MODIFIERS.values() if modifier not in (Rescale, APG)]
 RECIPES = (
     {name: Recipe(sampler(), (CLASSIFIER,), 'uniform:5') for name, sampler in SAMPLERS.items()}
+    | {modifier.__name__: Recipe(DDIM(), (modifier(CLASSIFIER),), 'uniform:5') for modifier in SCALES}
     | {
-        name: Recipe(DDIM(), (guidance(**FIELDS.get(guidance, {})),), 'uniform:4')
-        for name, guidance in GUIDANCES.items()
-    }
-    | {
-        name: Recipe(DDIM(), (modifier(ACT_ON.get(modifier, CLASSIFIER)),), 'uniform:5')
-        for name, modifier in MODIFIERS.items()
+        'gradients': Recipe(DDIM(), tuple(each(**FIELDS.get(each, {})) for each in GRADIENTS), 'uniform:4'),
+        'extrapolations': Recipe(DDIM(), tuple(each(2.0) for each in EXTRAPOLATIONS), 'uniform:4'),
+        'projections': Recipe(DDIM(), (Rescale(APG(ClassifierFreeGuidance(2.0))),), 'uniform:4'),
     }
 )
 

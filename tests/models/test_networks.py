@@ -8,7 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax.models import NULL_CLASS, ClassifierConfig, UNetConfig, apply, init, param_shapes
+from diffusion_jax.models import (
+    NULL_CLASS,
+    ClassifierConfig,
+    UNetConfig,
+    apply,
+    apply_with_attention,
+    attention,
+    attention_blocks,
+    init,
+    param_shapes,
+)
 from diffusion_jax.models.layout import make_layout
 from tests.jaxprs import equations
 
@@ -237,3 +247,40 @@ def layers(config):
 
 def count(closed, *names):
     return sum(eqn.primitive.name in names for eqn in equations(closed.jaxpr))
+
+
+def test_identity_replaces_the_attention_of_the_named_blocks(params, monkeypatch):
+    names = attention_blocks(UNET)
+    assert names == ('encoder.3', 'middle', 'decoder.0', 'decoder.1')
+    usual = apply(UNET, params, images(), T, Y)
+    each = [apply(UNET, params, images(), T, Y, identity=(name,)) for name in names]
+    for i, output in enumerate(each):
+        assert all(np.abs(output - other).max() > 1e-3 for other in (usual, *each[:i]))
+    every = apply(UNET, params, images(), T, Y, identity=names)
+    np.testing.assert_array_equal(apply(UNET, params, images(), T, Y), usual)
+    monkeypatch.setattr(attention, 'attend', lambda q, k, v, precision: v.reshape(*v.shape[:2], -1))
+    np.testing.assert_allclose(apply(UNET, params, images(), T, Y), every, atol=1e-5)
+
+
+def test_one_pixel_attends_to_itself_anyway(params):
+    x = images(2, 2)
+    identity = attention_blocks(UNET)
+    usual = apply(UNET, params, x, T, Y)
+    np.testing.assert_allclose(apply(UNET, params, x, T, Y, identity=identity), usual, atol=1e-5)
+
+
+def test_the_attention_that_pixels_receive(params, monkeypatch):
+    recorded = []
+
+    def noted(q, k, precision):
+        recorded.append(weights(q, k, precision))
+        return recorded[-1]
+
+    weights = attention.attention_weights
+    output, received = apply_with_attention(UNET, params, images(), T, Y)
+    np.testing.assert_allclose(output, apply(UNET, params, images(), T, Y), atol=1e-5)
+    monkeypatch.setattr(attention, 'attention_weights', noted)
+    apply(UNET, params, images(), T, Y)
+    middle = np.asarray(recorded[1])  # [B, heads, pixels that attend, pixels]
+    np.testing.assert_allclose(received, middle.mean(axis=1).sum(axis=1).reshape(2, 4, 6), rtol=1e-4)
+    np.testing.assert_allclose(received.mean(axis=(1, 2)), 1, rtol=1e-5)

@@ -1,6 +1,5 @@
 """Guidance: functions from denoiser to denoiser. A new one is one file here and one line in GUIDANCES."""
 
-from diffusion_jax.diffusion.guidance.attention import PAG
 from diffusion_jax.diffusion.guidance.autoguidance import AutoGuidance
 from diffusion_jax.diffusion.guidance.classifier import ClassifierGuidance, classifier_guidance
 from diffusion_jax.diffusion.guidance.classifier_free import ICG, ClassifierFreeGuidance
@@ -10,9 +9,11 @@ from diffusion_jax.diffusion.guidance.extrapolation import Extrapolation, extrap
 from diffusion_jax.diffusion.guidance.guidance import Function, Guidance, Models
 from diffusion_jax.diffusion.guidance.mixture import MixtureGuidance
 from diffusion_jax.diffusion.guidance.modifiers import Interval, Modifier, Reuse
+from diffusion_jax.diffusion.guidance.perturbed_attention import PAG
 from diffusion_jax.diffusion.guidance.projection import APG, Rescale
 from diffusion_jax.diffusion.guidance.reconstruction import ReconstructionGuidance, reconstruction_guidance
 from diffusion_jax.diffusion.guidance.scales import Ramp, Scheduled, Varying, innermost, scaled
+from diffusion_jax.diffusion.guidance.self_attention import SAG
 
 GUIDANCES: dict[str, type[Guidance]] = {
     'classifier': ClassifierGuidance,
@@ -25,6 +26,7 @@ GUIDANCES: dict[str, type[Guidance]] = {
     'icg': ICG,
     'auto': AutoGuidance,
     'pag': PAG,
+    'sag': SAG,
 }
 MODIFIERS: dict[str, type[Modifier]] = {
     'interval': Interval,
@@ -40,6 +42,7 @@ __all__ = [
     'ICG',
     'MODIFIERS',
     'PAG',
+    'SAG',
     'AutoGuidance',
     'CalibratedGuidance',
     'ClassifierFreeGuidance',

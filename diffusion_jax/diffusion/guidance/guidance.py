@@ -23,6 +23,8 @@ class Models(NamedTuple):
       conditional: labels [B] → Denoiser, the diffusion model for other classes.
       num_classes: K of the diffusion model.
       perturbed: blocks → Denoiser, the diffusion model whose self-attention in these blocks is the identity.
+      attended: block → ((x_t, level) → (Prediction, received)), the diffusion model and the attention that
+        each pixel of a block receives, [B, h, w], of mean 1.
     """
 
     log_prob: Any = None
@@ -34,6 +36,7 @@ class Models(NamedTuple):
     conditional: Any = None
     num_classes: Any = None
     perturbed: Any = None
+    attended: Any = None
 
 
 class Guidance(Part):
