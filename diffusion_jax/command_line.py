@@ -12,6 +12,7 @@ from diffusion_jax.checks import between
 from diffusion_jax.config import MAY_BE_ABSENT, SECTIONS, all_settings, no_such_setting
 from diffusion_jax.config_files import LIST, load_config
 from diffusion_jax.errors import UserError
+from diffusion_jax.generation.config import beside_recipe
 from diffusion_jax.hosts import Hosts
 from diffusion_jax.settings import file_path, nearest, read_text
 
@@ -92,6 +93,8 @@ def read_config(name: str, settings: Sequence[str] = ()) -> dict[str, Any]:
 def changed(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """A config in which settings, by dotted names, have other values; a section that is None is removed.
 
+    Of the settings that a recipe of samples decides, those given beside it stay.
+
     Raises:
         UserError: a setting is of a section that the config does not have.
     """
@@ -107,6 +110,10 @@ def changed(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str,
             raise UserError(f'config.{name}', problem, 'add the section to the config file')
         else:
             config.setdefault(section, {})[key] = value
+    sample = config.get('sample')
+    if isinstance(sample, dict) and sample.get('recipe'):
+        of_sample = [name.removeprefix('sample.') for name in settings if name.startswith('sample.')]
+        config['sample'] = beside_recipe(sample, of_sample)
     return config
 
 

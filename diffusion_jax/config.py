@@ -21,11 +21,11 @@ from diffusion_jax.data.sources import class_names, make_source
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.errors import UserError
 from diffusion_jax.experiment import Experiment, check_experiment
-from diffusion_jax.generation.config import SampleConfig
+from diffusion_jax.generation.config import DECIDED, SampleConfig, beside_recipe, is_complete
 from diffusion_jax.models import ClassifierConfig, UNetConfig
 from diffusion_jax.models.config import DERIVED
 from diffusion_jax.settings import nearest, not_none, read_section, types_of
-from diffusion_jax.weights.released import published_recipes
+from diffusion_jax.weights.known import published_recipes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,6 +79,9 @@ def with_defaults(
 ) -> ConfigDict:
     """A config with every setting: what a section does not name has its default. Values are not checked.
 
+    Beside `sample.recipe` the settings that the recipe decides have no defaults, so that those that are given
+    take precedence.
+
     Raises:
         UserError: a section or a setting does not exist.
     """
@@ -99,6 +102,8 @@ def with_defaults(
             for field in dataclasses.fields(SECTIONS[name])
             if f'{name}.{field.name}' in all_settings() and field.default is not dataclasses.MISSING
         } | dict(section)
+        if name == 'sample' and section.get('recipe'):
+            config[name] = beside_recipe(config[name], {*section})
     return ConfigDict(config)
 
 
@@ -130,13 +135,16 @@ def read_experiment(config: Mapping[str, Any], stored_classes: Sequence[str] = (
             ClassifierConfig, config['classifier'], 'config.classifier', shared
         )
     if sample.recipe:
-        recipes = dict(published_recipes(unet, diffusion, guided='classifier' in config))
+        published = published_recipes(unet, diffusion, guided='classifier' in config)
+        recipes = {each.name: each.recipe for each in published}
         if sample.recipe not in recipes:
             remedy = (
-                f'must be one of {", ".join(recipes)}' if recipes else 'only released models have recipes'
+                f'must be one of {", ".join(recipes)}' if recipes else 'only published models have recipes'
             )
             raise UserError('config.sample.recipe', f'got {sample.recipe!r}', remedy)
-        sample = sample.with_recipe(recipes[sample.recipe])
+        section = config['sample']
+        given = () if is_complete(section) else [name for name in DECIDED if name in section]
+        sample = sample.with_recipe(recipes[sample.recipe], given)
     experiment = read_section(Experiment, {**config, **sections, 'sample': sample}, 'config')
     check_experiment(experiment)
     return experiment

@@ -9,7 +9,7 @@ from typing import Any
 from diffusion_jax.checks import between, in_section, one_of
 from diffusion_jax.data.config import DataConfig, check_data
 from diffusion_jax.diffusion.config import DiffusionConfig
-from diffusion_jax.diffusion.schedules import schedule_of
+from diffusion_jax.diffusion.schedules import SCHEDULES, schedule_of
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.config import EvaluateConfig, check_evaluate
 from diffusion_jax.generation.config import (
@@ -129,11 +129,14 @@ def check_experiment(experiment: Experiment) -> None:
 
 
 def _check_diffusion(diffusion: DiffusionConfig) -> None:
-    one_of('schedule', diffusion.schedule, ('linear', 'cosine'))
-    one_of('prediction', diffusion.prediction, ('eps', 'x_0', 'v', 'previous_x'))
+    one_of('schedule', diffusion.schedule, SCHEDULES)
+    one_of('prediction', diffusion.prediction, ('eps', 'x_0', 'v', 'previous_x', 'edm'))
     one_of('variance', diffusion.variance, ('fixed_small', 'fixed_large', 'learned', 'learned_range'))
     one_of('loss', diffusion.loss, ('mse', 'rescaled_mse', 'kl', 'rescaled_kl'))
     between('num_timesteps', diffusion.num_timesteps, 1)
+    if diffusion.schedule == 'edm' and diffusion.rescale_timesteps:
+        problem = "got True, but with the schedule 'edm' the network sees 250·log σ"
+        raise UserError('rescale_timesteps', problem, 'leave it out')
     try:
         schedule_of(diffusion)
     except ValueError as error:

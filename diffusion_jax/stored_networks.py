@@ -1,6 +1,7 @@
 """One way to open a stored network: a file of weights, or a folder of training such as runs/digits/diffusion.
 
-`diffusion-jax convert` writes such files; the training stages write such folders.
+`diffusion-jax convert` writes such files, the training stages such folders. Files of published models in
+other formats are opened, too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from diffusion_jax.settings import read_section
 from diffusion_jax.sharding import param_shardings
 from diffusion_jax.training.checkpoints import check_checkpoint, latest_step, load_params, read_network
 from diffusion_jax.weights.files import Spec, load_weights, read_spec
+from diffusion_jax.weights.foreign import describe_foreign, is_foreign, load_foreign
 from diffusion_jax.workdir import STAMP_FILE, read_stamp
 
 Network = UNetConfig | ClassifierConfig
@@ -38,7 +40,7 @@ def describe_stored(path: Path) -> Spec:
         UserError: no network is stored there.
     """
     if is_file(path):
-        return read_spec(path)
+        return describe_foreign(path) if is_foreign(path) else read_spec(path)
     stamp = _training_stamp(path)
     if latest_step(path / CHECKPOINTS) is None:
         raise UserError(str(path / CHECKPOINTS), 'no checkpoint yet', 'run the training until it saves one')
@@ -49,7 +51,7 @@ def describe_stored(path: Path) -> Spec:
 def stored_classes(path: Path) -> tuple[str, ...]:
     """The names of the classes of a stored network, in label order; () if they are unknown."""
     if is_file(path):
-        return read_spec(path).classes
+        return describe_stored(path).classes
     return tuple((read_stamp(path) or {}).get('images', {}).get('classes', ()))
 
 
@@ -85,7 +87,7 @@ def load_stored(
         UserError: the file or the checkpoint is damaged, or has no such average.
     """
     if is_file(path):
-        params = load_weights(path)[1]
+        params = load_foreign(path) if is_foreign(path) else load_weights(path)[1]
         return params if mesh is None else jax.device_put(params, param_shardings(mesh, params)), ''
     params, step = load_params(path / CHECKPOINTS, network, ema_rate, mesh)
     return params, f', step {step}' + (f', average of rate {ema_rate}' if ema_rate else '')

@@ -1,6 +1,7 @@
 """From configs to experiments, and the settings that are refused."""
 
 import copy
+import dataclasses
 import importlib.util
 from pathlib import Path
 
@@ -8,9 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffusion_jax.command_line import parse_flags
 from diffusion_jax.config import read_experiment, with_defaults
+from diffusion_jax.diffusion.guidance import ClassifierGuidance
+from diffusion_jax.diffusion.recipe import Recipe
+from diffusion_jax.diffusion.samplers import DDIM, Heun
 from diffusion_jax.errors import UserError
 from diffusion_jax.experiment import check_stages
+from diffusion_jax.generation.options import read_guidance
+from diffusion_jax.weights.known import published_recipes
 
 CONFIGS = Path(__file__).parent.parent / 'configs'
 
@@ -189,6 +196,54 @@ def test_bad_settings_are_named(changes, where, says):
 def test_a_recipe_of_the_paper_by_name(name, recipe, sampling):
     sample = read_experiment(load(name) | {'sample': load(name)['sample'] | {'recipe': recipe}}).sample
     assert (sample.sampler, sample.respacing, sample.scale) == sampling
+
+
+def sampled_as(*flags):
+    """The settings of sampling that a command line gives, and their recipe."""
+    sample = read_experiment(parse_flags(['test', *flags]).config).sample
+    return sample, sample.as_recipe()
+
+
+@pytest.mark.parametrize('name', ['imagenet64', 'imagenet256', 'lsun_cat', 'upsample_64_256'])
+def test_settings_of_every_recipe_are_that_recipe(name):
+    experiment = read_experiment(load(name))
+    guided = experiment.classifier is not None
+    for each in published_recipes(experiment.unet, experiment.diffusion, guided=guided):
+        assert sampled_as(f'--config={name}', f'--config.sample.recipe={each.name}')[1] == each.recipe
+
+
+def test_settings_beside_a_recipe_take_precedence():
+    flags = ['--config=imagenet256', '--config.sample.recipe=paper-ddim']
+    recipe = Recipe(DDIM(), (ClassifierGuidance(2.5),), 'ddim25')
+    assert sampled_as(*flags)[1] == recipe
+    assert sampled_as(*flags, '--config.sample.scale=6')[1] == recipe.with_scale(6.0)
+    assert sampled_as('--config.sample.scale=6', *flags)[1] == recipe.with_scale(6.0)
+    assert sampled_as(*flags, '--config.sample.scale=0')[1] == recipe.unguided()
+    changed = dataclasses.replace(recipe, respacing='ddim50', clip=False, timesteps='nearest')
+    more = ['respacing=ddim50', 'clip=False', 'timesteps=nearest']
+    assert sampled_as(*flags, *(f'--config.sample.{each}' for each in more))[1] == changed
+    assert sampled_as(*flags, '--config.sample.eta=0.5')[1].sampler == DDIM(0.5)
+    assert sampled_as(*flags, '--config.sample.sampler=heun')[1].sampler == Heun()
+    interval = 'classifier/interval:low=1'
+    found = sampled_as(*flags, f'--config.sample.guidance={interval}')[1].guidance
+    assert found == read_guidance(interval, 2.5)
+    edm = ['--config=imagenet64', '--config.sample.recipe=edm', '--config.sample.respacing=karras:18']
+    assert sampled_as(*edm)[1] == Recipe(Heun(40.0, 0.05, 50.0, 1.003), (), 'karras:18', timesteps='nearest')
+
+
+def test_settings_beside_a_recipe_in_a_config_file_take_precedence(tmp_path):
+    text = (CONFIGS / 'imagenet256.py').read_text()
+    for where, scale in (("recipe='paper-ddim'", 2.5), ("recipe='paper-ddim', scale=6.0", 6.0)):
+        file = tmp_path / 'mine.py'
+        file.write_text(
+            text.replace("sampling('256x256_diffusion'", f"sampling('256x256_diffusion', {where}")
+        )
+        sample, recipe = sampled_as(f'--config={file}')
+        assert (sample.scale, recipe.sampler, recipe.respacing) == (scale, DDIM(), 'ddim25')
+        assert sampled_as(f'--config={file}', '--config.sample.respacing=50')[0].scale == scale
+        assert sampled_as(f'--config={file}', '--config.sample.scale=3')[0].scale == 3
+        assert sampled_as(f'--config={file}', '--config.sample.recipe=paper')[0].scale == 1
+        assert sampled_as(f'--config={file}', '--config.sample.recipe=')[0].sampler == 'ddpm'
 
 
 def test_a_recipe_that_the_model_does_not_have():

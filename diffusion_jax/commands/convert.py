@@ -18,9 +18,9 @@ from diffusion_jax.models import Params, UNetConfig
 from diffusion_jax.settings import file_path
 from diffusion_jax.stored_networks import CLASSIFIER, DIFFUSION, default_average, describe_stored, load_stored
 from diffusion_jax.weights.files import Spec, save_weights
-from diffusion_jax.weights.reference import from_reference
-from diffusion_jax.weights.released import RELEASED, released_classes, resembling
-from diffusion_jax.weights.torch_files import read_state
+from diffusion_jax.weights.foreign import is_foreign, params_of, read_foreign, recognise
+from diffusion_jax.weights.known import MODELS
+from diffusion_jax.weights.released import RELEASED
 from diffusion_jax.workdir import check_writable
 
 USAGE = """diffusion-jax convert [NAME] SOURCE --out FILE.safetensors
@@ -32,9 +32,11 @@ Converts the weights of one network into one file. The file describes the networ
 is read, and loads without PyTorch.
 
 SOURCE is
-  a .pt file of the authors' release. NAME is the model; by default it is recognized by its arrays. Needs
-  PyTorch: pip install 'diffusion_jax[convert]'
+  a .pt file of the authors' release, or of a model of others in their format. NAME is the model; by default
+  it is recognized by its arrays. Needs PyTorch: pip install 'diffusion_jax[convert]'
       diffusion-jax convert 256x256_diffusion 256x256_diffusion.pt --out 256x256_diffusion.safetensors
+  a .safetensors file of a released model in the layout of diffusers, with its config.json beside it:
+      diffusion-jax convert unet/diffusion_pytorch_model.safetensors --out model.safetensors
   a .pt file of another network with the same names of arrays, such as a fork's. A config file, as for
   training, and settings of it give the architecture:
       diffusion-jax convert model.pt --out model.safetensors --config=digits
@@ -54,24 +56,29 @@ def main(argv: Sequence[str]) -> int:
     if out.is_dir() or out.resolve() == source.resolve():
         raise UserError('--out', f'{out} is a folder or the source', 'name another file')
     check_writable(out)
-    spec, params, what = _from_training(source, args.ema) if source.is_dir() else _from_torch(source, args)
+    spec, params, what = _from_training(source, args.ema) if source.is_dir() else _from_file(source, args)
     save_weights(out, spec, params)
     leaves = jax.tree.leaves(params)
     print(f'{source}: {what}; {len(leaves)} arrays, {sum(map(np.size, leaves)):,} parameters')
     print(f'{out}: written, {out.stat().st_size / 1e6:,.1f} MB')
     kind = DIFFUSION if isinstance(spec.network, UNetConfig) else CLASSIFIER
-    config = RELEASED[spec.name].config if spec.name else 'CONFIG'
-    command = f'python -m diffusion_jax.main --config={config} --stage=sample'
-    print(f'use it: {command} --config.pretrained.{kind}={out}')
+    config = MODELS[spec.name].config if spec.name else 'CONFIG'
+    used = f"diffusion_jax.load('{out}')"
+    if config:
+        run = f'python -m diffusion_jax.main --config={config} --stage=sample'
+        used = f'{run} --config.pretrained.{kind}={out}'
+    print(f'use it: {used}')
     return 0
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    epilog = textwrap.fill('released models: ' + ', '.join(RELEASED), 110)
+    names = {'released models': RELEASED, 'models of others': MODELS.keys() - RELEASED.keys()}
+    lines = (f'{what}: ' + ', '.join(sorted(each, key=list(MODELS).index)) for what, each in names.items())
+    epilog = '\n'.join(textwrap.fill(line, 110) for line in lines)
     parser = Parser(argv[0], DESCRIPTION, usage=USAGE, epilog=epilog)
     add = parser.add_argument
-    add('name', nargs='?', metavar='NAME', help='of a released model; see below')
-    add('source', type=file_path, metavar='SOURCE', help='a .pt file or a folder of training')
+    add('name', nargs='?', metavar='NAME', help='of a published model; see below')
+    add('source', type=file_path, metavar='SOURCE', help='a .pt or .safetensors file, or a training')
     add('--out', type=file_path, required=True, metavar='FILE', help='is replaced if it exists')
     add('--config', metavar='NAME|FILE', help='the experiment that describes the network')
     add('--network', choices=(DIFFUSION, CLASSIFIER), help='of the config; diffusion by default')
@@ -82,7 +89,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     if args.settings and not args.config:
         raise UserError(' '.join(args.settings), 'unrecognized', 'see --help')
     if args.name:
-        one_of('NAME', args.name, RELEASED)
+        one_of('NAME', args.name, MODELS)
     is_folder = Path(args.source).is_dir()
     if args.network and not args.config:
         raise UserError('--network', 'needs a config', 'give --config too')
@@ -105,19 +112,13 @@ def _from_training(folder: Path, ema_rate: float | None) -> tuple[Spec, Params, 
     return spec, params, origin.removeprefix(', ')
 
 
-def _from_torch(source: Path, args: argparse.Namespace) -> tuple[Spec, Params, str]:
-    """The network in a .pt file, and in words which it is."""
-    if source.suffix == '.safetensors':
+def _from_file(source: Path, args: argparse.Namespace) -> tuple[Spec, Params, str]:
+    """The network in a file of others, and in words which it is."""
+    if source.suffix == '.safetensors' and source.is_file() and not is_foreign(source):
         raise UserError(str(source), 'is converted already')
-    state = read_state(source)
-    shapes = {key: array.shape for key, array in state.items()}
-    spec, what = _from_config(args) if args.config else _from_shapes(source, args.name, shapes)
-    try:
-        return spec, from_reference(spec.network, state), what
-    except UserError as error:
-        problem = f'is not {what}: {error}; {resembling(shapes)}'
-        remedy = 'give the right name, the config of its network, or a complete file'
-        raise UserError(str(source), problem, remedy) from error
+    file = read_foreign(source)
+    spec, what = _from_config(args) if args.config else recognise(file, args.name or '')
+    return spec, params_of(file, spec.network, what), what
 
 
 def _from_config(args: argparse.Namespace) -> tuple[Spec, str]:
@@ -127,16 +128,3 @@ def _from_config(args: argparse.Namespace) -> tuple[Spec, str]:
     if network is None:
         raise UserError('--network', f'{args.config} has no {kind}', 'give another config or network')
     return Spec(network, experiment.diffusion), f'the {kind} of {args.config}'
-
-
-def _from_shapes(source: Path, name: str | None, shapes: dict[str, tuple[int, ...]]) -> tuple[Spec, str]:
-    """Of released models that share an architecture, the one that the file is named after."""
-    names = (name,) if name else resembling(shapes).names
-    if not names:
-        key, shape = next(iter(shapes.items()))
-        problem = f'resembles no released model (its first array is {key} {shape})'
-        raise UserError(str(source), problem, 'give the config of its network with --config')
-    called = source.stem if source.stem in names else ''
-    name, model = names[0] if len(names) == 1 else called, RELEASED[names[0]]
-    unknown = f'{" or ".join(names)} (with NAME before it, the file also keeps its recipes)'
-    return Spec(model.network, model.diffusion, name, released_classes(names[0])), name or unknown

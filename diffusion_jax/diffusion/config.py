@@ -11,10 +11,11 @@ class DiffusionConfig:
     """The process with which a model is trained and sampled.
 
     Attributes:
-        schedule: noise schedule, 'linear' (DDPM) or 'cosine' (Improved DDPM).
+        schedule: noise schedule, 'linear' (DDPM), 'cosine' (Improved DDPM) or 'edm'.
         num_timesteps: the number of steps of the process in training.
         rescale_timesteps: the network sees t·1000/num_timesteps instead of t.
-        prediction: what the network's first half is: 'eps', 'x_0', 'v' or 'previous_x'.
+        prediction: what the network's first half is: 'eps', 'x_0', 'v', 'previous_x' or 'edm' (EDM's
+            preconditioning, which also scales the network's input).
         variance: 'fixed_small', 'fixed_large', 'learned' or 'learned_range'; a learned one doubles the
             network's output channels.
         loss: 'mse' (L_simple; hybrid where the variance is learned), 'rescaled_mse', 'kl' (L_vlb) or

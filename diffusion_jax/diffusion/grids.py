@@ -32,11 +32,19 @@ import numpy as np
 
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.process import Level, Transition
-from diffusion_jax.diffusion.schedules import Schedule, between, schedule_of, to_clean, with_clean
+from diffusion_jax.diffusion.schedules import (
+    KARRAS_MAX,
+    KARRAS_MIN,
+    KARRAS_RHO,
+    Schedule,
+    between,
+    schedule_of,
+    to_clean,
+    with_clean,
+)
 from diffusion_jax.diffusion.travel import read_travel, travelled
 
 TIMESTEPS = ('fractional', 'nearest')
-KARRAS_MIN, KARRAS_MAX, KARRAS_RHO = 0.002, 80.0, 7
 
 
 def level_at(schedule: Schedule, log_snr: np.ndarray | jax.Array) -> Level:

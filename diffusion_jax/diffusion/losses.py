@@ -22,6 +22,7 @@ from diffusion_jax.diffusion.process import (
     Prediction,
     Transition,
     align,
+    edm_target,
     is_last,
     posterior,
     predict,
@@ -82,6 +83,7 @@ def training_target(x_0: Array, x_t: Array, eps: Array, transition: Transition, 
         'eps': eps,
         'x_0': x_0,
         'v': level.alpha * eps - level.sigma * x_0,
+        'edm': edm_target(x_0, eps, transition.level),
         'previous_x': true_posterior(x_0, x_t, transition).mean,
     }[kind]
 

@@ -21,6 +21,9 @@ from jax import Array
 Coefficient = Any  # Array, or np.ndarray on the host
 
 
+SIGMA_DATA = 0.5  # EDM's σ_data: the standard deviation of the pixels of clean images
+
+
 class Level(NamedTuple):
     """A noise level: x_t = alpha·x_0 + sigma·eps, alpha² + sigma² = 1; arrays of one shape, [] or [B] or [N].
 
@@ -143,6 +146,38 @@ def from_v(v: Array, x_t: Array, level: Level) -> Prediction:
     return Prediction(level.alpha * x_t - level.sigma * v, level.sigma * x_t + level.alpha * v)
 
 
+def from_edm(output: Array, x_t: Array, level: Level) -> Prediction:
+    """The prediction of F, the output of a network with EDM's preconditioning (2206.00364, eq. 7, table 1).
+
+    D(x) = c_skip·x + c_out·F for x = x_t/alpha becomes, with s² = sigma² + (σ_data·alpha)²,
+
+        x_0 = σ_data²·alpha/s² · x_t + σ_data·sigma/s · F        eps = sigma/s² · x_t − σ_data·alpha/s · F
+    """
+    _, alpha, sigma = align(level, x_t)
+    s = _edm_scale(alpha, sigma)
+    x_0 = SIGMA_DATA**2 * alpha / s**2 * x_t + SIGMA_DATA * sigma / s * output
+    return Prediction(x_0, sigma / s**2 * x_t - SIGMA_DATA * alpha / s * output)
+
+
+def edm_target(x_0: Array, eps: Array, level: Level) -> Array:
+    """F of `from_edm` for this x_0 and eps: (σ/σ_data·x_0 − σ_data·alpha·eps)/s, with σ that of the level."""
+    _, alpha, sigma = align(level, x_0)
+    return (sigma / SIGMA_DATA * x_0 - SIGMA_DATA * alpha * eps) / _edm_scale(alpha, sigma)
+
+
+def network_input(x_t: Array, level: Level, kind: str) -> Array:
+    """What a network of this kind sees: x_t; for 'edm' c_in·x_t/alpha = x_t/s (see `from_edm`)."""
+    if kind != 'edm':
+        return x_t
+    _, alpha, sigma = align(level, x_t)
+    return x_t / _edm_scale(alpha, sigma)
+
+
+def _edm_scale(alpha: Array, sigma: Array) -> Array:
+    """s, the standard deviation of x_t if that of x_0 is σ_data."""
+    return jnp.sqrt(sigma**2 + (SIGMA_DATA * alpha) ** 2)
+
+
 def split(output: Array, x_t: Array) -> tuple[Array, Array | None]:
     """The two halves of a network's output: its prediction, and the raw variance if it is learned."""
     channels = x_t.shape[-1]
@@ -155,14 +190,14 @@ def predict(output: Array, x_t: Array, transition: Transition, kind: str) -> Pre
     Args:
       output: [B, H, W, C], or [B, H, W, 2C] with the raw variance in the second half.
       transition: only its level is used, unless the network predicts 'previous_x'.
-      kind: 'eps' (DDPM, eq. 15), 'x_0', 'v' or 'previous_x', the posterior mean.
+      kind: 'eps' (DDPM, eq. 15), 'x_0', 'v', 'edm' (see `from_edm`) or 'previous_x', the posterior mean.
     """
     value, variance = split(output, x_t)
     if kind == 'previous_x':
         mean_x0, mean_xt = align((transition.mean_x0, transition.mean_xt), x_t)
         x_0 = (value - mean_xt * x_t) / mean_x0
         return from_x_0(x_0, x_t, transition.level)._replace(variance=variance, mean=value)
-    convert = {'eps': from_eps, 'x_0': from_x_0, 'v': from_v}[kind]
+    convert = {'eps': from_eps, 'x_0': from_x_0, 'v': from_v, 'edm': from_edm}[kind]
     return convert(value, x_t, transition.level)._replace(variance=variance)
 
 

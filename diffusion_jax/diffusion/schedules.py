@@ -26,6 +26,8 @@ import numpy as np
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.process import Level, Transition
 
+SCHEDULES = ('linear', 'cosine', 'edm')
+KARRAS_MIN, KARRAS_MAX, KARRAS_RHO = 0.002, 80.0, 7
 NO_VARIANCE = 1e-30  # between equal levels, where a logarithm must be finite
 
 
@@ -59,6 +61,7 @@ def betas(name: str, num_timesteps: int) -> np.ndarray:
 
     'linear': from 1e-4 to 0.02, both times 1000/T (DDPM, section 4). It reaches 1 for 2 ≤ T ≤ 20.
     'cosine': ᾱ(u) = cos²((u + 0.008)/1.008 · π/2) at u = t/T, β at most 0.999 (Improved DDPM, eq. 17).
+    'edm': σ = sigma/alpha with equal steps of σ^(1/7), from 0.002 to 80 (EDM, 2206.00364, eq. 5).
     """
     if num_timesteps < 1:
         raise ValueError(f'num_timesteps={num_timesteps}; must be at least 1')
@@ -69,7 +72,11 @@ def betas(name: str, num_timesteps: int) -> np.ndarray:
         angles = (np.arange(num_timesteps + 1) / num_timesteps + 0.008) / 1.008 * math.pi / 2
         alpha_bar = np.cos(angles) ** 2
         return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
-    raise ValueError(f"unknown noise schedule {name!r}; must be 'linear' or 'cosine'")
+    if name == 'edm':
+        low, high = KARRAS_MIN ** (1 / KARRAS_RHO), KARRAS_MAX ** (1 / KARRAS_RHO)
+        alpha_bar = 1 / (1 + np.linspace(low, high, num_timesteps) ** (2 * KARRAS_RHO))
+        return 1 - alpha_bar / np.append(1.0, alpha_bar[:-1])
+    raise ValueError(f'unknown noise schedule {name!r}; must be one of {", ".join(SCHEDULES)}')
 
 
 def respaced_timesteps(num_timesteps: int, spec: str) -> list[int]:
@@ -132,14 +139,18 @@ def make_schedule(
 ) -> Schedule:
     """The (respaced) schedule of a model.
 
-    rescale_timesteps: the network sees timesteps scaled to 0…1000, whatever their number.
+    rescale_timesteps: the network sees timesteps scaled to 0…1000, whatever their number. With 'edm' it
+      always sees 250·log σ: EDM's c_noise, times 1000 as in the consistency models' code.
 
     Raises:
       ValueError: no such schedule or respacing; or ᾱ reaches 0, or a constant is not finite in float32.
     """
     beta, timesteps = betas(name, num_timesteps), np.arange(num_timesteps)
     t = timesteps * (1000 / num_timesteps if rescale_timesteps else 1.0)
-    schedule = respace(Schedule(beta, np.cumprod(1 - beta), timesteps, t), respacing)
+    alpha_bar = np.cumprod(1 - beta)
+    if name == 'edm':
+        t = 125 * (np.log1p(-alpha_bar) - np.log(alpha_bar))
+    schedule = respace(Schedule(beta, alpha_bar, timesteps, t), respacing)
     with np.errstate(all='ignore'):
         constants = [np.float32(values) for values in jax.tree.leaves(float64_transitions(schedule))]
     if not (schedule.alpha_bar > 0).all() or not all(np.isfinite(values).all() for values in constants):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from diffusion_jax.checks import INT32, between, one_of
-from diffusion_jax.diffusion.guidance import innermost
+from diffusion_jax.diffusion.guidance import GUIDANCES, innermost
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import SAMPLERS, SMC
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import options
 from diffusion_jax.settings import FilePath
 
+DECIDED = ('sampler', 'respacing', 'timesteps', 'eta', 'scale', 'guidance', 'clip')  # by a recipe
 RESERVED = ('unguided', 'shards', 'features', 'png')  # folders in a folder of samples
 
 
@@ -24,8 +26,9 @@ class SampleConfig:
     Attributes:
         name: samples are written to samples/<name>; '' is samples/, or, if it holds other samples, a folder
             named after what differs.
-        recipe: a published recipe by name, 'paper' or 'paper-ddim', which replaces sampler, respacing and
-            scale; '' keeps them.
+        recipe: a published recipe by name, such as 'paper-ddim' ("recipes" below lists those of a model): it
+            decides sampler, respacing, timesteps, eta, scale, guidance and clip, except what is given beside
+            it; '' is none.
         sampler: by name, with options after a colon: 'ddpm', 'ddim', 'heun:s_churn=40', 'dpmpp_2m', …; see
             docs/sampling.md. The particles of a population of 'smc' have one label: population i has that of
             image i.
@@ -38,8 +41,8 @@ class SampleConfig:
         guidance: by a classifier: 'classifier', 'entropy', 'mixture:7=0.5,8=0.5', 'clean', 'calibrated' or
             'reconstruction'; by extrapolation: 'classifier_free:scale=2', 'icg', 'pag' or 'sag'; or several
             joined by +, the innermost first. '/interval:low=0.2,high=5', '/reuse:every=2',
-            '/ramp:noisy=0,clean=2', '/normalized' and '/adam' act on the one before them, '/rescale:phi=0.7' and
-            '/apg:momentum=-0.5' on an extrapolation.
+            '/ramp:noisy=0,clean=2', '/normalized' and '/adam' act on the one before them;
+            '/rescale:phi=0.7' and '/apg:momentum=-0.5' act on an extrapolation.
         clip: x_0 is clamped to [−1, 1] in every step, before guidance by gradients.
         num_samples: the number of images.
         batch_size: images sampled at a time, over all devices of a host.
@@ -93,14 +96,19 @@ class SampleConfig:
         guidance = tuple(each for each in guidance if not _is_off(innermost(each)))
         return Recipe(sampler, guidance, self.respacing, self.clip, self.timesteps)
 
-    def with_recipe(self, recipe: Recipe) -> SampleConfig:
-        """These settings with sampler, respacing and scale of a published recipe."""
-        return dataclasses.replace(
-            self,
-            sampler=next(name for name, sampler in SAMPLERS.items() if sampler is type(recipe.sampler)),
-            respacing=recipe.respacing,
-            scale=sum(innermost(guidance).scale for guidance in recipe.guidance),
-        )
+    def with_recipe(self, recipe: Recipe, given: Collection[str] = ()) -> SampleConfig:
+        """These settings with those that a published recipe decides; the `given` ones stay."""
+        guidance = [options.text_of(each, GUIDANCES, omit='scale') for each in recipe.guidance]
+        decided: dict[str, Any] = {
+            'sampler': options.text_of(recipe.sampler, SAMPLERS),
+            'respacing': recipe.respacing,
+            'timesteps': recipe.timesteps,
+            'eta': 0.0,
+            'scale': recipe.scale if guidance else 0.0,
+            'guidance': '+'.join(guidance) or SampleConfig.guidance,
+            'clip': recipe.clip,
+        }
+        return dataclasses.replace(self, **{k: value for k, value in decided.items() if k not in given})
 
     @property
     def guided(self) -> bool:
@@ -110,6 +118,20 @@ class SampleConfig:
     @property
     def with_unguided(self) -> bool:
         return bool(self.as_recipe().guidance) and self.unguided
+
+
+def beside_recipe(sample: Mapping[str, Any], changed: Collection[str] = ()) -> dict[str, Any]:
+    """A section `sample` without settings that its recipe decides, except the changed ones.
+
+    A section with all of these settings is complete: then none was given beside the recipe.
+    """
+    keep = changed if 'recipe' in changed or is_complete(sample) else sample
+    return {name: value for name, value in sample.items() if name not in DECIDED or name in keep}
+
+
+def is_complete(sample: Mapping[str, Any]) -> bool:
+    """Whether a section `sample` has all settings that a recipe decides."""
+    return all(name in sample for name in DECIDED)
 
 
 @dataclass(frozen=True)

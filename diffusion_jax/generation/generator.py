@@ -47,7 +47,7 @@ _one_batch = functools.partial(
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=['params'],
-    meta_fields=['unet', 'diffusion', 'mesh', 'classifier', 'recipes', 'classes', 'weak'],
+    meta_fields=['unet', 'diffusion', 'mesh', 'classifier', 'recipes', 'classes', 'weak', 'marks'],
 )
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Generator:
@@ -61,6 +61,7 @@ class Generator:
             that of the run's samples.
         classes: the names of the classes in label order; () if they are unknown.
         weak: the second diffusion model, for `AutoGuidance`.
+        marks: of recipes by name: the published figure and its source, or 'not measured'.
     """
 
     unet: UNetConfig
@@ -71,16 +72,17 @@ class Generator:
     recipes: tuple[tuple[str, Recipe], ...] = (('default', Recipe()),)
     classes: tuple[str, ...] = ()
     weak: Networks | None = None
+    marks: tuple[tuple[str, str], ...] = ()
 
     def __repr__(self) -> str:
         height, width = self.unet.image_size
         guided = 'no classifier' if self.classifier is None else 'with a classifier'
         guided += ', with a weak model' if self.weak else ''
         classes = f', {len(self.classes)} classes: {listed(self.classes)}' if self.classes else ''
-        recipes = ', '.join(name for name, _ in self.recipes)
-        return (
-            f'Generator({height}×{width}×{self.unet.image_channels}, {guided}{classes}; recipes: {recipes})'
-        )
+        marks = dict(self.marks)
+        names = [f'{name}: {marks[name]}' if name in marks else name for name, _ in self.recipes]
+        recipes = ''.join(f'\n    {name}' for name in names) if marks else f' {", ".join(names)}'
+        return f'Generator({height}×{width}×{self.unet.image_channels}, {guided}{classes}; recipes:{recipes})'
 
     @property
     def networks(self) -> Networks:
@@ -90,7 +92,7 @@ class Generator:
         """The same model without the networks that guide it, and with recipes without guidance."""
         recipes = tuple((name, recipe.unguided()) for name, recipe in self.recipes)
         params = {'diffusion': self.params['diffusion']}
-        return dataclasses.replace(self, classifier=None, weak=None, params=params, recipes=recipes)
+        return dataclasses.replace(self, classifier=None, weak=None, params=params, recipes=recipes, marks=())
 
     @_one_batch('sampling')
     def sample(

@@ -37,7 +37,8 @@ from diffusion_jax.stored_networks import (
     load_stored,
 )
 from diffusion_jax.weights.files import Spec
-from diffusion_jax.weights.released import RELEASED, Recipes
+from diffusion_jax.weights.known import MODELS
+from diffusion_jax.weights.published import Recipes
 from diffusion_jax.workdir import read_stamp
 
 logger = logging.getLogger(__name__)
@@ -57,15 +58,16 @@ def load(
 ) -> Generator:
     """Opens a diffusion model, and the classifier that guides it.
 
-    By default a released model is sampled by the paper's recipe, and a model of a run by that of the run's
-    samples ('run'), from the same average of its parameters. Any other model is sampled by DDPM in 250 steps
-    ('default'), from the average of the highest rate.
+    By default a published model is sampled by the recipe of its authors, and a model of a run by that of
+    the run's samples ('run'), from the same average of its parameters. Any other model is sampled by DDPM in
+    250 steps ('default'), from the average of the highest rate.
 
     Compiled programs are kept for the next process: see `use_compilation_cache`.
 
     Args:
-        diffusion: a file of weights; a folder of training, such as runs/digits/diffusion; or a run, such as
-            runs/digits: its diffusion model and its classifier, if any.
+        diffusion: a file of weights, also a published .pt file as it is (which needs PyTorch); a folder of
+            training, such as runs/digits/diffusion; or a run, such as runs/digits: its diffusion model and
+            its classifier, if any.
         classifier: likewise; instead of the run's.
         weak: likewise; a second diffusion model of the same images and noise levels, for the guidance 'auto'.
         dtype: of the computation.
@@ -99,6 +101,7 @@ def load(
         classifier=configs.get(CLASSIFIER),
         classes=next((weights.classes for weights in stored.values() if weights.classes), ()),
         recipes=_recipes(paths[DIFFUSION], stored[DIFFUSION], guided, given=classifier is not None),
+        marks=MODELS[name].marks(guided) if (name := stored[DIFFUSION].name) in MODELS else (),
         weak=Networks(configs[WEAK], stored[WEAK].diffusion, mesh=mesh) if WEAK in paths else None,
     )
 
@@ -185,8 +188,8 @@ def _recipes(path: Path, model: Spec, guided: bool, *, given: bool) -> Recipes:
     given: the caller gave the classifier, which then guides a run's own recipe, too.
     """
     config = _sampled(path)
-    if model.name in RELEASED:
-        recipes = RELEASED[model.name].recipes
+    if model.name in MODELS:
+        recipes = MODELS[model.name].recipes
     elif config is not None:
         recipe = config.as_recipe()
         if given and not recipe.needs_classifier:

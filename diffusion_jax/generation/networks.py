@@ -15,7 +15,7 @@ from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.denoiser import Denoiser, LogProb, plain
 from diffusion_jax.diffusion.grids import level_at, nearest_level
 from diffusion_jax.diffusion.guidance.classifier import pick
-from diffusion_jax.diffusion.process import Level, Prediction, Transition, predict
+from diffusion_jax.diffusion.process import Level, Prediction, Transition, network_input, predict
 from diffusion_jax.diffusion.schedules import row, schedule_of, transitions
 from diffusion_jax.errors import UserError
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig
@@ -94,7 +94,8 @@ def _inputs(
 ) -> tuple[Any, ...]:
     """Parameters, x, t and y of `models.apply`."""
     t = jnp.broadcast_to(level.t, x_t.shape[:1])
-    return gather_params(networks.mesh, params, x_t), x_t, t, y if networks.unet.num_classes else None
+    x = network_input(x_t, level, networks.diffusion.prediction)
+    return gather_params(networks.mesh, params, x_t), x, t, y if networks.unet.num_classes else None
 
 
 def _reader(networks: Networks, respacing: str) -> Callable[[jax.Array, jax.Array, Level], Prediction]:

@@ -92,6 +92,14 @@ def read_guidance(guidance: Guidances, default: Any = 1.0, scale: Any = None) ->
     return (Function(guidance),)
 
 
+def text_of(part: Part, known: Mapping[str, type[Part]], omit: str = '') -> str:
+    """The text that names a part, with its options that are not the defaults, except `omit`."""
+    name = next(name for name, cls in known.items() if cls is type(part))
+    values = {key: getattr(part, key) for key, field in options(part).items() if key != omit}
+    given = [f'{key}={value}' for key, value in values.items() if value != options(part)[key].default]
+    return f'{name}:{",".join(given)}' if given else name
+
+
 def check_respacing(diffusion: DiffusionConfig, respacing: str, timesteps: str = 'fractional') -> Transition:
     """The grid of a name. UserError unless the process has it."""
     one_of('timesteps', timesteps, TIMESTEPS)

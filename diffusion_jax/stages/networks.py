@@ -22,12 +22,12 @@ from diffusion_jax.stored_networks import (
     DIFFUSION,
     TRAINED_BY,
     check_stored,
+    describe_stored,
     is_file,
     load_stored,
     stored_classes,
 )
 from diffusion_jax.training.checkpoints import latest_step
-from diffusion_jax.weights.files import read_spec
 from diffusion_jax.workdir import read_stamp
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def network_stamp(run: Run, name: str) -> dict[str, Any]:
     training by its settings and step."""
     path = network_path(run, name)
     if is_file(path):
-        header = read_spec(path)
+        header = describe_stored(path)
         return {'weights': header.name, 'digest': header.digest}
     step = latest_step(path / CHECKPOINTS)
     if step is None:
@@ -81,7 +81,7 @@ def network_stamp(run: Run, name: str) -> dict[str, Any]:
 def start_stamp(pretrained: str) -> str:
     """Which parameters a training starts from; '' for random ones."""
     is_weights = pretrained and is_file(Path(pretrained))
-    return f'weights {read_spec(pretrained).digest}' if is_weights else pretrained
+    return f'weights {describe_stored(Path(pretrained)).digest}' if is_weights else pretrained
 
 
 def load_network(run: Run, name: str) -> Params:

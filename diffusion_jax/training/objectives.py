@@ -12,7 +12,7 @@ import optax
 from diffusion_jax import models
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.losses import diffusion_loss
-from diffusion_jax.diffusion.process import add_noise
+from diffusion_jax.diffusion.process import add_noise, network_input
 from diffusion_jax.diffusion.schedules import row, schedule_of, transitions
 from diffusion_jax.images import Size, area_downsample, to_float
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig
@@ -65,7 +65,8 @@ def diffusion_objective(
         y = inputs['y'] if unet.num_classes else None
         # Made here and not drawn with the inputs: it follows from x_0, and only this loss needs it.
         low_res = area_downsample(inputs['x_0'], low_res_size) if low_res_size else None
-        output = models.apply(unet, params, x_t, transition.level.t, y, low_res=low_res, key=key)
+        x = network_input(x_t, transition.level, diffusion.prediction)
+        output = models.apply(unet, params, x, transition.level.t, y, low_res=low_res, key=key)
         return diffusion_loss(
             output,
             inputs['x_0'],

@@ -17,7 +17,7 @@ from diffusion_jax.models import ClassifierConfig, Params, UNetConfig, describe_
 from diffusion_jax.settings import read_section
 from diffusion_jax.weights import arrays
 from diffusion_jax.weights.arrays import Header
-from diffusion_jax.weights.released import released_classes
+from diffusion_jax.weights.known import released_classes
 
 FORMAT = 'diffusion_jax weights 1'
 REMEDY = 'give a file that `diffusion-jax convert` wrote'

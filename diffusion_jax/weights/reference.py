@@ -91,14 +91,20 @@ def from_reference(config: UNetConfig | ClassifierConfig, state: Mapping[str, np
     Raises:
         UserError: the keys and shapes of the state_dict are not those of the network.
     """
-    _check_shapes(reference_shapes(config), state)
+    check_state(config, state)
     params = {}
     for entry in _entries(config):
-        array = np.asarray(state[entry.key], np.float32)
+        array = np.asarray(state[entry.key], np.float32).reshape(entry.their_shape)
         if entry.transposed:
             array = np.moveaxis(array, (0, 1), (-1, -2))
         params[entry.path] = np.array(array, order='C').reshape(entry.shape)
     return traverse_util.unflatten_dict(params, sep='/')
+
+
+def check_state(config: UNetConfig | ClassifierConfig, state: Mapping[str, np.ndarray]) -> None:
+    """UserError unless the keys and shapes of a state_dict are those of the network; see `fitted`."""
+    expected = reference_shapes(config)
+    _check_shapes(expected, fitted({key: np.shape(array) for key, array in state.items()}, expected))
 
 
 def to_reference(config: UNetConfig | ClassifierConfig, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -108,7 +114,8 @@ def to_reference(config: UNetConfig | ClassifierConfig, params: Mapping[str, Any
         UserError: the parameters are not those of the network.
     """
     flat, state = traverse_util.flatten_dict(params, sep='/'), {}
-    _check_shapes({entry.path: entry.shape for entry in _entries(config)}, flat)
+    found = {path: np.shape(array) for path, array in flat.items()}
+    _check_shapes({entry.path: entry.shape for entry in _entries(config)}, found)
     for entry in _entries(config):
         array = np.asarray(flat[entry.path])
         if entry.transposed:
@@ -116,6 +123,25 @@ def to_reference(config: UNetConfig | ClassifierConfig, params: Mapping[str, Any
             array = np.moveaxis(array.reshape(*window, inputs, outputs), (-1, -2), (0, 1))
         state[entry.key] = np.array(array, order='C')
     return state
+
+
+def fitted(
+    shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """Shapes as expected where they differ in trailing axes of length 1 only.
+
+    A linear map of channels is [out, in], [out, in, 1] or [out, in, 1, 1] in files of different origin.
+    """
+    return {
+        key: expected[key] if key in expected and _trimmed(shape) == _trimmed(expected[key]) else shape
+        for key, shape in shapes.items()
+    }
+
+
+def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    while shape and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
 
 
 @functools.lru_cache
@@ -149,8 +175,7 @@ def _modules(config: UNetConfig | ClassifierConfig) -> dict[str, Module]:
     return modules | (UNET_OUT if isinstance(config, UNetConfig) else HEADS[config.pool])
 
 
-def _check_shapes(expected: Mapping[str, tuple[int, ...]], arrays: Mapping[str, np.ndarray]) -> None:
-    found = {name: np.shape(array) for name, array in arrays.items()}
+def _check_shapes(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:
     wrong = [
         f'{name}: {expected.get(name, "nothing")} expected, {found.get(name, "nothing")} found'
         for name in {**expected, **found}

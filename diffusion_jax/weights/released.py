@@ -6,41 +6,34 @@ the table does not name have ADM's defaults: see `TrunkConfig` and `DiffusionCon
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-from diffusion_jax.data import imagenet
 from diffusion_jax.diffusion.config import DiffusionConfig
-from diffusion_jax.diffusion.guidance import ClassifierGuidance
-from diffusion_jax.diffusion.recipe import Recipe
-from diffusion_jax.diffusion.samplers import DDIM, DDPM, EDM_IMAGENET64
+from diffusion_jax.diffusion.samplers import DDIM, DDPM
 from diffusion_jax.models import ClassifierConfig, UNetConfig
-from diffusion_jax.weights.reference import reference_shapes
-
-# Recipes by name, the first being the default.
-Recipes = tuple[tuple[str, Recipe], ...]
-
-
-class Released(NamedTuple):
-    """A released model.
-
-    Attributes:
-        diffusion: the process that it was trained with; only its levels concern a classifier.
-        config: the name of the config of its experiment.
-        recipes: of a diffusion model.
-        classifier: the name of the model that guides it.
-    """
-
-    network: UNetConfig | ClassifierConfig
-    diffusion: DiffusionConfig
-    config: str
-    recipes: Recipes = ()
-    classifier: str = ''
-
+from diffusion_jax.weights.published import (
+    ADM_TABLE_4,
+    EDM_64,
+    Released,
+    eds,
+    fid,
+    paper,
+)
 
 # The channels of each level by image size.
 LEVELS = {64: (1, 2, 3, 4), 128: (1, 1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4), 512: (0.5, 1, 1, 2, 2, 4, 4)}
+EDS_README = '2206.11474, README of ZGCTroy/ED-DPM'
+EDS_LISTED = '2206.11474, as Papers with Code lists it, steps not stated'
+EDS_128 = (eds('eds', DDPM(), '250', 0.4, fid('2.63', EDS_LISTED)),)
+EDS_256 = (
+    eds('eds', DDPM(), '250', 0.75, fid('3.96', EDS_README)),
+    eds('eds-ddim', DDIM(), 'ddim25', 1.5, fid('4.76', EDS_README)),
+)
+EDS_256_UNCOND = (
+    eds('eds', DDPM(), '250', 6.0, fid('7.98', EDS_README)),
+    eds('eds-ddim', DDIM(), 'ddim25', 6.0, fid('10.09', EDS_README)),
+)
+UNCONDITIONAL = fid('12.00', ADM_TABLE_4), fid('26.21', ADM_TABLE_4)
 LINEAR, COSINE = DiffusionConfig(schedule='linear'), DiffusionConfig(schedule='cosine')
 
 
@@ -57,21 +50,9 @@ def _classifier(size: int, **changes: Any) -> ClassifierConfig:
     return ClassifierConfig(image_size=(size, size), channel_mult=LEVELS[size], **changes)
 
 
-def _lsun(config: str, dropout: float = 0.1) -> Released:
-    return Released(_unet(256, num_classes=None, dropout=dropout), LINEAR, config, _recipes(respacing=''))
-
-
-def _recipes(respacing: str = '250', scale: float = 0.0, ddim_scale: float | None = None) -> Recipes:
-    """Ancestral sampling (table 14), and DDIM in 25 steps; scales are of classifier guidance, 0 for none."""
-
-    def guidance(scale: float) -> tuple[ClassifierGuidance, ...]:
-        return (ClassifierGuidance(scale),) if scale else ()
-
-    ddim_scale = scale if ddim_scale is None else ddim_scale
-    return (
-        ('paper', Recipe(DDPM(), guidance(scale), respacing)),
-        ('paper-ddim', Recipe(DDIM(), guidance(ddim_scale), 'ddim25')),
-    )
+def _lsun(config: str, value: str, dropout: float = 0.1) -> Released:
+    network = _unet(256, num_classes=None, dropout=dropout)
+    return Released(network, LINEAR, config, paper('', 0.0, None, fid(value)))
 
 
 RELEASED: dict[str, Released] = {
@@ -80,101 +61,56 @@ RELEASED: dict[str, Released] = {
         _unet(64, model_channels=192, num_res_blocks=3, qkv_order='new', dropout=0.1),
         COSINE,
         'imagenet64',
-        # The published FID, 2.07, is that without guidance. EDM improves it to 1.55 with a sampler like
-        # 'edm', which has the options that EDM recommends for its own model.
-        (*_recipes(scale=1.0), ('edm', Recipe(EDM_IMAGENET64, (), 'karras:256', timesteps='nearest'))),
+        paper('250', 1.0, None, fid('2.07 at scale 0'), fid('2.07'), more=(EDM_64,)),
         '64x64_classifier',
     ),
     '128x128_diffusion': Released(
         _unet(128, num_heads=4, num_head_channels=None),
         LINEAR,
         'imagenet128',
-        _recipes(scale=0.5, ddim_scale=1.25),
+        paper('250', 0.5, 1.25, fid('2.97'), fid('5.91'), ddim=fid('5.98'), more=EDS_128),
         '128x128_classifier',
     ),
     '256x256_diffusion': Released(
-        _unet(256), LINEAR, 'imagenet256', _recipes(scale=1.0, ddim_scale=2.5), '256x256_classifier'
+        _unet(256),
+        LINEAR,
+        'imagenet256',
+        paper('250', 1.0, 2.5, fid('4.59'), fid('10.94'), ddim=fid('5.44'), more=EDS_256),
+        '256x256_classifier',
     ),
     '256x256_diffusion_uncond': Released(
-        _unet(256, num_classes=None), LINEAR, 'imagenet256_uncond', _recipes(scale=10.0), '256x256_classifier'
+        _unet(256, num_classes=None),
+        LINEAR,
+        'imagenet256_uncond',
+        paper(
+            '250',
+            10.0,
+            None,
+            *UNCONDITIONAL,
+            more=EDS_256_UNCOND,
+        ),
+        '256x256_classifier',
     ),
     '512x512_diffusion': Released(
-        _unet(512), LINEAR, 'imagenet512', _recipes(scale=4.0, ddim_scale=9.0), '512x512_classifier'
+        _unet(512),
+        LINEAR,
+        'imagenet512',
+        paper('250', 4.0, 9.0, fid('7.72'), fid('23.24'), ddim=fid('8.41')),
+        '512x512_classifier',
     ),
     '64_256_upsampler': Released(
-        _upsampler(256, num_heads=4, num_head_channels=None), LINEAR, 'upsample_64_256', _recipes()
+        _upsampler(256, num_heads=4, num_head_channels=None), LINEAR, 'upsample_64_256', paper()
     ),
     # The paper says attention at 8 too; with six levels of 512 the smallest side is 16.
     '128_512_upsampler': Released(
-        _upsampler(512, attention_resolutions=(32, 16)), LINEAR, 'upsample_128_512', _recipes()
+        _upsampler(512, attention_resolutions=(32, 16)), LINEAR, 'upsample_128_512', paper()
     ),
-    'lsun_bedroom': _lsun('lsun_bedroom'),
-    'lsun_cat': _lsun('lsun_cat'),
-    'lsun_horse': _lsun('lsun_horse'),
-    'lsun_horse_nodropout': _lsun('lsun_horse', dropout=0.0),
+    'lsun_bedroom': _lsun('lsun_bedroom', '1.90'),
+    'lsun_cat': _lsun('lsun_cat', '5.57'),
+    'lsun_horse': _lsun('lsun_horse', '2.57'),
+    'lsun_horse_nodropout': _lsun('lsun_horse', '2.95', dropout=0.0),
     '64x64_classifier': Released(_classifier(64, num_res_blocks=4), COSINE, 'imagenet64'),
     '128x128_classifier': Released(_classifier(128), LINEAR, 'imagenet128'),
     '256x256_classifier': Released(_classifier(256), LINEAR, 'imagenet256'),
     '512x512_classifier': Released(_classifier(512), LINEAR, 'imagenet512'),
 }
-
-
-def published_recipes(network: UNetConfig, diffusion: DiffusionConfig, *, guided: bool) -> Recipes:
-    """The paper's recipes for a model of a released architecture and process; () for any other.
-
-    guided: with a classifier, which tells ImageNet's unconditional model from those of LSUN.
-    """
-    settings = {name: getattr(network, name) for name in ('dtype', 'remat', 'dropout', 'label_dropout')}
-    found = [
-        released
-        for released in RELEASED.values()
-        if isinstance(released.network, UNetConfig)
-        and dataclasses.replace(released.network, **settings) == network
-        and released.diffusion == diffusion
-    ]
-    same = [released for released in found if bool(released.classifier) == guided]
-    return (same or found)[0].recipes if found else ()
-
-
-class Resemblance(NamedTuple):
-    """The released models whose state_dict is the most similar to another.
-
-    Attributes:
-        names: several if they share an architecture; () if no array is the same.
-        equal: the number of arrays that have the same key and shape in both.
-        total: the number of arrays of either.
-    """
-
-    names: tuple[str, ...]
-    equal: int
-    total: int
-
-    def __str__(self) -> str:
-        similar = ' or '.join(self.names) or 'no released model'
-        return f'{self.equal} of {self.total} arrays are those of {similar}'
-
-
-def resembling(shapes: Mapping[str, tuple[int, ...]]) -> Resemblance:
-    """The released models whose keys and shapes are the most similar to those of a state_dict.
-
-    Allocates no arrays, but takes a while: the shapes of a large network are traced for two seconds.
-    """
-    architectures: dict[UNetConfig | ClassifierConfig, tuple[str, ...]] = {}
-    for name, model in RELEASED.items():
-        if isinstance(model.network, UNetConfig) == any(key.startswith('output_blocks.') for key in shapes):
-            network = dataclasses.replace(model.network, dropout=0.0)
-            architectures[network] = (*architectures.get(network, ()), name)
-    nearest = Resemblance((), 0, len(shapes))
-    for network, names in architectures.items():
-        theirs = reference_shapes(network)
-        equal, total = len(shapes.items() & theirs.items()), len(shapes.keys() | theirs.keys())
-        if equal / total > nearest.equal / nearest.total:
-            nearest = Resemblance(names, equal, total)
-        if equal == total:
-            break
-    return nearest
-
-
-def released_classes(name: str) -> tuple[str, ...]:
-    """The names of a released model's classes, which are ImageNet's; () for LSUN's and for other names."""
-    return imagenet.class_names() if name in RELEASED and not name.startswith('lsun') else ()

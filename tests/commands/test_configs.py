@@ -43,3 +43,22 @@ def test_sections_that_a_config_does_not_have_are_not_printed(capsys):
     assert '\nclassifier.' not in printed and "\nsample.classes = '()' " in printed
     with pytest.raises(UserError, match='did you mean lsun_cat'):
         show_config.main(['show-config', 'lsun_cats'])
+
+
+def test_recipes_of_a_published_model_are_printed_with_their_marks(capsys):
+    assert show_config.main(['show-config', 'imagenet256']) == 0
+    lines = capsys.readouterr().out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith('recipes'))
+    marks = dict(line.split(maxsplit=1) for line in lines[start + 1 :])
+    assert marks['paper'] == 'FID 4.59 (2105.05233, table 5)' and marks['fast-10'] == 'not measured'
+    show_config.main(['show-config', 'digits'])
+    assert 'recipes (' not in capsys.readouterr().out
+
+
+def test_what_a_recipe_decides_is_printed(capsys):
+    show_config.main(['show-config', 'imagenet256', '--config.sample.recipe=paper-ddim'])
+    printed = capsys.readouterr().out
+    assert 'sample.sampler = ddim ' in printed and 'sample.scale = 2.5 ' in printed
+    show_config.main(['show-config', 'imagenet64', '--config.sample.recipe=edm', '--config.sample.eta=0.0'])
+    printed = capsys.readouterr().out
+    assert 'sample.sampler = heun:s_churn=40.0,s_min=0.05,s_max=50.0,s_noise=1.003' in printed

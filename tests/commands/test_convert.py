@@ -17,7 +17,9 @@ from diffusion_jax.main import parse_flags
 from diffusion_jax.models import describe_network
 from diffusion_jax.training.saving import Checkpoints
 from diffusion_jax.training.step import init_state
+from diffusion_jax.weights import foreign
 from diffusion_jax.weights.files import Spec, load_weights, read_spec, save_weights
+from diffusion_jax.weights.known import MODELS
 from diffusion_jax.weights.reference import from_reference, reference_shapes
 from diffusion_jax.weights.released import RELEASED
 from diffusion_jax.workdir import write_stamp
@@ -31,7 +33,7 @@ TORCH_FILES = {}
 def stand_ins(monkeypatch):
     """A file of PyTorch is an entry of TORCH_FILES."""
     TORCH_FILES.clear()
-    monkeypatch.setattr(convert, 'read_state', lambda path: TORCH_FILES[str(path)])
+    monkeypatch.setattr(foreign, 'read_state', lambda path: TORCH_FILES[str(path)])
     monkeypatch.setattr(export, 'write_state', TORCH_FILES.__setitem__)
 
 
@@ -79,6 +81,21 @@ def test_a_released_model_goes_in_and_out(tmp_path, capsys, name):
     back = TORCH_FILES['back.pt']
     assert list(back) == list(state)
     assert all(np.array_equal(back[key], state[key]) for key in state)
+
+
+def test_a_model_of_others_is_converted_by_its_name(tmp_path, capsys):
+    """The layout of the consistency models: qkv is a convolution of rank 4."""
+    name = 'edm_imagenet64_ema'
+    state = random_state(reference_shapes(MODELS[name].network))
+    state = {key: array[..., None] if array.ndim == 3 else array for key, array in state.items()}
+    TORCH_FILES[f'{name}.pt'] = state
+    out = tmp_path / 'out.safetensors'
+    assert run(convert, f'{name}.pt', '--out', out) == 0
+    printed = capsys.readouterr().out
+    assert f'{name}.pt: {name}; 541 arrays, 295,899,267 parameters' in printed
+    assert f"use it: diffusion_jax.load('{out}')" in printed
+    spec = read_spec(out)
+    assert (spec.name, spec.diffusion) == (name, MODELS[name].diffusion) and len(spec.classes) == 1000
 
 
 @pytest.mark.slow
@@ -131,7 +148,7 @@ def test_another_network_is_named_with_the_most_similar(tmp_path, change, argume
 
 def test_a_foreign_file_resembles_nothing(tmp_path):
     TORCH_FILES['resnet.pt'] = {'conv1.weight': np.zeros((64, 3, 7, 7), np.float32)}
-    with pytest.raises(UserError, match=r'resembles no released model .*conv1.weight \(64, 3, 7, 7\)'):
+    with pytest.raises(UserError, match=r'resembles no published model .*conv1.weight \(64, 3, 7, 7\)'):
         run(convert, 'resnet.pt', '--out', tmp_path / 'out')
 
 

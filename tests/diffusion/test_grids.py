@@ -90,7 +90,7 @@ def test_level_at_is_exact_at_trained_timesteps_and_monotone_between():
 
 
 @pytest.mark.parametrize('at', [level_at, nearest_level])
-@pytest.mark.parametrize('schedule', ['linear', 'cosine'])
+@pytest.mark.parametrize('schedule', ['linear', 'cosine', 'edm'])
 def test_levels_on_the_device_are_those_of_the_host(at, schedule):
     schedule = make_schedule(schedule, 1000)
     log_snr = np.linspace(schedule.log_snr[-1], schedule.log_snr[0], 333).astype(np.float32)
@@ -119,7 +119,7 @@ def test_nearest_rounds_as_edm_does():
 
 
 @pytest.mark.parametrize('respacing', ['', '25', 'ddim10', '1'])
-@pytest.mark.parametrize('name', ['linear', 'cosine'])
+@pytest.mark.parametrize('name', ['linear', 'cosine', 'edm'])
 def test_between_trained_levels_are_the_transitions_of_the_process(name, respacing):
     table = jax.tree.map(lambda a: a[::-1], float64_transitions(make_schedule(name, 1000, respacing)))
     levels = Level(*(np.append(a, clean) for a, clean in zip(table.level, (0, 1, 0), strict=True)))

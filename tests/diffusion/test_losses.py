@@ -66,7 +66,7 @@ def test_the_bound_of_a_perfect_prediction_is_the_decoder_alone():
     np.testing.assert_allclose(vb[0], -mass / np.log(2), rtol=1e-5)
 
 
-@pytest.mark.parametrize('kind', ['eps', 'x_0', 'v', 'previous_x'])
+@pytest.mark.parametrize('kind', ['eps', 'x_0', 'v', 'previous_x', 'edm'])
 def test_the_right_output_has_no_error(kind):
     target = training_target(X_0, X_T, EPS, TRANSITION, kind)
     terms = loss_of(target, 'mse', kind, 'fixed_large')

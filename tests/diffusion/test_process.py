@@ -27,7 +27,7 @@ def make_example(table, place, seed):
     return x_0, eps, add_noise(x_0, eps, transition.level), transition
 
 
-@pytest.mark.parametrize('kind', ['eps', 'x_0', 'v', 'previous_x'])
+@pytest.mark.parametrize('kind', ['eps', 'x_0', 'v', 'previous_x', 'edm'])
 @settings(deadline=None, max_examples=30)
 @examples
 def test_the_right_output_predicts_the_image_and_the_noise(kind, table, place, seed):

@@ -11,13 +11,16 @@ from diffusion_jax.diffusion.guidance import ClassifierGuidance
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import DDIM, DDPM
 from diffusion_jax.errors import UserError
-from diffusion_jax.generation import Generator, load
+from diffusion_jax.generation import Generator, load, loading
 from diffusion_jax.generation.loading import check_guide
 from diffusion_jax.models import ClassifierConfig, describe_network, param_shapes
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.training.saving import Checkpoints
 from diffusion_jax.training.step import init_state
+from diffusion_jax.weights import foreign, known
 from diffusion_jax.weights.files import Spec, save_weights
+from diffusion_jax.weights.published import Published, Released
+from diffusion_jax.weights.reference import to_reference
 from diffusion_jax.workdir import write_stamp
 from tests.errors import refused
 from tests.generation.shared import STEPS, assert_equal, closeness, params
@@ -197,3 +200,30 @@ def test_load_gives_the_model_that_was_saved(model, files):
 def test_files_that_do_not_fit(files, names, value):
     with refused(f'{names[-1]}.safetensors', value):
         load(*(files[name] for name in names))
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """A .pt file of the tiny network, which is a published model with a recipe of its own."""
+    recipes = (
+        Published('theirs', Recipe(DDIM(), (ClassifierGuidance(3.0),), 'ddim5'), 'FID 9.99', 'FID 11.11'),
+        Published('other', Recipe(DDPM(), (), '5')),
+    )
+    for module in (known, foreign, loading):
+        monkeypatch.setattr(module, 'MODELS', {'tiny': Released(UNET, DIFFUSION, published=recipes)})
+    state = to_reference(UNET, params()['diffusion'])
+    monkeypatch.setattr(foreign, 'read_state', lambda path: state)
+    foreign._describe.cache_clear()
+    (tmp_path / 'tiny.pt').touch()
+    return tmp_path / 'tiny.pt'
+
+
+def test_a_published_file_is_opened_as_it_is(published, files):
+    model = load(published, mesh=mesh())
+    jax.tree.map(np.testing.assert_array_equal, model.params['diffusion'], params()['diffusion'])
+    assert dict(model.recipes)['theirs'] == Recipe(DDIM(), (), 'ddim5')
+    assert model.marks == (('theirs', 'FID 11.11'), ('other', 'not measured'))
+    assert 'theirs: FID 11.11' in repr(model)
+    guided = load(published, files['classifier'], mesh=mesh())
+    assert guided.recipes[0] == ('theirs', Recipe(DDIM(), (ClassifierGuidance(3.0),), 'ddim5'))
+    assert guided.marks[0] == ('theirs', 'FID 9.99')

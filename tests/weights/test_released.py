@@ -4,14 +4,16 @@ import dataclasses
 import gzip
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
 
 from diffusion_jax.diffusion.config import DiffusionConfig
-from diffusion_jax.diffusion.guidance import ClassifierGuidance
+from diffusion_jax.diffusion.grids import make_grid
+from diffusion_jax.diffusion.guidance import ClassifierGuidance, EntropyGuidance
 from diffusion_jax.diffusion.recipe import Recipe
-from diffusion_jax.diffusion.samplers import DDIM, DDPM
+from diffusion_jax.diffusion.samplers import DDIM, DDPM, DPMSolverPP2M, Heun
 from diffusion_jax.models import (
     ClassifierConfig,
     UNetConfig,
@@ -21,8 +23,10 @@ from diffusion_jax.models import (
     network_of,
 )
 from diffusion_jax.recipes import network as network_section
+from diffusion_jax.weights.known import MODELS, published_recipes, resembling
+from diffusion_jax.weights.published import NOT_MEASURED
 from diffusion_jax.weights.reference import reference_shapes
-from diffusion_jax.weights.released import RELEASED, published_recipes, resembling
+from diffusion_jax.weights.released import LINEAR, RELEASED
 from tests.parity.models import config_from_release
 
 with gzip.open(Path(__file__).parent.parent / 'golden' / 'released_shapes.json.gz', 'rt') as file:
@@ -92,15 +96,16 @@ def test_processes_are_those_of_the_recorded_flags(name):
 
 def test_what_is_guided_has_a_classifier_of_its_size():
     for name in DIFFUSION_MODELS:
-        network, process, _, recipes, classifier = RELEASED[name]
-        assert [name for name, _ in recipes][:2] == ['paper', 'paper-ddim']
-        assert all(bool(classifier) == ('log_prob' in recipe.needs) for _, recipe in recipes[:2])
-        assert all(classifier or 'log_prob' not in recipe.needs for _, recipe in recipes)
+        model = RELEASED[name]
+        network, recipes, classifier = model.network, model.recipes, model.classifier
+        assert [name for name, _ in recipes[:2]] == ['paper', 'paper-ddim']
+        assert all(bool(classifier) == (recipe.needs_classifier) for _, recipe in recipes[:2])
+        assert all(classifier or not recipe.needs_classifier for _, recipe in recipes)
         if classifier:
             assert isinstance(RELEASED[classifier].network, ClassifierConfig)
             assert RELEASED[classifier].network.image_size == network.image_size
-            assert RELEASED[classifier].diffusion.levels == process.levels
-    assert all(RELEASED[name][3:] == ((), '') for name in CLASSIFIERS)
+            assert RELEASED[classifier].diffusion.levels == model.diffusion.levels
+    assert all(RELEASED[name][3:5] == ((), '') for name in CLASSIFIERS)
 
 
 @pytest.mark.parametrize(
@@ -131,15 +136,86 @@ def test_recipes_of_the_paper(name, respacing, scale, ddim_scale):
     }
 
 
+def recipes_of(network, process, guided):
+    return tuple((each.name, each.recipe) for each in published_recipes(network, process, guided=guided))
+
+
 def test_recipes_are_found_by_network_and_process():
-    for name in DIFFUSION_MODELS:
-        network, process, _, recipes, classifier = RELEASED[name]
+    for model in (RELEASED[name] for name in DIFFUSION_MODELS):
+        network, process, guided = model.network, model.diffusion, bool(model.classifier)
         other = dataclasses.replace(network, dtype='bfloat16', remat=True, dropout=0.3)
-        assert published_recipes(other, process, guided=bool(classifier)) == recipes
+        assert recipes_of(other, process, guided) == model.recipes
         dropped = dataclasses.replace(network, label_dropout=0.1)
-        assert published_recipes(dropped, process, guided=bool(classifier)) == recipes
-        longer = dataclasses.replace(process, num_timesteps=4000)
-        assert published_recipes(network, longer, guided=bool(classifier)) == ()
+        assert recipes_of(dropped, process, guided) == model.recipes
+        longer = dataclasses.replace(process, num_timesteps=4321)
+        assert published_recipes(network, longer, guided=guided) == ()
+
+
+def test_every_recipe_is_marked():
+    """With a figure and its source (arXiv number), or as not measured."""
+    for name, model in MODELS.items():
+        for guided in (True, False):
+            for recipe, mark in model.marks(guided):
+                figure = re.fullmatch(r'FID \d+\.\d\d.* \(\d{4}\.\d{5}, .+\)', mark)
+                assert figure or mark == NOT_MEASURED, (name, recipe, mark)
+
+
+@pytest.mark.parametrize(
+    ('name', 'recipe', 'figures'),
+    [
+        ('64x64_diffusion', 'paper', ('2.07 at scale 0', '2.07')),
+        ('64x64_diffusion', 'edm', ('1.55', '1.55')),
+        ('128x128_diffusion', 'paper', ('2.97', '5.91')),
+        ('128x128_diffusion', 'paper-ddim', ('5.98', None)),
+        ('256x256_diffusion', 'paper', ('4.59', '10.94')),
+        ('256x256_diffusion', 'paper-ddim', ('5.44', None)),
+        ('256x256_diffusion_uncond', 'paper', ('12.00', '26.21')),
+        ('128x128_diffusion', 'eds', ('2.63', None)),
+        ('256x256_diffusion', 'eds', ('3.96', None)),
+        ('256x256_diffusion', 'eds-ddim', ('4.76', None)),
+        ('256x256_diffusion_uncond', 'eds', ('7.98', None)),
+        ('256x256_diffusion_uncond', 'eds-ddim', ('10.09', None)),
+        ('512x512_diffusion', 'paper', ('7.72', '23.24')),
+        ('512x512_diffusion', 'paper-ddim', ('8.41', None)),
+        ('lsun_bedroom', 'paper', ('1.90', '1.90')),
+        ('lsun_cat', 'paper', ('5.57', '5.57')),
+        ('lsun_horse', 'paper', ('2.57', '2.57')),
+        ('lsun_horse_nodropout', 'paper', ('2.95', '2.95')),
+        ('256x256_diffusion', 'fast-10', (None, None)),
+    ],
+)
+def test_published_figures(name, recipe, figures):
+    """2105.05233, tables 4 and 5, with and without the classifier; None is not measured."""
+    for guided, figure in zip((True, False), figures, strict=True):
+        mark = dict(RELEASED[name].marks(guided))[recipe]
+        assert mark.startswith(f'FID {figure} (') if figure else mark == NOT_MEASURED
+
+
+def test_recipes_of_others():
+    edm = dict(RELEASED['64x64_diffusion'].recipes)['edm']
+    assert edm == Recipe(Heun(40.0, 0.05, 50.0, 1.003), (), 'karras:256', timesteps='nearest')
+    scales = {'256x256_diffusion': (0.75, 1.5), '256x256_diffusion_uncond': (6.0, 6.0)}
+    assert dict(RELEASED['128x128_diffusion'].recipes)['eds'] == Recipe(
+        DDPM(), (EntropyGuidance(0.4),), '250'
+    )
+    for name, (scale, ddim_scale) in scales.items():
+        recipes = dict(RELEASED[name].recipes)
+        assert recipes['eds'] == Recipe(DDPM(), (EntropyGuidance(scale),), '250')
+        assert recipes['eds-ddim'] == Recipe(DDIM(), (EntropyGuidance(ddim_scale),), 'ddim25')
+    for name in DIFFUSION_MODELS:
+        recipes = dict(RELEASED[name].recipes)
+        assert recipes['fast-10'] == Recipe(DPMSolverPP2M(), (), 'log_snr:10')
+        assert recipes['fast-15'] == Recipe(DPMSolverPP2M(), (), 'log_snr:15')
+        for recipe in recipes.values():
+            make_grid(RELEASED[name].diffusion, recipe.respacing, recipe.timesteps)
+
+
+def test_models_of_one_architecture_have_one_set_of_recipes_and_marks_of_their_own():
+    lsun = RELEASED['lsun_cat']
+    paper = published_recipes(lsun.network, lsun.diffusion, guided=False)[0]
+    assert 'lsun_bedroom: FID 1.90' in paper.mark and 'lsun_cat: FID 5.57' in paper.mark
+    guided = RELEASED['256x256_diffusion_uncond']
+    assert published_recipes(guided.network, LINEAR, guided=True)[0].mark.startswith('FID 12.00')
 
 
 def test_a_section_of_a_config_has_what_no_other_section_decides():

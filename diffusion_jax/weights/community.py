@@ -1,0 +1,92 @@
+"""Models that others published in the authors' format, by the names of their files without `.pt`.
+
+Networks and processes are those of the flags in their public code:
+    ffhq_10m, afhq_dog_4m                jychoi118/ilvr_adm, README
+                                         (DPS2022/diffusion-posterior-sampling, configs/model_config.yaml)
+    edm_*                                openai/consistency_models, scripts/launch.sh, cm/unet.py
+    cifar10_*, imagenet64_*, upsample_*, lsun_uncond_*
+                                         openai/improved-diffusion, README, improved_diffusion/script_util.py
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from diffusion_jax.diffusion.config import DiffusionConfig
+from diffusion_jax.diffusion.recipe import Recipe
+from diffusion_jax.diffusion.samplers import Heun
+from diffusion_jax.models import UNetConfig
+from diffusion_jax.weights.published import ADM_TABLE_5, NOT_MEASURED, Published, Released, fid, unguided
+from diffusion_jax.weights.released import LEVELS, LINEAR
+
+ILVR = 'jychoi118/ilvr_adm (license not stated)'
+CONSISTENCY = 'openai/consistency_models (MIT)'
+IMPROVED = 'openai/improved-diffusion (MIT)'
+
+# Their networks are evaluated at any σ; these are 1,000 levels of them.
+EDM = DiffusionConfig(schedule='edm', prediction='edm', variance='fixed_small')
+# 79 evaluations, as in their script.
+EDM_HEUN = (Published('heun', Recipe(Heun(), (), 'karras:40')),)
+
+
+def _unet(size: int, channels: int, blocks: int, **changes: Any) -> UNetConfig:
+    shape = {'image_size': (size, size), 'channel_mult': LEVELS[size]} if size in LEVELS else {}
+    return UNetConfig(**shape | {'model_channels': channels, 'num_res_blocks': blocks} | changes)
+
+
+def _ilvr() -> Released:
+    return Released(
+        _unet(256, 128, 1, attention_resolutions=(16,)), LINEAR, published=unguided(), source=ILVR
+    )
+
+
+def _edm(network: UNetConfig) -> Released:
+    return Released(network, EDM, published=unguided(first=EDM_HEUN), source=CONSISTENCY)
+
+
+def _edm_lsun() -> Released:
+    network = {'scale_shift_norm': False, 'qkv_order': 'new', 'out_channels': 3, 'dropout': 0.1}
+    return _edm(_unet(256, 256, 2, **network))
+
+
+def _improved(network: UNetConfig, diffusion: DiffusionConfig, mark: str = NOT_MEASURED) -> Released:
+    return Released(network, diffusion, published=unguided(mark), source=IMPROVED)
+
+
+PLAIN: dict[str, Any] = {  # the UNet of Improved DDPM
+    'attention_resolutions': (16, 8),
+    'num_head_channels': None,
+    'resblock_updown': False,
+}
+CIFAR_10 = UNetConfig(image_size=(32, 32), channel_mult=(1, 2, 2, 2), num_res_blocks=3, dropout=0.3, **PLAIN)
+IMAGENET_64 = _unet(64, 128, 3, **PLAIN)
+HYBRID = DiffusionConfig(schedule='cosine', num_timesteps=4000, rescale_timesteps=True, loss='rescaled_mse')
+BOUND = dataclasses.replace(HYBRID, loss='rescaled_kl')
+LSUN = _unet(
+    256, 128, 2, **PLAIN | {'attention_resolutions': (16,), 'num_heads': 1, 'scale_shift_norm': False}
+)
+
+COMMUNITY: dict[str, Released] = {
+    'ffhq_10m': _ilvr(),
+    'afhq_dog_4m': _ilvr(),
+    'edm_imagenet64_ema': _edm(
+        _unet(64, 192, 3, num_classes=1000, qkv_order='new', out_channels=3, dropout=0.1)
+    ),
+    'edm_bedroom256_ema': _edm_lsun(),
+    'edm_cat256_ema': _edm_lsun(),
+    'cifar10_uncond_50M_500K': _improved(CIFAR_10, HYBRID),
+    'cifar10_uncond_vlb_50M_500K': _improved(CIFAR_10, BOUND),
+    'imagenet64_uncond_100M_1500K': _improved(IMAGENET_64, HYBRID),
+    'imagenet64_uncond_vlb_100M_1500K': _improved(IMAGENET_64, BOUND),
+    'imagenet64_cond_270M_250K': _improved(
+        _unet(64, 192, 3, num_classes=1000, **PLAIN),
+        DiffusionConfig(schedule='cosine', num_timesteps=4000),
+        fid('2.92', f'{ADM_TABLE_5}, IDDPM'),
+    ),
+    'upsample_cond_500K': _improved(
+        _unet(256, 192, 2, num_classes=1000, low_res=True, **PLAIN), DiffusionConfig(num_timesteps=4000)
+    ),
+    'lsun_uncond_100M_1200K_bs128': _improved(LSUN, LINEAR),
+    'lsun_uncond_100M_2400K_bs64': _improved(LSUN, LINEAR),
+}
