@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from diffusion_jax.diffusion.guidance import Reward
+from diffusion_jax.diffusion.process import Transition
 from diffusion_jax.diffusion.recipe import Recipe, innermost
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation.arguments import NotFinite
@@ -33,6 +34,13 @@ def check_population(recipe: Recipe, num_images: int, rows: dict[str, Any]) -> N
                 if (grouped != grouped[:, :1]).any():
                     remedy = f'must be the same for each {size} particles of {sampler}'
                     raise UserError(name, 'differs within a population', remedy)
+
+
+def check_levels(recipe: Recipe, grid: Transition) -> None:
+    """UserError if particles would have to start again, at a noisier level."""
+    if grid.renoise is not None and recipe.sampler.population > 1:
+        remedy = f'{type(recipe.sampler).__name__} needs levels that fall'
+        raise UserError('respacing', f'got {recipe.respacing!r}', remedy)
 
 
 def check_weights(log_weight: np.ndarray, size: int, index: np.ndarray) -> None:

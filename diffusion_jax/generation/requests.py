@@ -19,7 +19,7 @@ from diffusion_jax.generation import guides, options, sampling
 from diffusion_jax.generation.arguments import check_array, first_step, one_for_each, traced, whole_number
 from diffusion_jax.generation.functions import check_functions
 from diffusion_jax.generation.measurements import checked
-from diffusion_jax.generation.populations import check_population
+from diffusion_jax.generation.populations import check_levels, check_population
 from diffusion_jax.generation.program import jitted
 from diffusion_jax.generation.sampling import Request
 from diffusion_jax.sharding import batch_sharding, replicated
@@ -209,12 +209,7 @@ def read_recipe(
     scales = [getattr(innermost(each), 'scale', None) for each in recipe.guidance]
     if scale is not None and scale.any() and not any(each is scale for each in scales):
         raise UserError('scale', 'given without a guidance that uses it', 'leave it out')
-    grid = options.check_respacing(model.diffusion, recipe.respacing, recipe.timesteps)
-    if grid.renoise is not None and recipe.sampler.population > 1:
-        remedy = (
-            f'{type(recipe.sampler).__name__} needs levels that fall: its weights are those of one way down'
-        )
-        raise UserError('respacing', f'got {recipe.respacing!r}', remedy)
+    check_levels(recipe, options.check_respacing(model.diffusion, recipe.respacing, recipe.timesteps))
     one_of('clip', recipe.clip, (True, False))
     guides.check_needs(model, recipe)
     return recipe
