@@ -70,7 +70,7 @@ class DDRM(Sampler):
         def weight(s: Array) -> Array:
             """Of ȳ, and of x̂_0 1 minus it."""
             noise_y, above = self._noise(s, there)
-            below = kept * there.sigma / jnp.where(above, 1.0, noise_y)
+            below = kept * there.sigma / jnp.where(noise_y > 0, noise_y, 1.0)
             return jnp.where(s > SMALLEST, jnp.where(above, eta_b, below), 0.0)
 
         def spread(s: Array) -> Array:
