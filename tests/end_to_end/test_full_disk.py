@@ -31,9 +31,9 @@ def test_training_continues_and_a_last_step_that_is_not_saved_is_an_error(finish
     lines = program.stderr.splitlines()
     assert program.returncode == 2, program.stderr
     failed = [line for line in lines if 'could not be saved (' in line and 'No space left on device' in line]
-    assert len(failed) == 2 and 'step 3' in failed[0] and 'step 6' in failed[1]
+    assert 'step 3' in failed[0] and all('step 6' in line for line in failed[1:])
     assert failed[-1] == lines[-1] and 'from the start' in lines[-1]
-    assert len(lines) < 20 and 'Traceback' not in program.stderr
+    assert len(lines) < 20 and len(failed) in (2, 3) and 'Traceback' not in program.stderr
     assert list((small_disk / 'diffusion' / 'checkpoints').iterdir()) == []
     (small_disk / 'filler').unlink()
     assert run(small_disk, 'train') == 0
