@@ -14,7 +14,7 @@ from diffusion_jax.diffusion.trajectory_grids import cheapest_path, cost_matrix
 from tests.diffusion.mixture import Mixture, vp_levels
 from tests.parity.case import Case, Check
 from tests.parity.compare import compare
-from tests.parity.solver_runs import mixture_of, nhwc
+from tests.parity.solver_run import mixture_of, nhwc
 
 # Arrays of tables that are not compared, by the beginning or the end of their name, and why.
 NOT_COMPARED = {
