@@ -20,7 +20,8 @@ from diffusion_jax.diffusion.schedules import between
 from tests.diffusion.mixture import Mixture, as_dtype
 from tests.parity.case import Case, Check
 from tests.parity.compare import compare
-from tests.parity.solver_runs import Run, mixture_of, read_run
+from tests.parity.solver_run import Run, mixture_of
+from tests.parity.solver_runs import read_run
 
 
 @functools.partial(jax.jit, static_argnames='level_at')

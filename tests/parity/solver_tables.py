@@ -14,11 +14,11 @@ from diffusion_jax.diffusion.trajectory_grids import cheapest_path, cost_matrix
 from tests.diffusion.mixture import Mixture, vp_levels
 from tests.parity.case import Case, Check
 from tests.parity.compare import compare
-from tests.parity.solver_runs import mixture_of, nhwc
+from tests.parity.solver_run import mixture_of, nhwc
 
 # Arrays of tables that are not compared, by the beginning or the end of their name, and why.
 NOT_COMPARED = {
-    'is rounded to float32 there': ('_float32',),
+    'is rounded to float32 there': ('_float32', '_float32_table'),
     'follows from the timestep': ('query_index', 'query_rounded'),
     'rounds in log σ; here and in EDM in σ': ('t_quantized',),
     'cuts the cosine schedule, or interpolates t in log alpha': ('dpm_solver/', 'unipc/'),
@@ -93,7 +93,7 @@ def k_diffusion(name: str, settings, arrays) -> None:
     compared(name, level_at(schedule, -2 * np.log(arrays['query_sigma'])).t, arrays['t'], atol=1e-9)
     log_snr = np.interp(arrays['query_t'], schedule.t, schedule.log_snr)
     compared(name, np.exp(-log_snr / 2), arrays['sigma'])
-    for key in ('get_sigmas_10', 'get_sigmas_25'):
+    for key in (key for key in arrays if key.startswith('get_sigmas_')):
         config = DiffusionConfig(schedule=settings['config']['schedule'])
         ours = make_grid(config, f'uniform:{len(arrays[key]) - 1}').next.edm_sigma
         compared(name, ours[:-1], arrays[key][1:-1], rtol=1e-5)
