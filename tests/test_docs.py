@@ -130,8 +130,8 @@ def test_methods():
         'tds': model.sample(8, 3, sampler=samplers.SMC(4), guidance=guidance, **how),
     }
     tfg = samplers.TFG(0.05, 0.02, 0.0, log_prob=scope['log_prob'])
-    built_in['tfg'] = model.sample(4, 3, sampler=tfg, **how | {'respacing': 'travel:10,1,2'})
-    how['respacing'] = 'repaint:10,2,2'
+    built_in['tfg'] = model.sample(4, 3, sampler=tfg, **how | {'respacing': 'travel:10/1,2'})
+    how['respacing'] = 'repaint:10/2,2'
     parts = model.parts(model.request(4, 3, respacing=how['respacing']))
     first = Level(*(values[0] for values in parts.grid.level))
     pasted = add_noise(known, parts.noise_at(1, 1), first)  # which the built-in one leaves out there

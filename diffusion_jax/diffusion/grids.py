@@ -10,12 +10,7 @@ level is replaced by the nearest trained one, as in EDM ('nearest'). Several lev
     quadratic:N  N levels with equal steps of √t                                 DDIM (2010.02502), appendix D
     t:900,500,0  these timesteps, as the process counts them
     sigma:80,1   these σ
-    restart:GRID/low,high,steps,times/…
-                 the levels of another grid; from the one with σ next to `low`, noise is added up to `high`
-                 and removed again in `steps` steps as of karras, `times` times      Restart (2306.14878)
-    travel:250,10,2   the grid 250 in segments of 10 steps, each taken twice; see `travel`
-    repaint:N,L,R  N timesteps at equal distances; from every L-th, L steps up and down again R − 1 times
-                                                                    RePaint (2201.09865), appendix B
+    restart:GRID/…, repaint:GRID/…, travel:GRID/…   grids that also go up; see `jumps`
     '', 250, 90,60,60,20,20, ddim25      see `schedules.respaced_timesteps`
 
 Every grid ends with the step to the clean image. All of it is float64 on the host.
@@ -24,25 +19,24 @@ Every grid ends with the step to the clean image. All of it is float64 on the ho
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.diffusion.config import DiffusionConfig
+from diffusion_jax.diffusion.jumps import JUMPS
 from diffusion_jax.diffusion.process import Level, Transition
 from diffusion_jax.diffusion.schedules import (
     KARRAS_MAX,
     KARRAS_MIN,
-    KARRAS_RHO,
     Schedule,
     between,
+    karras,
     schedule_of,
-    to_clean,
     with_clean,
 )
-from diffusion_jax.diffusion.travel import read_travel, travelled
 
 TIMESTEPS = ('fractional', 'nearest')
 
@@ -75,81 +69,52 @@ def make_grid(config: DiffusionConfig, respacing: str = '', timesteps: str = 'fr
 
     timesteps: 'fractional' or 'nearest'.
     """
-    kind, _, argument = respacing.partition(':')
-    if kind == 'travel':
-        base, length, times = read_travel(argument)
-        if config.prediction == 'previous_x':
-            raise ValueError("a model that predicts 'previous_x' has no transitions to noisier levels")
-        grid = between(travelled(with_clean(path(config, base, timesteps)), length, times))
-    else:
-        grid = to_clean(path(config, respacing, timesteps))
+    grid = between(path(config, respacing, timesteps))
     return jax.tree.map(lambda a: a if a.dtype == bool else np.float32(a), grid)
 
 
 def path(config: DiffusionConfig, respacing: str = '', timesteps: str = 'fractional') -> Level:
-    """The levels of a grid, without the clean image, float64 [N]."""
+    """The levels of a grid in their order, the clean image last, float64 [N + 1]."""
+    kind, _, argument = respacing.partition(':')
+    if kind not in JUMPS:
+        return with_clean(_levels(config, respacing, timesteps))
+    base, *texts = argument.split('/')
+    if not texts or base.partition(':')[0] in JUMPS:
+        raise ValueError("must be such as 'restart:karras:18/0.06,0.3,2,4' or 'repaint:250/10,10'")
+    if config.prediction == 'previous_x':
+        raise ValueError("a model that predicts 'previous_x' has no transitions to noisier levels; use '250'")
+    at = functools.partial(_at_log_snr(timesteps), schedule_of(config))
+    levels = _levels(config, base, timesteps)
+    return JUMPS[kind](
+        levels, [_numbers(text).tolist() for text in texts], lambda sigma: at(-2 * np.log(sigma))
+    )
+
+
+def _levels(config: DiffusionConfig, respacing: str, timesteps: str) -> Level:
     name, colon, argument = respacing.partition(':')
-    if name == 'repaint':
-        return _with_jumps(config, argument)
     if not colon:
         return jax.tree.map(lambda a: a[::-1], schedule_of(config, respacing).level)
-    if name not in (*GRIDS, 'restart'):
-        raise ValueError(
-            f'unknown grid {name!r}; must be one of {", ".join((*GRIDS, "restart", "repaint", "travel"))}'
-        )
+    if name not in GRIDS:
+        raise ValueError(f'unknown grid {name!r}; must be one of {", ".join((*GRIDS, *JUMPS))}')
     schedule = schedule_of(config)
-    log_snr = GRIDS[name](schedule, argument) if name != 'restart' else _restart(config, argument)
+    log_snr = GRIDS[name](schedule, argument)
     if config.prediction == 'previous_x':
         raise ValueError("a model that predicts 'previous_x' has no levels between timesteps; use '250'")
-    level = (nearest_level if timesteps == 'nearest' else level_at)(schedule, log_snr)
+    level = _at_log_snr(timesteps)(schedule, log_snr)
     change = np.diff(level.sigma)
-    if name != 'restart' and not ((change <= 0).all() if timesteps == 'nearest' else (change < 0).all()):
+    if not ((change <= 0).all() if timesteps == 'nearest' else (change < 0).all()):
         raise ValueError('levels must become less noisy')
     return level
 
 
-def _with_jumps(config: DiffusionConfig, argument: str) -> Level:
-    numbers = argument.split(',')
-    if len(numbers) != 3:
-        raise ValueError(f"{argument!r}; must be steps, jump length and repetitions, such as '250,10,10'")
-    if config.prediction == 'previous_x':
-        raise ValueError("a model that predicts 'previous_x' has no such grid; use '250'")
-    steps, length, repetitions = map(_count, numbers)
-    positions = np.array(jumps(steps, length, repetitions))
-    return jax.tree.map(lambda a: a[positions], schedule_of(config, str(steps)).level)
-
-
-def jumps(steps: int, length: int, repetitions: int) -> list[int]:
-    """The path of 'repaint:steps,length,repetitions' over levels steps − 1 … 0, one at a time.
-
-    From each of the levels 0, length, 2·length, … below steps − length, it goes up `length` levels and down
-    again, repetitions − 1 times.
-    """
-    left = dict.fromkeys(range(0, steps - length, length), repetitions - 1)
-    path = [steps - 1]
-    while path[-1] > 0 or left.get(path[-1], 0) > 0:
-        at = path[-1]
-        if left.get(at, 0) > 0:
-            left[at] -= 1
-            path += range(at + 1, at + length + 1)
-        else:
-            path.append(at - 1)
-    return path
+def _at_log_snr(timesteps: str) -> Callable[[Schedule, np.ndarray], Level]:
+    return nearest_level if timesteps == 'nearest' else level_at
 
 
 def _karras(schedule: Schedule, argument: str) -> np.ndarray:
     sigma = np.exp(-schedule.log_snr / 2)
     high, low = min(KARRAS_MAX, sigma[-1]), max(KARRAS_MIN, sigma[0])
-    return -2 * KARRAS_RHO * np.log(_ramp(high, low, _count(argument)))
-
-
-def karras(high: float, low: float, count: int) -> np.ndarray:
-    """σ with equal steps of σ^(1/7), float64 [count]."""
-    return _ramp(high, low, count) ** KARRAS_RHO
-
-
-def _ramp(high: float, low: float, count: int) -> np.ndarray:
-    return np.linspace(high ** (1 / KARRAS_RHO), low ** (1 / KARRAS_RHO), count)
+    return -2 * np.log(karras(high, low, _count(argument)))
 
 
 def _log_snr(schedule: Schedule, argument: str) -> np.ndarray:
@@ -174,33 +139,6 @@ def _sigmas(schedule: Schedule, argument: str) -> np.ndarray:
     if sigmas.min() < low * (1 - 1e-3) or sigmas.max() > high * (1 + 1e-3):
         raise ValueError(f'sigmas of this process must be between {low:.4g} and {high:.4g}')
     return -2 * np.log(sigmas)
-
-
-def _restart(config: DiffusionConfig, argument: str) -> np.ndarray:
-    base, *texts = argument.split('/')
-    if base.startswith('restart') or not texts:
-        raise ValueError("must be such as 'restart:karras:18/0.06,0.3,2,4'")
-    levels, intervals = path(config, base, 'fractional'), [_numbers(text) for text in texts]
-    sigmas = levels.sigma / levels.alpha
-    for text, interval in zip(texts, intervals, strict=True):
-        low, high, steps, times = interval if len(interval) == 4 else np.zeros(4)
-        counts = steps >= 1 and times >= 1 and steps % 1 == 0 and times % 1 == 0
-        if not (counts and sigmas[-1] * (1 - 1e-3) <= low < high <= sigmas[0] * (1 + 1e-3)):
-            limits = f'{sigmas[-1]:.4g} ≤ low < high ≤ {sigmas[0]:.4g}'
-            raise ValueError(f'{text!r}; must be low,high,steps,times with {limits} and at least one of each')
-    return -2 * np.log(restarted(sigmas, [interval.tolist() for interval in intervals]))
-
-
-def restarted(sigmas: np.ndarray, intervals: Sequence[Sequence[float]]) -> np.ndarray:
-    """The σ of a grid with restarts; intervals: (low, high, steps, times), see above."""
-    path: list[float] = []
-    starts = [int(np.argmin(np.abs(sigmas - low))) for low, *_ in intervals]
-    for k, sigma in enumerate(sigmas):
-        path.append(sigma)
-        for start, (_, high, steps, times) in zip(starts, intervals, strict=True):
-            if start == k and sigma < high:
-                path += [*karras(high, sigma, int(steps) + 1)[:-1], sigma] * int(times)
-    return np.array(path)
 
 
 def _at_timesteps(schedule: Schedule, timesteps: np.ndarray) -> np.ndarray:

@@ -208,6 +208,11 @@ def to_clean(levels: Level) -> Transition:
     return between(with_clean(levels))
 
 
+def karras(high: float, low: float, count: int) -> np.ndarray:
+    """σ with equal steps of σ^(1/7), float64 [count] (EDM, 2206.00364, eq. 5)."""
+    return np.linspace(high ** (1 / KARRAS_RHO), low ** (1 / KARRAS_RHO), count) ** KARRAS_RHO
+
+
 def with_clean(levels: Level) -> Level:
     """Levels [N], then the clean image."""
     return Level(*(np.append(a, clean) for a, clean in zip(levels, (0.0, 1.0, 0.0), strict=True)))

@@ -34,7 +34,7 @@ class SampleConfig:
             image i.
         respacing: the noise levels: '250', 'ddim25' or '90,60,60,20,20' of the process's timesteps, '' for
             all of them; or 'karras:18', 'log_snr:20', 'uniform:20', 'quadratic:20', 't:900,500,0',
-            'sigma:9,1,0.1'; or 'travel:250,10,2', the grid 250 in segments of 10 steps that are taken twice.
+            'sigma:9,1,0.1'; or 'travel:250/10,2', the grid 250 in segments of 10 steps that are taken twice.
         timesteps: for levels between trained timesteps: 'fractional' or 'nearest'.
         eta: noise of DDIM, from 0 (deterministic) to 1 (as random as DDPM); `ddim:eta=0.5` takes precedence.
         scale: of guidances that give none themselves; s ≥ 0 of classifier guidance, where 0 turns it off.

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from diffusion_jax.diffusion.config import DiffusionConfig
-from diffusion_jax.diffusion.grids import GRIDS, inversion, karras, level_at, make_grid, nearest_level
+from diffusion_jax.diffusion.grids import GRIDS, inversion, level_at, make_grid, nearest_level
 from diffusion_jax.diffusion.process import Level
 from diffusion_jax.diffusion.samplers import DDIM, sample
-from diffusion_jax.diffusion.schedules import between, float64_transitions, make_schedule
+from diffusion_jax.diffusion.schedules import between, float64_transitions, karras, make_schedule
 from tests.diffusion.mixture import make_mixture, vp_levels
 
 LINEAR, COSINE = DiffusionConfig(schedule='linear'), DiffusionConfig(schedule='cosine')
@@ -170,9 +170,9 @@ def test_inversion_goes_the_levels_back_and_leads_to_the_noise_that_makes_the_im
         ('sigma:1,80', 'less noisy'),
         ('sigma:1,0', '0.01 and 157.4'),
         ('karras', "'250'"),
-        ('repaint:250,10', 'repetitions'),
-        ('repaint:250,0,10', 'at least 1'),
-        ('repaint:2000,10,10', '1000'),
+        ('repaint:250/10', 'how often'),
+        ('repaint:250/0,10', 'how often'),
+        ('repaint:2000/10,10', '1000'),
         ('0', 'at least 1'),
     ],
 )
@@ -182,19 +182,19 @@ def test_what_is_no_grid_is_refused(respacing, says):
 
 
 def test_the_papers_grid_of_repaint():
-    grid = make_grid(LINEAR, 'repaint:250,10,10')
+    grid = make_grid(LINEAR, 'repaint:250/10,10')
     assert (np.sum(~grid.renoise), np.sum(grid.renoise)) == (2410, 2160)  # as the release counts
     up, level, there = grid.renoise, grid.level, grid.next
     assert (there.sigma[up] > level.sigma[up]).all() and (there.sigma[~up] < level.sigma[~up]).all()
     np.testing.assert_array_equal(level.t[1:], there.t[:-1])
-    assert make_grid(LINEAR, 'repaint:20,20,1').renoise is None
+    assert make_grid(LINEAR, 'repaint:20/20,1').renoise is None
 
 
 @pytest.mark.parametrize('name', [*GRIDS, 'repaint'])
 def test_a_network_that_predicts_the_previous_x_has_its_own_steps_only(name):
     config = DiffusionConfig(prediction='previous_x')
     with pytest.raises(ValueError, match='previous_x'):
-        make_grid(config, f'{name}:3,1,1' if name == 'repaint' else f'{name}:3')
+        make_grid(config, f'{name}:3/1,1' if name == 'repaint' else f'{name}:3')
 
 
 @pytest.mark.parametrize('name', ['karras:1', 'log_snr:1', 'uniform:1', 'quadratic:1', 't:0', 'sigma:2'])

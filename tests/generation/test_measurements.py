@@ -40,7 +40,7 @@ SAMPLERS = {
     'diffpir': lambda m: {'sampler': DiffPIR(m)},
     'reddiff': lambda m: {'sampler': REDDiff(m)},
     'daps': lambda m: {'sampler': DAPS(m, ode_steps=2, langevin_steps=3)},
-    'repaint': lambda m: {'sampler': RePaint(m), 'respacing': 'repaint:5,2,2'},
+    'repaint': lambda m: {'sampler': RePaint(m), 'respacing': 'repaint:5/2,2'},
     'pigdm': lambda m: {'sampler': 'ddim', 'guidance': PiGDM(m)},
 }
 each_method = pytest.mark.parametrize('how', SAMPLERS.values(), ids=SAMPLERS)

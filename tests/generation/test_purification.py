@@ -83,5 +83,5 @@ def test_arguments_that_are_refused(model, where, arguments):
 
 def test_a_grid_that_travels_back_is_not_inverted(model):
     with refused('respacing', 'travel'):
-        model.invert(PIXELS, respacing='travel:5,1,2')
-    assert np.isfinite(model.purify(IMAGES, start=HOW['start'], respacing='travel:5,1,2')).all()
+        model.invert(PIXELS, respacing='travel:5/1,2')
+    assert np.isfinite(model.purify(IMAGES, start=HOW['start'], respacing='travel:5/1,2')).all()

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_jax.diffusion.grids import nearest_level, restarted
+from diffusion_jax.diffusion.grids import nearest_level
+from diffusion_jax.diffusion.jumps import restarted
 from diffusion_jax.diffusion.process import Level
 from diffusion_jax.diffusion.samplers import (
     DDIM,

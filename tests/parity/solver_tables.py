@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.diffusion.config import DiffusionConfig
-from diffusion_jax.diffusion.grids import karras, level_at, make_grid, nearest_level
+from diffusion_jax.diffusion.grids import level_at, make_grid, nearest_level
 from diffusion_jax.diffusion.samplers import IPNDM, DPMSolverPP3S, sample
-from diffusion_jax.diffusion.schedules import between, make_schedule
+from diffusion_jax.diffusion.schedules import between, karras, make_schedule
 from diffusion_jax.diffusion.trajectory_grids import cheapest_path, cost_matrix
 from tests.diffusion.mixture import Mixture, vp_levels
 from tests.parity.case import Case, Check

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.diffusion.guidance import Adam, ClassifierGuidance, Models, ReconstructionGuidance
+from diffusion_jax.diffusion.jumps import travelled
 from diffusion_jax.diffusion.process import Level
 from diffusion_jax.diffusion.samplers import DDIM, TFG, Sampler, sample
 from diffusion_jax.diffusion.schedules import between, with_clean
-from diffusion_jax.diffusion.travel import travelled
 from tests.diffusion.linear_gaussian import LinearGaussian
 from tests.parity.case import Case, Check
 from tests.parity.compare import compare

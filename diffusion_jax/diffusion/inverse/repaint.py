@@ -4,7 +4,7 @@
     x_{t-1} ~ p(x_{t-1}|x_t)    eq. 8b
 
 The first step replaces nothing, since its x_T is noise. The paper resamples on a grid that goes up again
-by `renoise` transitions: `respacing='repaint:250,10,10'` has 250 levels, jumps of 10, each stretch 10
+by `renoise` transitions: `respacing='repaint:250/10,10'` has 250 levels, jumps of 10, each stretch 10
 times; it has 2,410 evaluations and 2,160 steps up. Without jumps the other part fits the measured one
 badly: on Gaussian data its mean is .13 posterior standard deviations off, and .04 with jumps of 5 steps,
 3 times.

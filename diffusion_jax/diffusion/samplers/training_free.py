@@ -6,7 +6,7 @@
     x_{t-1} = DDIM_η(x̂_0 + Δ_0 + Δ_t/alpha, ε̂), with the ε̂ of the old x̂_0
 
 ᾱ is that of the step's level, ᾱ′ that of the next. All z_k of a step are the same for Δ_t and Δ_0. The
-recurrences are transitions of the grid: 'travel:100,1,2' has two (see `diffusion.travel`). The gradient of
+recurrences are transitions of the grid: 'travel:100/1,2' has two (see `diffusion.jumps`). The gradient of
 guidances is added to Δ_t: with `Adam` around `ReconstructionGuidance` it is Adam DPS (2603.16797).
 
 Each step costs one evaluation and one gradient of the network, and inner + 1 of f̃. The release divides the

@@ -16,7 +16,7 @@ from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.grids import path
 from diffusion_jax.diffusion.inverse import DAPS, DDNM, DDRM, DPS, DiffPIR, PiGDM, RePaint
 from diffusion_jax.diffusion.samplers import DDIM, DDPM
-from diffusion_jax.diffusion.schedules import between, to_clean
+from diffusion_jax.diffusion.schedules import between
 from tests.diffusion.mixture import vp_levels
 from tests.parity.case import Case
 from tests.parity.posterior.laws import Prober, propagate, simulate, whole_chain
@@ -67,10 +67,10 @@ def bias(name: str) -> Bias:
             roots = np.linspace(10 ** (1 / 7), 0.1 ** (1 / 7), 21)[:-1]
             mean, cov = whole_chain(method, model(), between(vp_levels([*roots**7, 0.0])), 21)
         elif name == 'DPS':
-            x_0 = simulate(method, model(), to_clean(path(config, STEPS)), 20_000)
+            x_0 = simulate(method, model(), between(path(config, STEPS)), 20_000)
             mean, cov = x_0.mean(0), np.cov(x_0.T)
         else:
-            grid = to_clean(path(config, f'repaint:{STEPS},5,3' if name.endswith('jumps') else STEPS))
+            grid = between(path(config, f'repaint:{STEPS}/5,3' if name.endswith('jumps') else STEPS))
             first = np.arange(len(grid.level.t)) == 0
             means, covs = propagate(Prober(model(), grid, first).maps(method))
             mean, cov = means[-1], covs[-1]

@@ -12,10 +12,10 @@ import pytest
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.grids import make_grid
 from diffusion_jax.diffusion.guidance import Models, ReconstructionGuidance
+from diffusion_jax.diffusion.jumps import travelled
 from diffusion_jax.diffusion.log_probs import smoothed
 from diffusion_jax.diffusion.samplers import DDIM, DDPM, TFG
 from diffusion_jax.diffusion.schedules import between, make_schedule, with_clean
-from diffusion_jax.diffusion.travel import travelled
 from tests.diffusion.linear_gaussian import LinearGaussian
 from tests.diffusion.mixture import affine_map
 
@@ -167,21 +167,21 @@ def test_draws_around_the_estimate_widen_the_likelihood():
 
 
 def test_grids_that_travel():
-    plain, grid = (make_grid(DiffusionConfig(), name) for name in ('ddim10', 'travel:ddim10,4,3'))
+    plain, grid = (make_grid(DiffusionConfig(), name) for name in ('ddim10', 'travel:ddim10/4,3'))
     t, visited = [*plain.level.t, 0.0], [*grid.level.t, grid.next.t[-1]]
     assert visited == t[:5] + t[0:5] * 2 + t[5:9] + t[4:9] * 2 + t[9:] + t[8:] * 2
     np.testing.assert_array_equal(grid.renoise, np.diff(grid.level.sigma, append=0) > 0)
     for name, value in grid.next._asdict().items():
         np.testing.assert_array_equal(value[:-1], getattr(grid.level, name)[1:])
-    for name in ('travel:karras:6,2,2', 'travel:,500,2', 'travel:90,60,60,20,20,10,2'):
+    for name in ('travel:karras:6/2,2', 'travel:/500,2', 'travel:90,60,60,20,20/10,2'):
         assert np.isfinite(np.concatenate([*make_grid(DiffusionConfig(), name).next])).all()
-    once = make_grid(DiffusionConfig(), 'travel:20,5,1')
+    once = make_grid(DiffusionConfig(), 'travel:20/5,1')
     for got, expected in zip(
         jax.tree.leaves(once), jax.tree.leaves(make_grid(DiffusionConfig(), '20')), strict=True
     ):
         np.testing.assert_array_equal(got, expected)
-    for wrong in ('travel:20', 'travel:20,5', 'travel:20,0,2', 'travel:20,5,x', 'travel:x,5,2'):
+    for wrong in ('travel:20', 'travel:20/5', 'travel:20/0,2', 'travel:20/5,x', 'travel:x/5,2'):
         with pytest.raises(ValueError):
             make_grid(DiffusionConfig(), wrong)
     with pytest.raises(ValueError, match='previous_x'):
-        make_grid(DiffusionConfig(prediction='previous_x'), 'travel:20,5,2')
+        make_grid(DiffusionConfig(prediction='previous_x'), 'travel:20/5,2')

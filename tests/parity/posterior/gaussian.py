@@ -9,7 +9,7 @@ from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.grids import path
 from diffusion_jax.diffusion.inverse import REDDiff
 from diffusion_jax.diffusion.process import Transition
-from diffusion_jax.diffusion.schedules import between, to_clean
+from diffusion_jax.diffusion.schedules import between
 from tests.diffusion.mixture import vp_levels
 from tests.parity.case import Case, Check
 from tests.parity.compare import compare
@@ -72,9 +72,9 @@ def check_stationary(case: Case, model: Model, lam: float, key: str) -> None:
 
 
 def jump_grid(t: np.ndarray, options: dict) -> Transition:
-    """The grid of `repaint:N,L,R`, in float64."""
-    text = f'repaint:{len(t)},{int(options["jump_length"])},{int(options["jump_n_sample"])}'
-    return to_clean(path(DiffusionConfig(schedule='linear', num_timesteps=1000), text))
+    """The grid of `repaint:N/L,R`, in float64."""
+    text = f'repaint:{len(t)}/{int(options["jump_length"])},{int(options["jump_n_sample"])}'
+    return between(path(DiffusionConfig(schedule='linear', num_timesteps=1000), text))
 
 
 def annealed_grid(options: dict) -> Transition:
@@ -203,7 +203,7 @@ def check_one_pixel(case: Case) -> None:
     config = DiffusionConfig(schedule='linear', num_timesteps=1000)
     steps = sorted({int(key.split('/')[2]) for key in case.arrays if key.count('/') == 2})
     with jax.enable_x64(True):
-        laws = Laws(model, {n: to_clean(path(config, str(n))) for n in steps})
+        laws = Laws(model, {n: between(path(config, str(n))) for n in steps})
         for key, recorded in case.arrays.items():
             sampler, scale, *n = key.split('/')
             if sampler == 'target':

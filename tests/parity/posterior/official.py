@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.diffusion.grids import jumps
 from diffusion_jax.diffusion.inverse import (
     DAPS,
     DDNM,
@@ -19,6 +18,7 @@ from diffusion_jax.diffusion.inverse import (
     REDDiff,
     RePaint,
 )
+from diffusion_jax.diffusion.jumps import repainted
 from diffusion_jax.diffusion.process import Level
 from diffusion_jax.diffusion.samplers import Sampler
 from diffusion_jax.diffusion.schedules import between, make_schedule, row, to_clean
@@ -123,7 +123,7 @@ def check_repaint(case: Case, model: Model) -> None:
     )
     arrays, meta = case.arrays, case.meta
     timesteps = np.unique(arrays['t'])
-    path = jumps(len(timesteps), meta['jump_length'], meta['jump_n_sample'])
+    path = repainted(len(timesteps), meta['jump_length'], meta['jump_n_sample'])
     np.testing.assert_array_equal([*path, -1], arrays['times'])
     grid = grid_at(timesteps[path])
     up = np.zeros(len(path), bool) if grid.renoise is None else grid.renoise
