@@ -13,6 +13,7 @@ import dataclasses
 from typing import Any, ClassVar, dataclass_transform
 
 import jax
+from jax.tree_util import GetAttrKey
 
 LARGEST = 3.4028234663852886e38  # of float32
 
@@ -57,7 +58,24 @@ class Part:
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field]]
 
     def __init_subclass__(cls) -> None:
-        jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))
+        dataclasses.dataclass(frozen=True)(cls)
+        fields = dataclasses.fields(cls)
+        data = [field.name for field in fields if 'static' not in field.metadata]
+        meta = [field.name for field in fields if 'static' in field.metadata]
+
+        # Not `register_dataclass`: JAX (0.11.2 and before) takes the structures of two dataclasses with the
+        # same fields for equal, and can run the program of one sampler for another. Here classes count.
+        def structure(part: Any) -> tuple[Any, ...]:
+            return cls, *(getattr(part, name) for name in meta)
+
+        jax.tree_util.register_pytree_with_keys(
+            cls,
+            lambda part: ([(GetAttrKey(name), getattr(part, name)) for name in data], structure(part)),
+            lambda structure, values: cls(
+                **dict(zip(meta, structure[1:], strict=True)), **dict(zip(data, values, strict=True))
+            ),
+            lambda part: ([getattr(part, name) for name in data], structure(part)),
+        )
 
 
 def options(part: type[Part] | Part) -> dict[str, dataclasses.Field]:
