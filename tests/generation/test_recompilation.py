@@ -53,7 +53,9 @@ def others(part):
         if name not in numbers:
             return others(value)
         limits = numbers[name].metadata
-        return value + 1 if limits['whole'] else limits['least'] + (0.25 if value != 0.25 else 0.5)
+        if limits['whole']:
+            return value + 1 if value < limits['most'] else value - 1
+        return limits['least'] + (0.25 if value != 0.25 else 0.5)
 
     return dataclasses.replace(part, **{field.name: other(field.name) for field in dataclasses.fields(part)})
 

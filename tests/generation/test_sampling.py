@@ -5,7 +5,7 @@ import pytest
 
 from diffusion_jax.diffusion.guidance import ClassifierGuidance
 from diffusion_jax.diffusion.recipe import Recipe
-from diffusion_jax.diffusion.samplers import DDIM, SAMPLERS
+from diffusion_jax.diffusion.samplers import DDIM, SAMPLERS, SMC
 from diffusion_jax.diffusion.samplers.loop import noise_of
 from diffusion_jax.generation import Samples, sampling
 from diffusion_jax.generation.arguments import traced
@@ -86,9 +86,10 @@ def test_scale_zero_is_unguided_sampling():
     assert closeness(generate(params(), request(range(4), scale=0.0)), unguided) <= 1
 
 
-@pytest.mark.parametrize('sampler', SAMPLERS)
-def test_the_classifier_reaches_every_sampler(sampler):
-    how = {'sampler': SAMPLERS[sampler](), 'respacing': '5'}
+@pytest.mark.parametrize('name', SAMPLERS)
+def test_the_classifier_reaches_every_sampler(name):
+    sampler = SMC(particles=4) if name == 'smc' else SAMPLERS[name]()
+    how = {'sampler': sampler, 'respacing': '5'}
     images = {
         (scale, label): generate(params(), request(range(4), scale=scale, y=4 * [label], **how))
         for scale in (0.0, 100.0)

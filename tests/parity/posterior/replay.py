@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.diffusion.grids import jumps
 from diffusion_jax.diffusion.guidance import Guidance, Models
 from diffusion_jax.diffusion.inverse import Measurement
+from diffusion_jax.diffusion.jumps import repainted
 from diffusion_jax.diffusion.process import Transition
 from diffusion_jax.diffusion.samplers import Sampler, sample
 from diffusion_jax.diffusion.schedules import row
@@ -85,7 +85,7 @@ def travel(sampler: Sampler, model: Model, case: Case):
     """
     arrays, meta = case.arrays, case.meta
     timesteps = np.unique(arrays['t'])
-    path = jumps(len(timesteps), meta['travel_length'], meta['travel_repeat'])
+    path = repainted(len(timesteps), meta['travel_length'], meta['travel_repeat'])
     grid = jax.tree.map(jnp.asarray, grid_at(timesteps[path])._replace(renoise=None))
     denoise, noise = model.denoiser(), images(arrays['noise'])
 
