@@ -32,9 +32,9 @@ from diffusion_jax.evaluation.feature_stats import of_features
 
 METRICS = ('label_agreement', 'precision', 'recall', 'frechet_distance')
 RESULTS = Path(__file__).parent / 'results'
-SEEDS, SCALES = (0, 1, 2), (1.0, 2.0, 5.0)
+SEEDS, SCALES = (0, 1, 2), (2.0, 5.0)
 
-# With the grid of N levels on which a sampler is used, N evaluations or, for Heun and 2S, 2N − 1.
+# With the grid of N levels on which a sampler is used: N evaluations, or 2N − 1 for Heun.
 SAMPLERS = {
     'ddpm': '{n}',
     'ddim': 'ddim{n}',
@@ -50,12 +50,12 @@ DDPM, DDIM = {'sampler': 'ddpm', 'respacing': '25'}, {'sampler': 'ddim', 'respac
 GUIDANCES = {
     'classifier, DDPM': DDPM | {'guidance': 'classifier'},
     'classifier, DDIM': DDIM | {'guidance': 'classifier'},
-    'classifier at 0.3 ≤ σ < 5, DDPM': DDPM | {'guidance': 'classifier/interval:low=0.3,high=5'},
-    'classifier, every second step, DDPM': DDPM | {'guidance': 'classifier/reuse:every=2'},
     'entropy, DDPM': DDPM | {'guidance': 'entropy'},
     'clean, DDPM': DDPM | {'guidance': 'clean'},
     'reconstruction, DDPM': DDPM | {'guidance': 'reconstruction'},
     'classifier, SMC of 8': {'sampler': 'smc:particles=8', 'respacing': '25', 'guidance': 'classifier'},
+    'classifier at 0.3 ≤ σ < 5, DDPM': DDPM | {'guidance': 'classifier/interval:low=0.3,high=5'},
+    'classifier, every second step, DDPM': DDPM | {'guidance': 'classifier/reuse:every=2'},
 }
 
 
@@ -113,6 +113,7 @@ def plot(rows: list[dict[str, Any]], along: str, path: Path) -> None:
         axis.grid(alpha=0.3)
     figure.legend(*axes[0].get_legend_handles_labels(), loc='outside right center', fontsize='small')
     figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 def main() -> None:
@@ -126,15 +127,14 @@ def main() -> None:
     along, chosen = {'samplers': ('evaluations', of_samplers), 'guidance': ('scale', of_guidances)}[
         arguments.what
     ]
-    rows = []
-    for row in chosen():
+    RESULTS.mkdir(exist_ok=True)
+    path, rows = RESULTS / f'digits_{arguments.what}', []
+    for row in chosen():  # the files are complete after every row: a sweep may be stopped
         rows.append(measure(model, real, row, arguments.num_samples))
         print(table(rows[-1:], along).splitlines()[-1], flush=True)
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f'digits_{arguments.what}'
-    path.with_suffix('.json').write_text(json.dumps(rows, indent=1) + '\n')
-    path.with_suffix('.md').write_text(table(rows, along))
-    plot(rows, along, path.with_suffix('.png'))
+        path.with_suffix('.json').write_text(json.dumps(rows, indent=1) + '\n')
+        path.with_suffix('.md').write_text(table(rows, along))
+        plot(rows, along, path.with_suffix('.png'))
 
 
 if __name__ == '__main__':
