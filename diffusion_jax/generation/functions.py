@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax import ShapeDtypeStruct
 
 from diffusion_jax.diffusion.denoiser import Denoiser, LogProb, plain
-from diffusion_jax.diffusion.guidance import Function, Reward
+from diffusion_jax.diffusion.guidance import Function, Reward, innermost
 from diffusion_jax.diffusion.process import Level, Prediction
-from diffusion_jax.diffusion.recipe import Recipe, innermost
+from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.errors import UserError
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion_jax.diffusion.guidance import Reward
+from diffusion_jax.diffusion.guidance import Reward, innermost
 from diffusion_jax.diffusion.process import Transition
-from diffusion_jax.diffusion.recipe import Recipe, innermost
+from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation.arguments import NotFinite
 

@@ -77,6 +77,7 @@ def purify_images(
         raise UserError('x_T', 'given in addition to images', 'give one of them')
     request = requests.make_request(model, len(images), y, guidance=guidance, **how)
     recipe = request.recipe
+    requests.check_keeps_start(recipe)
     grid = check_respacing(model.diffusion, recipe.respacing, recipe.timesteps)
     done = first_step(grid.level, start)
     images = to_float(images) if _is_uint8(images) else jnp.asarray(images, jnp.float32)

@@ -52,8 +52,8 @@ class DAPS(Sampler):
     rate: Number = option(default=1e-4)
     last_rate: Number = option(default=0.01, most=1.0)
     ode_sigma: Number = option(default=0.01, least=1e-6)
-    ode_steps: int = static(default=5)
-    langevin_steps: int = static(default=100)
+    ode_steps: int = static(default=5, values=1)
+    langevin_steps: int = static(default=100, values=0)
     needs_noise: ClassVar[bool] = True
 
     @property
@@ -66,6 +66,9 @@ class DAPS(Sampler):
 
     def init(self, x_T: Array) -> Annealed:
         return Annealed(x_T, jnp.zeros((), jnp.int32))
+
+    def restart(self, state: Annealed, x: Array) -> Annealed:
+        return state._replace(x=x)
 
     def step(
         self, denoise: Denoiser, state: Annealed, memory: Any, transition: Transition, noise: Noise

@@ -38,7 +38,7 @@ class RePaint(Sampler):
     def init(self, x_T: Array) -> Started:
         return Started(x_T, jnp.array(False))
 
-    def restart(self, x: Array) -> Started:
+    def restart(self, state: Started, x: Array) -> Started:
         return Started(x, jnp.array(True))
 
     def step(
