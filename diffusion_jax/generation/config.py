@@ -37,6 +37,7 @@ class SampleConfig:
             'sigma:9,1,0.1'; or 'travel:250/10,2', the grid 250 in segments of 10 steps that are taken twice.
         timesteps: for levels between trained timesteps: 'fractional' or 'nearest'.
         eta: noise of DDIM, from 0 (deterministic) to 1 (as random as DDPM); `ddim:eta=0.5` takes precedence.
+            0 is the default of each sampler, which is 1 for those of the SDE.
         scale: of guidances that give none themselves; s ≥ 0 of classifier guidance, where 0 turns it off.
         guidance: by a classifier: 'classifier', 'entropy', 'mixture:7=0.5,8=0.5', 'clean', 'calibrated' or
             'reconstruction'; by extrapolation: 'classifier_free:scale=2', 'icg', 'pag' or 'sag'; or several

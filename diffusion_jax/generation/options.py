@@ -51,9 +51,9 @@ Guidances = str | Guidance | Callable[[Denoiser], Denoiser] | Sequence[Any]
 
 
 def read_sampler(sampler: str | Sampler, eta: float = 0.0) -> Sampler:
-    """A sampler; eta: the default if the text gives none and the sampler has this option."""
+    """A sampler; eta: unless 0, that of a text that gives none, if the sampler has this option."""
     if isinstance(sampler, str):
-        return _read_part('sampler', sampler, SAMPLERS, eta=eta)
+        return _read_part('sampler', sampler, SAMPLERS, **({'eta': eta} if eta else {}))
     if not isinstance(sampler, Sampler):
         raise UserError('sampler', f'got {sampler!r}', f'must be one of {", ".join(SAMPLERS)}, or a Sampler')
     return sampler

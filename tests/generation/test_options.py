@@ -18,7 +18,16 @@ from diffusion_jax.diffusion.guidance import (
     Scheduled,
 )
 from diffusion_jax.diffusion.recipe import Recipe
-from diffusion_jax.diffusion.samplers import DDIM, DDPM, SAMPLERS, SMC, TFG, Heun
+from diffusion_jax.diffusion.samplers import (
+    DDIM,
+    DDPM,
+    SAMPLERS,
+    SMC,
+    TFG,
+    DPMSolverPP2MSDE,
+    DPMSolverPP3MSDE,
+    Heun,
+)
 from diffusion_jax.generation import arguments, options
 from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.options import read_guidance, read_sampler
@@ -33,6 +42,8 @@ CLASSIFIER = ClassifierGuidance()
         ('ddpm', DDPM()),
         ('ddim', DDIM()),
         (' ddim : eta = 0.5 ', DDIM(0.5)),
+        ('dpmpp_2m_sde', DPMSolverPP2MSDE(1.0)),
+        ('dpmpp_3m_sde:eta=0.5', DPMSolverPP3MSDE(eta=0.5)),
         ('heun:s_churn=40,s_min=0.05,s_max=50,s_noise=1.003', Heun(40.0, 0.05, 50.0, 1.003)),
     ],
 )
@@ -117,6 +128,8 @@ def test_scale_and_eta_of_the_settings_are_those_of_what_gives_none():
     assert recipe.sampler == DDIM(0.5)
     assert recipe.guidance == (ClassifierGuidance(3.0), ReconstructionGuidance(2.0))
     assert SampleConfig(sampler='ddim:eta=0.25', eta=0.5).as_recipe().sampler == DDIM(0.25)
+    assert SampleConfig(sampler='dpmpp_2m_sde').as_recipe().sampler == DPMSolverPP2MSDE(1.0)
+    assert SampleConfig(sampler='dpmpp_2m_sde', eta=0.5).as_recipe().sampler == DPMSolverPP2MSDE(0.5)
     assert SampleConfig(scale=0.0).as_recipe().guidance == ()
     assert not SampleConfig(scale=0.0).guided and not SampleConfig(guidance='').guided
 
