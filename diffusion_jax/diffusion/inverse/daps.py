@@ -28,8 +28,7 @@ from diffusion_jax.diffusion.inverse.measurement import Measurement
 from diffusion_jax.diffusion.parts import Number, option, static
 from diffusion_jax.diffusion.process import Transition, align
 from diffusion_jax.diffusion.samplers import Noise, Sampler
-
-RHO = 7
+from diffusion_jax.diffusion.schedules import KARRAS_RHO
 
 
 class Annealed(NamedTuple):
@@ -83,7 +82,8 @@ class DAPS(Sampler):
         """The solution at `ode_sigma`, in the space x_0 + σ̄·eps, and the denoiser's memory."""
         last = jnp.minimum(sigma, self.ode_sigma)
         shares = jnp.arange(self.ode_steps + 1) / self.ode_steps
-        sigmas = (sigma ** (1 / RHO) + shares * (last ** (1 / RHO) - sigma ** (1 / RHO))) ** RHO
+        first, end = sigma ** (1 / KARRAS_RHO), last ** (1 / KARRAS_RHO)
+        sigmas = (first + shares * (end - first)) ** KARRAS_RHO
 
         def euler(carry: tuple[Array, Any], ends: Array) -> tuple[tuple[Array, Any], None]:
             x, memory = carry
