@@ -75,7 +75,7 @@ def make_request(
         low_res=low_res_images(model, num_images, low_res),
         x_T=None if x_T is None else full_images(model, 'x_T', x_T, num_images, np.float32),
     )
-    rows = {'y': request.y, 'scale': request.recipe, 'low_res': request.low_res}
+    rows = {'y': request.y, 'recipe': request.recipe, 'low_res': request.low_res}
     check_population(recipe, num_images, rows)
     request = put(model, num_images, request, recipe.sampler.population)
     check_functions(model, recipe, len(request.index))

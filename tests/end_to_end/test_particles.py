@@ -24,6 +24,7 @@ def test_samples_of_populations(tmp_path):
         '--config.sample.sampler=smc:particles=4',
         '--config.sample.eta=0',
         '--config.sample.num_samples=16',
+        '--config.sample.unguided=True',
     ]
     found = {}
     for size in (8, 16):
