@@ -136,6 +136,7 @@ def from_images(
     check_keeps_start(request.recipe)
     done = first_step(levels, start)
     images = full_images(model, 'images', images, num_images, np.uint8)
+    check_population(request.recipe, num_images, {'images': images})
     level = Level(*(values[done] for values in levels))
     images, level = put(model, num_images, (images, level), request.recipe.sampler.population)
     return request._replace(x_T=jitted(sampling.noised)(images, request, level)), done

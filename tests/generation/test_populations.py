@@ -39,6 +39,11 @@ def test_padding_adds_complete_populations(model):
     images = np.zeros((6, 8, 8, 1), np.uint8)
     started = spread.sample(6, 3, sampler='smc:particles=3', images=images, start=2.0, **STEPS)
     assert started.log_weight.shape == (6,)
+    images[1] = 1
+    with refused('images', 3):
+        spread.sample(6, 3, sampler='smc:particles=3', images=images, start=2.0, **STEPS)
+    with refused('sampler', 'SMC'):
+        model.purify(images, 3, sampler='smc:particles=3', guidance='classifier', start=2.0, respacing='4')
 
 
 def test_records_have_the_genealogy(model):

@@ -32,7 +32,7 @@ from diffusion_jax.diffusion.samplers import Noise, Sampler
 
 
 class Started(NamedTuple):
-    """A state that knows whether a step was made: [] bool."""
+    """x, and whether a step was made: [] bool."""
 
     x: Array
     started: Array

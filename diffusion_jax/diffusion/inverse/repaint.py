@@ -29,7 +29,7 @@ from diffusion_jax.diffusion.samplers import Noise, Sampler, ancestral_kernel
 
 
 class RePaint(Sampler):
-    """RePaint; a guidance beside it acts on the mean, as in DDPM."""
+    """RePaint; guidance acts on the mean, as in DDPM."""
 
     measurement: Measurement
     shifts_mean: ClassVar[bool] = True
