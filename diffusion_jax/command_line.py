@@ -93,7 +93,7 @@ def read_config(name: str, settings: Sequence[str] = ()) -> dict[str, Any]:
 def changed(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """A config in which settings, by dotted names, have other values; a section that is None is removed.
 
-    Of the settings that a recipe of samples decides, those given beside it stay.
+    A recipe of samples does not change the settings that are given in addition to it.
 
     Raises:
         UserError: a setting is of a section that the config does not have.

@@ -79,7 +79,7 @@ def with_defaults(
 ) -> ConfigDict:
     """A config with every setting: what a section does not name has its default. Values are not checked.
 
-    Beside `sample.recipe` the settings that the recipe decides have no defaults, so that those that are given
+    With `sample.recipe`, the settings that the recipe decides have no defaults, so that those that are given
     take precedence.
 
     Raises:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from diffusion_jax.diffusion.recipe import innermost
+from diffusion_jax.diffusion.guidance import innermost
 from diffusion_jax.models import UNetConfig
 from diffusion_jax.models.config import DERIVED
 from diffusion_jax.weights.released import RELEASED

@@ -35,7 +35,7 @@ SOURCE is
   a .pt file of the authors' release, or of a model of others in their format. NAME is the model; by default
   it is recognized by its arrays. Needs PyTorch: pip install 'diffusion_jax[convert]'
       diffusion-jax convert 256x256_diffusion 256x256_diffusion.pt --out 256x256_diffusion.safetensors
-  a .safetensors file of a released model in the layout of diffusers, with its config.json beside it:
+  a .safetensors file of a released model in the layout of diffusers, with its config.json next to it:
       diffusion-jax convert unet/diffusion_pytorch_model.safetensors --out model.safetensors
   a .pt file of another network with the same names of arrays, such as a fork's. A config file, as for
   training, and settings of it give the architecture:

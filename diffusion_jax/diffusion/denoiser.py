@@ -36,8 +36,8 @@ class Denoiser(NamedTuple):
       init: x_T → the memory before the first evaluation.
       level_at: log-SNR → level, for samplers that evaluate between the levels of their grid.
       variance: the meaning of `Prediction.variance`; see `posterior`.
-      log_prob: (x_0, the clean level) → s·log p(y|x_0), [B], summed over the guidances that tell it: what
-        `Prediction.log_prob` becomes for a clean image. Only samplers with weights use it.
+      log_prob: (x_0, the clean level) → s·log p(y|x_0), [B], summed over the guidances that have one: the
+        target of samplers with weights, which alone use it. Modifiers of a guidance do not change it.
     """
 
     call: Callable[[Array, Level, Any], tuple[Prediction, Any]]

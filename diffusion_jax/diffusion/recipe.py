@@ -52,6 +52,8 @@ class Recipe(Part):
         return dataclasses.replace(self, sampler=self.sampler.unguided(), guidance=())
 
     def without_classifier(self) -> Recipe:
-        """The recipe without the guidances that need a classifier."""
+        """The recipe without the guidances that need a classifier, and without particles if none is left."""
         guidance = tuple(each for each in self.guidance if CLASSIFIER.isdisjoint(each.needs))
-        return dataclasses.replace(self, guidance=guidance)
+        weighted = guidance or self.sampler.population == 1
+        sampler = self.sampler if weighted else self.sampler.unguided()
+        return dataclasses.replace(self, sampler=sampler, guidance=guidance)

@@ -61,12 +61,24 @@ def number(name: str, value: Any, limits: Mapping[str, Any], num_images: int | N
     return array if limits['whole'] else array.astype(np.float32)
 
 
-def choice(name: str, value: Any, values: tuple[str, ...] | int) -> Any:
-    """A field of a part that is structure: one of some texts, or an integer of at least `values`."""
+def choice(name: str, value: Any, values: Any) -> Any:
+    """A field of a part that is structure, checked; for `values` see `static`."""
     if isinstance(values, int):
         return whole_number(name, value, values)
+    if isinstance(values, type):
+        texts = value if values is tuple else (value,)
+        if not isinstance(value, values) or not all(isinstance(text, str) for text in texts):
+            kind = 'a text' if values is str else 'a tuple of texts'
+            raise UserError(name, f'got {_text(value)}', f'must be {kind}')
+        return value
     one_of(name, value, values)
     return value
+
+
+def read_choice(name: str, text: str, values: Any) -> Any:
+    """The value of such a field from a text, where the texts of a tuple are separated by spaces."""
+    value: Any = tuple(text.split()) if values is tuple else text
+    return choice(name, int(text) if isinstance(values, int) and text.isdecimal() else value, values)
 
 
 def first_step(levels: Level, start: Any) -> int:

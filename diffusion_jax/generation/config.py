@@ -27,8 +27,8 @@ class SampleConfig:
         name: samples are written to samples/<name>; '' is samples/, or, if it holds other samples, a folder
             named after what differs.
         recipe: a published recipe by name, such as 'paper-ddim' ("recipes" below lists those of a model): it
-            decides sampler, respacing, timesteps, eta, scale, guidance and clip, except what is given beside
-            it; '' is none.
+            decides sampler, respacing, timesteps, eta, scale, guidance and clip, except those that are
+            given in addition; '' is none.
         sampler: by name, with options after a colon: 'ddpm', 'ddim', 'heun:s_churn=40', 'dpmpp_2m', …; see
             docs/sampling.md. The particles of a population of 'smc' have one label: population i has that of
             image i.
@@ -37,6 +37,7 @@ class SampleConfig:
             'sigma:9,1,0.1'; or 'travel:250/10,2', the grid 250 in segments of 10 steps that are taken twice.
         timesteps: for levels between trained timesteps: 'fractional' or 'nearest'.
         eta: noise of DDIM, from 0 (deterministic) to 1 (as random as DDPM); `ddim:eta=0.5` takes precedence.
+            0 is the default of each sampler, which is 1 for those of the SDE.
         scale: of guidances that give none themselves; s ≥ 0 of classifier guidance, where 0 turns it off.
         guidance: by a classifier: 'classifier', 'entropy', 'mixture:7=0.5,8=0.5', 'clean', 'calibrated' or
             'reconstruction'; by extrapolation: 'classifier_free:scale=2', 'icg', 'pag' or 'sag'; or several
@@ -123,7 +124,7 @@ class SampleConfig:
 def beside_recipe(sample: Mapping[str, Any], changed: Collection[str] = ()) -> dict[str, Any]:
     """A section `sample` without settings that its recipe decides, except the changed ones.
 
-    A section with all of these settings is complete: then none was given beside the recipe.
+    A section with all of these settings is complete: then none was given in addition to the recipe.
     """
     keep = changed if 'recipe' in changed or is_complete(sample) else sample
     return {name: value for name, value in sample.items() if name not in DECIDED or name in keep}

@@ -11,27 +11,29 @@ import jax.numpy as jnp
 from jax import ShapeDtypeStruct
 
 from diffusion_jax.diffusion.denoiser import Denoiser, LogProb, plain
-from diffusion_jax.diffusion.guidance import Function, Reward
+from diffusion_jax.diffusion.guidance import Function, Reward, innermost
 from diffusion_jax.diffusion.process import Level, Prediction
-from diffusion_jax.diffusion.recipe import Recipe, innermost
+from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.errors import UserError
 
 if TYPE_CHECKING:
     from diffusion_jax.generation.generator import Generator
 
+# Fields of parts that may be functions of the caller, and what they return for each image.
+RETURNED = {'log_prob': 'one number for each image, [B]', 'logits': 'one for each image and class, [B, K]'}
 TRACEABLE = 'must be a function that JAX can trace and differentiate: use jax.numpy, and no value of an array'
 
 
 def check_functions(model: Generator, recipe: Recipe, num_images: int) -> None:
-    """UserError for a log_prob or a function from denoiser to denoiser that cannot work; runs nothing.
+    """UserError for log_prob, logits or a function from denoiser to denoiser that cannot work; runs nothing.
 
     num_images: with the padding to a multiple of the number of devices.
     """
     shape = num_images, *model.unet.image_size, model.unet.image_channels
     for part in (recipe.sampler, *map(innermost, recipe.guidance)):
-        if getattr(part, 'log_prob', None) is not None:
-            where = f'{type(part).__name__}.log_prob'
-            _check_log_prob(where, part.log_prob, shape, differentiated=not isinstance(part, Reward))
+        for name in _own(part):
+            differentiated = not isinstance(part, Reward)
+            _check_function(type(part).__name__, name, getattr(part, name), shape, differentiated)
         if isinstance(part, Function):
             _check_guidance(part.function, shape, model.unet.out_channels > model.unet.image_channels)
 
@@ -39,20 +41,28 @@ def check_functions(model: Generator, recipe: Recipe, num_images: int) -> None:
 def not_finite(recipe: Recipe) -> str:
     """What may help against images that are not finite."""
     parts = recipe.sampler, *map(innermost, recipe.guidance)
-    own = [type(part).__name__ for part in parts if getattr(part, 'log_prob', None) is not None]
+    own = [f'{type(part).__name__}.{name}' for part in parts for name in _own(part)]
     if own:
-        return f'lower scale, or give {own[0]} a log_prob that is finite, with its gradient, for every image'
+        return f'lower scale, or make {own[0]} and its gradient finite for every image'
     return 'lower scale' if recipe.guidance else 'use other weights'
 
 
+def _own(part: Any) -> list[str]:
+    """The names of the fields of a part that are functions of the caller."""
+    return [name for name in RETURNED if getattr(part, name, None) is not None]
+
+
 @functools.lru_cache(maxsize=64)
-def _check_log_prob(where: str, log_prob: LogProb, shape: tuple[int, ...], *, differentiated: bool) -> None:
-    x, level = _arguments(shape)
-    found = _traced(where, log_prob, x, level)
-    if not _is_array(found, shape[:1]):
-        raise UserError(where, f'returns {_described(found)}', 'must return one number for each image, [B]')
+def _check_function(
+    part: str, name: str, function: LogProb, shape: tuple[int, ...], differentiated: bool
+) -> None:
+    where, (x, level) = f'{part}.{name}', _arguments(shape)
+    found = _traced(where, function, x, level)
+    classes = getattr(found, 'shape', ())[1:2] if name == 'logits' else ()
+    if not _is_array(found, (*shape[:1], *classes)) or (name == 'logits' and not classes):
+        raise UserError(where, f'returns {_described(found)}', f'must return {RETURNED[name]}')
     if differentiated:
-        _traced(where, jax.grad(lambda x, level: jnp.sum(log_prob(x, level))), x, level)
+        _traced(where, jax.grad(lambda x, level: jnp.sum(function(x, level))), x, level)
 
 
 @functools.lru_cache(maxsize=64)

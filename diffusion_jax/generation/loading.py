@@ -77,13 +77,8 @@ def load(
     use_compilation_cache()
     compile_fast_on_gpus()
     mesh = make_mesh() if mesh is None else mesh
-    paths = {DIFFUSION: _network_path(diffusion, DIFFUSION)}
-    guide = _network_path(diffusion if classifier is None else classifier, CLASSIFIER)
-    guided = classifier is not None or guide != Path(file_path(diffusion))
-    if guided:
-        paths[CLASSIFIER] = guide
-    if weak is not None:
-        paths[WEAK] = _network_path(weak, DIFFUSION)
+    paths = _network_paths(diffusion, classifier, weak)
+    guided = CLASSIFIER in paths
     stored = {name: describe_stored(path) for name, path in paths.items()}
     _check_networks(paths, stored)
     params = {
@@ -150,6 +145,19 @@ def _check_same(names: Sequence[str], other: Spec, model: Spec, path: str | Path
     for name, value in ours.items():
         if theirs[name] != value:
             raise UserError(str(path), f'{name} is {theirs[name]}', f'that of the diffusion model is {value}')
+
+
+def _network_paths(
+    diffusion: str | Path, classifier: str | Path | None, weak: str | Path | None
+) -> dict[str, Path]:
+    """The files or folders of the networks by name, from the arguments of `load`."""
+    paths = {DIFFUSION: _network_path(diffusion, DIFFUSION)}
+    guide = _network_path(diffusion if classifier is None else classifier, CLASSIFIER)
+    if classifier is not None or guide != Path(file_path(diffusion)):
+        paths[CLASSIFIER] = guide
+    if weak is not None:
+        paths[WEAK] = _network_path(weak, DIFFUSION)
+    return paths
 
 
 def _network_path(path: str | Path, name: str) -> Path:

@@ -51,9 +51,9 @@ Guidances = str | Guidance | Callable[[Denoiser], Denoiser] | Sequence[Any]
 
 
 def read_sampler(sampler: str | Sampler, eta: float = 0.0) -> Sampler:
-    """A sampler; eta: the default if the text gives none and the sampler has this option."""
+    """A sampler; eta: unless 0, that of a text that gives none, if the sampler has this option."""
     if isinstance(sampler, str):
-        return _read_part('sampler', sampler, SAMPLERS, eta=eta)
+        return _read_part('sampler', sampler, SAMPLERS, **({'eta': eta} if eta else {}))
     if not isinstance(sampler, Sampler):
         raise UserError('sampler', f'got {sampler!r}', f'must be one of {", ".join(SAMPLERS)}, or a Sampler')
     return sampler
@@ -93,10 +93,11 @@ def read_guidance(guidance: Guidances, default: Any = 1.0, scale: Any = None) ->
 
 
 def text_of(part: Part, known: Mapping[str, type[Part]], omit: str = '') -> str:
-    """The text that names a part, with its options that are not the defaults, except `omit`."""
+    """The text that names a part, with its fields that are not the defaults, except `omit`."""
     name = next(name for name, cls in known.items() if cls is type(part))
-    values = {key: getattr(part, key) for key, field in options(part).items() if key != omit}
-    given = [f'{key}={value}' for key, value in values.items() if value != options(part)[key].default]
+    fields = {key: field for key, field in (choices(part) | options(part)).items() if key != omit}
+    values = {key: getattr(part, key) for key, field in fields.items() if getattr(part, key) != field.default}
+    given = [f'{key}={" ".join(v) if isinstance(v, tuple) else v}' for key, v in values.items()]
     return f'{name}:{",".join(given)}' if given else name
 
 
@@ -151,7 +152,7 @@ def _read_modifier(modifier: Modifier) -> Modifier:
         raise UserError('guidance', f'{problem}, which has no scale', 'give another guidance')
     if isinstance(modifier, (APG, Rescale)) and not isinstance(last, Extrapolation):
         raise UserError('guidance', f'{problem}, which is no extrapolation', 'give one, as classifier_free')
-    if isinstance(modifier, APG) and isinstance(inner[0], (APG, Rescale, Varying)):
+    if isinstance(modifier, APG) and isinstance(inner[0], (APG, Rescale, Varying, Interval)):
         raise UserError('guidance', f'APG acts on {type(inner[0]).__name__}', 'give apg before it')
     if isinstance(modifier, Interval) and not np.all(np.asarray(modifier.low) <= modifier.high):
         remedy = f'must be at most high, which is {modifier.high}'
@@ -169,11 +170,7 @@ def _read_part(where: str, text: str, known: Mapping[str, type[Part]], **default
     for argument in filter(None, map(str.strip, given.split(','))):
         key, _, value = (piece.strip() for piece in argument.partition('='))
         if key in structure:
-            values = structure[key].metadata['values']
-            fields[key] = int(value) if isinstance(values, int) and value.isdecimal() else value
-            arguments.choice(f'{where}.{key}', fields[key], values)
-        elif key in ('block', 'blocks') and key in names:
-            fields[key] = value if key == 'block' else tuple(value.split())
+            fields[key] = arguments.read_choice(f'{where}.{key}', value, structure[key].metadata['values'])
         elif key in numbers:
             fields[key] = _number(f'{where}.{key}', value, numbers[key].metadata)
         elif 'weights' in names:

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion_jax.diffusion.guidance import Reward
+from diffusion_jax.diffusion.guidance import Reward, innermost
 from diffusion_jax.diffusion.process import Transition
-from diffusion_jax.diffusion.recipe import Recipe, innermost
+from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation.arguments import NotFinite
 
@@ -28,12 +28,13 @@ def check_population(recipe: Recipe, num_images: int, rows: dict[str, Any]) -> N
     if num_images % size:
         raise UserError('num_images', f'got {num_images}', f'{sampler} needs a multiple of {size} particles')
     for name, tree in rows.items():
-        for array in map(np.asarray, jax.tree.leaves(tree)):
+        for path, array in jax.tree_util.tree_leaves_with_path(jax.tree.map(np.asarray, tree)):
             if array.shape[:1] == (num_images,):
                 grouped = array.reshape(-1, size, *array.shape[1:])
                 if (grouped != grouped[:, :1]).any():
                     remedy = f'must be the same for each {size} particles of {sampler}'
-                    raise UserError(name, 'differs within a population', remedy)
+                    where = getattr(path[-1], 'name', name) if path else name  # of a part's field
+                    raise UserError(where, 'differs within a population', remedy)
 
 
 def check_levels(recipe: Recipe, grid: Transition) -> None:

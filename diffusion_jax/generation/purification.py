@@ -77,6 +77,10 @@ def purify_images(
         raise UserError('x_T', 'given in addition to images', 'give one of them')
     request = requests.make_request(model, len(images), y, guidance=guidance, **how)
     recipe = request.recipe
+    requests.check_keeps_start(recipe)
+    if recipe.sampler.population > 1:
+        problem = f'{type(recipe.sampler).__name__} weighs images, and purification returns no weights'
+        raise UserError('sampler', problem, 'use another sampler')
     grid = check_respacing(model.diffusion, recipe.respacing, recipe.timesteps)
     done = first_step(grid.level, start)
     images = to_float(images) if _is_uint8(images) else jnp.asarray(images, jnp.float32)

@@ -75,7 +75,7 @@ def make_request(
         low_res=low_res_images(model, num_images, low_res),
         x_T=None if x_T is None else full_images(model, 'x_T', x_T, num_images, np.float32),
     )
-    rows = {'y': request.y, 'scale': request.recipe, 'low_res': request.low_res}
+    rows = {'y': request.y, 'recipe': request.recipe, 'low_res': request.low_res}
     check_population(recipe, num_images, rows)
     request = put(model, num_images, request, recipe.sampler.population)
     check_functions(model, recipe, len(request.index))
@@ -133,11 +133,21 @@ def from_images(
         raise UserError('images', 'given without start, or start without images', 'give both')
     if request.x_T is not None:
         raise UserError('x_T', 'given in addition to images', 'give one of them')
+    check_keeps_start(request.recipe)
     done = first_step(levels, start)
     images = full_images(model, 'images', images, num_images, np.uint8)
+    check_population(request.recipe, num_images, {'images': images})
     level = Level(*(values[done] for values in levels))
     images, level = put(model, num_images, (images, level), request.recipe.sampler.population)
     return request._replace(x_T=jitted(sampling.noised)(images, request, level)), done
+
+
+def check_keeps_start(recipe: Recipe) -> None:
+    """UserError if the sampler does not start from x_T, and would ignore given images."""
+    if not recipe.sampler.keeps_start:
+        problem = f'{type(recipe.sampler).__name__} starts from the measurement'
+        remedy = 'set given_y=False' if hasattr(recipe.sampler, 'given_y') else 'use another sampler'
+        raise UserError('images', problem, remedy)
 
 
 def labels(model: Generator, num_images: int, y: Labels | None, recipe: Recipe, least: int = 0) -> np.ndarray:

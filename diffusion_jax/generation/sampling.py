@@ -113,7 +113,7 @@ def make_parts(networks: Networks, params: dict[str, Params], request: Request) 
     recipe, denoise = request.recipe, guided_denoiser(networks, params, request)
     if recipe.sampler.population > 1 and denoise.log_prob is None:
         if not all(each.before_clip for each in recipe.guidance):
-            problem = f'tells no log-probability, by which {type(recipe.sampler).__name__} weighs particles'
+            problem = f'has no log-probability, by which {type(recipe.sampler).__name__} weighs particles'
             raise UserError('guidance', problem, 'use one such as classifier, reconstruction or reward')
     noise_at = noise_of(
         sample_keys(request.seed, request.index), (*networks.unet.image_size, networks.unet.image_channels)

@@ -13,12 +13,14 @@ import numpy as np
 
 from diffusion_jax.data.classes import listed
 from diffusion_jax.data.image_sets.archive import open_samples
+from diffusion_jax.diffusion.samplers import SAMPLERS
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.generator import Generator
 from diffusion_jax.generation.grid import class_grid, save_png
 from diffusion_jax.generation.guides import check_network
 from diffusion_jax.generation.images import count_pngs, write_pngs
+from diffusion_jax.generation.options import text_of
 from diffusion_jax.generation.shards import draw_samples, join
 from diffusion_jax.hosts import any_process, raise_together
 from diffusion_jax.interruption import interruptible
@@ -109,6 +111,9 @@ def main(run: Run, results: Results) -> None:
         if config.with_unguided:
             without = {name: part for name, part in stamp.items() if name != CLASSIFIER}
             sample = stamp['sample'] | {'scale': 0.0, 'guidance': SampleConfig.guidance}
+            sampler = config.as_recipe().sampler
+            if sampler.population > 1:
+                sample['sampler'] = text_of(sampler.unguided(), SAMPLERS)
             write_stamp(directory / UNGUIDED, without | {'sample': sample})
     if config.with_unguided:
         _draw_all(run, directory / UNGUIDED, generator.unguided(), names)
@@ -135,9 +140,13 @@ def draw(
     condition: Conditioning,
     index: np.ndarray,
     progress: Callable[[int, int], None] | bool = False,
+    population: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The samples of consecutive indices, uint8 [B, H, W, C], and their labels [B]."""
-    y, low_res = condition(index // generator.recipes[0][1].sampler.population)
+    """The samples of consecutive indices, uint8 [B, H, W, C], and their labels [B].
+
+    population: the number of consecutive samples that share a label.
+    """
+    y, low_res = condition(index // population)
     how: dict[str, Any] = {'first': int(index[0]), 'seed': run.experiment.sample.seed, 'low_res': low_res}
     with run.fits('sampling', 'sample.batch_size'):
         return generator.sample(len(index), y, progress=progress, **how).images, y
@@ -163,7 +172,7 @@ def _draw_all(run: Run, directory: Path, generator: Generator, names: Sequence[s
     if any_process(not is_complete(directory, num_samples)):
         guidance = f'scale {config.scale:g}' if config.guidance == 'classifier' else config.guidance
         title = f'samples, {guidance if generator.recipes[0][1].guidance else UNGUIDED}'
-        particles = generator.recipes[0][1].sampler.population
+        particles = config.as_recipe().sampler.population  # unguided samples have the same labels
         size = -(-run.batch_size('sample', num_samples) // particles) * particles
         progress = Progress(title, num_samples)
         draw_samples(
@@ -175,6 +184,7 @@ def _draw_all(run: Run, directory: Path, generator: Generator, names: Sequence[s
                 generator,
                 conditioning.make_conditioning(run),
                 progress=lambda step, steps: progress.within(step, steps, size),
+                population=particles,
             ),
             num_samples,
             size,

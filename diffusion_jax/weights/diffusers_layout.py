@@ -63,7 +63,7 @@ def in_their_names(state: State) -> dict[str, np.ndarray]:
 
 
 def stored_order(path: Path, head_channels: int | None) -> str:
-    """The order of the channels of qkv (`TrunkConfig.qkv_order`), from config.json beside a file.
+    """The order of the channels of qkv (`TrunkConfig.qkv_order`), from config.json next to a file.
 
     Raises:
         UserError: config.json is missing, damaged, or of other heads.
@@ -73,7 +73,7 @@ def stored_order(path: Path, head_channels: int | None) -> str:
         settings = json.loads(config.read_text())
     except (OSError, ValueError) as error:
         problem = f'cannot be read ({reason(error)})'
-        remedy = f'put the config.json of the model beside {path.name}: it tells how attention is stored'
+        remedy = f'put the config.json of the model next to {path.name}: it states how attention is stored'
         raise UserError(str(config), problem, remedy) from error
     if settings.get('attention_head_dim') != head_channels:
         problem = f'attention_head_dim is {settings.get("attention_head_dim")}'

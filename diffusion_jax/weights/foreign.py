@@ -94,7 +94,7 @@ def params_of(file: Foreign, network: UNetConfig | ClassifierConfig, what: str) 
         what: the network in words.
 
     Raises:
-        UserError: the arrays are not those of the network; or config.json is not found beside a file of
+        UserError: the arrays are not those of the network; or config.json is not found next to a file of
             diffusers.
     """
     try:

@@ -28,7 +28,7 @@ def published_recipes(
     Models that share both have the same recipes; their marks are then given with the names of the models.
 
     Args:
-        guided: with a classifier, which tells ImageNet's unconditional model from those of LSUN.
+        guided: with a classifier, which distinguishes ImageNet's unconditional model from those of LSUN.
     """
     settings = {name: getattr(network, name) for name in ('dtype', 'remat', 'dropout', 'label_dropout')}
     found = {
@@ -102,7 +102,7 @@ def _joined(recipe: str, marks: dict[str, dict[str, str]]) -> str:
 
 
 def _hints(network: Any, shapes: Shapes) -> int:
-    """How many of three arrays that tell networks apart, and their number of blocks, are as expected.
+    """How many of three arrays that distinguish networks, and their number of blocks, are as expected.
 
     It decides what is compared with a file, and first.
     """

@@ -1,5 +1,6 @@
 """Stage `sample` with populations of particles."""
 
+import json
 import shutil
 
 import numpy as np
@@ -23,6 +24,7 @@ def test_samples_of_populations(tmp_path):
         '--config.sample.sampler=smc:particles=4',
         '--config.sample.eta=0',
         '--config.sample.num_samples=16',
+        '--config.sample.unguided=True',
     ]
     found = {}
     for size in (8, 16):
@@ -36,4 +38,8 @@ def test_samples_of_populations(tmp_path):
     np.testing.assert_array_equal(found[8][1], np.repeat([0, 1, 2, 3], 4))
     np.testing.assert_array_equal(found[16][1], found[8][1])
     np.testing.assert_allclose(found[8][0].astype(int), found[16][0].astype(int), rtol=0, atol=1)
+    unguided = tmp_path / 'run' / 'samples' / 'in_16' / 'unguided'
+    files = [np.load(path) for path in sorted((unguided / 'shards').iterdir())]
+    np.testing.assert_array_equal(np.concatenate([file['arr_1'] for file in files]), found[16][1])
+    assert json.loads((unguided / 'stamp.json').read_text())['sample']['sampler'] == 'ddpm'
     assert main.main([*flags, '--config.sample.name=other', '--config.sample.batch_size=6']) == 2

@@ -8,8 +8,11 @@ import pytest
 from diffusion_jax.diffusion.guidance import (
     Adam,
     AscentGuidance,
+    CalibratedGuidance,
     ClassifierGuidance,
+    EntropyGuidance,
     Interval,
+    MixtureGuidance,
     MonteCarloGuidance,
     Normalized,
     ReconstructionGuidance,
@@ -64,6 +67,16 @@ def test_every_part_with_a_log_prob_is_checked(free, name):
     with refused(f'{name}.log_prob', '()', '[B]'):
         free.request(2, **PARTS[name](lambda x, level: jnp.sum(x)))
     free.request(2, **PARTS[name](likelihood))
+
+
+@pytest.mark.parametrize('part', [EntropyGuidance, MixtureGuidance, CalibratedGuidance])
+def test_logits_are_checked(free, part):
+    def guidance(logits):
+        return part([1.0, 0.0], logits=logits) if part is MixtureGuidance else part(logits=logits)
+
+    with refused(f'{part.__name__}.logits', '(2,)', '[B, K]'):
+        free.request(2, 1, guidance=guidance(likelihood))
+    free.request(2, 1, guidance=guidance(lambda x, level: x[:, 0, :2, 0]))
 
 
 def test_what_cannot_be_differentiated_is_refused(free):

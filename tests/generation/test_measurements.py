@@ -131,6 +131,20 @@ def test_records_and_images_to_start_from(model):
     images = np.full((4, 8, 8, 1), 128, np.uint8)
     how = lambda m: {'sampler': DDRM(m, given_y=False)}  # noqa: E731
     assert sample(model, how, measurement, 4, images=images, start=2.0).evaluations < 5
+    for name in ('ddrm', 'reddiff'):
+        with refused('images', 'starts from the measurement'):
+            sample(model, SAMPLERS[name], measurement, 4, images=images, start=2.0)
+        with refused('images', 'starts from the measurement'):
+            model.purify(images, sampler=SAMPLERS[name](measurement)['sampler'], start=2.0, respacing='5')
+
+
+def test_grids_that_go_up_do_not_start_counts_again(model):
+    """The step size of DAPS falls over all steps; μ of RED-diff and its moments are kept."""
+    measurement, seen = Measurement(MASK, Y, 0.1), lambda state, *_: state.done
+    for name in ('daps', 'reddiff'):
+        how = {'respacing': 'travel:4/2,2', 'record': seen}
+        done = sample(model, SAMPLERS[name], measurement, 4, **how).records
+        np.testing.assert_array_equal(done, [0, 1, 2, 2, 3, 4, 5, 6, 6, 7])
 
 
 @pytest.mark.skipif(jax.device_count() < 8, reason='needs several devices')

@@ -7,17 +7,28 @@ from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.guidance import (
     GUIDANCES,
     MODIFIERS,
+    PAG,
     ClassifierFreeGuidance,
     ClassifierGuidance,
     Function,
     Interval,
     ReconstructionGuidance,
     Reuse,
+    Reward,
     Scheduled,
 )
 from diffusion_jax.diffusion.recipe import Recipe
-from diffusion_jax.diffusion.samplers import DDIM, DDPM, SAMPLERS, Heun
-from diffusion_jax.generation import options
+from diffusion_jax.diffusion.samplers import (
+    DDIM,
+    DDPM,
+    SAMPLERS,
+    SMC,
+    TFG,
+    DPMSolverPP2MSDE,
+    DPMSolverPP3MSDE,
+    Heun,
+)
+from diffusion_jax.generation import arguments, options
 from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.options import read_guidance, read_sampler
 from tests.errors import refused
@@ -31,6 +42,8 @@ CLASSIFIER = ClassifierGuidance()
         ('ddpm', DDPM()),
         ('ddim', DDIM()),
         (' ddim : eta = 0.5 ', DDIM(0.5)),
+        ('dpmpp_2m_sde', DPMSolverPP2MSDE(1.0)),
+        ('dpmpp_3m_sde:eta=0.5', DPMSolverPP3MSDE(eta=0.5)),
         ('heun:s_churn=40,s_min=0.05,s_max=50,s_noise=1.003', Heun(40.0, 0.05, 50.0, 1.003)),
     ],
 )
@@ -72,6 +85,35 @@ def test_guidances_without_a_classifier():
     assert recipe.without_classifier().guidance == guidance[:1] and recipe.unguided().guidance == ()
 
 
+def test_without_a_classifier_no_particles_are_left_that_nothing_weighs():
+    sampler, reward = SMC(2), Reward(1.0, lambda x_0, level: x_0[:, 0, 0, 0])
+    recipe = Recipe(sampler, (ClassifierGuidance(2.0), reward))
+    assert recipe.without_classifier() == Recipe(sampler, (reward,))
+    assert Recipe(sampler, (CLASSIFIER,)).without_classifier() == Recipe()
+
+
+def test_unguided_training_free_guidance_has_no_log_probability():
+    recipe = Recipe(TFG(rho=2.0, log_prob=len, draws=3))
+    assert recipe.unguided().sampler == TFG(rho=2.0, draws=3)
+
+
+@pytest.mark.parametrize('text', ['tfg:draws=2,inner=0,rho=2.0', 'smc:potential=max,every=3', 'ddim'])
+def test_the_text_of_a_sampler(text):
+    assert options.text_of(read_sampler(text), SAMPLERS) == text
+
+
+@pytest.mark.parametrize(
+    'text', ['pag:blocks=middle encoder.14,scale=2.0', 'sag:block=encoder.1,blur=2.0', 'ascent:steps=3']
+)
+def test_the_text_of_a_guidance(text):
+    assert options.text_of(*read_guidance(text), GUIDANCES) == text
+
+
+def test_blocks_are_a_tuple_of_texts():
+    with refused('PAG.blocks', 'middle'):
+        arguments.traced(PAG(2.0, 'middle'), 1)
+
+
 def test_what_a_modifier_acts_on_may_be_a_text():
     assert read_guidance(Interval('classifier:scale=2', 1.0)) == (Interval(ClassifierGuidance(2.0), 1.0),)
     with refused('guidance.low', 5, 1):
@@ -86,6 +128,8 @@ def test_scale_and_eta_of_the_settings_are_those_of_what_gives_none():
     assert recipe.sampler == DDIM(0.5)
     assert recipe.guidance == (ClassifierGuidance(3.0), ReconstructionGuidance(2.0))
     assert SampleConfig(sampler='ddim:eta=0.25', eta=0.5).as_recipe().sampler == DDIM(0.25)
+    assert SampleConfig(sampler='dpmpp_2m_sde').as_recipe().sampler == DPMSolverPP2MSDE(1.0)
+    assert SampleConfig(sampler='dpmpp_2m_sde', eta=0.5).as_recipe().sampler == DPMSolverPP2MSDE(0.5)
     assert SampleConfig(scale=0.0).as_recipe().guidance == ()
     assert not SampleConfig(scale=0.0).guided and not SampleConfig(guidance='').guided
 
@@ -127,6 +171,10 @@ def test_samplers_that_are_refused(text, where, values):
         ('classifier/rescale', 'guidance', ['Rescale', 'ClassifierGuidance']),
         ('classifier/apg', 'guidance', ['APG', 'ClassifierGuidance']),
         ('classifier_free/ramp/apg', 'guidance', ['APG', 'Ramp']),
+        ('classifier_free/interval/apg', 'guidance', ['APG', 'Interval']),
+        ('reward/reuse', 'guidance', ['Reuse', 'Reward']),
+        ('monte_carlo:draws=0', 'guidance.draws', [0, 1]),
+        ('ascent:steps=x', 'guidance.steps', ['x', 'integer']),
         ('mixture:scale=2', 'guidance', ['mixture:scale=2']),
         ('mixture:7=x', 'guidance.7', ['x']),
         (Scheduled(Function(abs), float), 'guidance', ['Scheduled', 'Function']),

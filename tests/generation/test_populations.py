@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax.diffusion.guidance import ReconstructionGuidance, Reward
+from diffusion_jax.diffusion.inverse import Gray, Measurement, PiGDM
 from diffusion_jax.diffusion.samplers import DDPM, SMC
 from diffusion_jax.generation.arguments import NotFinite
 from diffusion_jax.generation.config import SampleConfig, check_sample
@@ -16,6 +17,7 @@ from tests.errors import refused
 from tests.generation.shared import closeness
 
 STEPS = {'respacing': '4', 'scale': 3.0}
+NOISY = Measurement(Gray(), np.zeros((8, 8, 1)), [0.1, 0.1, 0.2, 0.3])
 
 
 def test_a_population_depends_on_the_seed_and_its_first_index(model):
@@ -37,6 +39,11 @@ def test_padding_adds_complete_populations(model):
     images = np.zeros((6, 8, 8, 1), np.uint8)
     started = spread.sample(6, 3, sampler='smc:particles=3', images=images, start=2.0, **STEPS)
     assert started.log_weight.shape == (6,)
+    images[1] = 1
+    with refused('images', 3):
+        spread.sample(6, 3, sampler='smc:particles=3', images=images, start=2.0, **STEPS)
+    with refused('sampler', 'SMC'):
+        model.purify(images, 3, sampler='smc:particles=3', guidance='classifier', start=2.0, respacing='4')
 
 
 def test_records_have_the_genealogy(model):
@@ -77,6 +84,7 @@ def test_other_numbers_compile_nothing(model, compilations):
         ('sampler', ('unweighted', 'particles'), 4, 3, {'sampler': 'smc:unweighted=1'}),
         ('y', (2,), 4, [3, 3, 3, 4], {'sampler': 'smc:particles=2'}),
         ('scale', (2,), 4, 3, {'sampler': 'smc:particles=2', 'scale': [1, 1, 2, 3]}),
+        ('noise', (2,), 4, 3, {'sampler': 'smc:particles=2', 'guidance': PiGDM(NOISY)}),
         ('guidance', ('DDPM', 'smc'), 4, 3, {'sampler': 'ddpm', 'guidance': 'reward'}),
         ('guidance', ('SMC', 'reward'), 4, 3, {'sampler': SMC(2), 'guidance': lambda denoise: denoise}),
     ],

@@ -32,7 +32,7 @@ class AscentGuidance(Guidance):
 
     scale: Number = option(default=1.0, per_image=True)
     log_prob: LogProb | None = static(default=None)
-    steps: int = static(default=1)
+    steps: int = static(default=1, values=1)
     asks_once: ClassVar[bool] = True
     has_gradient: ClassVar[bool] = False
 
@@ -47,6 +47,6 @@ class AscentGuidance(Guidance):
             prediction, memory = denoise(x_t, level, memory)
             x_0 = ascend(log_prob, prediction.x_0, level, self.scale, self.steps)
             x_0, eps, *_ = from_x_0(x_0, x_t, level)
-            return prediction._replace(x_0=x_0, eps=eps), memory
+            return prediction._replace(x_0=x_0, eps=eps, mean=None), memory
 
         return denoise._replace(call=guided)

@@ -75,6 +75,8 @@ class Interval(Modifier):
                     shape = getattr(expected, field)
                     if shape is not None and getattr(prediction, field) is None:
                         prediction = prediction._replace(**{field: jnp.zeros(shape.shape, shape.dtype)})
+                if expected.mean is None:  # then x_0 determines it
+                    prediction = prediction._replace(mean=None)
                 return prediction, replace(inner)
 
             sigma = level.edm_sigma

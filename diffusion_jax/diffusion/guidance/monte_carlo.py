@@ -35,7 +35,7 @@ class MonteCarloGuidance(Guidance):
     scale: Number = option(default=1.0, per_image=True)
     spread: Number = option(default=1.0)
     log_prob: LogProb | None = static(default=None)
-    draws: int = static(default=4)
+    draws: int = static(default=4, values=1)
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ class PAG(Extrapolation):
         authors use encoder.14, encoder.16, encoder.17 and middle.
     """
 
-    blocks: tuple[str, ...] = static(default=('middle',))
+    blocks: tuple[str, ...] = static(default=('middle',), values=tuple)
     needs: ClassVar[tuple[str, ...]] = ('perturbed',)
 
     def weak(self, models: Models) -> Denoiser:

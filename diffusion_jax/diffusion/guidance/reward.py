@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from jax import Array
 
@@ -35,6 +35,8 @@ class Reward(Guidance):
 
     scale: Number = option(default=1.0, per_image=True)
     log_prob: LogProb | None = static(default=None)
+    asks_once: ClassVar[bool] = True
+    has_gradient: ClassVar[bool] = False
 
     @property
     def needs(self) -> tuple[str, ...]:

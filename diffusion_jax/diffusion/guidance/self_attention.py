@@ -54,7 +54,7 @@ class SAG(Extrapolation):
 
     blur: Number = option(default=3.0, least=1e-3)
     threshold: Number = option(default=1.0)
-    block: str = static(default='middle')
+    block: str = static(default='middle', values=str)
     needs: ClassVar[tuple[str, ...]] = ('perturbed', 'attended')
 
     @property

@@ -11,7 +11,7 @@ from jax import Array
 from diffusion_jax.diffusion.denoiser import Denoiser, add_gradient
 from diffusion_jax.diffusion.guidance.modifiers import Modifier, apart, wrapped_memory
 from diffusion_jax.diffusion.parts import Number, option
-from diffusion_jax.diffusion.process import Level, Prediction
+from diffusion_jax.diffusion.process import Level, Prediction, align
 
 ADAM_EPS = 1e-8
 
@@ -60,7 +60,7 @@ class Normalized(GradientModifier):
         largest = jnp.max(jnp.abs(gradient), axis=(1, 2, 3), keepdims=True)
         scaled = gradient / jnp.where(largest > 0, largest, 1.0)  # squares neither overflow nor vanish
         square = jnp.mean(scaled**2, axis=(1, 2, 3), keepdims=True)
-        strength = jnp.reshape(self.strength, (-1, 1, 1, 1))
+        strength = align(self.strength, gradient)
         return strength * scaled / jnp.sqrt(jnp.where(largest > 0, square, 1.0)), state
 
 
@@ -91,4 +91,4 @@ class Adam(GradientModifier):
         v = self.beta2 * v + (1 - self.beta2) * gradient**2
         count = count + 1
         step = m / (1 - self.beta1**count) / (jnp.sqrt(v / (1 - self.beta2**count)) + ADAM_EPS)
-        return jnp.reshape(self.strength, (-1, 1, 1, 1)) * step, (m, v, count)
+        return align(self.strength, gradient) * step, (m, v, count)

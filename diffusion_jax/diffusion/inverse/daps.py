@@ -28,8 +28,7 @@ from diffusion_jax.diffusion.inverse.measurement import Measurement
 from diffusion_jax.diffusion.parts import Number, option, static
 from diffusion_jax.diffusion.process import Transition, align
 from diffusion_jax.diffusion.samplers import Noise, Sampler
-
-RHO = 7
+from diffusion_jax.diffusion.schedules import KARRAS_RHO
 
 
 class Annealed(NamedTuple):
@@ -52,8 +51,8 @@ class DAPS(Sampler):
     rate: Number = option(default=1e-4)
     last_rate: Number = option(default=0.01, most=1.0)
     ode_sigma: Number = option(default=0.01, least=1e-6)
-    ode_steps: int = static(default=5)
-    langevin_steps: int = static(default=100)
+    ode_steps: int = static(default=5, values=1)
+    langevin_steps: int = static(default=100, values=0)
     needs_noise: ClassVar[bool] = True
 
     @property
@@ -66,6 +65,9 @@ class DAPS(Sampler):
 
     def init(self, x_T: Array) -> Annealed:
         return Annealed(x_T, jnp.zeros((), jnp.int32))
+
+    def restart(self, state: Annealed, x: Array) -> Annealed:
+        return state._replace(x=x)
 
     def step(
         self, denoise: Denoiser, state: Annealed, memory: Any, transition: Transition, noise: Noise
@@ -80,7 +82,8 @@ class DAPS(Sampler):
         """The solution at `ode_sigma`, in the space x_0 + σ̄·eps, and the denoiser's memory."""
         last = jnp.minimum(sigma, self.ode_sigma)
         shares = jnp.arange(self.ode_steps + 1) / self.ode_steps
-        sigmas = (sigma ** (1 / RHO) + shares * (last ** (1 / RHO) - sigma ** (1 / RHO))) ** RHO
+        first, end = sigma ** (1 / KARRAS_RHO), last ** (1 / KARRAS_RHO)
+        sigmas = (first + shares * (end - first)) ** KARRAS_RHO
 
         def euler(carry: tuple[Array, Any], ends: Array) -> tuple[tuple[Array, Any], None]:
             x, memory = carry

@@ -32,7 +32,7 @@ from diffusion_jax.diffusion.samplers import Noise, Sampler
 
 
 class Started(NamedTuple):
-    """A state that knows whether a step was made: [] bool."""
+    """x, and whether a step was made: [] bool."""
 
     x: Array
     started: Array
@@ -44,7 +44,7 @@ class DDRM(Sampler):
     Attributes:
       eta: η, the share of fresh noise.
       eta_b: η_b, the weight of the measurement where its noise is below that of the level.
-      given_y: the start depends on y; otherwise it is x_T, which is DDNM+. False for `sample(images=…)`.
+      given_y: the start depends on y; otherwise it is x_T, which is DDNM+ and allows `sample(images=…)`.
     """
 
     measurement: Measurement
@@ -53,10 +53,14 @@ class DDRM(Sampler):
     given_y: bool = static(default=True)
     needs_operator: ClassVar[str] = 'spectrum'
 
+    @property
+    def keeps_start(self) -> bool:  # type: ignore[override]
+        return not self.given_y
+
     def init(self, x_T: Array) -> Started:
         return Started(x_T, jnp.array(not self.given_y))
 
-    def restart(self, x: Array) -> Started:
+    def restart(self, state: Started, x: Array) -> Started:
         return Started(x, jnp.array(True))
 
     def step(

@@ -27,7 +27,7 @@ from diffusion_jax.diffusion.samplers import Image, Noise, Sampler, ancestral_ke
 
 
 class DPS(Sampler):
-    """DPS; a guidance beside it acts on the mean, as in DDPM.
+    """DPS; guidance acts on the mean in addition, as in DDPM.
 
     Attributes:
       zeta: ζ, the length of a step; the paper has 0.3 to 1 for 1,000 steps.

@@ -47,11 +47,15 @@ class REDDiff(Sampler):
     measurement: Measurement
     lam: Number = option(default=0.25)
     rate: Number = option(default=0.1)
+    keeps_start: ClassVar[bool] = False
     needs_operator: ClassVar[str] = 'linear'
 
     def init(self, x_T: Array) -> Optimized:
         nothing = jnp.zeros_like(x_T)
         return Optimized(self.measurement.projected(nothing), nothing, nothing, jnp.zeros((), jnp.int32))
+
+    def restart(self, state: Optimized, x: Array) -> Optimized:
+        return state  # μ is a clean image: the noise of the grid is not added to it
 
     def step(
         self, denoise: Denoiser, state: Optimized, memory: Any, transition: Transition, noise: Noise

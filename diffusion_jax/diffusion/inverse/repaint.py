@@ -29,7 +29,7 @@ from diffusion_jax.diffusion.samplers import Noise, Sampler, ancestral_kernel
 
 
 class RePaint(Sampler):
-    """RePaint; a guidance beside it acts on the mean, as in DDPM."""
+    """RePaint; guidance acts on the mean, as in DDPM."""
 
     measurement: Measurement
     shifts_mean: ClassVar[bool] = True
@@ -38,7 +38,7 @@ class RePaint(Sampler):
     def init(self, x_T: Array) -> Started:
         return Started(x_T, jnp.array(False))
 
-    def restart(self, x: Array) -> Started:
+    def restart(self, state: Started, x: Array) -> Started:
         return Started(x, jnp.array(True))
 
     def step(

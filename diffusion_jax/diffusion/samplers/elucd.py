@@ -37,7 +37,7 @@ def additional_variance(largest: Array, remaining: Array, num_steps: Array, gamm
 class EluCD(Sampler):
     """DDPM whose guidance acts more strongly in the middle of the process; without guidance it is DDPM.
 
-    Steps are counted from its start, at the first level of the grid.
+    Steps are counted from its start, at the first level of the grid, also where the grid goes up again.
 
     Attributes:
       gamma: γ.
@@ -48,6 +48,9 @@ class EluCD(Sampler):
 
     def init(self, x_T: Array) -> Largest:
         return Largest(x_T, jnp.zeros(x_T.shape[:1], x_T.dtype), jnp.zeros((), jnp.int32))
+
+    def restart(self, state: Largest, x: Array) -> Largest:
+        return state._replace(x=x)
 
     def step(
         self, denoise: Denoiser, state: Largest, memory: Any, transition: Transition, noise: Noise

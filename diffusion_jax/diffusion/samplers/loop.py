@@ -146,7 +146,7 @@ def _renoise(
         records = record(state, _no_prediction(denoise, state.x, transition.level, memory), transition)
     mean_xt, log_beta = align((transition.mean_xt, transition.log_beta), state.x)
     x = Gaussian(mean_xt * state.x, jnp.exp(log_beta), log_beta).draw(noise(0))
-    return (sampler.restart(x), memory), records
+    return (sampler.restart(state, x), memory), records
 
 
 def _keep_first(denoise: Denoiser, x_t: Array, level: Level, memory: Any) -> tuple[Denoiser, Any]:

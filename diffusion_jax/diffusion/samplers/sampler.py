@@ -31,6 +31,7 @@ class Sampler(Part):
         samplers get `score_shift(denoise)`.
       order: of convergence to the probability-flow ODE, with the default options; None if it is random.
       random_option: the option that makes it random unless it is 0, if `order` is not None.
+      keeps_start: it starts from x_T; False if the start depends on a measurement instead.
     """
 
     evaluations: ClassVar[int] = 1
@@ -38,6 +39,7 @@ class Sampler(Part):
     shifts_mean: ClassVar[bool] = False
     order: ClassVar[int | None] = None
     random_option: ClassVar[str | None] = None
+    keeps_start: ClassVar[bool] = True
 
     @property
     def population(self) -> int:
@@ -52,8 +54,8 @@ class Sampler(Part):
         """The state before the first step: a pytree that has x."""
         return Image(x_T)
 
-    def restart(self, x: Array) -> Any:
-        """The state after a transition that adds noise, before the next step."""
+    def restart(self, state: Any, x: Array) -> Any:
+        """The state after a transition that adds noise, which made x from the state's."""
         return self.init(x)
 
     def step(

@@ -3,7 +3,7 @@
 The twisted diffusion sampler (2306.17775, Algorithm 1) and FK steering (2501.06848, Algorithm 1). At a level,
 with log-weights W of P particles:
 
-    W += log G_t                         from r_t = s·log p(y|x_t), told by the guidance; see `potentials`
+    W += log G_t                         from r_t = s·log p(y|x_t) of the guidance; see `potentials`
     resample, if ESS < threshold·P       each particle takes the state and the memory of its ancestor
     x_{t-1} ~ q = N(μ + Σ·g, Σ)          g = s·∇ log p(y|x_t)
     W += log p(x_{t-1}|x_t) − log q      p = N(μ, Σ), the chain without the gradient

@@ -16,6 +16,7 @@ linear schedule and .92 of the cosine. Special cases are LGD (mu = 0) and MPGD (
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, ClassVar
 
 import jax
@@ -48,9 +49,12 @@ class TFG(Sampler):
     spread: Number = option(default=0.1)
     eta: Number = option(default=1.0, most=1.0)
     log_prob: LogProb | None = static(default=None)
-    draws: int = static(default=1)
-    inner: int = static(default=4)
+    draws: int = static(default=1, values=1)
+    inner: int = static(default=4, values=0)
     shifts_mean: ClassVar[bool] = True
+
+    def unguided(self) -> Sampler:
+        return dataclasses.replace(self, log_prob=None)
 
     def step(
         self, denoise: Denoiser, state: Image, memory: Any, transition: Transition, noise: Noise

@@ -102,6 +102,13 @@ def test_an_image_does_not_depend_on_its_batch(guidance):
 
 
 @pytest.mark.parametrize('modifier', [Rescale, APG])
+def test_an_interval_of_a_model_that_predicts_the_mean(modifier):
+    mean = plain(lambda x_t, level: STRONG(x_t, level)[0]._replace(mean=x_t))
+    prediction = predicted(Interval(modifier(FREE), 0.0, 1e-3), mean)
+    np.testing.assert_allclose(prediction.x_0, STRONG(START, LEVEL)[0].x_0, rtol=1e-5)
+
+
+@pytest.mark.parametrize('modifier', [Rescale, APG])
 def test_both_models_are_asked_once_an_evaluation(modifier):
     calls = Calls(), Calls()
     strong, weak = (plain(c.of(m.predict)) for c, m in zip(calls, (MIXTURE.only(1), MIXTURE), strict=True))

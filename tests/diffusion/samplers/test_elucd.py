@@ -57,6 +57,12 @@ def test_its_bias_grows_with_gamma():
     np.testing.assert_allclose(found, [(0.606, 0.322), (0.792, 0.196)], atol=1e-3)
 
 
+def test_steps_are_counted_through_grids_that_go_up():
+    state = EluCD().init(jnp.zeros((2, 1, 1, 1)))._replace(variance=jnp.array([0.1, 0.2]), done=jnp.int32(7))
+    again = EluCD().restart(state, jnp.ones((2, 1, 1, 1)))
+    assert again.done == 7 and again.variance is state.variance and (again.x == 1).all()
+
+
 def test_the_largest_variance_is_that_of_each_image():
     """With a learned variance an image does not depend on its batch."""
     v = np.array([-1.0, 1.0]).reshape(2, 1, 1, 1)

@@ -44,7 +44,7 @@ class Prober:
     def _step(self, transition: Transition, first: jax.Array, method: Method) -> jax.Array:
         denoise, sampler, x = method.denoiser(self.model), method.sampler, self.units(0)
         denoise = denoise if sampler.shifts_mean else score_shift(denoise)
-        states = sampler.init(x), sampler.restart(x)
+        states = sampler.init(x), sampler.restart(sampler.init(x), x)
         state = jax.tree.map(lambda a, b: jnp.where(first, a, b), *states)
         noise = lambda i: self.units(1 + i)  # noqa: E731
         following, _ = sampler.step(denoise, state, denoise.init(x), transition, noise)

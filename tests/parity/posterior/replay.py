@@ -91,7 +91,7 @@ def travel(sampler: Sampler, model: Model, case: Case):
 
     @jax.jit
     def down(x, transition, noise):
-        state, _ = sampler.step(denoise, sampler.restart(x), (), transition, lambda i: noise)
+        state, _ = sampler.step(denoise, sampler.restart(sampler.init(x), x), (), transition, lambda i: noise)
         return state.x, model.predict(x, transition.level).x_0
 
     x, x_0, seen = images(arrays['x_T']), None, []
