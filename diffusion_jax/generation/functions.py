@@ -71,10 +71,15 @@ def _check_guidance(
 ) -> None:
     x, level = _arguments(shape)
     images = plain(lambda x_t, level: Prediction(x_t, x_t, x_t if learned_variance else None))
-    guided = function(images)
+    remedy = (
+        'must be a function from denoiser to denoiser, or a log-probability in ReconstructionGuidance(1.0, …)'
+    )
+    try:
+        guided = function(images)
+    except TypeError as error:
+        raise UserError('guidance', f'{_name(function)}: {error}', remedy) from error
     if not isinstance(guided, Denoiser):
-        problem = f'{_name(function)} returns {type(guided).__name__}'
-        raise UserError('guidance', problem, 'must return a denoiser: denoise._replace(call=…)')
+        raise UserError('guidance', f'{_name(function)} returns {type(guided).__name__}', remedy)
     memory = _traced('guidance', guided.init, x)
     found = _traced('guidance', guided.call, x, level, memory)
     prediction = found[0] if isinstance(found, tuple) and len(found) == 2 else None

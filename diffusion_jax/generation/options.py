@@ -55,7 +55,10 @@ def read_sampler(sampler: str | Sampler, eta: float = 0.0) -> Sampler:
     if isinstance(sampler, str):
         return _read_part('sampler', sampler, SAMPLERS, **({'eta': eta} if eta else {}))
     if not isinstance(sampler, Sampler):
-        raise UserError('sampler', f'got {sampler!r}', f'must be one of {", ".join(SAMPLERS)}, or a Sampler')
+        allowed = f'must be one of {", ".join(SAMPLERS)}, or a Sampler'
+        if isinstance(sampler, type):
+            allowed = f'must be an instance of this class: {sampler.__name__}()'
+        raise UserError('sampler', f'got {sampler!r}', allowed)
     return sampler
 
 
@@ -80,6 +83,8 @@ def read_guidance(guidance: Guidances, default: Any = 1.0, scale: Any = None) ->
     if isinstance(guidance, str):
         texts = re.split(r'\+(?!\s*\d)', guidance)  # not the + of 1e+3
         scale = default if scale is None else scale
+        if len(texts) > 1 and not all(map(str.strip, texts)):
+            raise UserError('guidance', f'got {guidance!r}', 'must have a guidance on both sides of every +')
         return tuple(_read_modified(text, scale) for text in texts if text.strip())
     if isinstance(guidance, (tuple, list)):
         return tuple(part for each in guidance for part in read_guidance(each, default, scale))

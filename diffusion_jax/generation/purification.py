@@ -73,6 +73,9 @@ def purify_images(
         raise UserError('images', f'got the shape {shape}', f'must be (B, {", ".join(map(str, size))})')
     if not isinstance(images, jax.core.Tracer):
         images = check_array('images', images, shape, np.uint8 if _is_uint8(images) else np.float32)
+        if not _is_uint8(images) and np.abs(images).max() > 2:
+            problem = f'got values from {images.min():g} to {images.max():g}'
+            raise UserError('images', problem, 'must be uint8, or float in [−1, 1]')
     if 'x_T' in how:
         raise UserError('x_T', 'given in addition to images', 'give one of them')
     request = requests.make_request(model, len(images), y, guidance=guidance, **how)

@@ -204,6 +204,9 @@ def read_recipe(
         recipe = recipes[name]
     if not isinstance(recipe, Recipe):
         raise UserError('recipe', f'got {recipe!r}', f'must be one of {", ".join(recipes)}, or a Recipe')
+    fields = [field.name for field in dataclasses.fields(Recipe)]
+    for name in changes.keys() - {*fields}:
+        raise UserError(name, 'is no argument of a request', f'must be one of {", ".join(fields)}')
     changes = {name: value for name, value in changes.items() if value is not None}
     recipe = dataclasses.replace(recipe, **changes)
     recipe = dataclasses.replace(
