@@ -4,8 +4,8 @@ As in the paper's figure 4, precision and label agreement rise with the scale, a
 
     python -m diffusion_jax.main --config=digits --workdir=runs/digits   # or: make demo
     pip install matplotlib
-    python experiments/digits_sweep.py runs/digits samplers     # about MINUTES on 2 CPU cores
-    python experiments/digits_sweep.py runs/digits guidance     # about MINUTES
+    python experiments/digits_sweep.py runs/digits samplers     # 25 minutes on 2 busy CPU cores
+    python experiments/digits_sweep.py runs/digits guidance     # longer; it may be stopped
 
 500 images for each of three seeds; a number is the mean over seeds, ± half of their range. Writes
 digits_<samplers or guidance>.json, .md (a table) and .png to experiments/results/.
