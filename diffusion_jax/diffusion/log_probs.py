@@ -1,4 +1,4 @@
-"""Log-probabilities of estimates of x_0: at the clean level, averaged over draws, and their ascent."""
+"""Log-probabilities: with gradients, of clean images, averaged over draws, and their ascent."""
 
 from __future__ import annotations
 
@@ -21,6 +21,17 @@ def of_clean_images(log_prob: LogProb) -> LogProb:
         return log_prob(x_0, level)
 
     return clean
+
+
+def with_gradient(log_prob: LogProb, x: Array, level: Level) -> tuple[Array, Array]:
+    """The log-probabilities [B] of images and their gradient, from one evaluation."""
+
+    def total(x: Array) -> tuple[Array, Array]:
+        values = log_prob(x, level)
+        return jnp.sum(values), values
+
+    gradient, values = jax.grad(total, has_aux=True)(x)
+    return values, gradient
 
 
 def smoothed(log_prob: LogProb, draws: Array, spread: Number) -> LogProb:
@@ -46,7 +57,6 @@ def ascend(log_prob: LogProb, x_0: Array, level: Level, length: Number, steps: i
     """x_0 after some steps of gradient ascent, x_0 ← x_0 + length·∇ log_prob(x_0); length: [] or [B]."""
 
     def step(i: Array, x_0: Array) -> Array:
-        gradient = jax.grad(lambda x: jnp.sum(log_prob(x, level)))(x_0)
-        return x_0 + align(length, x_0) * gradient
+        return x_0 + align(length, x_0) * with_gradient(log_prob, x_0, level)[1]
 
     return jax.lax.fori_loop(0, steps, step, x_0)

@@ -49,7 +49,7 @@ WRONG = {
 PARTS = {
     'ReconstructionGuidance': lambda f: {'guidance': ReconstructionGuidance(1.0, f)},
     'ClassifierGuidance': lambda f: {'guidance': Interval(ClassifierGuidance(1.0, f), 0.1)},
-    'MonteCarloGuidance': lambda f: {'guidance': Adam(MonteCarloGuidance(1.0, 1.0, f))},
+    'MonteCarloGuidance': lambda f: {'guidance': Adam(MonteCarloGuidance(1.0, f))},
     'AscentGuidance': lambda f: {'guidance': AscentGuidance(1.0, f)},
     'TFG': lambda f: {'sampler': TFG(log_prob=f)},
 }
@@ -129,7 +129,7 @@ def test_modifiers_of_gradients_need_one(model, modifier, guidance):
 TEXTS = {
     'classifier/adam:strength=0.1,beta1=0.5,beta2=0.8': Adam(ClassifierGuidance(), 0.1, 0.5, 0.8),
     'classifier/normalized:strength=0.5': Normalized(ClassifierGuidance(), 0.5),
-    'monte_carlo:scale=2,spread=0.5': MonteCarloGuidance(2.0, 0.5),
+    'monte_carlo:scale=2,spread=0.5': MonteCarloGuidance(2.0, spread=0.5),
     'ascent:scale=0.1': AscentGuidance(0.1),
 }
 

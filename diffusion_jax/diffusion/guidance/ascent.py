@@ -14,34 +14,27 @@ from typing import Any, ClassVar
 
 from jax import Array
 
-from diffusion_jax.diffusion.denoiser import Denoiser, LogProb
-from diffusion_jax.diffusion.guidance.guidance import Guidance, Models
-from diffusion_jax.diffusion.log_probs import ascend, of_clean_images
-from diffusion_jax.diffusion.parts import Number, option, static
+from diffusion_jax.diffusion.denoiser import Denoiser
+from diffusion_jax.diffusion.guidance.guidance import EstimateGuidance, Models
+from diffusion_jax.diffusion.log_probs import ascend
+from diffusion_jax.diffusion.parts import static
 from diffusion_jax.diffusion.process import Level, Prediction, from_x_0
 
 
-class AscentGuidance(Guidance):
+class AscentGuidance(EstimateGuidance):
     """Guidance by gradient ascent on log p(y|x_0) from the estimate of x_0.
 
     Attributes:
       scale: s, the length of a step.
-      log_prob: (x̂_0, level of x_t) → [B], differentiable; by default the classifier's, of a clean image.
       steps: their number.
     """
 
-    scale: Number = option(default=1.0, per_image=True)
-    log_prob: LogProb | None = static(default=None)
     steps: int = static(default=1, values=1)
     asks_once: ClassVar[bool] = True
     has_gradient: ClassVar[bool] = False
 
-    @property
-    def needs(self) -> tuple[str, ...]:
-        return () if self.log_prob else ('log_prob',)
-
     def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
-        log_prob = self.log_prob or of_clean_images(models.log_prob)
+        log_prob = self.log_prob_of(models)
 
         def guided(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
             prediction, memory = denoise(x_t, level, memory)

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from diffusion_jax.diffusion.denoiser import Denoiser, LogProb, add_gradient, tilt
 from diffusion_jax.diffusion.guidance.guidance import Guidance, Models
+from diffusion_jax.diffusion.log_probs import with_gradient
 from diffusion_jax.diffusion.parts import Number, option, static
 from diffusion_jax.diffusion.process import Level, Prediction, align
 
@@ -26,13 +26,9 @@ from diffusion_jax.diffusion.process import Level, Prediction, align
 def classifier_guidance(denoise: Denoiser, log_prob: LogProb, scale: Number) -> Denoiser:
     """Adds scale·∇ log_prob(x_t, level) to the prediction's gradient; scale: s, [] or [B]."""
 
-    def total(x: Array, level: Level) -> tuple[Array, Array]:
-        value = log_prob(x, level)
-        return jnp.sum(value), value
-
     def guided(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
         prediction, memory = denoise(x_t, level, memory)
-        gradient, value = jax.grad(total, has_aux=True)(x_t, level)
+        value, gradient = with_gradient(log_prob, x_t, level)
         return add_gradient(prediction, align(scale, x_t) * gradient, scale * value), memory
 
     return denoise._replace(call=guided, log_prob=tilt(denoise, log_prob, scale))

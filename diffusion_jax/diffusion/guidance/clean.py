@@ -13,13 +13,12 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
 from diffusion_jax.diffusion.denoiser import Denoiser, LogProb, add_gradient, tilt
 from diffusion_jax.diffusion.guidance.classifier import pick
-from diffusion_jax.diffusion.guidance.guidance import Guidance, Models
-from diffusion_jax.diffusion.log_probs import of_clean_images
+from diffusion_jax.diffusion.guidance.guidance import EstimateGuidance, Guidance, Models
+from diffusion_jax.diffusion.log_probs import of_clean_images, with_gradient
 from diffusion_jax.diffusion.parts import Number, option, static
 from diffusion_jax.diffusion.process import Level, Prediction, align
 
@@ -27,13 +26,9 @@ from diffusion_jax.diffusion.process import Level, Prediction, align
 def clean_guidance(denoise: Denoiser, log_prob: LogProb, scale: Number) -> Denoiser:
     """Adds scale·∇ log_prob(x̂_0, level) to the prediction's gradient; scale: [] or [B]."""
 
-    def total(x_0: Array, level: Level) -> tuple[Array, Array]:
-        value = log_prob(x_0, level)
-        return jnp.sum(value), value
-
     def guided(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
         prediction, memory = denoise(x_t, level, memory)
-        gradient, value = jax.grad(total, has_aux=True)(prediction.x_0, level)
+        value, gradient = with_gradient(log_prob, prediction.x_0, level)
         return add_gradient(prediction, align(scale, x_t) * gradient, scale * value), memory
 
     return denoise._replace(call=guided, log_prob=tilt(denoise, log_prob, scale))
@@ -44,24 +39,17 @@ def calibrated(logits: Array, y: Array, tau_1: Number, tau_2: Number) -> Array:
     return tau_1 * pick(logits, y) - jax.nn.logsumexp(tau_2 * logits, axis=-1)
 
 
-class CleanGuidance(Guidance):
+class CleanGuidance(EstimateGuidance):
     """Guidance by the gradient of log p(y|x̂_0) at x̂_0.
 
     Attributes:
       scale: of the gradient.
-      log_prob: (x̂_0, level of x_t) → [B], differentiable; by default the classifier's, of a clean image.
     """
 
-    scale: Number = option(default=1.0, per_image=True)
-    log_prob: LogProb | None = static(default=None)
     asks_once: ClassVar[bool] = True
 
-    @property
-    def needs(self) -> tuple[str, ...]:
-        return () if self.log_prob else ('log_prob',)
-
     def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
-        return clean_guidance(denoise, self.log_prob or of_clean_images(models.log_prob), self.scale)
+        return clean_guidance(denoise, self.log_prob_of(models), self.scale)
 
 
 class CalibratedGuidance(Guidance):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from diffusion_jax.diffusion.denoiser import Denoiser
-from diffusion_jax.diffusion.parts import Part, static
+from diffusion_jax.diffusion.denoiser import Denoiser, LogProb
+from diffusion_jax.diffusion.log_probs import of_clean_images
+from diffusion_jax.diffusion.parts import Number, Part, option, static
 
 
 class Models(NamedTuple):
@@ -68,6 +69,26 @@ class Guidance(Part):
 
     def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
         raise NotImplementedError
+
+
+class EstimateGuidance(Guidance):
+    """A guidance by a log-probability of the estimate of x_0.
+
+    Attributes:
+      scale: the factor of the log-probability.
+      log_prob: (x̂_0, level of x_t) → [B], differentiable; by default the classifier's, of a clean image.
+    """
+
+    scale: Number = option(default=1.0, per_image=True)
+    log_prob: LogProb | None = static(default=None)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return () if self.log_prob else ('log_prob',)
+
+    def log_prob_of(self, models: Models) -> LogProb:
+        """The caller's function, or that of the classifier."""
+        return self.log_prob or of_clean_images(models.log_prob)
 
 
 class Function(Guidance):

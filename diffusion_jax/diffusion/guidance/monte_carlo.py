@@ -14,35 +14,28 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from diffusion_jax.diffusion.denoiser import Denoiser, LogProb, tilt
-from diffusion_jax.diffusion.guidance.guidance import Guidance, Models
+from diffusion_jax.diffusion.denoiser import Denoiser, tilt
+from diffusion_jax.diffusion.guidance.guidance import EstimateGuidance, Models
 from diffusion_jax.diffusion.guidance.reconstruction import reconstruction_guidance
-from diffusion_jax.diffusion.log_probs import of_clean_images, smoothed
+from diffusion_jax.diffusion.log_probs import smoothed
 from diffusion_jax.diffusion.parts import Number, option, static
 from diffusion_jax.diffusion.process import Level, Prediction
 
 
-class MonteCarloGuidance(Guidance):
+class MonteCarloGuidance(EstimateGuidance):
     """Guidance by the gradient of the mean probability of images around x̂_0, through the denoiser.
 
     Attributes:
       scale: s of the gradient.
       spread: of the images, as a multiple of sigma = √(1−ᾱ).
-      log_prob: (x_0, level of x_t) → [B], differentiable; by default the classifier's, of a clean image.
       draws: K.
     """
 
-    scale: Number = option(default=1.0, per_image=True)
     spread: Number = option(default=1.0)
-    log_prob: LogProb | None = static(default=None)
     draws: int = static(default=4, values=1)
 
-    @property
-    def needs(self) -> tuple[str, ...]:
-        return () if self.log_prob else ('log_prob',)
-
     def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
-        log_prob = self.log_prob or of_clean_images(models.log_prob)
+        log_prob = self.log_prob_of(models)
 
         def guided(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
             inner, count = memory

@@ -13,9 +13,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from diffusion_jax.diffusion.denoiser import Denoiser, LogProb, add_gradient, tilt
-from diffusion_jax.diffusion.guidance.guidance import Guidance, Models
-from diffusion_jax.diffusion.log_probs import of_clean_images
-from diffusion_jax.diffusion.parts import Number, option, static
+from diffusion_jax.diffusion.guidance.guidance import EstimateGuidance, Models
+from diffusion_jax.diffusion.parts import Number
 from diffusion_jax.diffusion.process import Level, Prediction, align
 
 
@@ -38,21 +37,13 @@ def reconstruction_guidance(denoise: Denoiser, log_prob: LogProb, scale: Number)
     return denoise._replace(call=guided, log_prob=tilt(denoise, log_prob, scale))
 
 
-class ReconstructionGuidance(Guidance):
+class ReconstructionGuidance(EstimateGuidance):
     """Guidance by the gradient of log p(y|x̂_0), through the denoiser.
 
     Attributes:
       scale: of the gradient.
-      log_prob: (x̂_0, level of x_t) → [B], differentiable; by default the classifier's, of a clean image.
     """
 
-    scale: Number = option(default=1.0, per_image=True)
-    log_prob: LogProb | None = static(default=None)
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        return () if self.log_prob else ('log_prob',)
-
     def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
-        log_prob = self.log_prob or of_clean_images(models.log_prob)
+        log_prob = self.log_prob_of(models)
         return reconstruction_guidance(denoise, log_prob, self.scale)

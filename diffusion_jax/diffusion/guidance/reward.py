@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 from jax import Array
 
 from diffusion_jax.diffusion.denoiser import Denoiser, LogProb, add_log_prob, tilt
-from diffusion_jax.diffusion.guidance.guidance import Guidance, Models
-from diffusion_jax.diffusion.log_probs import of_clean_images
-from diffusion_jax.diffusion.parts import Number, option, static
+from diffusion_jax.diffusion.guidance.guidance import EstimateGuidance, Models
+from diffusion_jax.diffusion.parts import Number
 from diffusion_jax.diffusion.process import Level, Prediction
 
 
@@ -23,24 +22,17 @@ def reward(denoise: Denoiser, log_prob: LogProb, scale: Number) -> Denoiser:
     return denoise._replace(call=rewarded, log_prob=tilt(denoise, log_prob, scale))
 
 
-class Reward(Guidance):
+class Reward(EstimateGuidance):
     """A reward of x̂_0, for the sampler `SMC` alone: it then samples p(x)·exp(scale·log_prob(x)).
 
     It costs one evaluation of log_prob a step, and no gradient: log_prob need not be differentiable.
 
     Attributes:
       scale: λ of FK steering.
-      log_prob: (x̂_0, level of x_t) → [B]; by default the classifier's, of a clean image.
     """
 
-    scale: Number = option(default=1.0, per_image=True)
-    log_prob: LogProb | None = static(default=None)
     asks_once: ClassVar[bool] = True
     has_gradient: ClassVar[bool] = False
 
-    @property
-    def needs(self) -> tuple[str, ...]:
-        return () if self.log_prob else ('log_prob',)
-
     def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
-        return reward(denoise, self.log_prob or of_clean_images(models.log_prob), self.scale)
+        return reward(denoise, self.log_prob_of(models), self.scale)

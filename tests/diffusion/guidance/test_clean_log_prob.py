@@ -68,8 +68,8 @@ def assert_same_law(ours, derived):
 
 LINEAR = [
     ReconstructionGuidance(1.7, linear),
-    MonteCarloGuidance(1.7, 1.0, linear, draws=1),
-    MonteCarloGuidance(1.7, 0.3, linear, draws=3),
+    MonteCarloGuidance(1.7, linear, 1.0, draws=1),
+    MonteCarloGuidance(1.7, linear, 0.3, draws=3),
 ]
 
 
@@ -128,7 +128,7 @@ def prediction(guidance, keys, x=START, evaluations=1):
 
 
 def test_draws_are_those_of_each_image_and_new_at_every_evaluation():
-    guidance, keys = MonteCarloGuidance(1.0, 1.0, quadratic, draws=2), jax.random.split(jax.random.key(0), 2)
+    guidance, keys = MonteCarloGuidance(1.0, quadratic, 1.0, draws=2), jax.random.split(jax.random.key(0), 2)
     first, again = (prediction(guidance, keys).gradient for _ in range(2))
     np.testing.assert_array_equal(first, again)
     second = prediction(guidance, keys, evaluations=2).gradient
@@ -141,7 +141,7 @@ def test_draws_are_those_of_each_image_and_new_at_every_evaluation():
 def test_one_draw_is_the_gradient_there_and_without_spread_that_at_the_estimate():
     keys = jax.random.split(jax.random.key(0), 2)
     exact = prediction(ReconstructionGuidance(1.3, quadratic), keys)
-    none = prediction(MonteCarloGuidance(1.3, 0.0, quadratic, draws=3), keys)
+    none = prediction(MonteCarloGuidance(1.3, quadratic, 0.0, draws=3), keys)
     np.testing.assert_allclose(none.gradient, exact.gradient, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(none.x_0, exact.x_0, rtol=1e-5)
 
