@@ -91,6 +91,7 @@ def test_what_cannot_be_differentiated_is_refused(free):
     ('function', 'values'),
     [
         (lambda denoise: None, ['NoneType']),
+        (likelihood, ['level', 'ReconstructionGuidance']),
         (lambda denoise: changed(denoise, lambda x, level: denoise(x, level)[0]), ['Prediction']),
         (lambda denoise: changed(denoise, lambda x, level: (x, ())), ['tuple']),
         (lambda denoise: changed(denoise, lambda x, level: denoise(np.asarray(x), level)), ['Tracer']),

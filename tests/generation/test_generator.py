@@ -91,6 +91,11 @@ def test_a_scale_is_that_of_guidances_whose_text_gives_none(model):
     assert model.request(1, 3, recipe=Recipe(respacing='5'), scale=0).recipe.guidance != ()
 
 
+def test_an_unknown_argument_is_refused(model):
+    with refused('steps', 'respacing'):
+        model.sample(2, 3, steps=5)
+
+
 def test_any_number_of_images_on_eight_devices(model):
     spread = dataclasses.replace(model, mesh=make_mesh(8, 1))
     found = spread.sample(3, [1, 2, 3], record=trajectory, floats=True, **STEPS)

@@ -175,6 +175,7 @@ def cases():
         'no noise': (daps, Measurement(MASK, Y), 'Measurement.noise', 'DAPS'),
         'spectrum': (ddrm, Measurement(lambda x: x[:, :4], TRUTH[:, :4]), 'operator', 'dense'),
         'linear': (SAMPLERS['ddnm'], Measurement(lambda x: x**2, TRUTH), 'operator', 'DPS'),
+        'affine matrix': (ddrm, Measurement(dense(lambda x: x + 1, (8, 8, 1)), TRUTH), 'operator', 'linear'),
         'affine': (SAMPLERS['pigdm'], Measurement(lambda x: x + 1, TRUTH), 'operator', 'linear'),
         'no rows': (dps, Measurement(jnp.sum, np.zeros(())), 'operator', '[B, …]'),
         'zeta': (lambda m: {'sampler': DPS(m, zeta=-1)}, Measurement(MASK, Y), 'DPS.zeta', -1),

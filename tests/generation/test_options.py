@@ -175,6 +175,8 @@ def test_samplers_that_are_refused(text, where, values):
         ('reward/reuse', 'guidance', ['Reuse', 'Reward']),
         ('monte_carlo:draws=0', 'guidance.draws', [0, 1]),
         ('ascent:steps=x', 'guidance.steps', ['x', 'integer']),
+        ('classifier:scale=2 +', 'guidance', ['classifier:scale=2 +']),
+        ('+', 'guidance', ['+']),
         ('mixture:scale=2', 'guidance', ['mixture:scale=2']),
         ('mixture:7=x', 'guidance.7', ['x']),
         (Scheduled(Function(abs), float), 'guidance', ['Scheduled', 'Function']),

@@ -69,6 +69,7 @@ def test_as_a_function_of_networks(model):
         ('images', {'images': IMAGES[0]}),
         ('images', {'images': np.zeros((3, 9, 9, 1))}),
         ('images', {'images': np.full((3, 8, 8, 1), np.nan)}),
+        ('images', {'images': np.full((3, 8, 8, 1), 200.0)}),
         ('start', {'start': SIGMAS[-1] / 2}),
         ('start', {'start': 'low'}),
         ('x_T', {'x_T': IMAGES}),
