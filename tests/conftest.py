@@ -25,3 +25,17 @@ def _logging_as_at_the_start():
     """The program, run in an earlier test, has turned its messages to a stderr that pytest closed since."""
     logger = logging.getLogger('diffusion_jax')
     logger.level, logger.propagate, logger.handlers = logging.NOTSET, True, []
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _few_memory_maps():
+    """Drop compiled programs in time: each takes memory maps, and Linux gives a process 65,530 of them.
+
+    A process at that limit crashes where it next compiles; the programs come back from the cache on disk.
+    """
+    yield
+    maps = Path('/proc/self/maps')
+    if maps.exists() and len(maps.read_bytes().splitlines()) > 20_000:
+        import jax  # not before the settings above
+
+        jax.clear_caches()
