@@ -106,6 +106,14 @@ def check_experiment(experiment: Experiment) -> None:
     in_section('sample', check_respacing, diffusion, sample.respacing, sample.timesteps)
     in_section('sample', check_network, experiment.unet, sample.as_recipe())
     in_section('likelihood', check_timesteps, diffusion, experiment.likelihood.respacing)
+    for section in ('train', 'train_classifier'):
+        training = getattr(experiment, section)
+        if training and training.low_res_noise and not (section == 'train' and experiment.unet.low_res):
+            problem = f'got {training.low_res_noise}, but this trains no upsampler'
+            raise UserError(f'config.{section}.low_res_noise', problem, 'leave it out')
+    if sample.low_res_noise and not experiment.unet.low_res:
+        problem = f'got {sample.low_res_noise}, but the diffusion model is no upsampler'
+        raise UserError('config.sample.low_res_noise', problem, 'leave it out')
     if experiment.classifier is None:
         key = 'scale' if sample.guidance == 'classifier' else 'guidance'
         problem = 'needs a classifier, but the config has no section classifier'

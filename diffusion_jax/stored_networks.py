@@ -45,7 +45,13 @@ def describe_stored(path: Path) -> Spec:
     if latest_step(path / CHECKPOINTS) is None:
         raise UserError(str(path / CHECKPOINTS), 'no checkpoint yet', 'run the training until it saves one')
     process = read_section(DiffusionConfig, stamp.get('diffusion'), f'{path}/{STAMP_FILE}: diffusion')
-    return Spec(read_network(path / CHECKPOINTS), process, classes=stored_classes(path))
+    size = stamp.get('data', {}).get('low_res_size')
+    return Spec(
+        read_network(path / CHECKPOINTS),
+        process,
+        classes=stored_classes(path),
+        low_res_size=None if size is None else tuple(size),
+    )
 
 
 def stored_classes(path: Path) -> tuple[str, ...]:

@@ -56,6 +56,8 @@ class SampleConfig:
         classifier_ema_rate: the same for the classifier.
         base_samples: the images that an upsampler enlarges: a folder such as runs/imagenet64/samples, or an
             npz. Image i enlarges sample i modulo their number, of its class.
+        low_res_noise: standard deviation of noise that is added to these images, below 1; for an upsampler
+            that was trained with `train.low_res_noise`.
         npz: also writes samples.npz, all images and labels in one file of the authors' format.
         png: also writes every image as a file, png/<index>_<label>.png.
         unguided: also samples the same images without guidance, to samples/unguided.
@@ -79,6 +81,7 @@ class SampleConfig:
     ema_rate: float | None = None
     classifier_ema_rate: float = 0.0
     base_samples: FilePath = ''
+    low_res_noise: float = 0.0
     npz: bool = False
     png: bool = False
     unguided: bool = False
@@ -166,6 +169,7 @@ def check_sample(config: SampleConfig, num_classes: int) -> None:
     """Raises UserError for a setting that cannot work."""
     between('eta', config.eta, 0, most=1)
     between('scale', config.scale, 0)
+    between('low_res_noise', config.low_res_noise, 0, below=1)
     eta = getattr(config.as_recipe().sampler, 'eta', 0.0)
     if config.eta and config.eta != eta:
         raise UserError(

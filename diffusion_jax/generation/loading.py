@@ -98,6 +98,7 @@ def load(
         recipes=_recipes(paths[DIFFUSION], stored[DIFFUSION], guided, given=classifier is not None),
         marks=MODELS[name].marks(guided) if (name := stored[DIFFUSION].name) in MODELS else (),
         weak=Networks(configs[WEAK], stored[WEAK].diffusion, mesh=mesh) if WEAK in paths else None,
+        low_res_size=stored[DIFFUSION].low_res_size,
     )
 
 

@@ -131,6 +131,7 @@ def make_generator(run: Run, params: dict[str, Any]) -> Generator:
         mesh=run.mesh,
         classifier=experiment.classifier if guided else None,
         recipes=(('run', recipe if guided else recipe.without_classifier()),),
+        low_res_size=experiment.data.low_res_size,
     )
 
 
@@ -147,7 +148,10 @@ def draw(
     population: the number of consecutive samples that share a label.
     """
     y, low_res = condition(index // population)
-    how: dict[str, Any] = {'first': int(index[0]), 'seed': run.experiment.sample.seed, 'low_res': low_res}
+    config = run.experiment.sample
+    how: dict[str, Any] = {'first': int(index[0]), 'seed': config.seed}
+    if low_res is not None:
+        how |= {'low_res': low_res, 'low_res_noise': config.low_res_noise}
     with run.fits('sampling', 'sample.batch_size'):
         return generator.sample(len(index), y, progress=progress, **how).images, y
 
