@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.errors import UserError
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig, differences, network_differences
-from diffusion_jax.settings import read_section
+from diffusion_jax.settings import file_path, read_section
 from diffusion_jax.sharding import param_shardings
 from diffusion_jax.training.checkpoints import check_checkpoint, latest_step, load_params, read_network
 from diffusion_jax.weights.files import Spec, load_weights, read_spec
@@ -31,6 +31,12 @@ TRAINED_BY = {DIFFUSION: 'train', CLASSIFIER: 'train_classifier'}  # the stage t
 
 def name_of(network: Network) -> str:
     return DIFFUSION if isinstance(network, UNetConfig) else CLASSIFIER
+
+
+def network_path(path: str | Path, name: str) -> Path:
+    """The file or the folder of training in which a network is stored; `path` may also be a run."""
+    path = Path(file_path(path))
+    return path / name if (path / name / CHECKPOINTS).is_dir() else path
 
 
 def describe_stored(path: Path) -> Spec:

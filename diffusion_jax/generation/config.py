@@ -54,8 +54,11 @@ class SampleConfig:
         ema_rate: the average of the diffusion model's parameters that is used; 0 is the parameters, None the
             largest rate that is trained, or that a pretrained folder of training has.
         classifier_ema_rate: the same for the classifier.
-        base_samples: the images that an upsampler enlarges: a folder such as runs/imagenet64/samples, or an
-            npz. Image i enlarges sample i modulo their number, of its class.
+        base_samples: the images that an upsampler enlarges: a folder of samples such as
+            runs/imagenet64/samples; or pictures of any size, cropped to `data.low_res_size` as for training:
+            an image file, a folder of them, in the order of their names, or an npz. Image i enlarges image i
+            modulo their number, of its class. Where they have no labels, `classes` or `labels` gives those
+            of picture 0, 1, …. The section base samples images to enlarge instead.
         low_res_noise: standard deviation of noise that is added to these images, below 1; for an upsampler
             that was trained with `train.low_res_noise`.
         npz: also writes samples.npz, all images and labels in one file of the authors' format.
@@ -122,6 +125,34 @@ class SampleConfig:
     @property
     def with_unguided(self) -> bool:
         return bool(self.as_recipe().guidance) and self.unguided
+
+
+@dataclass(frozen=True)
+class BaseConfig:
+    """The model that samples the images which an upsampler enlarges; the stage sample runs it first.
+
+    Its images are those of the seed, the classes and the labels in the section sample, in the folder base/.
+
+    Attributes:
+        diffusion: a run such as runs/imagenet64, a folder of training or a file of weights; '' is none:
+            `sample.base_samples` are enlarged.
+        classifier: the same for the classifier that guides it; '' is that of the run, if any.
+        recipe: by name; '' is the first of the model, which for a run is that of its samples.
+        scale: of its guidance; None is that of the recipe.
+    """
+
+    diffusion: FilePath = ''
+    classifier: FilePath = ''
+    recipe: str = ''
+    scale: float | None = None
+
+
+def check_base(config: BaseConfig) -> None:
+    """Raises UserError for a setting that cannot work."""
+    for key in ('classifier', 'recipe', 'scale'):
+        if not config.diffusion and getattr(config, key) not in ('', None):
+            raise UserError(key, f'got {getattr(config, key)!r}', 'has no effect without base.diffusion')
+    between('scale', config.scale or 0.0, 0)
 
 
 def beside_recipe(sample: Mapping[str, Any], changed: Collection[str] = ()) -> dict[str, Any]:

@@ -67,15 +67,19 @@ def network_stamp(run: Run, name: str) -> dict[str, Any]:
     """Which parameters a result depends on: a file by its digest, so that it may be moved, or a folder of
     training by its settings and step."""
     path = network_path(run, name)
+    if not is_file(path) and latest_step(path / CHECKPOINTS) is None:
+        raise _missing(path, name)
+    return stored_stamp(path, run.workdir)
+
+
+def stored_stamp(path: Path, workdir: Path) -> dict[str, Any]:
+    """See `network_stamp`."""
     if is_file(path):
         header = describe_stored(path)
         return {'weights': header.name, 'digest': header.digest}
-    step = latest_step(path / CHECKPOINTS)
-    if step is None:
-        raise _missing(path, name)
     settings = zlib.crc32(json.dumps(read_stamp(path), sort_keys=True).encode())
-    folder = path.relative_to(run.workdir) if path.is_relative_to(run.workdir) else path
-    return {'folder': str(folder), 'settings': f'{settings:08x}', 'step': step}
+    folder = path.relative_to(workdir) if path.is_relative_to(workdir) else path
+    return {'folder': str(folder), 'settings': f'{settings:08x}', 'step': latest_step(path / CHECKPOINTS)}
 
 
 def start_stamp(pretrained: str) -> str:
@@ -101,6 +105,10 @@ def check_network(run: Run, name: str) -> None:
     if not is_file(path) and latest_step(path / CHECKPOINTS) is None:
         raise _missing(path, name)
     check_stored(path, run.experiment.networks[name], run.experiment.diffusion, average_of(run, name))
+    size, trained = run.experiment.data.low_res_size, describe_stored(path).low_res_size
+    if name == DIFFUSION and trained not in (None, size):
+        problem = f'got {size}, but {path} was trained with {trained}'
+        raise UserError('config.data.low_res_size', problem, 'set it to that, or use another upsampler')
 
 
 def check_classes(run: Run) -> None:

@@ -150,7 +150,8 @@ def test_images_to_enlarge_have_the_size_in_training():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ('name', 'enlarging'), [('64x64_diffusion', '64_256_upsampler'), ('128x128_diffusion', '128_512_upsampler')]
+    ('name', 'enlarging'),
+    [('64x64_diffusion', '64_256_upsampler'), ('128x128_diffusion', '128_512_upsampler')],
 )
 def test_released_upsamplers_at_full_size(name, enlarging):
     """Shapes alone: the networks, recipes and sizes of both stages fit; allocates no parameters."""
