@@ -20,14 +20,14 @@ def open_pictures(path: str | Path, size: Size, channels: int) -> ImageSet:
 
     Args:
         size: height and width to which they are cropped at the centre; see `center_crop`.
-        channels: 1, grey, or 3, RGB, to which image files are converted; an npz must have as many.
+        channels: 1, grey, or 3, RGB, to which image files are converted.
 
     Raises:
         UserError: there are none, or they cannot be read.
     """
     path = Path(path)
     if not path.is_dir() and (not path.is_file() or path.suffix.lower() not in suffixes()):
-        archive = open_archive(path, (channels,))
+        archive = open_archive(path)
         images = archive.images
         if images.shape[1:3] != size:
             images = np.stack([center_crop(image, size) for image in images])
