@@ -30,7 +30,7 @@ from diffusion_jax.stages.drawing import draw_missing, is_complete
 from diffusion_jax.stages.labels import checked_labels, requested_labels
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.stamps import Results
-from diffusion_jax.stored_networks import CHECKPOINTS, DIFFUSION, stored_classes
+from diffusion_jax.stored_networks import CHECKPOINTS, DIFFUSION
 from diffusion_jax.workdir import write_stamp
 
 SETTING = 'config.sample.base_samples'
@@ -53,8 +53,7 @@ def check(run: Run) -> None:
     if num_classes not in (None, experiment.data.num_classes):
         remedy = f'config.data.num_classes is {experiment.data.num_classes}; they must be the same'
         raise UserError(path, f'samples {num_classes} classes', remedy)
-    upsampler = networks.network_path(run, DIFFUSION)
-    check_same_classes(path, model.classes, str(upsampler), stored_classes(upsampler))
+    check_same_classes(path, model.classes, *networks.classes_of(run, DIFFUSION))
     requested_labels(run)
 
 

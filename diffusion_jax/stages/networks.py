@@ -115,14 +115,16 @@ def check_classes(run: Run) -> None:
     """Raises UserError if the same label means different classes to the two networks."""
     if run.experiment.unet.num_classes is None or run.experiment.classifier is None:
         return
-    where, names = [], []
-    for name in (CLASSIFIER, DIFFUSION):
-        path = network_path(run, name)
-        # The classes of a new network are those of the images; a resumed training compares them itself.
-        new = TRAINED_BY[name] in run.stages and not (run.workdir / name).exists()
-        where.append('config.data' if new else str(path))
-        names.append(class_names(run.source('train')) if new else stored_classes(path))
-    check_same_classes(where[0], names[0], where[1], names[1])
+    check_same_classes(*classes_of(run, CLASSIFIER), *classes_of(run, DIFFUSION))
+
+
+def classes_of(run: Run, name: str) -> tuple[str, tuple[str, ...]]:
+    """Where the classes of a network come from, for messages, and their names; () if these are unknown."""
+    path = network_path(run, name)
+    # The classes of a new network are those of the images; a resumed training compares them itself.
+    if TRAINED_BY[name] in run.stages and not (run.workdir / name).exists():
+        return 'config.data', tuple(class_names(run.source('train')))
+    return str(path), stored_classes(path)
 
 
 def _missing(path: Path, name: str) -> UserError:
