@@ -16,6 +16,7 @@ from PIL import Image
 from diffusion_jax import main, models
 from diffusion_jax.config import read_experiment
 from diffusion_jax.data.image_sets.archive import open_samples
+from diffusion_jax.weights.released import RELEASED
 from tests.test_config import CONFIGS, load
 
 PAPER = sorted(path.stem for path in CONFIGS.glob('*.py') if path.stem not in ('digits', 'folder', 'photos'))
@@ -92,6 +93,12 @@ def test_full_size(name):
         millions(dataclasses.replace(experiment.unet, dropout=0.0), experiment.data.low_res_size),
         experiment.classifier and millions(experiment.classifier),
     )
+
+
+def test_the_sizes_that_released_upsamplers_enlarge():
+    sizes = {model.config: model.low_res_size for model in RELEASED.values() if model.low_res_size}
+    assert sizes == {'upsample_64_256': (64, 64), 'upsample_128_512': (128, 128)}
+    assert all(load(name)['data']['low_res_size'] == size for name, size in sizes.items())
 
 
 @functools.cache  # several configs share a network, but for its dropout
