@@ -113,7 +113,7 @@ def test_every_path_of_a_config_is_read_as_one():
     ('name', 'meant'),
     [
         ('sample.scales', ['sample.scale']),
-        ('scale', ['sample.scale']),
+        ('scale', ['sample.scale', 'base.scale']),
         ('smaple.scale', ['sample.scale']),
         ('train.batch-size', ['train.batch_size']),
         ('heads', ['unet.num_heads', 'classifier.num_heads']),
