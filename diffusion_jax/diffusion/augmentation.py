@@ -9,7 +9,7 @@ from diffusion_jax.diffusion.process import Level, add_noise
 
 
 def augment(low_res: jax.Array, eps: jax.Array, strength: jax.Array) -> jax.Array:
-    """√(1−s²)·z + s·eps, the forward process on the small image z (Ho et al. 2021, 2106.15282, section 4).
+    """√(1−s²)·z + s·eps, the forward process on the small image z (Ho et al. 2021, 2106.15282).
 
     A base model's images differ from the reduced images of a training; an upsampler that was trained with
     noise depends less on their details. Unlike in the source, the network is not told s.
