@@ -65,6 +65,7 @@ class Cascade:
         """
         stages = {'base': dict(base or {}), 'upsampler': dict(upsampler or {})}
         _check_options(stages, other)
+        num_images = whole_number('num_images', num_images, 1)
         seeds = {'seed': seed, 'first': first}
         y = requests.class_numbers(y, self.base.classes or self.upsampler.classes)
         enlarge = stages['upsampler'] | seeds | {'seed': upsampler_seed(seed)}

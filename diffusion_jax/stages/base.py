@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,14 +16,12 @@ from diffusion_jax.data.classes import check_same_classes
 from diffusion_jax.data.image_sets.archive import open_samples, shard_folder
 from diffusion_jax.data.image_sets.base import ImageSet
 from diffusion_jax.data.image_sets.pictures import open_pictures, picture_files
-from diffusion_jax.diffusion.guidance import GUIDANCES
+from diffusion_jax.diffusion.parts import Part
 from diffusion_jax.diffusion.recipe import Recipe
-from diffusion_jax.diffusion.samplers import SAMPLERS
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import cascade, loading, requests
 from diffusion_jax.generation.generator import Generator
 from diffusion_jax.generation.guides import number_of_classes
-from diffusion_jax.generation.options import text_of
 from diffusion_jax.hosts import any_process
 from diffusion_jax.shards import list_shards
 from diffusion_jax.stages import networks, stamps
@@ -87,8 +86,8 @@ def locate(run: Run) -> Results:
     _, paths, recipe = _describe(run)
     config = run.experiment.sample
     made_by = {
-        'sampler': text_of(recipe.sampler, SAMPLERS),
-        'guidance': '+'.join(text_of(each, GUIDANCES) for each in recipe.guidance),
+        'sampler': _text(recipe.sampler),
+        'guidance': _text(recipe.guidance),
         'respacing': recipe.respacing,
         'timesteps': recipe.timesteps,
         'clip': recipe.clip,
@@ -154,6 +153,20 @@ def _describe(run: Run) -> tuple[Generator, dict[str, Path], Recipe]:
     model, paths = loading.describe(config.diffusion, config.classifier or None, dtype=dtype, mesh=run.mesh)
     scale = None if config.scale is None else np.float32(config.scale)
     return model, paths, in_section('base', requests.read_recipe, model, config.recipe or None, scale)
+
+
+def _text(value: Any) -> str:
+    """A part of a recipe with the fields that are not the defaults, such as ClassifierGuidance(scale=2.0).
+
+    New fields with defaults do not change it.
+    """
+    if isinstance(value, tuple):
+        return '+'.join(map(_text, value))
+    if not isinstance(value, Part):
+        return str(value)
+    fields = [(field, getattr(value, field.name)) for field in dataclasses.fields(value)]
+    given = [f'{field.name}={_text(found)}' for field, found in fields if found != field.default]
+    return f'{type(value).__name__}({", ".join(given)})'
 
 
 def _open_given(run: Run) -> ImageSet:

@@ -124,6 +124,7 @@ def test_what_follows_must_be_an_upsampler_of_the_same_classes():
     [
         ('y', {}, 'None'),
         ('seed', {'y': 1, 'seed': -1}, -1),
+        ('num_images', {'num_images': 0}, 0),
         ('scale', {'y': 1, 'scale': 2.0}, "base={'scale'"),
         ("base['seed']", {'y': 1, 'base': {'seed': 3}}, 'both'),
         ("upsampler['low_res']", {'y': 1, 'upsampler': {'low_res': None}}, 'both'),
@@ -133,7 +134,7 @@ def test_what_follows_must_be_an_upsampler_of_the_same_classes():
 )
 def test_arguments_that_are_refused(cascade, where, arguments, value):
     with refused(where, value):
-        cascade.sample(2, **arguments)
+        cascade.sample(**{'num_images': 2} | arguments)
 
 
 def test_mistakes_about_the_upsampler_come_before_the_base_is_sampled(monkeypatch):

@@ -14,6 +14,7 @@ from diffusion_jax.generation import load
 from diffusion_jax.models import param_shapes
 from diffusion_jax.stages import base, sample
 from diffusion_jax.weights.files import Spec, save_weights
+from diffusion_jax.workdir import write_stamp
 from tests.errors import refused
 from tests.generation.shared import closeness
 from tests.generation.test_loading import save_training
@@ -115,7 +116,7 @@ def test_other_settings_of_a_stage_are_other_results(finished, files):
     assert folders() == (FOLDER, 'samples')
     assert folders(sample__respacing='4') == (FOLDER, 'respacing=4')
     changed = folders(base__recipe='default')
-    assert changed[0].startswith(f'{FOLDER}/sampler=ddpm') and 'sampler' in changed[1]
+    assert changed[0].startswith(f'{FOLDER}/sampler=DDPM') and 'sampler' in changed[1]
     changed = folders(base__diffusion=files / 'unconditional.safetensors')
     assert changed[0] != FOLDER and changed[1] != 'samples'
     given = {'base__diffusion': '', 'base__recipe': '', 'sample__base_samples': finished / FOLDER}
@@ -128,7 +129,7 @@ def test_the_base_model_has_its_own_classifier_scale_and_average(files, tmp_path
         return base.locate(make_run(tmp_path, **settings(files, **changes))).stamp
 
     guided = stamp(base__classifier=files / 'guide.safetensors', base__scale=2.0)
-    assert guided['sample']['guidance'] == 'classifier:scale=2.0' and guided['classifier']['digest']
+    assert guided['sample']['guidance'] == 'ClassifierGuidance(scale=2.0)' and guided['classifier']['digest']
     assert stamp()['sample']['guidance'] == '' and 'classifier' not in stamp()
     experiment = read_experiment(**UPSAMPLER)
     small = dataclasses.replace(experiment.unet, low_res=False, image_size=(4, 4))
@@ -136,6 +137,28 @@ def test_the_base_model_has_its_own_classifier_scale_and_average(files, tmp_path
     save_training(tmp_path / 'small' / 'diffusion', small, params)
     trained = stamp(base__diffusion=tmp_path / 'small')['diffusion']
     assert trained['folder'] == 'small/diffusion' and trained['ema_rate'] == 0.99
+
+
+def test_the_recipe_of_a_run_is_recorded_with_all_its_options(files, tmp_path):
+    """Here that of its samples: a mixture of classes in an interval of noise levels."""
+    experiment = read_experiment(**UPSAMPLER)
+    small = dataclasses.replace(experiment.unet, low_res=False, image_size=(4, 4))
+    guide = dataclasses.replace(experiment.classifier, image_size=(4, 4))
+    for name, network in {'diffusion': small, 'classifier': guide}.items():
+        params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), param_shapes(network))
+        save_training(tmp_path / 'small' / name, network, params)
+
+    def guidance(text):
+        sample = {'guidance': text, 'respacing': '5', 'ema_rate': 0.9, 'classifier_ema_rate': 0.0}
+        networks = {name: {'folder': name} for name in ('diffusion', 'classifier')}
+        write_stamp(tmp_path / 'small' / 'samples', {'sample': sample} | networks)
+        changes = {'base__diffusion': tmp_path / 'small', 'base__recipe': ''}
+        stamp = base.locate(make_run(tmp_path, **settings(files, **changes))).stamp
+        assert stamp['diffusion']['ema_rate'] == 0.9
+        return stamp['sample']['guidance']
+
+    texts = ['mixture:7=0.5,8=0.5/interval:low=0.3', 'mixture:7=0.4,8=0.5/interval:low=0.3', 'classifier']
+    assert len({guidance(text) for text in texts}) == 3
 
 
 @pytest.mark.parametrize(
