@@ -117,7 +117,7 @@ def _follow(link: str, listing: Listing, visited: set[str]) -> list[str]:
         if real in visited or not any(place.startswith(os.path.join(real, '')) for place in above):
             return _visit(link, real, listing, visited)
         listing.skip(ABOVE, link)
-    elif folder in visited and _is_image(name) and not name.startswith('.'):
+    elif folder in visited and is_image(name) and not name.startswith('.'):
         listing.skip(LISTED, link)
     else:
         _add(link, os.path.isfile(real), listing)
@@ -128,11 +128,12 @@ def _add(path: str, is_file: bool, listing: Listing) -> None:
     suffix = os.path.splitext(path)[1].lower()
     if not is_file:
         listing.skip(SPECIAL, path)
-    elif not _is_image(path):
+    elif not is_image(path):
         listing.skip(f'with suffix {shown(suffix)}' if suffix else 'without a suffix', path)
     else:
         listing.paths.append(path)
 
 
-def _is_image(path: str) -> bool:
+def is_image(path: str) -> bool:
+    """Whether a file has the suffix of an image."""
     return os.path.splitext(path)[1].lower() in suffixes()
