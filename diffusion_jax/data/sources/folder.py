@@ -31,8 +31,7 @@ class FolderSource(Source):
 
     @functools.cached_property
     def identity(self) -> str:  # type: ignore[override]  # computed when it is asked for
-        names = '\n'.join(relative(path, self.root) for path in self.paths)
-        return f'{zlib.crc32(os.fsencode(names)):08x}'
+        return identity_of(self.paths, self.root)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -67,10 +66,21 @@ def holds_images(path: str) -> bool:
 def open_listing(root: str) -> Listing:
     """The images of a folder. Raises UserError where there are none."""
     listing = list_images(root)
+    check_listing(listing)
+    return listing
+
+
+def check_listing(listing: Listing) -> None:
+    """Raises UserError where no image is listed."""
     if not listing.paths:
         raise UserError(
-            shown(root),
+            shown(listing.root),
             f'contains no images ({listing.summary() or "it is empty"})',
             'images have a suffix that Pillow reads, such as .jpg, .png or .webp; sub-folders are searched',
         )
-    return listing
+
+
+def identity_of(paths: Sequence[str], root: str) -> str:
+    """Differs for other names below `root`."""
+    names = '\n'.join(relative(path, root) for path in paths)
+    return f'{zlib.crc32(os.fsencode(names)):08x}'

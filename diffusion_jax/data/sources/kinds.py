@@ -8,12 +8,16 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from diffusion_jax.data.config import DataConfig
+from diffusion_jax.data.sources.archive import archive_source, is_archive
 from diffusion_jax.data.sources.base import Source
 from diffusion_jax.data.sources.digits import digits_source
 from diffusion_jax.data.sources.files import shown
 from diffusion_jax.data.sources.folder import folder_source, holds_images
 from diffusion_jax.data.sources.labels import SPLITS
+from diffusion_jax.data.sources.lmdb import is_lmdb, lmdb_source
+from diffusion_jax.data.sources.npz import is_npz, npz_source
 from diffusion_jax.data.sources.places import place_of
+from diffusion_jax.data.sources.table import contradicts_folders, is_table, table_source
 from diffusion_jax.data.sources.tfds import is_prepared_folder, tfds_source
 from diffusion_jax.errors import UserError
 
@@ -41,6 +45,10 @@ KINDS: dict[str, Kind] = {
         lambda config, split, classes: digits_source(split), recognises=lambda path: False, names_classes=True
     ),
     'folder': Kind(folder_source, holds_images),
+    'archive': Kind(archive_source, is_archive),
+    'table': Kind(table_source, is_table),
+    'npz': Kind(npz_source, is_npz, numbers_classes=True),
+    'lmdb': Kind(lmdb_source, is_lmdb),
     'tfds': Kind(tfds_source, is_prepared_folder, names_classes=True, numbers_classes=True),
 }
 
@@ -67,6 +75,8 @@ def _kind_at(config: DataConfig) -> str:
         raise UserError('config.data.path', f'{shown(config.path)}: no such file or folder', remedy)
     places = {config.path, place_of(config, 'train').path}
     found = [name for name, kind in KINDS.items() if any(map(kind.recognises, places))]
+    if found == ['folder', 'table'] and not contradicts_folders(config):
+        return 'table'  # its images are files, too
     if len(found) > 1:
         first, *others = (f"'{name}'" for name in found)
         problem = f'is data of {len(found)} kinds, {", ".join([first, *others])}'

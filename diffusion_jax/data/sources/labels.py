@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
@@ -81,3 +81,10 @@ def _prefix(path: str, root: str) -> str:
             "rename the image (such as cat_1.png), or set config.data.labels to 'folder' or 'none'",
         )
     return shown(name)
+
+
+def integer_classes(numbers: Collection[int], num_classes: int | None = None) -> tuple[str, ...]:
+    """The names of classes that have numbers: those that occur, or all below a larger `num_classes`."""
+    if num_classes is not None and max(numbers) < num_classes:
+        return tuple(map(str, range(num_classes)))
+    return tuple(map(str, sorted(set(numbers))))

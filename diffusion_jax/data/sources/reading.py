@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from typing import BinaryIO
 
 import numpy as np
@@ -48,7 +49,7 @@ def read_image(file: str | BinaryIO, channels: int, name: str = '') -> np.ndarra
             image.load()
             with contextlib.suppress(Exception):  # damaged EXIF data: the pixels are still good
                 ImageOps.exif_transpose(image, in_place=True)
-            pixels = np.asarray(_on_white(image).convert({1: 'L', 3: 'RGB'}[channels]))
+            return as_array(_on_white(image), channels)
     except UnreadableImage:
         raise
     except Exception as error:  # Pillow's formats raise errors of all kinds for damaged files
@@ -56,7 +57,17 @@ def read_image(file: str | BinaryIO, channels: int, name: str = '') -> np.ndarra
         if isinstance(error, UnidentifiedImageError):  # its message repeats the path
             reason = 'unknown image format'
         raise UnreadableImage(name, f'cannot be read as an image ({reason})') from error
+
+
+def as_array(image: Image.Image, channels: int) -> np.ndarray:
+    """uint8 [H, W, channels], RGB or grey."""
+    pixels = np.asarray(image.convert({1: 'L', 3: 'RGB'}[channels]))
     return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def read_bytes(data: bytes, channels: int, name: str) -> np.ndarray:
+    """See `read_image`; data: the content of a file."""
+    return read_image(io.BytesIO(data), channels, name)
 
 
 def read_header(path: str) -> tuple[tuple[int, int], str] | None:

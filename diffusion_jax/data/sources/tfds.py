@@ -54,7 +54,7 @@ class TfdsSource(Source):
 
 
 def tfds_source(config: DataConfig, split: str, class_names: tuple[str, ...] | None = None) -> TfdsSource:
-    """A split, or a slice of one such as 'train[:90%]', of `config.tfds_name`, or of the data set at the path.
+    """A split, or a slice such as 'train[:90%]', of `config.tfds_name`, or of the data set at `config.path`.
 
     Its features are 'image' and, unless `config.labels` is 'none', 'label', if there is one. Labels that are
     integers without names are named by their numbers, of which there are `config.num_classes`.
