@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable
 from typing import NamedTuple
@@ -69,6 +70,7 @@ def resolve(config: DataConfig) -> DataConfig:
     return dataclasses.replace(config, name=name)
 
 
+@functools.lru_cache(maxsize=8)  # reads a table
 def _kind_at(config: DataConfig) -> str:
     if not os.path.exists(config.path):
         remedy = 'set it to a folder of images, or an archive, a table or a data set of them'
