@@ -20,7 +20,7 @@ import numpy as np
 from diffusion_jax.data.classes import listed
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.sources.base import Source
-from diffusion_jax.data.sources.files import HIDDEN, Listing, shown
+from diffusion_jax.data.sources.files import HIDDEN, Listing, is_image, shown
 from diffusion_jax.data.sources.folder import check_listing, identity_of
 from diffusion_jax.data.sources.labels import SPLITS, by_path
 from diffusion_jax.data.sources.places import place_of
@@ -119,13 +119,13 @@ def archive_source(config: DataConfig, split: str, class_names: tuple[str, ...] 
     if not os.path.isfile(path):
         raise UserError(shown(path), 'is no archive', 'set config.data.path to a .zip or .tar file')
     entries = _entries(path, os.stat(path).st_mtime_ns)
-    root = os.path.join(path, _folder(path, entries, inside, split))
+    root = os.path.join(path, _folder(path, entries, inside, split)).rstrip(os.sep)
     listing, members = Listing(root), dict[str, Member]()
     for name, is_file, member in entries:
         full = os.path.join(path, name)
         if not full.startswith(os.path.join(root, '')):
             continue
-        if any(part.startswith('.') or part == '__MACOSX' for part in name.split('/')):
+        if _is_hidden(name):
             listing.skip(HIDDEN, full)
         elif listing.add(full, is_file):
             members[full] = member
@@ -141,9 +141,13 @@ def is_archive(path: str) -> bool:
     return path.lower().endswith(SUFFIXES) and os.path.isfile(path)
 
 
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith('.') or part == '__MACOSX' for part in name.split('/'))
+
+
 def _folder(path: str, entries: Sequence[Entry], inside: str, split: str) -> str:
     """The folder in the archive that holds the split. Raises UserError where there is none."""
-    parts = [name.split('/') for name, is_file, _ in entries if is_file and not name.startswith('__MACOSX')]
+    parts = [name.split('/') for name, _, _ in entries if is_image(name) and not _is_hidden(name)]
     tops = {names[0] for names in parts}
     base = ''
     if len(tops) == 1 and tops.isdisjoint({*SPLITS, inside}) and all(len(names) > 2 for names in parts):

@@ -105,6 +105,8 @@ def _table_of(config: DataConfig, split: str) -> tuple[str, str]:
 
 def _rows_of(table: str, rows: list[Row], inside: str, split: str) -> tuple[list[Row], str]:
     """The rows of a split, and the folder that holds their files if that is what makes them a split."""
+    if not rows:
+        raise UserError(shown(table), 'lists no images')
     if not inside:
         return rows, ''
     if splits := sorted({row.split for row in rows} - {''}):
@@ -127,8 +129,8 @@ def _check_labels(table: str, rows: Sequence[Row]) -> None:
     for row in rows:
         if not row.label:
             remedy = (
-                f'add a column {" or ".join(LABELS)}, or set config.data.labels=none; '
-                'config.data.name=folder takes classes from folders'
+                f"add a column {' or '.join(LABELS)}, or set config.data.labels='none'; "
+                "config.data.name='folder' takes classes from folders"
             )
             raise UserError(f'{shown(table)}, line {row.line}', 'has no label', remedy)
 
@@ -138,7 +140,7 @@ def _class_names(table: str, classes: set[str]) -> tuple[str, ...]:
         return tuple(sorted(classes))
     numbers = {int(name) for name in classes}
     if min(numbers) < 0:
-        remedy = 'classes are numbered from 0; set config.data.labels=none to use the images without labels'
+        remedy = "classes are numbered from 0; set config.data.labels='none' to use the images without labels"
         raise UserError(shown(table), f'contains the label {min(numbers)}', remedy)
     return integer_classes(numbers)
 
