@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import glob
 import io
 import os
 from collections.abc import Sequence
@@ -85,14 +86,22 @@ def tfds_source(config: DataConfig, split: str, class_names: tuple[str, ...] | N
 
 
 def is_prepared_folder(path: str) -> bool:
-    """Whether a folder is a version of a prepared data set, such as DATA_DIR/mnist/3.0.1."""
-    return os.path.isfile(os.path.join(path, 'dataset_info.json'))
+    """Whether a folder is a prepared data set: DATA_DIR/mnist/3.0.1, or DATA_DIR/mnist with one version."""
+    return _version_folder(path) is not None
+
+
+def _version_folder(path: str) -> str | None:
+    info = 'dataset_info.json'
+    found = glob.glob(info, root_dir=path) or glob.glob(f'*/{info}', root_dir=path)
+    return os.path.dirname(os.path.join(path, found[0])) if len(found) == 1 else None
 
 
 def _prepared_builder(config: DataConfig) -> Any:
     import tensorflow_datasets as tfds
 
     name, data_dir = config.tfds_name, config.path or tfds.core.constants.DATA_DIR
+    if not name:
+        data_dir = _version_folder(data_dir) or data_dir
     try:
         if name:
             builder = tfds.builder(name, data_dir=data_dir, file_format='array_record')
