@@ -24,14 +24,14 @@ class DataConfig:
 
     Attributes:
     name: the kind of source. 'auto' is the kind that is at `path`, or tfds with `tfds_name`. 'digits',
-        scikit-learn's 8×8 digits; 'folder', image files; 'archive', a .zip or .tar of them; 'table', a .csv or
-        .jsonl of paths and labels, or a folder with metadata.csv; 'npz', arr_0 and arr_1 as in the authors'
-        release; 'lmdb', LSUN's files; 'tfds', a prepared TensorFlow data set.
+        scikit-learn's 8×8 digits; 'folder', image files; 'archive', a .zip or .tar of them; 'table', a .csv
+        or .jsonl of paths and labels, or a folder with metadata.csv; 'npz', arr_0 and arr_1 as in the
+        authors' release; 'lmdb', LSUN's files; 'tfds', a prepared TensorFlow data set.
     path: where they are; for tfds with a name, its data_dir, '' for the library's default.
     tfds_name: the data set of tfds, such as 'cifar10' or 'my_data:1.0.0'; '' if `path` is its own folder.
     train_split: the file or sub-folder of `path` with training images, or what they are called inside the
-        source: a folder of an archive, a value of the column `split` of a table, a split of tfds. '' is all of
-        `path`. With the name 'auto', a folder without splits is the training split.
+        source: a folder of an archive, a value of the column `split` of a table, a split of tfds. '' is all
+        of `path`. With the name 'auto', a folder without splits is the training split.
     test_split: the same for test images.
     labels: what gives the class of an image: its sub-folder ('folder'), its file name up to '_' ('prefix', as
         in the authors' release), or nothing ('none'). Tables, npz and tfds have labels of their own, which
