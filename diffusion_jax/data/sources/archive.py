@@ -120,10 +120,10 @@ def archive_source(config: DataConfig, split: str, class_names: tuple[str, ...] 
         raise UserError(shown(path), 'is no archive', 'set config.data.path to a .zip or .tar file')
     entries = _entries(path, os.stat(path).st_mtime_ns)
     root = os.path.join(path, _folder(path, entries, inside, split)).rstrip(os.sep)
-    listing, members = Listing(root), dict[str, Member]()
+    listing, members, below = Listing(root), dict[str, Member](), os.path.join(root, '')
     for name, is_file, member in entries:
         full = os.path.join(path, name)
-        if not full.startswith(os.path.join(root, '')):
+        if not full.startswith(below):
             continue
         if _is_hidden(name):
             listing.skip(HIDDEN, full)
