@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import glob
 import os
 from collections.abc import Callable
 from typing import NamedTuple
@@ -92,5 +93,4 @@ def _kind_at(config: DataConfig) -> str:
 
 
 def _has_no_splits(folder: str) -> bool:
-    with os.scandir(folder) as entries:
-        return SPLITS.isdisjoint(entry.name.lower() for entry in entries)
+    return SPLITS.isdisjoint(name.rstrip(os.sep).lower() for name in glob.glob('*/', root_dir=folder))
