@@ -81,11 +81,9 @@ def _kind_at(config: DataConfig) -> str:
     if found == ['folder', 'table'] and not contradicts_folders(config):
         return 'table'  # its images are files, too
     if len(found) > 1:
-        first, *others = (f"'{name}'" for name in found)
-        problem = f'is data of {len(found)} kinds, {", ".join([first, *others])}'
-        raise UserError(
-            shown(config.path), problem, f'set config.data.name to {" or ".join([first, *others])}'
-        )
+        names = [f"'{name}'" for name in found]
+        problem = f'is data of {len(found)} kinds, {", ".join(names)}'
+        raise UserError(shown(config.path), problem, f'set config.data.name to {" or ".join(names)}')
     if not found and not os.path.isdir(config.path):
         kinds = ', '.join(KINDS)
         raise UserError(shown(config.path), 'is a file of no known kind', f'config.data.name may be {kinds}')
