@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
     return with_defaults(
         stages=('train', 'train_classifier', 'sample'),
         data={
-            'name': 'folder',
+            'name': 'auto',
             'path': 'images',
             'image_size': (24, 24),
             'image_channels': 3,

@@ -33,7 +33,7 @@ def name_of(network: Network) -> str:
     return DIFFUSION if isinstance(network, UNetConfig) else CLASSIFIER
 
 
-def network_path(path: str | Path, name: str) -> Path:
+def stored_path(path: str | Path, name: str) -> Path:
     """The file or the folder of training in which a network is stored; `path` may also be a run."""
     path = Path(file_path(path))
     return path / name if (path / name / CHECKPOINTS).is_dir() else path

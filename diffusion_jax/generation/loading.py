@@ -21,7 +21,7 @@ from diffusion_jax.diffusion.samplers import DDIM, DDPM
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.generator import Generator
-from diffusion_jax.generation.networks import Networks
+from diffusion_jax.generation.networks import WEAK, Networks
 from diffusion_jax.memory import out_of_memory
 from diffusion_jax.models import ClassifierConfig, UNetConfig
 from diffusion_jax.models.config import DTYPES
@@ -34,7 +34,7 @@ from diffusion_jax.stored_networks import (
     describe_stored,
     is_file,
     load_stored,
-    network_path,
+    stored_path,
 )
 from diffusion_jax.weights.files import Spec
 from diffusion_jax.weights.known import MODELS
@@ -43,7 +43,6 @@ from diffusion_jax.workdir import read_stamp
 
 logger = logging.getLogger(__name__)
 
-WEAK = 'weak'  # the name of the second diffusion model's parameters
 SAMPLES = 'samples'  # the folder of a run that has its samples
 
 
@@ -169,12 +168,12 @@ def _network_paths(
     diffusion: str | Path, classifier: str | Path | None, weak: str | Path | None
 ) -> dict[str, Path]:
     """The files or folders of the networks by name, from the arguments of `load`."""
-    paths = {DIFFUSION: network_path(diffusion, DIFFUSION)}
-    guide = network_path(diffusion if classifier is None else classifier, CLASSIFIER)
+    paths = {DIFFUSION: stored_path(diffusion, DIFFUSION)}
+    guide = stored_path(diffusion if classifier is None else classifier, CLASSIFIER)
     if classifier is not None or guide != Path(file_path(diffusion)):
         paths[CLASSIFIER] = guide
     if weak is not None:
-        paths[WEAK] = network_path(weak, DIFFUSION)
+        paths[WEAK] = stored_path(weak, DIFFUSION)
     return paths
 
 

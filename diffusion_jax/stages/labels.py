@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion_jax.data.image_sets.archive import read_archive, read_array
+from diffusion_jax.data.npz import read_archive, read_array
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.sampling import sample_keys

@@ -9,7 +9,7 @@ import numpy as np
 from diffusion_jax.data.image_sets.archive import open_archive
 from diffusion_jax.data.image_sets.base import ArrayImages, ImageSet, even_parts, file_identity
 from diffusion_jax.data.image_sets.source import SourceImages
-from diffusion_jax.data.sources.files import shown, suffixes
+from diffusion_jax.data.sources.files import is_image, shown
 from diffusion_jax.data.sources.folder import FolderSource, open_listing
 from diffusion_jax.data.transforms import center_crop
 from diffusion_jax.images import Size
@@ -26,7 +26,7 @@ def open_pictures(path: str | Path, size: Size, channels: int) -> ImageSet:
         UserError: there are none, or they cannot be read.
     """
     path = Path(path)
-    if not path.is_dir() and (not path.is_file() or path.suffix.lower() not in suffixes()):
+    if not path.is_dir() and (not path.is_file() or not is_image(str(path))):
         archive = open_archive(path)
         images = archive.images
         if images.shape[1:3] != size:
