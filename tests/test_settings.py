@@ -100,6 +100,7 @@ def test_every_path_of_a_config_is_read_as_one():
         'data.path',
         'sample.labels',
         'sample.base_samples',
+        'sample.weak',
         'base.diffusion',
         'base.classifier',
         'evaluate.inception',
