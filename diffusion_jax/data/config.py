@@ -21,14 +21,17 @@ class DataConfig:
     the orientation and drops the alpha channel.
 
     Attributes:
-    name: 'digits', scikit-learn's 8×8 digits; 'folder', image files; 'tfds', a prepared TensorFlow data set.
-    path: for a folder, the directory; for tfds, its data_dir, '' for the library's default.
+    name: 'digits', scikit-learn's 8×8 digits; 'folder', image files; 'prepared', what `diffusion-jax prepare`
+        wrote; 'tfds', a prepared TensorFlow data set.
+    path: for a folder and for prepared images, the directory; for tfds, its data_dir, '' for the library's
+        default.
     tfds_name: the data set of tfds, such as 'cifar10' or 'my_data:1.0.0'.
-    train_split: for a folder, the sub-directory of `path` with training images, '' for `path` itself; for
-        tfds, the name of the split.
+    train_split: for a folder and for prepared images, the sub-directory of `path` with training images, ''
+        for `path` itself; for tfds, the name of the split.
     test_split: the same for test images.
     labels: what gives the class of an image: its sub-folder ('folder'), its file name up to '_' ('prefix', as
-        in the authors' release), or nothing ('none'). For tfds it is the feature 'label', or 'none'.
+        in the authors' release), or nothing ('none'). For tfds it is the feature 'label', or 'none'; prepared
+        images have the labels that they were prepared with, or 'none'.
     num_classes: the number of classes, 1 without labels; None takes it from the images, or from the stored
         network where nothing is trained.
     image_size: height and width to which images are cropped.
@@ -63,7 +66,7 @@ class DataConfig:
 
 def check_data(config: DataConfig) -> None:
     """Raises UserError for a setting that cannot work."""
-    one_of('name', config.name, ('digits', 'folder', 'tfds'))
+    one_of('name', config.name, ('digits', 'folder', 'prepared', 'tfds'))
     one_of('labels', config.labels, ('folder', 'prefix', 'none'))
     one_of('image_channels', config.image_channels, (1, 3))
     if config.num_classes is not None:
@@ -79,7 +82,7 @@ def check_data(config: DataConfig) -> None:
         one_of('image_size', config.image_size, ((8, 8),))
         one_of('image_channels', config.image_channels, (1,))
         one_of('num_classes', config.num_classes, (10, None))
-    if config.name == 'folder' and not config.path:
+    if config.name in ('folder', 'prepared') and not config.path:
         raise UserError('path', 'is not set', 'set it to the folder of the images')
     if config.name == 'tfds' and not config.tfds_name:
         raise UserError('tfds_name', 'is not set', "set it to a data set, such as 'cifar10'")

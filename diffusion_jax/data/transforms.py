@@ -63,6 +63,8 @@ def cover(image: np.ndarray, size: Size) -> np.ndarray:
     alone is slow for large photographs.
     """
     height, width = size
+    if image.shape[:2] == size:
+        return image
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     while picture.height >= 2 * height and picture.width >= 2 * width:
         picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)

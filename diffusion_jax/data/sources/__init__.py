@@ -7,11 +7,12 @@ import functools
 from typing import Any
 
 from diffusion_jax.data import imagenet
-from diffusion_jax.data.classes import listed
+from diffusion_jax.data.classes import check_same_classes, listed
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.sources.base import Source
 from diffusion_jax.data.sources.digits import digits_source
 from diffusion_jax.data.sources.folder import folder_source
+from diffusion_jax.data.sources.prepared import prepared_source
 from diffusion_jax.data.sources.tfds import tfds_source
 from diffusion_jax.errors import UserError
 
@@ -42,6 +43,12 @@ def open_source(config: DataConfig, split: str) -> Source:
         return digits_source(split)
     if config.name == 'tfds':
         return tfds_source(config, directory)
+    if config.name == 'prepared':
+        source = prepared_source(config, directory)
+        if split != 'train':
+            names = open_source(config, 'train').class_names
+            check_same_classes(source.name, source.class_names, 'the training images', names)
+        return source
     # A class keeps its number in the test images, also where some class has none there.
     class_names = None if split == 'train' else open_source(config, 'train').class_names
     return folder_source(
