@@ -32,7 +32,7 @@ from diffusion_jax.data.sources.manifest import (
 )
 from diffusion_jax.data.sources.prepared import open_prepared
 from diffusion_jax.data.sources.reading import UnreadableImage
-from diffusion_jax.data.transforms import center_crop
+from diffusion_jax.data.transforms import as_array, center_crop
 from diffusion_jax.errors import UserError, reason
 from diffusion_jax.images import Size
 from diffusion_jax.interruption import Interrupted
@@ -183,10 +183,11 @@ def _cropped(job: Job, indices: range, size: Size | None) -> Iterator[dict[str, 
 
     def read(index: int) -> dict[str, Any] | UnreadableImage:
         try:
-            record = job.source[index]
+            record = job.source.picture(index)
         except UnreadableImage as error:
             return error
-        return record if size is None else record | {'image': center_crop(record['image'], size)}
+        image = record['image']
+        return record | {'image': as_array(image) if size is None else center_crop(image, size)}
 
     options = grain.ReadOptions(num_threads=job.threads, prefetch_buffer_size=4 * job.threads)
     return iter(grain.MapDataset.source(indices).map(read).to_iter_dataset(options))

@@ -156,12 +156,12 @@ from diffusion_jax.commands.prepare import main
 from diffusion_jax.data import preparing
 from diffusion_jax.data.sources.folder import FolderSource
 preparing.IMAGES_PER_SHARD = 2
-read = FolderSource.__getitem__
+read = FolderSource.picture
 def slow(self, index):
     if index == 5:
         time.sleep(60)
     return read(self, index)
-FolderSource.__getitem__ = slow
+FolderSource.picture = slow
 main(['prepare', 'images', '--out=out', '--size=16', '--threads=1'])
 """
     environment = os.environ | {'PYTHONPATH': str(Path(__file__).parents[2])}

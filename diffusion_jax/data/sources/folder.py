@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 
 from diffusion_jax.data.classes import listed
-from diffusion_jax.data.sources.base import Source
+from diffusion_jax.data.sources.base import PictureSource
 from diffusion_jax.data.sources.files import Listing, list_images, shown
-from diffusion_jax.data.sources.reading import read_image
+from diffusion_jax.data.sources.reading import read_picture
 from diffusion_jax.errors import UserError
 
 SPLITS = frozenset({'train', 'training', 'val', 'valid', 'validation', 'test'})
 
 
 @dataclass(frozen=True)
-class FolderSource(Source):
+class FolderSource(PictureSource):
     paths: Sequence[str] = field()  # without the default of Source
     labels: np.ndarray  # int32 [N]
     class_names: tuple[str, ...]
@@ -38,8 +38,8 @@ class FolderSource(Source):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {'image': read_image(self.paths[index], self.channels), 'label': int(self.labels[index])}
+    def picture(self, index: int) -> dict[str, Any]:
+        return {'image': read_picture(self.paths[index], self.channels), 'label': int(self.labels[index])}
 
     def name_of(self, index: int) -> str:
         return shown(self.paths[index])
