@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lossless_formats import compare_formats
 from PIL import Image
 
 RESULTS = Path(__file__).parent / 'results'
@@ -211,6 +210,8 @@ def measure(sides: dict[str, Side]) -> list[dict[str, Any]]:
 
 
 def experiment(torch_python: str, folder: Path) -> dict[str, Any]:
+    from lossless_formats import compare_formats  # with packages that the other Python may lack
+
     begin, loads = time.time(), [os.getloadavg()[0]]
     mean_bytes = write_photographs(folder)
     prepare(folder)

@@ -54,7 +54,8 @@ def read_picture(file: str | BinaryIO, channels: int, name: str = '') -> Image.I
             image.load()
             with contextlib.suppress(Exception):  # damaged EXIF data: the pixels are still good
                 ImageOps.exif_transpose(image, in_place=True)
-            return _on_white(image).convert({1: 'L', 3: 'RGB'}[channels])
+            picture, mode = _on_white(image), {1: 'L', 3: 'RGB'}[channels]
+            return picture if picture.mode == mode else picture.convert(mode)  # which copies
     except UnreadableImage:
         raise
     except Exception as error:  # Pillow's formats raise errors of all kinds for damaged files
