@@ -60,9 +60,11 @@ def our_batches(folder: Path, kind: str, size: int, workers: int) -> tuple[Batch
 
 def in_processes(source: Any, transform: Any, workers: int) -> Any:
     import grain
+    from absl import flags
 
     from diffusion_jax.data.pipeline import load_batch
 
+    flags.FLAGS.mark_as_parsed()  # which Grain's processes ask for
     order = grain.MapDataset.range(len(source)).seed(0).shuffle().repeat().batch(BATCH)
     loaded = order.map(lambda indices: load_batch(source, indices, transform=transform))
     return loaded.to_iter_dataset().mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
