@@ -67,7 +67,9 @@ def in_processes(source: Any, transform: Any, workers: int) -> Any:
     flags.FLAGS.mark_as_parsed()  # which Grain's processes ask for
     order = grain.MapDataset.range(len(source)).seed(0).shuffle().repeat().batch(BATCH)
     loaded = order.map(lambda indices: load_batch(source, indices, transform=transform))
-    return loaded.to_iter_dataset().mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    without_threads = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+    options = grain.MultiprocessingOptions(num_workers=workers)
+    return loaded.to_iter_dataset(without_threads).mp_prefetch(options)
 
 
 # PyTorch.
@@ -122,7 +124,7 @@ def serve(name: str, folder: Path) -> None:
     for line in sys.stdin:
         request = json.loads(line)
         loaded, close = make(folder, **request)
-        for _ in range(2 * request['workers'] + 2):  # what was loaded ahead
+        for _ in range(request['workers'] + 1):  # until all workers have started
             next(loaded)
         count, start = 0, time.perf_counter()
         while (seconds := time.perf_counter() - start) < SECONDS or count < 2:
