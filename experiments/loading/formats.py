@@ -58,8 +58,9 @@ def _measure(images: Sequence[np.ndarray], encode: Any, decode: Any, compression
         order = np.random.default_rng(0).permutation(np.repeat(np.arange(len(images)), READS)).tolist()
         begin = time.process_time()
         for i in order:
-            assert decode(reader.read([i])[0]).shape == images[i].shape
+            decode(reader.read([i])[0])
         reading = time.process_time() - begin
+        assert (decode(reader.read([0])[0]) == images[0]).all()
         return {
             'bytes': os.path.getsize(file.name) / len(images),
             'write_ms': 1000 * writing / len(images),
