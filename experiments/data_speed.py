@@ -41,7 +41,7 @@ NUM_IMAGES, ROUNDS, SECONDS = 120, 5, 0.7
 
 
 def serve(name: str, folder: Path) -> None:
-    """For each line {kind, size, workers} of stdin: images per second, CPU milliseconds of one in this process."""
+    """For each line {kind, size, workers} of stdin: images per second, and CPU milliseconds of one."""
     make, packages = SIDES[name]
     versions = {package: version(package) for package in (*packages, 'numpy', 'pillow')}
     print(json.dumps({'python': platform.python_version()} | versions), flush=True)

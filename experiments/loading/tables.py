@@ -17,8 +17,8 @@ def table(result: dict[str, Any]) -> str:
         f'{result["machine"]}, {result["date"]}, load average {loads}. {versions}.',
         '',
         f'Images a second, medians of {result["rounds"]} rounds of turns, from JPEG files of 500×375 pixels '
-        f'and {result["jpeg_bytes"] / 1000:.0f} KB, in batches of {result["batch"]}. Ratios are medians of those '
-        'of single rounds.',
+        f'and {result["jpeg_bytes"] / 1000:.0f} KB, in batches of {result["batch"]}. Ratios are medians of '
+        'those of single rounds.',
         '',
         '| pixels | workers | DataLoader | ours, JPEG | ratio | ours, prepared | ratio |',
         '|---|---|---|---|---|---|---|',
@@ -39,10 +39,7 @@ def table(result: dict[str, Any]) -> str:
 
 def needed(rows: list[dict[str, Any]]) -> list[str]:
     """How many cores feed one H100: the images that it trains a second times the CPU time of an image."""
-    lines = [
-        'Cores that keep one H100 busy: images that it trains a second, times the CPU time of an image.',
-        '',
-    ]
+    lines = ['Cores that keep one H100 busy: images that it trains a second by CPU time of an image.', '']
     lines += ['| network | from JPEG | prepared |', '|---|---|---|']
     for row in rows:
         if row['workers'] == 0 and row['size'] in NEEDED:
