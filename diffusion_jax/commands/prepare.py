@@ -14,6 +14,7 @@ from diffusion_jax.data.config import DataConfig, check_data
 from diffusion_jax.data.preparing import Job, plan, prepare
 from diffusion_jax.data.sources import open_source
 from diffusion_jax.data.sources.files import shown
+from diffusion_jax.data.sources.kinds import resolve
 from diffusion_jax.data.sources.manifest import MANIFEST_FILE
 from diffusion_jax.errors import UserError
 from diffusion_jax.images import Size
@@ -21,13 +22,13 @@ from diffusion_jax.interruption import stop_requests
 from diffusion_jax.settings import file_path
 
 FULL = 'full'
-DEFAULTS = DataConfig('folder')
+DEFAULTS = DataConfig('auto')
 DESCRIPTION = f"""\
 Reads images once, crops them to the centre as training does, and writes their pixels to DIR/<split>. Training
 reads these many times faster than JPEG files and gets the same batches:
 
       diffusion-jax prepare images --out prepared --size=64
-      python -m diffusion_jax.main --config=folder --config.data.name=prepared --config.data.path=prepared
+      python -m diffusion_jax.main --config=folder --config.data.path=prepared
 
 An image takes height × width × channels bytes. --size={FULL} keeps the size of every image, for random crops.
 SOURCE is what config.data.path is. A stopped command resumes when it is given again. {MANIFEST_FILE} in
@@ -83,7 +84,7 @@ def _read_size(text: str) -> Size | None:
 def _config(args: argparse.Namespace, train: str, split: str) -> DataConfig:
     """The source as the section `data` of a config. Raises UserError for an argument that cannot work."""
     config = DataConfig(
-        'tfds' if args.tfds_name else DEFAULTS.name,
+        DEFAULTS.name,
         path=args.source,
         tfds_name=args.tfds_name,
         train_split=train,
@@ -96,4 +97,4 @@ def _config(args: argparse.Namespace, train: str, split: str) -> DataConfig:
         check_data(config)
     except UserError as error:
         raise UserError(f'--{error.where.replace("_", "-")}', error.problem, error.remedy) from error
-    return config
+    return resolve(config)

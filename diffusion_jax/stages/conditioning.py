@@ -10,14 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion_jax.data.image_sets.archive import (
-    open_archive,
-    open_samples,
-    read_archive,
-    read_array,
-    shard_folder,
-)
+from diffusion_jax.data.image_sets.archive import open_archive, open_samples, shard_folder
 from diffusion_jax.data.image_sets.base import ImageSet
+from diffusion_jax.data.npz import read_archive, read_array
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.classes import Sampled
 from diffusion_jax.generation.config import SampleConfig

@@ -56,7 +56,7 @@ def prepare(*options, size='16', out='out'):
 
 def prepared(**settings):
     open_source.cache_clear()
-    return dataclasses.replace(FOLDER, **{'name': 'prepared', 'path': 'out'} | settings)
+    return dataclasses.replace(FOLDER, **{'name': 'auto', 'path': 'out'} | settings)
 
 
 def take(config, split='train', count=4, **augmentation):
@@ -304,8 +304,11 @@ def test_settings_that_need_other_pixels_are_refused(images):
         make_source(prepared(image_size=(16, 17)), 'train')
     with refused('config.data.image_channels', '1', '3'):
         make_source(prepared(image_channels=1), 'train')
-    with refused('out/test', 'manifest.json'):
+    with refused('out/test', 'no such folder', 'train'):
         make_source(prepared(), 'test')
+    Path('out/test').mkdir()
+    with refused('out/test', 'manifest.json'):
+        make_source(prepared(name='prepared'), 'test')
     with refused('--threads', '0'):
         prepare('--threads=0')
     with refused('--labels', "'colour'"):

@@ -158,6 +158,13 @@ def begun(images, tmp_path):
     return tmp_path / 'images' / 'train' / 'ant'
 
 
+def test_a_run_of_a_named_folder_resumes_where_its_kind_is_recognised(begun, images, tmp_path):
+    """As every run did before there was 'auto'; the stamp has the kind, so that the reverse works, too."""
+    automatic = images | {'data__name': 'auto'}
+    assert not complete(tmp_path, **automatic)
+    assert train.locate(make_run(tmp_path, **automatic)).stamp['data']['name'] == 'folder'
+
+
 def rename_class(folder):
     folder.rename(folder.parent / 'wasp')
 

@@ -21,6 +21,7 @@ class Source:
         labels: int [N].
         identity: differs for other images: it stands for the names of files, or a data set's version.
         paths: the file of every image; () where images are not files of their own.
+        files: the files that hold the images which are not files of their own; () where they are, or unknown.
         skipped: which files of a folder were skipped; see Listing.summary.
     """
 
@@ -28,6 +29,7 @@ class Source:
     labels: np.ndarray
     identity: str
     paths: Sequence[str] = ()
+    files: Sequence[str] = ()
     skipped: str = ''
 
     def __len__(self) -> int:

@@ -13,10 +13,12 @@ from typing import Any
 import grain
 import numpy as np
 
+from diffusion_jax.data.classes import check_same_classes
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.sources.base import Source
 from diffusion_jax.data.sources.files import shown
 from diffusion_jax.data.sources.manifest import MANIFEST_FILE, Manifest, is_prepared, read_manifest
+from diffusion_jax.data.sources.places import no_split, place_of
 from diffusion_jax.data.sources.reading import UnreadableImage
 from diffusion_jax.errors import UserError, reason
 
@@ -48,6 +50,10 @@ class PreparedSource(Source):
         return f'{zlib.crc32(" ".join(shard.sha256 for shard in self.manifest.shards).encode()):08x}'
 
     @property
+    def files(self) -> Sequence[str]:  # type: ignore[override]
+        return [os.fspath(self.folder / shard.file) for shard in self.manifest.shards]
+
+    @property
     def name(self) -> str:
         return shown(self.folder)
 
@@ -73,19 +79,25 @@ class PreparedSource(Source):
         return f'{shown(self.folder / shard.file)}, record {number}'
 
 
-def prepared_source(config: DataConfig, split: str) -> PreparedSource:
-    """The prepared images in the folder `split` of `config.path`, or in `config.path` itself if it is ''.
+def prepared_source(config: DataConfig, split: str, class_names: tuple[str, ...] | None) -> PreparedSource:
+    """The prepared images of a split; `class_names`, if any, are those of the training images.
 
     Raises:
         UserError: they are incomplete, damaged, or too small or of other channels than the config asks for.
     """
-    folder = Path(config.path, split)
+    place = place_of(config, split)
+    if place.inside and split == 'test':
+        raise no_split(config, split)
+    folder = Path(place.path)
     if not is_prepared(folder):
         remedy = 'prepare them with `diffusion-jax prepare`, or name another folder'
         raise UserError(shown(folder), f'has no {MANIFEST_FILE}, so it holds no prepared images', remedy)
     manifest = read_manifest(folder)
     _check_fits(folder, manifest, config)
-    return open_prepared(folder, manifest, labelled=config.labels != 'none')
+    source = open_prepared(folder, manifest, labelled=config.labels != 'none')
+    if class_names is not None:
+        check_same_classes(source.name, source.class_names, 'the training images', class_names)
+    return source
 
 
 def open_prepared(folder: Path, manifest: Manifest, *, labelled: bool = True) -> PreparedSource:
@@ -100,7 +112,7 @@ def open_prepared(folder: Path, manifest: Manifest, *, labelled: bool = True) ->
             problem = 'is missing' if size is None else f'has {size:,} bytes, not {shard.bytes:,}'
             raise UserError(shown(path), problem, f'restore it, or {PREPARE_AGAIN}')
     # A range saves opening every file to count its records.
-    names = [f'{os.fspath(folder / shard.file)}[0:{shard.images + 1}]' for shard in manifest.shards]
+    names = [f'{folder / shard.file}[0:{shard.images + 1}]' for shard in manifest.shards]
     records = grain.sources.ArrayRecordDataSource(names)
     tables = np.cumsum([shard.images + 1 for shard in manifest.shards]) - 1
     table = np.concatenate([_read_table(folder, manifest, records, tables, i) for i in range(len(tables))])

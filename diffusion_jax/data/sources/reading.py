@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from typing import BinaryIO
 
 import numpy as np
@@ -13,6 +14,8 @@ from diffusion_jax.data.transforms import as_array
 from diffusion_jax.errors import UserError
 
 WIDE_MODES = ('I', 'F')  # prefixes of Pillow's modes of more than 8 bits
+# Sides of an image. Beyond, a crop to a square enlarges a strip of few pixels, by gigabytes before it is cut.
+MOST_ELONGATED = 100
 
 
 class UnreadableImage(UserError):
@@ -44,18 +47,23 @@ def read_picture(file: str | BinaryIO, channels: int, name: str = '') -> Image.I
         name: stands for the image in errors, where there is no path.
 
     Raises:
-        UnreadableImage: it is damaged, too large for Pillow, or has more than 8 bits a channel.
+        UnreadableImage: it is damaged, too large for Pillow, a line rather than an image, or has a single
+            channel of more than 8 bits: which of its values is white is not known.
     """
     name = name or (shown(file) if isinstance(file, str) else 'image')
     try:
         with Image.open(file) as image:
             if image.mode.startswith(WIDE_MODES):
                 raise UnreadableImage(name, 'has more than 8 bits a channel')
+            if max(image.size) > MOST_ELONGATED * min(image.size):
+                problem = (
+                    f'has {image.width}×{image.height} pixels, one side over {MOST_ELONGATED} times the other'
+                )
+                raise UnreadableImage(name, problem)
             image.load()
             with contextlib.suppress(Exception):  # damaged EXIF data: the pixels are still good
                 ImageOps.exif_transpose(image, in_place=True)
-            picture, mode = _on_white(image), {1: 'L', 3: 'RGB'}[channels]
-            return picture if picture.mode == mode else picture.convert(mode)  # which copies
+            return converted(_on_white(image), channels)
     except UnreadableImage:
         raise
     except Exception as error:  # Pillow's formats raise errors of all kinds for damaged files
@@ -63,6 +71,17 @@ def read_picture(file: str | BinaryIO, channels: int, name: str = '') -> Image.I
         if isinstance(error, UnidentifiedImageError):  # its message repeats the path
             reason = 'unknown image format'
         raise UnreadableImage(name, f'cannot be read as an image ({reason})') from error
+
+
+def converted(picture: Image.Image, channels: int) -> Image.Image:
+    """An image of Pillow's mode RGB or L, for 3 channels or 1."""
+    mode = {1: 'L', 3: 'RGB'}[channels]
+    return picture if picture.mode == mode else picture.convert(mode)  # which copies
+
+
+def read_bytes(data: bytes, channels: int, name: str) -> Image.Image:
+    """See `read_picture`; data: the content of a file."""
+    return read_picture(io.BytesIO(data), channels, name)
 
 
 def read_header(path: str) -> tuple[tuple[int, int], str] | None:
