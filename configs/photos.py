@@ -2,10 +2,9 @@
 
     python -m diffusion_jax.main --config=photos --config.data.path=images
 
-Images: images/train/<class>/*.jpg (or png, webp, …), about 50 images a class or more; or a zip, a table of
-labels and other kinds of data (docs/data.md). Images are scaled and cropped to the centre square once, which
-takes 0.25 s for a photo of a camera. Without images of your own: `python experiments/photo_crops.py images`
-creates four classes.
+Folder: images/train/<class>/*.jpg (or png, webp, …), about 50 images a class or more. Images are scaled and
+cropped to the centre square once, which takes 0.25 s for a photo of a camera. Without images of your own:
+`python experiments/photo_crops.py images` creates four classes.
 
 Hardware: 2 CPU cores, 2 GB of memory. Time: 12 minutes (measured on an AMD EPYC: 1.7 GB).
 Expect: colours and textures of each class. Shapes appear where the images of a class are alike; see

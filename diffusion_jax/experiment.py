@@ -113,9 +113,9 @@ def check_experiment(experiment: Experiment) -> None:
             raise UserError(f'config.sample.{key}', problem, "add one, or set scale to 0 or guidance to ''")
         if experiment.pretrained.classifier:
             raise UserError('config.pretrained.classifier', problem, 'add one that describes it')
-    if 'weak' in sample.as_recipe().needs:
-        problem = 'auto needs a second diffusion model, and a config describes one'
-        raise UserError('config.sample.guidance', problem, "use it in Python: load('model', weak='weaker')")
+    if bool(sample.weak) != ('weak' in sample.as_recipe().needs):
+        problem = 'is set, but only the guidance auto uses it' if sample.weak else 'is not set; auto needs it'
+        raise UserError('config.sample.weak', problem, 'give auto and a second diffusion model, or neither')
     in_section('sample', with_class_weights, sample.as_recipe(), 1, experiment.classifier)
     averages = {'ema_rate': sample.ema_rate, 'classifier_ema_rate': sample.classifier_ema_rate}
     for (name, stage), (key, rate) in zip(TRAINED_BY.items(), averages.items(), strict=True):

@@ -40,8 +40,8 @@ class SampleConfig:
             0 is the default of each sampler, which is 1 for those of the SDE.
         scale: of guidances that give none themselves; s ≥ 0 of classifier guidance, where 0 turns it off.
         guidance: by a classifier: 'classifier', 'entropy', 'mixture:7=0.5,8=0.5', 'clean', 'calibrated' or
-            'reconstruction'; by extrapolation: 'classifier_free:scale=2', 'icg', 'pag' or 'sag'; or several
-            joined by +, the innermost first. '/interval:low=0.2,high=5', '/reuse:every=2',
+            'reconstruction'; by extrapolation: 'classifier_free:scale=2', 'icg', 'pag', 'sag' or 'auto'; or
+            several joined by +, the innermost first. '/interval:low=0.2,high=5', '/reuse:every=2',
             '/ramp:noisy=0,clean=2', '/normalized' and '/adam' act on the one before them;
             '/rescale:phi=0.7' and '/apg:momentum=-0.5' act on an extrapolation.
         clip: x_0 is clamped to [−1, 1] in every step, before guidance by gradients.
@@ -54,6 +54,8 @@ class SampleConfig:
         ema_rate: the average of the diffusion model's parameters that is used; 0 is the parameters, None the
             largest rate that is trained, or that a pretrained folder of training has.
         classifier_ema_rate: the same for the classifier.
+        weak: for the guidance 'auto', a second diffusion model of the same images and noise levels: a file of
+            weights, a folder of training, or a run. Of a training, the average of the highest rate is used.
         base_samples: the images that an upsampler enlarges: a folder such as runs/imagenet64/samples, or an
             npz. Image i enlarges sample i modulo their number, of its class.
         npz: also writes samples.npz, all images and labels in one file of the authors' format.
@@ -78,6 +80,7 @@ class SampleConfig:
     classes: tuple[int | str, ...] = ()
     ema_rate: float | None = None
     classifier_ema_rate: float = 0.0
+    weak: FilePath = ''
     base_samples: FilePath = ''
     npz: bool = False
     png: bool = False

@@ -21,7 +21,7 @@ from diffusion_jax.diffusion.samplers import DDIM, DDPM
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.generator import Generator
-from diffusion_jax.generation.networks import Networks
+from diffusion_jax.generation.networks import WEAK, Networks
 from diffusion_jax.memory import out_of_memory
 from diffusion_jax.models import ClassifierConfig, UNetConfig
 from diffusion_jax.models.config import DTYPES
@@ -43,7 +43,6 @@ from diffusion_jax.workdir import read_stamp
 
 logger = logging.getLogger(__name__)
 
-WEAK = 'weak'  # the name of the second diffusion model's parameters
 SAMPLES = 'samples'  # the folder of a run that has its samples
 
 
@@ -151,16 +150,16 @@ def _network_paths(
     diffusion: str | Path, classifier: str | Path | None, weak: str | Path | None
 ) -> dict[str, Path]:
     """The files or folders of the networks by name, from the arguments of `load`."""
-    paths = {DIFFUSION: _network_path(diffusion, DIFFUSION)}
-    guide = _network_path(diffusion if classifier is None else classifier, CLASSIFIER)
+    paths = {DIFFUSION: stored_path(diffusion, DIFFUSION)}
+    guide = stored_path(diffusion if classifier is None else classifier, CLASSIFIER)
     if classifier is not None or guide != Path(file_path(diffusion)):
         paths[CLASSIFIER] = guide
     if weak is not None:
-        paths[WEAK] = _network_path(weak, DIFFUSION)
+        paths[WEAK] = stored_path(weak, DIFFUSION)
     return paths
 
 
-def _network_path(path: str | Path, name: str) -> Path:
+def stored_path(path: str | Path, name: str) -> Path:
     """The file or the folder of training in which a network is stored; `path` may also be a run."""
     path = Path(file_path(path))
     return path / name if (path / name / CHECKPOINTS).is_dir() else path

@@ -25,6 +25,7 @@ from diffusion_jax.diffusion.samplers.loop import Carry, NoiseAt, Record, noise_
 from diffusion_jax.diffusion.schedules import schedule_of, transitions
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation.networks import (
+    WEAK,
     Networks,
     make_attended,
     make_denoiser,
@@ -153,7 +154,7 @@ def guided_denoiser(networks: Networks, params: dict[str, Params], request: Requ
         models = models._replace(log_prob=log_prob, logits=make_logits(networks, params['classifier']))
     if networks.weak:
         grid = recipe.respacing, recipe.timesteps
-        models = models._replace(weak=make_denoiser(networks.weak, params['weak'], y, low_res, *grid))
+        models = models._replace(weak=make_denoiser(networks.weak, params[WEAK], y, low_res, *grid))
     denoise = model(y)
     for guidance in (each for each in recipe.guidance if each.before_clip):
         denoise = guidance.wrap(denoise, models)

@@ -20,6 +20,7 @@ from diffusion_jax.generation.generator import Generator
 from diffusion_jax.generation.grid import class_grid, save_png
 from diffusion_jax.generation.guides import check_network
 from diffusion_jax.generation.images import count_pngs, write_pngs
+from diffusion_jax.generation.networks import WEAK, Networks
 from diffusion_jax.generation.options import text_of
 from diffusion_jax.generation.shards import draw_samples, join
 from diffusion_jax.hosts import any_process, raise_together
@@ -40,7 +41,7 @@ logger = logging.getLogger(__name__)
 SAMPLES_FILE, GRID_FILE, PNG_FOLDER = 'samples.npz', 'grid.png', 'png'
 UNGUIDED = 'unguided'
 # Settings that do not change the samples.
-FILES = ('name', 'recipe', 'batch_size', 'base_samples', 'npz', 'png', 'unguided', 'grid_columns')
+FILES = ('name', 'recipe', 'batch_size', 'weak', 'base_samples', 'npz', 'png', 'unguided', 'grid_columns')
 
 
 def check(run: Run) -> None:
@@ -109,7 +110,7 @@ def main(run: Run, results: Results) -> None:
     if jax.process_index() == 0:
         write_stamp(directory, stamp)
         if config.with_unguided:
-            without = {name: part for name, part in stamp.items() if name != CLASSIFIER}
+            without = {name: part for name, part in stamp.items() if name not in (CLASSIFIER, WEAK)}
             sample = stamp['sample'] | {'scale': 0.0, 'guidance': SampleConfig.guidance}
             sampler = config.as_recipe().sampler
             if sampler.population > 1:
@@ -130,6 +131,7 @@ def make_generator(run: Run, params: dict[str, Any]) -> Generator:
         params=params,
         mesh=run.mesh,
         classifier=experiment.classifier if guided else None,
+        weak=_weak(run) if WEAK in params else None,
         recipes=(('run', recipe if guided else recipe.without_classifier()),),
     )
 
@@ -162,7 +164,12 @@ def draw_while_training(
 
 
 def _networks(config: SampleConfig) -> list[str]:
-    return [DIFFUSION, CLASSIFIER] if config.guided else [DIFFUSION]
+    return [DIFFUSION, *([CLASSIFIER] if config.guided else []), *([WEAK] if config.weak else [])]
+
+
+def _weak(run: Run) -> Networks:
+    process = describe_stored(networks.network_path(run, WEAK)).diffusion
+    return Networks(networks.network_of(run, WEAK), process, mesh=run.mesh)
 
 
 def _draw_all(run: Run, directory: Path, generator: Generator, names: Sequence[str]) -> None:

@@ -69,6 +69,8 @@ def test_its_test_images_are_in_a_file_of_their_own(tmp_path):
     write(tmp_path / 'b.npz', PIXELS, np.array([3, 3, 3, 3]))
     with refused('config.data.test_split', "'test'", 'a.npz'):
         source_of(path, 'test')
+    with refused('config.data.train_split', "'other'", 'a.npz'):
+        source_of(path, train_split='other')
     assert len(source_of(path, 'test', test_split='')) == 4
     settings = {'train_split': 'a.npz', 'test_split': 'b.npz'}
     assert source_of(tmp_path, 'test', **settings).labels.tolist() == [1] * 4

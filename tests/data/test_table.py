@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from diffusion_jax.data.config import DataConfig
+from diffusion_jax.data.image_sets.source import open_split
 from diffusion_jax.data.sources import make_source
 from diffusion_jax.data.sources.kinds import resolve
 from diffusion_jax.data.sources.reading import UnreadableImage
@@ -157,6 +158,7 @@ def test_rows_that_cannot_work_are_named(root, text, where, values):
     [
         ('[1]', 'line 1', ['list']),
         ('{"path": 3}', 'line 1', ['path']),
+        ('{"path": "\\u0000.png", "label": 1}', 'line 1', ['path']),
         ('{"path": "x.png", "label": 1.5}', 'line 1', ['1.5']),
         ('{"path": "x.png", "label": true}', 'line 1', ['True']),
         ('{"path": "\\ud800.png", "label": 1}', 'x.jsonl', []),
@@ -175,6 +177,11 @@ def test_a_class_without_training_images_and_a_missing_image_are_named(root):
         source_of(path, 'test')
     with refused('pictures/missing.png', 'No such file', kind=UnreadableImage):
         source_of(path)[1]
+    images = open_split(DataConfig('auto', path=str(path), image_size=(2, 3)), 'train')
+    (part,) = images.parts
+    assert len(images.read(part).images) == 1 and 'missing.png' in images.read(part).unreadable[0]
+    with refused('x.csv', "'other'", 'config.data.train_split'):
+        source_of(path, train_split='other')
 
 
 def test_two_tables_or_none_are_refused(root):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import glob
 import os
 from collections.abc import Callable
 from typing import NamedTuple
@@ -83,11 +84,9 @@ def _kind_at(config: DataConfig) -> str:
     if found == ['folder', 'table'] and not contradicts_folders(config):
         return 'table'  # its images are files, too
     if len(found) > 1:
-        first, *others = (f"'{name}'" for name in found)
-        problem = f'is data of {len(found)} kinds, {", ".join([first, *others])}'
-        raise UserError(
-            shown(config.path), problem, f'set config.data.name to {" or ".join([first, *others])}'
-        )
+        names = [f"'{name}'" for name in found]
+        problem = f'is data of {len(found)} kinds, {", ".join(names)}'
+        raise UserError(shown(config.path), problem, f'set config.data.name to {" or ".join(names)}')
     if not found and not os.path.isdir(config.path):
         kinds = ', '.join(KINDS)
         raise UserError(shown(config.path), 'is a file of no known kind', f'config.data.name may be {kinds}')
@@ -95,5 +94,4 @@ def _kind_at(config: DataConfig) -> str:
 
 
 def _has_no_splits(folder: str) -> bool:
-    with os.scandir(folder) as entries:
-        return SPLITS.isdisjoint(entry.name.lower() for entry in entries)
+    return SPLITS.isdisjoint(name.rstrip(os.sep).lower() for name in glob.glob('*/', root_dir=folder))

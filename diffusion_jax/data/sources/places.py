@@ -30,16 +30,14 @@ def check_undivided(config: DataConfig, split: str, what: str) -> str:
     """The path of a file that has no splits in it; it holds the training images.
 
     Raises:
-        UserError: the test images are wanted, and are in no file of their own.
+        UserError: the test images are wanted, or a split of another name, and are in no file of their own.
     """
     path, inside = place_of(config, split)
-    if inside and split == 'test':
+    if inside and not inside == split == 'train':
         raise UserError(
-            'config.data.test_split',
-            f'{inside!r} is no file in {shown(os.path.dirname(path)) or "the current folder"}, '
-            f'and {shown(path)}, {what}, has no splits',
-            'set config.data.path to the folder of two such files, and train_split and test_split to their '
-            'names',
+            f'config.data.{split}_split',
+            f'got {inside!r}, but {shown(path)}, {what}, has no splits',
+            'set config.data.path to a folder of two of them, and train_split and test_split to their names',
         )
     return path
 

@@ -116,7 +116,7 @@ def _rows_of(table: str, rows: list[Row], inside: str, split: str) -> tuple[list
         folder, what = os.path.join(inside, ''), 'folders'
         found = [row for row in rows if row.path.startswith(folder)]
         splits = sorted({row.path.split('/')[0] for row in rows if '/' in row.path})
-        if not found and split == 'train' and SPLITS.isdisjoint(name.lower() for name in splits):
+        if not found and inside == split == 'train' and SPLITS.isdisjoint(name.lower() for name in splits):
             return rows, ''
     if not found:
         problem = f'has no images of the split {inside!r}; its {what} are {listed(splits) or "none"}'
@@ -169,7 +169,7 @@ def _row(table: str, line: int, cells: Any) -> Row:
     if not isinstance(cells, dict):
         raise UserError(where, f'is {type(cells).__name__}', 'every line must be a JSON object')
     path = next((cells[name] for name in PATHS if name in cells), None)
-    if not path or not isinstance(path, str):
+    if not path or not isinstance(path, str) or '\0' in path:
         columns = listed([str(name) for name in cells])
         raise UserError(where, f'has no path; its columns are {columns}', f'one must be {" or ".join(PATHS)}')
     os.fsencode(path)  # ValueError for a text that is no path
