@@ -79,8 +79,9 @@ class Manifest:
 
 
 def is_prepared(folder: str | Path) -> bool:
-    """Whether `diffusion-jax prepare` wrote this folder, or began to."""
-    return (Path(folder) / MANIFEST_FILE).is_file()
+    """Whether `diffusion-jax prepare` wrote this folder, or began to; others write a manifest.json, too."""
+    path = Path(folder) / MANIFEST_FILE
+    return path.is_file() and b'"images_per_shard"' in path.read_bytes()
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

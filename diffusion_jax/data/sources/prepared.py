@@ -91,7 +91,7 @@ def prepared_source(config: DataConfig, split: str, class_names: tuple[str, ...]
     folder = Path(place.path)
     if not is_prepared(folder):
         remedy = 'prepare them with `diffusion-jax prepare`, or name another folder'
-        raise UserError(shown(folder), f'has no {MANIFEST_FILE}, so it holds no prepared images', remedy)
+        raise UserError(shown(folder), f'has no {MANIFEST_FILE} of prepared images', remedy)
     manifest = read_manifest(folder)
     _check_fits(folder, manifest, config)
     source = open_prepared(folder, manifest, labelled=config.labels != 'none')
