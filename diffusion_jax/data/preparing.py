@@ -76,8 +76,6 @@ def prepare(job: Job, planned: Manifest) -> Manifest:
     """
     _check_folder(job.folder)
     with lock(job.folder), _writing(job.folder):
-        for leftover in job.folder.glob(f'.*{TEMPORARY}'):
-            leftover.unlink()
         manifest = _existing(job.folder, planned) if is_prepared(job.folder) else planned
         if manifest.complete:
             return manifest
@@ -195,7 +193,10 @@ def _cropped(job: Job, indices: range, size: Size | None) -> Iterator[dict[str, 
 
 @contextlib.contextmanager
 def _record_file(path: Path) -> Iterator[Callable[[bytes], None]]:
-    """A function that appends a record to an ArrayRecord file, which gets its name when it is complete."""
+    """A function that appends a record to an ArrayRecord file, which gets its name when it is complete.
+
+    After a kill its temporary file stays, until the same shard is written again.
+    """
     temporary = path.with_name(f'.{path.name}{TEMPORARY}')
     try:
         with _full_disk(path):
