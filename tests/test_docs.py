@@ -90,6 +90,7 @@ def test_own_parts():
     assert scope['samples'].evaluations == 10
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('folder')
 def test_inverse_problems():
     scope = run_blocks(DOCS / 'inverse_problems.md')
@@ -99,6 +100,7 @@ def test_inverse_problems():
     assert scope['resampled'].evaluations == 19
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('folder')
 def test_particles():
     scope = run_blocks(DOCS / 'particles.md')
@@ -111,6 +113,7 @@ def test_particles():
     assert scope['final'].shape == (2,) and 1 <= scope['final'].min() <= scope['final'].max() <= 4.001
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('folder')
 def test_methods():
     """Each is at most 12 lines, and makes the images of the built-in part."""

@@ -17,6 +17,7 @@ from diffusion_jax import main, models
 from diffusion_jax.config import read_experiment
 from diffusion_jax.data.image_sets.archive import open_samples
 from tests.test_config import CONFIGS, load
+from tests.tiers import fast_for
 
 PAPER = sorted(path.stem for path in CONFIGS.glob('*.py') if path.stem not in ('digits', 'folder', 'photos'))
 PARAMETERS = {  # paper, tables 11 to 13, in millions
@@ -47,7 +48,7 @@ RECIPES = {
 }
 # One of each kind; the others take the same way through the program.
 FAST = ('imagenet256', 'upsample_64_256')
-BY_TIER = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in PAPER]
+BY_TIER = fast_for(PAPER, FAST)
 SIZE, LOW = (8, 16), (4, 8)  # height and width
 
 
@@ -159,7 +160,7 @@ def shrunk(name, workdir, images):
     return ['main', f'--config={CONFIGS / name}.py', f'--workdir={workdir}', *flags]
 
 
-@pytest.mark.parametrize('name', BY_TIER)
+@pytest.mark.parametrize('name', fast_for(PAPER, ('upsample_64_256',)))
 def test_two_steps_of_everything_on_a_small_scale(name, images, tmp_path, capfd):
     rng = np.random.default_rng(1)
     base = rng.integers(0, 256, (5, *LOW, 3), dtype=np.uint8)
