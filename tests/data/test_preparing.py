@@ -280,6 +280,8 @@ def test_unreadable_images_stop_or_are_listed(images, capsys):
     assert [(each.image, each.shard) for each in manifest.skipped] == [('images/train/ant/2.jpg', 0)]
     assert [shard.images for shard in manifest.shards] == [1, 2, 2] and manifest.class_counts == (2, 3)
     assert 'left out: images/train/ant/2.jpg: cannot be read' in capsys.readouterr().out
+    shards()[0].unlink()
+    assert prepare('--on-error=skip') == manifest
     source = make_source(prepared(), 'train')
     expected = make_source(dataclasses.replace(FOLDER, path='images'), 'train')
     for copy, original in enumerate((0, 2, 3, 4, 5)):
