@@ -26,6 +26,7 @@ setup(
     package_data={'diffusion_jax.data': ['imagenet.txt']},
     install_requires=[
         'absl-py',
+        'array-record>=0.8.6',
         'flax>=0.12.6; python_version < "3.12"',
         'flax>=0.12.10; python_version >= "3.12"',
         'grain>=0.2.18',

@@ -13,7 +13,7 @@ READING_SETTINGS = ('num_workers', 'on_error', 'max_skipped', 'check_files')
 # Settings of where images are. A training depends on their names instead, so that images may be moved.
 LOCATION_SETTINGS = ('path', 'train_split', 'test_split')
 # The kinds of sources; data.sources.kinds has how each is recognised and opened.
-KINDS = ('digits', 'folder', 'archive', 'table', 'npz', 'lmdb', 'tfds')
+KINDS = ('digits', 'folder', 'archive', 'table', 'npz', 'lmdb', 'prepared', 'tfds')
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class DataConfig:
     name: the kind of source. 'auto' is the kind that is at `path`, or tfds with `tfds_name`. 'digits',
         scikit-learn's 8×8 digits; 'folder', image files; 'archive', a .zip or .tar of them; 'table', a .csv
         or .jsonl of paths and labels, or a folder with metadata.csv; 'npz', arr_0 and arr_1 as in the
-        authors' release; 'lmdb', LSUN's files; 'tfds', a prepared TensorFlow data set.
+        authors' release; 'lmdb', LSUN's files; 'prepared', what `diffusion-jax prepare`
+        wrote; 'tfds', a prepared TensorFlow data set.
     path: where they are; for tfds with a name, its data_dir, '' for the library's default.
     tfds_name: the data set of tfds, such as 'cifar10' or 'my_data:1.0.0'; '' if `path` is its own folder.
     train_split: the file or sub-folder of `path` with training images, or what they are called inside the
@@ -34,8 +35,8 @@ class DataConfig:
         of `path`. With the name 'auto', a folder without splits is the training split.
     test_split: the same for test images.
     labels: what gives the class of an image: its sub-folder ('folder'), its file name up to '_' ('prefix', as
-        in the authors' release), or nothing ('none'). Tables, npz and tfds have labels of their own, which
-        'none' leaves out.
+        in the authors' release), or nothing ('none'). Tables, npz, tfds and prepared images have labels of
+        their own, which 'none' leaves out.
     num_classes: the number of classes, 1 without labels; None takes it from the images, or from the stored
         network where nothing is trained. It may exceed the labels that occur in an npz.
     image_size: height and width to which images are cropped.

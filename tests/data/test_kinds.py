@@ -9,6 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from diffusion_jax.commands.prepare import main as prepare
 from diffusion_jax.data.config import KINDS as NAMES
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.image_sets.source import open_split
@@ -75,7 +76,13 @@ def prepared(root, files):
     return {'path': str(root / 'same_images' / '1.0.0')}
 
 
-ALL = COPIES | {'npz': npz, 'tfds': prepared}
+def prepared_once(root, files):
+    folder(root / 'images', files)
+    prepare(['prepare', f'{root}/images', f'--out={root}/out', '--size=full', '--split=train,test'])
+    return {'path': str(root / 'out')}
+
+
+ALL = COPIES | {'npz': npz, 'tfds': prepared, 'prepared': prepared_once}
 KIND_OF = {
     'zip': 'archive',
     'zip, deflated': 'archive',
@@ -118,6 +125,24 @@ def test_batches_are_the_same_to_the_byte(configs, expected, name, split):
     assert source.labels.tolist() == LABELS[split]
     assert first_batches(config, split, num_workers=2) == expected[split]
     assert open_split(config, split).take(np.arange(3)).shape == (3, 5, 5, 3)
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_every_kind_is_prepared_to_the_same_bytes(configs, tmp_path, name):
+    stored = []
+    for config in (configs['folder'], configs[name]):
+        out = tmp_path / f'out{len(stored)}'
+        splits = (config.train_split, config.test_split)
+        prepare(['prepare', config.path, f'--out={out}', '--size=5', f'--split={",".join(splits)}'])
+        stored.append([(out / split / '00000.array_record').read_bytes() for split in splits])
+    assert stored[0] == stored[1]
+
+
+def test_a_manifest_of_others_is_no_prepared_folder(tmp_path):
+    (tmp_path / 'cat').mkdir()
+    (tmp_path / 'cat' / '1.png').write_bytes(png(PIXELS[0]))
+    (tmp_path / 'manifest.json').write_text('{"name": "a web page"}')
+    assert resolve(DataConfig('auto', str(tmp_path))).name == 'folder'
 
 
 @pytest.mark.parametrize('name', ALL)

@@ -19,7 +19,7 @@ import numpy as np
 
 from diffusion_jax.data.classes import listed
 from diffusion_jax.data.config import DataConfig
-from diffusion_jax.data.sources.base import Source
+from diffusion_jax.data.sources.base import PictureSource
 from diffusion_jax.data.sources.files import HIDDEN, Listing, is_image, shown
 from diffusion_jax.data.sources.folder import check_listing, identity_of
 from diffusion_jax.data.sources.labels import SPLITS, by_path
@@ -74,7 +74,7 @@ class RandomAccessFile:
 
 
 @dataclass(frozen=True)
-class ArchiveSource(Source):
+class ArchiveSource(PictureSource):
     """names: <archive>/<name of the member>. members: int64 [N, 5], a `Member` a row."""
 
     file: RandomAccessFile
@@ -97,7 +97,7 @@ class ArchiveSource(Source):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def picture(self, index: int) -> dict[str, Any]:
         try:
             data = _read(self.file, Member(*map(int, self.members[index])))
         except (OSError, ValueError, MemoryError, struct.error, zlib.error) as error:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from diffusion_jax.data.transforms import as_array
+
 
 class Source:
     """Images by index, each of its own size.
@@ -40,9 +42,24 @@ class Source:
         """
         raise NotImplementedError
 
+    def picture(self, index: int) -> dict[str, Any]:
+        """The same, but the image may be Pillow's: cropped next, it need not become an array first."""
+        return self[index]
+
     def name_of(self, index: int) -> str:
         """What messages call an image."""
         return f'image {index}'
+
+
+class PictureSource(Source):
+    """A source of encoded images, which offers `picture`."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        record = self.picture(index)
+        return record | {'image': as_array(record['image'])}
+
+    def picture(self, index: int) -> dict[str, Any]:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 from diffusion_jax.data.config import DataConfig
-from diffusion_jax.data.sources.base import Source
+from diffusion_jax.data.sources.base import PictureSource
 from diffusion_jax.data.sources.files import Listing, is_image, list_images, shown
 from diffusion_jax.data.sources.labels import by_path, relative
 from diffusion_jax.data.sources.places import no_split, place_of
-from diffusion_jax.data.sources.reading import read_image
+from diffusion_jax.data.sources.reading import read_picture
 from diffusion_jax.errors import UserError
 
 
 @dataclass(frozen=True)
-class FolderSource(Source):
+class FolderSource(PictureSource):
     paths: Sequence[str] = field()  # without the default of Source
     labels: np.ndarray  # int32 [N]
     class_names: tuple[str, ...]
@@ -36,8 +36,8 @@ class FolderSource(Source):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {'image': read_image(self.paths[index], self.channels), 'label': int(self.labels[index])}
+    def picture(self, index: int) -> dict[str, Any]:
+        return {'image': read_picture(self.paths[index], self.channels), 'label': int(self.labels[index])}
 
     def name_of(self, index: int) -> str:
         return shown(self.paths[index])

@@ -17,8 +17,10 @@ from diffusion_jax.data.sources.files import shown
 from diffusion_jax.data.sources.folder import folder_source, holds_images
 from diffusion_jax.data.sources.labels import SPLITS
 from diffusion_jax.data.sources.lmdb import is_lmdb, lmdb_source
+from diffusion_jax.data.sources.manifest import is_prepared
 from diffusion_jax.data.sources.npz import is_npz, npz_source
 from diffusion_jax.data.sources.places import place_of
+from diffusion_jax.data.sources.prepared import prepared_source
 from diffusion_jax.data.sources.table import contradicts_folders, is_table, table_source
 from diffusion_jax.data.sources.tfds import is_prepared_folder, tfds_source
 from diffusion_jax.errors import UserError
@@ -51,6 +53,7 @@ KINDS: dict[str, Kind] = {
     'table': Kind(table_source, is_table),
     'npz': Kind(npz_source, is_npz, numbers_classes=True),
     'lmdb': Kind(lmdb_source, is_lmdb),
+    'prepared': Kind(prepared_source, is_prepared),
     'tfds': Kind(tfds_source, is_prepared_folder, names_classes=True, numbers_classes=True),
 }
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from diffusion_jax.data.config import DataConfig
-from diffusion_jax.data.sources.base import Source
+from diffusion_jax.data.sources.base import PictureSource
 from diffusion_jax.data.sources.files import shown
 from diffusion_jax.data.sources.labels import by_path
 from diffusion_jax.data.sources.places import check_undivided
@@ -23,7 +23,7 @@ DATA_FILE = 'data.mdb'
 
 
 @dataclass(frozen=True)
-class LmdbSource(Source):
+class LmdbSource(PictureSource):
     path: str
     keys: Sequence[bytes]  # sorted, as LMDB has them
     labels: np.ndarray  # int32 [N]
@@ -41,7 +41,7 @@ class LmdbSource(Source):
     def __len__(self) -> int:
         return len(self.keys)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def picture(self, index: int) -> dict[str, Any]:
         name, environment = self.name_of(index), _environment(os.path.realpath(self.path))
         try:
             with environment.begin() as transaction:

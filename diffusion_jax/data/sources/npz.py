@@ -16,7 +16,8 @@ from diffusion_jax.data.sources.base import Source
 from diffusion_jax.data.sources.files import shown
 from diffusion_jax.data.sources.labels import integer_classes, numbered
 from diffusion_jax.data.sources.places import check_undivided
-from diffusion_jax.data.sources.reading import as_array
+from diffusion_jax.data.sources.reading import converted
+from diffusion_jax.data.transforms import as_array
 from diffusion_jax.errors import UserError
 
 
@@ -37,7 +38,8 @@ class NpzSource(Source):
     def __getitem__(self, index: int) -> dict[str, Any]:
         image = np.asarray(self.images[index])
         if image.shape[-1] != self.channels:
-            image = as_array(Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image), self.channels)
+            picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+            image = as_array(converted(picture, self.channels))
         return {'image': image, 'label': int(self.labels[index])}
 
     def name_of(self, index: int) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from diffusion_jax.data.sources.files import shown
+from diffusion_jax.data.transforms import as_array
 from diffusion_jax.errors import UserError
 
 WIDE_MODES = ('I', 'F')  # prefixes of Pillow's modes of more than 8 bits
@@ -31,7 +32,12 @@ class UnreadableImage(UserError):
 
 
 def read_image(file: str | BinaryIO, channels: int, name: str = '') -> np.ndarray:
-    """uint8 [H, W, channels], RGB or grey; the first frame of an animation.
+    """uint8 [H, W, channels]; see `read_picture`."""
+    return as_array(read_picture(file, channels, name))
+
+
+def read_picture(file: str | BinaryIO, channels: int, name: str = '') -> Image.Image:
+    """An image of Pillow's mode RGB or L, for 3 channels or 1; the first frame of an animation.
 
     The orientation in EXIF data is applied, and transparent pixels are put on white. The authors' release
     ignores the orientation and drops the alpha channel.
@@ -57,7 +63,7 @@ def read_image(file: str | BinaryIO, channels: int, name: str = '') -> np.ndarra
             image.load()
             with contextlib.suppress(Exception):  # damaged EXIF data: the pixels are still good
                 ImageOps.exif_transpose(image, in_place=True)
-            return as_array(_on_white(image), channels)
+            return converted(_on_white(image), channels)
     except UnreadableImage:
         raise
     except Exception as error:  # Pillow's formats raise errors of all kinds for damaged files
@@ -67,15 +73,15 @@ def read_image(file: str | BinaryIO, channels: int, name: str = '') -> np.ndarra
         raise UnreadableImage(name, f'cannot be read as an image ({reason})') from error
 
 
-def as_array(image: Image.Image, channels: int) -> np.ndarray:
-    """uint8 [H, W, channels], RGB or grey."""
-    pixels = np.asarray(image.convert({1: 'L', 3: 'RGB'}[channels]))
-    return pixels.reshape(*pixels.shape[:2], channels)
+def converted(picture: Image.Image, channels: int) -> Image.Image:
+    """An image of Pillow's mode RGB or L, for 3 channels or 1."""
+    mode = {1: 'L', 3: 'RGB'}[channels]
+    return picture if picture.mode == mode else picture.convert(mode)  # which copies
 
 
-def read_bytes(data: bytes, channels: int, name: str) -> np.ndarray:
-    """See `read_image`; data: the content of a file."""
-    return read_image(io.BytesIO(data), channels, name)
+def read_bytes(data: bytes, channels: int, name: str) -> Image.Image:
+    """See `read_picture`; data: the content of a file."""
+    return read_picture(io.BytesIO(data), channels, name)
 
 
 def read_header(path: str) -> tuple[tuple[int, int], str] | None:

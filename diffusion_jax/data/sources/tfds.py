@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 
 from diffusion_jax.data.config import DataConfig
-from diffusion_jax.data.sources.base import Source
-from diffusion_jax.data.sources.reading import UnreadableImage, read_image
+from diffusion_jax.data.sources.base import PictureSource
+from diffusion_jax.data.sources.reading import UnreadableImage, read_picture
 from diffusion_jax.errors import UserError
 
 WITHOUT_LABELS = "set config.data.labels='none' and num_classes=1 to use the images without labels"
 
 
 @dataclass(frozen=True)
-class TfdsSource(Source):
+class TfdsSource(PictureSource):
     records: Sequence[dict[str, Any]]  # with encoded images
     class_names: tuple[str, ...]
     channels: int
@@ -36,14 +36,14 @@ class TfdsSource(Source):
         """int32 [N]; reads every record."""
         return np.array([record['label'] for record in self.records], np.int32)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def picture(self, index: int) -> dict[str, Any]:
         """See Source. Raises UnreadableImage where the record or its image is damaged."""
         name = self.name_of(index)
         try:
             record = self.records[index]
         except Exception as error:  # ArrayRecord and the features' decoders have no error of their own
             raise UnreadableImage(name, f'cannot be read ({error})') from error
-        image = read_image(io.BytesIO(record['image']), self.channels, name)
+        image = read_picture(io.BytesIO(record['image']), self.channels, name)
         label, num_classes = int(record['label']) if self.class_names else 0, len(self.class_names)
         if label != 0 and not 0 <= label < num_classes:  # such as the -1 of unlabelled test splits
             problem = f'its label is {label}; {num_classes} classes have the labels 0 to {num_classes - 1}'
