@@ -72,9 +72,8 @@ def problems(size: int) -> dict[str, Operator]:
 def test_images(model: Any, folder: str, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Digits, or the test images of a folder, every class in turn: [N, H, W, C] in [−1, 1], and labels."""
     if not folder:
-        return np.asarray(to_float(digits_source('test').images[:count])), digits_source('test').labels[
-            :count
-        ]
+        digits = digits_source('test')
+        return np.asarray(to_float(digits.images[:count])), digits.labels[:count]
     size, channels = model.unet.image_size, model.unet.image_channels
     source = make_source(DataConfig('auto', folder, image_size=size, image_channels=channels), 'test')
     of_class = [np.flatnonzero(source.labels == label) for label in range(len(source.class_names))]

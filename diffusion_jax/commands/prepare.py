@@ -72,7 +72,7 @@ def _parser(name: str) -> Parser:
     add('--tfds-name', default='', metavar='NAME', help='a TensorFlow data set, whose data_dir is SOURCE')
     help = "'skip' leaves unreadable images out"
     add('--on-error', choices=('stop', 'skip'), default=DEFAULTS.on_error, help=help)
-    add('--max-skipped', type=int, default=DEFAULTS.max_skipped, metavar='N', help='at most so many')
+    add('--max-skipped', type=int, default=DEFAULTS.max_skipped, metavar='N', help='the most to leave out')
     add('--threads', type=int, default=os.cpu_count() or 1, metavar='N', help='by default one a core')
     return parser
 

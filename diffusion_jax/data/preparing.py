@@ -125,7 +125,7 @@ def _existing(folder: Path, planned: Manifest) -> Manifest:
         if name == 'source':  # images may be moved
             before, now = ({**each, 'path': ''} for each in (before, now))
         if before != now:
-            problem = f'was prepared with other images: {name} is {before}, not {now}'
+            problem = f'was prepared differently: {name} is {before}, not {now}'
             raise UserError(shown(folder / MANIFEST_FILE), problem, 'choose another folder with --out')
     intact = [shard for shard in stored.shards if _size(folder / shard.file) == shard.bytes]
     if len(intact) == stored.num_shards:
@@ -171,7 +171,7 @@ def _with_shard(job: Job, manifest: Manifest, number: int, progress: Progress) -
 
 def _check_skipped(image: UnreadableImage, count: int, max_skipped: int) -> None:
     if count > max_skipped:
-        problem = f'{image.problem}, and is the {count}. unreadable image of at most {max_skipped}'
+        problem = f'{image.problem}; unreadable images: {count}, allowed: {max_skipped}'
         remedy = 'repair or remove it, or give --on-error=skip and a larger --max-skipped'
         raise UserError(image.where, problem, remedy) from image
 

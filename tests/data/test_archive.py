@@ -114,6 +114,13 @@ def test_other_files_are_counted(tmp_path):
         source_of(write(tmp_path / 'none.zip', ['1.txt']))
 
 
+def test_a_tar_that_ends_in_a_zip_is_a_tar_and_leading_slashes_do_not_count(tmp_path):
+    inner = write(tmp_path / 'x.zip', ['c/0.png', 'd/1.png']).read_bytes()
+    names = ['/images/a/0.png', '/images/b/1.png', '/x.zip']
+    path = write(tmp_path / 'x.tar', names, lambda i: inner if i == 2 else png(i))
+    assert found(source_of(path)) == (('a', 'b'), [0, 1], ['0.png', '1.png'])
+
+
 @pytest.mark.parametrize(('mode', 'command'), [('gz', 'gunzip'), ('bz2', 'bunzip2'), ('xz', 'unxz')])
 @pytest.mark.parametrize('name', ['x.tar', 'x.tar.{}'])
 def test_compressed_tars_are_refused_with_the_remedy(tmp_path, mode, command, name):

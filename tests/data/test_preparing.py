@@ -286,7 +286,7 @@ def test_unreadable_images_stop_or_are_listed(images, capsys):
     expected = make_source(dataclasses.replace(FOLDER, path='images'), 'train')
     for copy, original in enumerate((0, 2, 3, 4, 5)):
         assert source[copy]['label'] == expected[original]['label']
-    with refused('ant/2.jpg', '1. unreadable', '--max-skipped'):
+    with refused('ant/2.jpg', 'unreadable images: 1, allowed: 0', '--max-skipped'):
         prepare('--on-error=skip', '--max-skipped=0', out='fewer')
     for path in Path('images/train').rglob('*.jpg'):
         path.write_bytes(b'')

@@ -60,6 +60,8 @@ def test_columns_have_several_names(root, path, label):
         ((10, 9, 9), ('9', '10'), [1, 0, 0]),
         (('b', 'a', 'b'), ('a', 'b'), [1, 0, 1]),
         (('1', 'a', '10'), ('1', '10', 'a'), [0, 2, 1]),
+        (('010', '02', '02'), ('010', '02'), [0, 1, 1]),
+        (('7', '--1', '7'), ('--1', '7'), [1, 0, 1]),
     ],
 )
 @pytest.mark.parametrize('suffix', ['csv', 'jsonl'])
@@ -72,7 +74,7 @@ def test_labels_are_numbers_or_names(root, labels, names, numbers, suffix):
 
 
 def test_a_column_gives_the_split(root):
-    rows = ('pictures/0.png,a,train', 'pictures/1.png,b,train', 'pictures/2.png,b,validation')
+    rows = ('pictures/0.png,a,train', 'pictures/1.png,b, train', 'pictures/2.png,b,validation')
     path = table(root, *rows, head='path,label,split')
     assert found(source_of(path)) == (('a', 'b'), [(0, 0), (1, 1)])
     assert found(source_of(path, 'test', test_split='validation')) == (('a', 'b'), [(2, 1)])
@@ -90,7 +92,9 @@ def test_folders_or_tables_give_the_split(root):
         (root / line.split('/')[0]).mkdir(exist_ok=True)
         (root / 'pictures' / line[-7:-2]).rename(root / line[:-2])
     path = write(root / 'metadata.csv', '\n'.join(['file_name,label', *lines]))
-    for where in (path, root):
+    dots = write(root / 'dots.csv', '\n'.join(['file_name,label', *(f'./{line}' for line in lines)]))
+    absolute = write(root / 'all.csv', '\n'.join(['file_name,label', *(f'{root}/{line}' for line in lines)]))
+    for where in (path, root, dots, absolute):
         assert found(source_of(where)) == (('a', 'b'), [(0, 0), (1, 1)])
         assert found(source_of(where, 'test')) == (('a', 'b'), [(2, 1)])
     for split in ('train', 'test'):

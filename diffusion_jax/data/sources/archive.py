@@ -174,7 +174,8 @@ def _entries(path: str, modified: int) -> list[Entry]:
         if command is not None:
             problem = 'is compressed as a whole, so that its images cannot be read in any order'
             raise UserError(shown(path), problem, f'uncompress it once: `{command} {shown(Path(path).name)}`')
-        return list(_in_zip(path) if zipfile.is_zipfile(path) else _in_tar(path))
+        # Not by is_zipfile: a tar whose last file is a zip passes for one.
+        return list(_in_zip(path) if start.startswith(b'PK') else _in_tar(path))
     except DAMAGED as error:
         raise UserError(shown(path), f'cannot be read as a zip or tar file ({reason(error)})') from error
 
@@ -191,7 +192,11 @@ def _in_zip(path: str) -> Iterator[Entry]:
             member = Member(
                 info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC
             )
-            yield Entry(posixpath.normpath(info.filename), is_file, member)
+            yield Entry(_normal(info.filename), is_file, member)
+
+
+def _normal(name: str) -> str:
+    return posixpath.normpath(name).lstrip('/')
 
 
 def _in_tar(path: str) -> Iterator[Entry]:
@@ -201,7 +206,7 @@ def _in_tar(path: str) -> Iterator[Entry]:
             if not info.isdir():
                 is_file = info.isreg() and not info.issparse()
                 yield Entry(
-                    posixpath.normpath(info.name),
+                    _normal(info.name),
                     is_file,
                     Member(info.offset_data, info.size, info.size, IN_TAR, 0),
                 )

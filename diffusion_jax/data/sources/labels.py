@@ -58,7 +58,7 @@ def numbered(classes: Sequence[str], class_names: Sequence[str], name_of: Callab
 
 
 def relative(path: str, root: str) -> str:
-    return path[len(root) :].lstrip(os.sep)  # os.path.relpath takes seconds for a million files
+    return path.removeprefix(root).lstrip(os.sep)  # os.path.relpath takes seconds for a million files
 
 
 def _sub_folder(path: str, root: str) -> str:

@@ -86,7 +86,7 @@ def prepared_source(config: DataConfig, split: str, class_names: tuple[str, ...]
         UserError: they are incomplete, damaged, or too small or of other channels than the config asks for.
     """
     place = place_of(config, split)
-    if place.inside and split == 'test':
+    if place.inside and not place.inside == split == 'train':
         raise no_split(config, split)
     folder = Path(place.path)
     if not is_prepared(folder):

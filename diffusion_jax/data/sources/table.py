@@ -6,6 +6,7 @@ import csv
 import functools
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from diffusion_jax.errors import UserError, reason
 PATHS = ('file_name', 'path', 'image', 'filename')
 LABELS = ('label', 'class')
 SPLIT = 'split'
+INTEGER = re.compile('0|-?[1-9][0-9]{0,17}')  # not 007, which is a name
 SUFFIXES = ('.csv', '.jsonl')
 METADATA = ('metadata.csv', 'metadata.jsonl')
 
@@ -136,7 +138,7 @@ def _check_labels(table: str, rows: Sequence[Row]) -> None:
 
 
 def _class_names(table: str, classes: set[str]) -> tuple[str, ...]:
-    if not all(name.lstrip('-').isdecimal() for name in classes):
+    if not all(map(INTEGER.fullmatch, classes)):
         return tuple(sorted(classes))
     numbers = {int(name) for name in classes}
     if min(numbers) < 0:
@@ -173,7 +175,11 @@ def _row(table: str, line: int, cells: Any) -> Row:
         columns = listed([str(name) for name in cells])
         raise UserError(where, f'has no path; its columns are {columns}', f'one must be {" or ".join(PATHS)}')
     os.fsencode(path)  # ValueError for a text that is no path
+    path = os.path.normpath(path)
+    if os.path.isabs(path):  # relative to the table where it can be, as folders in it are splits
+        path = path.removeprefix(os.path.join(os.path.abspath(os.path.dirname(table)), ''))
     label = next((cells[name] for name in LABELS if name in cells), None)
     if label is not None and (not isinstance(label, (str, int)) or isinstance(label, bool)):
         raise UserError(where, f'its label is {label!r}', 'labels are integers or names')
-    return Row(line, path, '' if label is None else str(label).strip(), str(cells.get(SPLIT) or ''))
+    split = str(cells.get(SPLIT) or '').strip()
+    return Row(line, path, '' if label is None else str(label).strip(), split)
