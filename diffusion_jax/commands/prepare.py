@@ -28,10 +28,11 @@ Reads images once, crops them to the centre as training does, and writes their p
 reads these many times faster than JPEG files and gets the same batches:
 
       diffusion-jax prepare images --out prepared --size=64
-      python -m diffusion_jax.main --config=folder --config.data.path=prepared
+      python -m diffusion_jax.main --config=folder --config.data.path=prepared \\
+          --config.train_classifier.random_crop=False
 
-An image takes height × width × channels bytes. --size={FULL} keeps the size of every image, for random crops.
-SOURCE is what config.data.path is. A stopped command resumes when it is given again. {MANIFEST_FILE} in
+An image takes height × width × channels bytes. --size={FULL} keeps the size of every image, which random crops
+need. SOURCE is what config.data.path is. A stopped command resumes when it is given again. {MANIFEST_FILE} in
 DIR/<split> lists the classes, the files with their SHA-256, and the images that were skipped."""
 
 

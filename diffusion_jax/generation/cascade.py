@@ -7,7 +7,6 @@ samples = large.sample(8, 207, base={'recipe': 'paper-ddim'})    # samples.base 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,6 @@ SHARED = ('seed', 'first', 'low_res')  # decided for both stages at once
 BEYOND_REQUEST = ('images', 'start', 'record', 'floats', 'progress')  # of `Generator.sample`
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=['base', 'upsampler'], meta_fields=[])
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cascade:
     """A base model and the upsampler of its images, each with its own recipes, parameters and classifier."""
@@ -63,8 +61,7 @@ class Cascade:
         Raises:
             UserError: see `Generator.sample`; those of the upsampler come before the base is sampled.
         """
-        stages = {'base': dict(base or {}), 'upsampler': dict(upsampler or {})}
-        _check_options(stages, other)
+        stages = _checked_options({'base': base, 'upsampler': upsampler}, other)
         num_images = whole_number('num_images', num_images, 1)
         seeds = {'seed': seed, 'first': first}
         y = requests.class_numbers(y, self.base.classes or self.upsampler.classes)
@@ -123,10 +120,16 @@ def upsampler_seed(seed: int) -> int:
     return int(jax.random.bits(key, dtype=np.uint32))
 
 
-def _check_options(stages: Mapping[str, Mapping[str, Any]], other: Mapping[str, Any]) -> None:
+def _checked_options(
+    stages: Mapping[str, Mapping[str, Any] | None], other: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """The options of each stage. Raises UserError for options that are no dict, or are not of one stage."""
     for name in other:
         remedy = f'give it to one: base={{{name!r}: …}} or upsampler={{{name!r}: …}}'
         raise UserError(name, 'is an option of one stage', remedy)
     for stage, options in stages.items():
-        for name in (name for name in SHARED if name in options):
+        if not isinstance(options, Mapping | None):
+            raise UserError(stage, f'got {options!r}', "give a dict of options, such as {'scale': 2.0}")
+        for name in (name for name in SHARED if name in (options or {})):
             raise UserError(f'{stage}[{name!r}]', 'is decided for both stages', 'leave it out')
+    return {stage: dict(options or {}) for stage, options in stages.items()}

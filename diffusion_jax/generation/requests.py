@@ -56,8 +56,7 @@ def make_request(
         scale: of all guidances except those whose text gives one; one for all images or one for each. A
             recipe without guidance gets that of the classifier, unless `guidance` is given.
         low_res: uint8 [num_images, h, w, C], needed by an upsampler; of its `low_res_size`, if known.
-        low_res_noise: standard deviation of noise that is added to low_res, below 1, one for all images or
-            one for each; for an upsampler that was trained with `train.low_res_noise`.
+        low_res_noise: of noise on low_res, see `SampleConfig`; one for all images or one for each.
         x_T: float32 [num_images, H, W, C], the start; by default the seed's noise.
         changes: of the recipe, see `Recipe`: respacing, clip, timesteps;
             sampler: a text such as 'ddim' or 'heun:s_churn=40', or a Sampler;
@@ -66,8 +65,7 @@ def make_request(
     """
     num_images = whole_number('num_images', num_images, 1)
     first = whole_number('first', first, below=INT32 - num_images + 1)
-    if scale is not None:
-        scale = one_for_each('scale', scale, num_images, np.float32)
+    scale = None if scale is None else one_for_each('scale', scale, num_images, np.float32)
     recipe = read_recipe(model, recipe, scale, **changes)
     recipe = guides.with_class_weights(recipe, num_images, model.classifier, model.classes)
     images = jax.ShapeDtypeStruct((num_images, *model.unet.image_size, model.unet.image_channels), np.float32)

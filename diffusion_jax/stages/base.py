@@ -33,6 +33,7 @@ from diffusion_jax.stored_networks import CHECKPOINTS, DIFFUSION
 from diffusion_jax.workdir import write_stamp
 
 SETTING = 'config.sample.base_samples'
+MOST_READ = 1_000  # given images that are read before the first is enlarged; this takes seconds
 
 
 def is_sampled(run: Run) -> bool:
@@ -43,7 +44,8 @@ def is_sampled(run: Run) -> bool:
 def check(run: Run) -> None:
     """Raises UserError unless there will be images that the upsampler can enlarge."""
     if not is_sampled(run):
-        open_base(run)
+        images = open_base(run)[0]
+        images.take(np.arange(min(len(images), run.experiment.sample.num_samples, MOST_READ)))
         return
     path, experiment = run.experiment.base.diffusion, run.experiment
     model, _, recipe = _describe(run)

@@ -85,6 +85,10 @@ def check(run: Run, name: str) -> None:
     if start:
         check_start(Path(start), experiment.networks[name], experiment.diffusion)
     check_classes(run)
+    if config.random_crop and (size := run.source('train').cropped):
+        problem = 'got True, but the prepared images were cropped to {}×{}'.format(*size)
+        remedy = 'prepare them with --size=full, or set it to False'
+        raise UserError(f'config.{stage}.random_crop', problem, remedy)
     run.check_images('train')
 
 

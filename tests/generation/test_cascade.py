@@ -126,6 +126,7 @@ def test_what_follows_must_be_an_upsampler_of_the_same_classes():
         ('seed', {'y': 1, 'seed': -1}, -1),
         ('num_images', {'num_images': 0}, 0),
         ('scale', {'y': 1, 'scale': 2.0}, "base={'scale'"),
+        ('base', {'y': 1, 'base': 'ddim'}, 'dict'),
         ("base['seed']", {'y': 1, 'base': {'seed': 3}}, 'both'),
         ("upsampler['low_res']", {'y': 1, 'upsampler': {'low_res': None}}, 'both'),
         ('low_res_noise', {'y': 1, 'upsampler': {'low_res_noise': 1.0}}, '1.0'),

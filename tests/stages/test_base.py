@@ -238,6 +238,15 @@ def test_the_classes_of_pictures_are_those_that_are_requested(pictures, tmp_path
     np.testing.assert_array_equal(opened(unet__class_conditional=False)[1], [0, 0, 0])
 
 
+def test_an_unreadable_picture_is_named_before_the_first_is_enlarged(files, pictures, tmp_path):
+    (pictures / 'c.png').write_bytes(b'')
+    given = {'base__diffusion': '', 'base__recipe': '', 'sample__base_samples': pictures}
+    changes = settings(files, **given, sample__classes='4')
+    with refused('mine/c.png', 'cannot be read'):
+        sample.check(make_run(tmp_path, ('sample',), **changes))
+    sample.check(make_run(tmp_path, ('sample',), **changes | {'sample__num_samples': 2}))
+
+
 def test_enlarging_pictures(files, pictures, tmp_path):
     given = {'base__diffusion': '', 'base__recipe': '', 'sample__base_samples': pictures}
     few = {'sample__num_samples': 3, 'sample__batch_size': 8, 'sample__classes': '4'}

@@ -112,8 +112,8 @@ class ArchiveSource(PictureSource):
 def archive_source(config: DataConfig, split: str, class_names: tuple[str, ...] | None) -> ArchiveSource:
     """The images of a split, which is a folder in the archive or an archive of its own.
 
-    Folders give classes and splits as outside an archive. A folder that holds the others is left out, as zip
-    adds one. An archive without splits is the training split.
+    Folders give classes and splits as outside an archive. A single folder that holds all others, as zip adds
+    one, is skipped. An archive without splits is the training split.
     """
     path, inside = place_of(config, split)
     if not os.path.isfile(path):

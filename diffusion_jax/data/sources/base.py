@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from diffusion_jax.data.transforms import as_array
+from diffusion_jax.images import Size
 
 
 class Source:
@@ -23,6 +24,7 @@ class Source:
         paths: the file of every image; () where images are not files of their own.
         files: the files that hold the images which are not files of their own; () where they are, or unknown.
         skipped: which files of a folder were skipped; see Listing.summary.
+        cropped: height and width to which all images were cropped before; None where they were not.
     """
 
     class_names: tuple[str, ...]
@@ -31,6 +33,7 @@ class Source:
     paths: Sequence[str] = ()
     files: Sequence[str] = ()
     skipped: str = ''
+    cropped: Size | None = None
 
     def __len__(self) -> int:
         raise NotImplementedError

@@ -21,6 +21,7 @@ from diffusion_jax.data.sources.manifest import MANIFEST_FILE, Manifest, is_prep
 from diffusion_jax.data.sources.places import no_split, place_of
 from diffusion_jax.data.sources.reading import UnreadableImage
 from diffusion_jax.errors import UserError, reason
+from diffusion_jax.images import Size
 
 PREPARE_AGAIN = 'give the command `diffusion-jax prepare` of this folder again'
 
@@ -52,6 +53,10 @@ class PreparedSource(Source):
     @property
     def files(self) -> Sequence[str]:  # type: ignore[override]
         return [os.fspath(self.folder / shard.file) for shard in self.manifest.shards]
+
+    @property
+    def cropped(self) -> Size | None:  # type: ignore[override]
+        return self.manifest.image_size
 
     @property
     def name(self) -> str:
