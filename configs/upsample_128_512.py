@@ -1,7 +1,8 @@
 """ImageNet from 128×128 to 512×512: the class-conditional upsampler (ADM-U).
 
 It upsamples samples of configs/imagenet128.py: of a run of it, which the command below samples first, or
-existing ones, --config.sample.base_samples=runs/imagenet128/samples. docs/upsampling.md has more.
+existing ones, --config.sample.base_samples=runs/imagenet128/samples --config.sample.seed=1 (another seed than
+theirs). docs/upsampling.md has more.
 
 Sample: python -m diffusion_jax.main --config=upsample_128_512 --stage=sample \\
             --config.pretrained.diffusion=128_512_upsampler.safetensors \\

@@ -1,7 +1,8 @@
 """ImageNet from 64×64 to 256×256: the class-conditional upsampler (ADM-U).
 
 It upsamples samples of configs/imagenet64.py: of a run of it, which the command below samples first, or
-existing ones, --config.sample.base_samples=runs/imagenet64/samples. docs/upsampling.md has more.
+existing ones, --config.sample.base_samples=runs/imagenet64/samples --config.sample.seed=1 (another seed than
+theirs). docs/upsampling.md has more.
 
 Sample: python -m diffusion_jax.main --config=upsample_64_256 --stage=sample \\
             --config.pretrained.diffusion=64_256_upsampler.safetensors \\

@@ -31,9 +31,9 @@ reads these many times faster than JPEG files and gets the same batches:
       python -m diffusion_jax.main --config=folder --config.data.path=prepared \\
           --config.train_classifier.random_crop=False
 
-An image takes height × width × channels bytes. --size={FULL} keeps the size of every image, which random crops
-need. SOURCE is what config.data.path is. A stopped command resumes when it is given again. {MANIFEST_FILE} in
-DIR/<split> lists the classes, the files with their SHA-256, and the images that were skipped."""
+An image takes height × width × channels bytes. --size={FULL} keeps the size of every image, as random crops
+need it. SOURCE is what config.data.path is. A stopped command resumes when it is given again. {MANIFEST_FILE}
+in DIR/<split> lists the classes, the files with their SHA-256, and the images that were skipped."""
 
 
 def main(argv: Sequence[str]) -> int:

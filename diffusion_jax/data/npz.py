@@ -77,7 +77,7 @@ def read_array(path: Path) -> np.ndarray:
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[zipfile.ZipFile]:
     if not path.is_file():
-        raise UserError(str(path), 'no such file or folder')
+        raise UserError(str(path), 'is a folder' if path.is_dir() else 'no such file or folder')
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive

@@ -75,7 +75,11 @@ def open_base(run: Run) -> tuple[ImageSet, np.ndarray]:
     if unet.num_classes is None:
         return base, np.zeros(len(base), np.int64)
     config = run.experiment.sample
-    if base.labels is None and (config.classes or config.labels_from_file):
+    if config.classes or config.labels_from_file:
+        if base.labels is not None:
+            setting = 'classes' if config.classes else 'labels'
+            problem = f'is set, but the images in {base.name} have labels'
+            raise UserError(f'config.sample.{setting}', problem, 'leave it out')
         return base, requested_labels(run)(np.arange(len(base)))
     if base.labels is None:
         remedy = 'name their classes by config.sample.classes, or give a file of them as config.sample.labels'

@@ -226,7 +226,7 @@ def pictures(tmp_path):
 
 def test_the_classes_of_pictures_are_those_that_are_requested(pictures, tmp_path):
     def opened(**changes):
-        return base.open_base(make_run(sample__base_samples=pictures, **UPSAMPLER | changes))
+        return base.open_base(make_run(**UPSAMPLER | {'sample__base_samples': pictures} | changes))
 
     images, labels = opened(sample__classes='7,2')
     assert images.take(np.arange(3)).shape == (3, 4, 4, 1)
@@ -236,6 +236,9 @@ def test_the_classes_of_pictures_are_those_that_are_requested(pictures, tmp_path
     with refused('mine', 'no labels', 'config.sample.classes'):
         opened()
     np.testing.assert_array_equal(opened(unet__class_conditional=False)[1], [0, 0, 0])
+    np.savez(tmp_path / 'x.npz', arr_0=np.zeros((2, 4, 4, 1), np.uint8), arr_1=[1, 2])
+    with refused('config.sample.classes', 'x.npz have labels'):
+        opened(sample__base_samples=tmp_path / 'x.npz', sample__classes='7')
 
 
 def test_an_unreadable_picture_is_named_before_the_first_is_enlarged(files, pictures, tmp_path):
