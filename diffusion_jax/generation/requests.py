@@ -78,7 +78,7 @@ def make_request(
         x_T=None if x_T is None else full_images(model, 'x_T', x_T, num_images, np.float32),
         low_res_noise=low_res_noise_of(model, num_images, low_res_noise, recipe),
     )
-    check_population(recipe, num_images, {name: getattr(request, name) for name in ('y', 'recipe', 'low_res')})
+    check_population(recipe, num_images, {key: getattr(request, key) for key in ('y', 'recipe', 'low_res')})
     request = put(model, num_images, request, recipe.sampler.population)
     check_functions(model, recipe, len(request.index))
     return request
