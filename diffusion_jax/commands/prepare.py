@@ -15,7 +15,7 @@ from diffusion_jax.data.preparing import Job, plan, prepare
 from diffusion_jax.data.sources import open_source
 from diffusion_jax.data.sources.files import shown
 from diffusion_jax.data.sources.kinds import resolve
-from diffusion_jax.data.sources.manifest import MANIFEST_FILE
+from diffusion_jax.data.sources.manifest import MANIFEST_FILE, is_prepared
 from diffusion_jax.errors import UserError
 from diffusion_jax.images import Size
 from diffusion_jax.interruption import stop_requests
@@ -46,6 +46,7 @@ def main(argv: Sequence[str]) -> int:
     args = _parser(argv[0]).parse_args(argv[1:])
     between('--threads', args.threads, 1)
     splits = [split.strip() for split in args.split.split(',')]
+    _check_out(Path(args.out), splits)
     max_skipped = args.max_skipped if args.on_error == 'skip' else 0
     with stop_requests() as stop:
         for split in splits:
@@ -58,6 +59,16 @@ def main(argv: Sequence[str]) -> int:
             for skipped in manifest.skipped:
                 print(f'left out: {skipped.image}: {skipped.problem}')
     return 0
+
+
+def _check_out(out: Path, splits: Sequence[str]) -> None:
+    """Raises UserError where the folder holds more than prepared splits, which would be data of two kinds."""
+    ours = {Path(split).parts[0] for split in splits if split}
+    entries = sorted(out.glob('[!.]*')) if ours and out.is_dir() else ()
+    others = [entry.name for entry in entries if entry.name not in ours and not is_prepared(entry)]
+    if others:
+        problem = f'contains other files, such as {shown(others[0])}'
+        raise UserError(shown(out), problem, 'name a folder that does not exist or is empty')
 
 
 def _parser(name: str) -> Parser:

@@ -81,6 +81,8 @@ def _open(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
+    except zipfile.BadZipFile as error:
+        raise UserError(str(path), 'is no npz file, or a damaged one') from error
     except UNREADABLE as error:
         raise UserError(str(path), f'cannot be read as an npz file ({reason(error)})') from error
 

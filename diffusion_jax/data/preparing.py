@@ -122,10 +122,12 @@ def _existing(folder: Path, planned: Manifest) -> Manifest:
     stored = read_manifest(folder)
     for name in ('image_size', 'channels', 'class_names', 'source'):
         before, now = getattr(stored, name), getattr(planned, name)
+        how = f'differently: {name} is {before}, not {now}'
         if name == 'source':  # images may be moved
             before, now = ({**each, 'path': ''} for each in (before, now))
+            how = f'from other images, those of {stored.source["path"]}'
         if before != now:
-            problem = f'was prepared differently: {name} is {before}, not {now}'
+            problem = f'was prepared {how}'
             raise UserError(shown(folder / MANIFEST_FILE), problem, 'choose another folder with --out')
     intact = [shard for shard in stored.shards if _size(folder / shard.file) == shard.bytes]
     if len(intact) == stored.num_shards:

@@ -55,7 +55,8 @@ def locate(base: Path, section: str, stamp: dict[str, Any], name: str = '') -> R
     """The folder of results with this stamp: base/name; without a name `base`, or if taken a folder in it.
 
     These are named after the differences from the first: settings of the config's section and steps of
-    checkpoints, such as samples/scale=2.0 or samples/scale=2.0,diffusion.step=4000, or else all differences.
+    checkpoints, such as samples/scale=2.0 or samples/scale=2.0,diffusion.step=4000, or else all differences;
+    a name that is taken ends in a digest.
 
     Raises:
         UserError: the folder has another stamp.
@@ -67,6 +68,8 @@ def locate(base: Path, section: str, stamp: dict[str, Any], name: str = '') -> R
     text = ','.join(f'{k.removeprefix(f"{section}.")}={v}' for k, v in (named or difference).items())
     text = re.sub(r'[^\w=.,-]+', '-', text.replace('[', '').replace(']', '').replace(', ', '+'))
     text = text if len(text) <= 80 else f'{text[:70]}-{zlib.crc32(text.encode()):08x}'
+    if not name and (taken := stamp_difference(read_stamp(base / text) or {}, stamp)):
+        text += f'-{zlib.crc32(repr([(key, new) for key, (_, new) in taken.items()]).encode()):08x}'
     directory = base / (name or text)
     check_stamp(directory, stamp)
     return Results(directory, stamp)

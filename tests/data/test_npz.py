@@ -97,5 +97,5 @@ def test_other_arrays_are_refused(tmp_path, arrays, values):
 def test_a_truncated_npz_is_refused(tmp_path):
     path = write(tmp_path / 'x.npz', PIXELS, np.arange(4))
     path.write_bytes(path.read_bytes()[:200])
-    with refused('x.npz', 'cannot be read'):
+    with refused('x.npz', 'damaged'):
         source_of(path)

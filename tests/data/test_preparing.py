@@ -213,7 +213,7 @@ def test_a_folder_prepared_in_another_way_is_refused(images, option):
     with refused('manifest.json', '--out'):
         prepare(option)
     write_images(images, count=8)
-    with refused('manifest.json', 'source', '6', '8'):
+    with refused('manifest.json', 'other images', '--out'):
         prepare()
     assert contents() == before
 
@@ -224,6 +224,11 @@ def test_a_folder_of_other_files_is_refused(images):
     with refused('out/train', 'notes.txt'):
         prepare()
     assert os.listdir('out/train') == ['notes.txt']
+    Path('pictures').mkdir()
+    Path('pictures/mine.png').write_text('mine')
+    with refused('pictures', 'mine.png'):
+        prepare(out='pictures')
+    assert os.listdir('pictures') == ['mine.png']
     with refused('images/train', 'ant'):
         prepare(out='images')
 
@@ -315,12 +320,12 @@ def test_settings_that_need_other_pixels_are_refused(images):
         make_source(prepared(image_channels=1), 'train')
     with refused('out/test', 'no such folder', 'train'):
         make_source(prepared(), 'test')
-    Path('out/test').mkdir()
-    with refused('out/test', 'manifest.json'):
-        make_source(prepared(name='prepared'), 'test')
     with refused('--threads', '0'):
         prepare('--threads=0')
     with refused('--labels', "'colour'"):
         prepare('--labels=colour')
+    Path('out/test').mkdir()
+    with refused('out/test', 'manifest.json'):
+        make_source(prepared(name='prepared'), 'test')
     with pytest.raises(UserError, match='--size'):
         prepare(size='big')

@@ -209,6 +209,18 @@ def test_results_are_in_a_folder_named_after_settings_and_checkpoint(tmp_path):
     assert folder(50, 2.0)[0].name.count('=') == 2
 
 
+def test_results_that_differ_only_in_what_names_no_folder_are_apart(tmp_path):
+    def located(weak):
+        stamp = {'sample': {'guidance': 'auto'}, 'weak': {'weights': weak}}
+        return stamps.locate(tmp_path, 'sample', stamp)
+
+    write_stamp(tmp_path, {'sample': {'guidance': ''}})
+    for weak in 'abc':
+        write_stamp(*located(weak))
+    folders = [located(weak).directory.name for weak in 'abc']
+    assert len(set(folders)) == 3 and all(name.startswith('guidance=auto') for name in folders)
+
+
 def test_a_name_is_a_folder_of_one_stamp(tmp_path):
     stamp = {'sample': {'scale': 2.0}}
     assert stamps.locate(tmp_path, 'sample', stamp, 'mine').directory == tmp_path / 'mine'

@@ -28,7 +28,7 @@ from diffusion_jax.data.sources.reading import UnreadableImage, read_bytes
 from diffusion_jax.errors import UserError, reason
 
 # How files of other programs begin, and the command that makes an uncompressed tar of them.
-COMPRESSED = {b'\x1f\x8b': 'gunzip', b'BZh': 'bunzip2', b'\xfd7zXZ': 'unxz', b'(\xb5/\xfd': 'unzstd'}
+COMPRESSED = {b'\x1f\x8b': 'gzip', b'BZh': 'bzip2', b'\xfd7zXZ': 'xz', b'(\xb5/\xfd': 'zstd'}
 SUFFIXES = ('.zip', '.tar', '.tgz', '.tbz2', '.txz', '.tzst', '.tar.gz', '.tar.bz2', '.tar.xz', '.tar.zst')
 DAMAGED = (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, tarfile.TarError)
 LOCAL_HEADER = 30  # bytes before the name of a zip's member, which precedes its content
@@ -173,7 +173,9 @@ def _entries(path: str, modified: int) -> list[Entry]:
         command = next((command for magic, command in COMPRESSED.items() if start.startswith(magic)), None)
         if command is not None:
             problem = 'is compressed as a whole, so that its images cannot be read in any order'
-            raise UserError(shown(path), problem, f'uncompress it once: `{command} {shown(Path(path).name)}`')
+            raise UserError(
+                shown(path), problem, f'once: `{command} -dc {shown(Path(path).name)} > uncompressed.tar`'
+            )
         # Not by is_zipfile: a tar whose last file is a zip passes for one.
         return list(_in_zip(path) if start.startswith(b'PK') else _in_tar(path))
     except DAMAGED as error:
