@@ -173,9 +173,8 @@ def _entries(path: str, modified: int) -> list[Entry]:
         command = next((command for magic, command in COMPRESSED.items() if start.startswith(magic)), None)
         if command is not None:
             problem = 'is compressed as a whole, so that its images cannot be read in any order'
-            raise UserError(
-                shown(path), problem, f'once: `{command} -dc {shown(Path(path).name)} > uncompressed.tar`'
-            )
+            remedy = f'uncompress it: `{command} -dc {shown(Path(path).name)} > uncompressed.tar`'
+            raise UserError(shown(path), problem, remedy)
         # Not by is_zipfile: a tar whose last file is a zip passes for one.
         return list(_in_zip(path) if start.startswith(b'PK') else _in_tar(path))
     except DAMAGED as error:
