@@ -59,9 +59,7 @@ PHOTOGRAPHS = {
 }
 
 
-def crops(
-    photograph: Photograph, box: Box, number: int, rng: np.random.Generator
-) -> Iterator[Image.Image]:
+def crops(photograph: Photograph, box: Box, number: int, rng: np.random.Generator) -> Iterator[Image.Image]:
     """Random square crops of a part of the photograph, resized to SIZE, in RGB."""
     part = Image.fromarray(photograph.load()).convert('RGB').crop(box)
     for _ in range(number):

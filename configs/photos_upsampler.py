@@ -1,0 +1,52 @@
+"""The upsampler for configs/photos.py: from 32×32 to 128×128 pixels.
+
+    python -m diffusion_jax.main --config=photos_upsampler --config.data.path=images --workdir=runs/photos_up \\
+        --config.sample.base_samples=runs/photos/samples
+"""
+
+from ml_collections import ConfigDict
+
+from diffusion_jax.config import with_defaults
+
+
+def get_config() -> ConfigDict:
+    return with_defaults(
+        stages=('train', 'sample'),
+        data={
+            'name': 'folder',
+            'path': 'images',
+            'image_size': (128, 128),
+            'image_channels': 3,
+            'low_res_size': (32, 32),
+        },
+        diffusion={'schedule': 'cosine', 'prediction': 'v', 'loss': 'rescaled_mse'},
+        unet={
+            'model_channels': 32,
+            'channel_mult': (1, 1, 2, 2),
+            'num_res_blocks': 1,
+            'attention_resolutions': (),  # the middle block has attention in any case
+            'num_head_channels': 32,
+            'resblock_updown': False,
+            'conv_resample': False,
+            'class_conditional': True,
+        },
+        train={
+            'num_steps': 1500,
+            'batch_size': 2,
+            'flip': True,
+            'learning_rate': 1e-3,
+            'learning_rate_schedule': 'cosine',
+            'warmup_steps': 100,
+            'ema_rates': (0.995,),
+            'ema_warmup': True,
+            'log_every': 100,
+            'checkpoint_every': 500,
+        },
+        sample={
+            'sampler': 'dpmpp_2m',
+            'respacing': '10',
+            'num_samples': 80,
+            'batch_size': 8,
+            'scale': 0.0,
+        },
+    )
