@@ -1,7 +1,7 @@
 """The upsampler for configs/photos.py: from 32×32 to 128×128 pixels.
 
-    python -m diffusion_jax.main --config=photos_upsampler --config.data.path=images --workdir=runs/photos_up \\
-        --config.sample.base_samples=runs/photos/samples
+    python -m diffusion_jax.main --config=photos_upsampler --workdir=runs/photos_up \\
+        --config.data.path=images --config.sample.base_samples=runs/photos/samples
 """
 
 from ml_collections import ConfigDict

@@ -35,7 +35,7 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels of the ph
 
 @dataclass(frozen=True)
 class Photograph:
-    """Where crops of a photograph lie, and the sides of the smallest and of the largest crop in its pixels."""
+    """Where crops of a photograph lie, and the smallest and the largest side of a crop in its pixels."""
 
     load: Callable[[], np.ndarray]
     train: Box
