@@ -47,7 +47,7 @@ def get_config() -> ConfigDict:
         unet=trunk | {'channel_mult': (1, 2, 4), 'class_conditional': True, 'label_dropout': 0.1},
         classifier=trunk | {'channel_mult': (1, 2, 2), 'pool': 'attention'},
         train={
-            'num_steps': 3000,
+            'num_steps': 2500,
             'batch_size': 8,
             'flip': True,
             'learning_rate': 1e-3,
@@ -60,7 +60,7 @@ def get_config() -> ConfigDict:
             'checkpoint_every': 500,
         },
         train_classifier={
-            'num_steps': 400,
+            'num_steps': 300,
             'batch_size': 32,
             'flip': True,
             'learning_rate': 1e-3,
@@ -68,7 +68,7 @@ def get_config() -> ConfigDict:
             'weight_decay': 0.05,
             'ema_rates': (),
             'log_every': 50,
-            'checkpoint_every': 400,
+            'checkpoint_every': 300,
         },
         sample={
             'sampler': 'dpmpp_2m',
