@@ -1,18 +1,22 @@
-"""A few hundred colour images of your own on a small machine: 24×24 RGB, class-conditional and guided.
+"""A few hundred colour images of your own on a small machine: 32×32 RGB, class-conditional and guided.
 
-    python -m diffusion_jax.main --config=photos --config.data.path=images
+    python -m diffusion_jax.main --config=photos --config.data.path=images --workdir=runs/photos
 
 Folder: images/train/<class>/*.jpg (or png, webp, …), about 50 images a class or more. Images are scaled and
 cropped to the centre square once, which takes 0.25 s for a photo of a camera. Without images of your own:
-`python experiments/photo_crops.py images` creates four classes.
+`python experiments/photo_crops.py images` creates six classes. docs/tutorial.md goes through all steps, and
+configs/photos_upsampler.py enlarges the samples to 128×128.
 
-Hardware: 2 CPU cores, 2 GB of memory. Time: 12 minutes (measured on an AMD EPYC: 1.7 GB).
+Hardware: @HARDWARE@
 Expect: colours and textures of each class. Shapes appear where the images of a class are alike; see
     samples/grid.png, which has a row for each class. Classes of very different images need more training.
+    @EXPECT@
 
+The network also learns images of no class: diffusion_jax.load('runs/photos').unguided().sample(8) samples
+some, and --config.sample.guidance=classifier_free:scale=2 guides without a classifier.
 Images without labels, or of one class, may lie at any depth below images/train and need no classifier:
     --stage=train,sample --config.data.labels=none --config.sample.scale=0 \\
-    --config.unet.class_conditional=False
+    --config.unet.class_conditional=False --config.unet.label_dropout=0
 For faster steps: --config.data.image_size=16,16. With more time: first more steps
 (--config.train.num_steps=20000), then larger images (any multiple of 4). For text and other images that must
 not be mirrored: --config.train.flip=False --config.train_classifier.flip=False. With a test split,
@@ -74,7 +78,7 @@ def get_config() -> ConfigDict:
             'sampler': 'dpmpp_2m',
             'respacing': '20',
             'scale': 3.0,
-            'num_samples': 80,
+            'num_samples': 120,
             'batch_size': 40,
             'ema_rate': 0.995,
             'unguided': True,

@@ -1,7 +1,15 @@
-"""The upsampler for configs/photos.py: from 32×32 to 128×128 pixels.
+"""Enlarge samples of configs/photos.py from 32×32 to 128×128 pixels, by an upsampler of the same images.
 
     python -m diffusion_jax.main --config=photos_upsampler --workdir=runs/photos_up \\
         --config.data.path=images --config.sample.base_samples=runs/photos/samples
+
+Folder: that of configs/photos.py. Images of at least 128×128 pixels; smaller ones are enlarged, and then their
+missing detail is what is learned.
+
+Hardware: @HARDWARE@
+Expect: @EXPECT@
+
+Images without labels: --config.data.labels=none --config.unet.class_conditional=False.
 """
 
 from ml_collections import ConfigDict
@@ -31,7 +39,7 @@ def get_config() -> ConfigDict:
             'class_conditional': True,
         },
         train={
-            'num_steps': 1500,
+            'num_steps': 1000,
             'batch_size': 2,
             'flip': True,
             'learning_rate': 1e-3,
@@ -45,8 +53,8 @@ def get_config() -> ConfigDict:
         sample={
             'sampler': 'dpmpp_2m',
             'respacing': '10',
-            'num_samples': 80,
-            'batch_size': 8,
             'scale': 0.0,
+            'num_samples': 120,
+            'batch_size': 8,
         },
     )

@@ -18,7 +18,11 @@ from diffusion_jax.config import read_experiment
 from diffusion_jax.data.image_sets.archive import open_samples
 from tests.test_config import CONFIGS, load
 
-PAPER = sorted(path.stem for path in CONFIGS.glob('*.py') if path.stem not in ('digits', 'folder', 'photos'))
+PAPER = sorted(
+    path.stem
+    for path in CONFIGS.glob('*.py')
+    if path.stem not in ('digits', 'folder', 'photos', 'photos_upsampler')
+)
 PARAMETERS = {  # paper, tables 11 to 13, in millions
     'imagenet64': (296, 65),
     'imagenet128': (422, 43),
