@@ -39,7 +39,7 @@ def get_config() -> ConfigDict:
             'class_conditional': True,
         },
         train={
-            'num_steps': 1000,
+            'num_steps': 800,
             'batch_size': 2,
             'flip': True,
             'learning_rate': 1e-3,
@@ -48,7 +48,7 @@ def get_config() -> ConfigDict:
             'ema_rates': (0.995,),
             'ema_warmup': True,
             'log_every': 100,
-            'checkpoint_every': 500,
+            'checkpoint_every': 400,
         },
         sample={
             'sampler': 'dpmpp_2m',
