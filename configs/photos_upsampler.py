@@ -54,7 +54,7 @@ def get_config() -> ConfigDict:
             'sampler': 'dpmpp_2m',
             'respacing': '10',
             'scale': 0.0,
-            'num_samples': 120,
+            'num_samples': 96,
             'batch_size': 8,
         },
     )
