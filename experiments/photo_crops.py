@@ -10,11 +10,10 @@ crops for testing in the other. All images of a class show one scene: a model le
 positions of crops in it, not what cats look like in general, and a test shows how it does on parts of the
 scene that it has not seen.
 
-Nothing is downloaded; two packages contain the photographs. scikit-image: 'brick' (CC0Textures), 'cat'
-(Stéfan van der Walt) and 'coffee' (Rachel Michetti), CC0; 'coins' (Greek coins from Pompeii, Brooklyn
-Museum), no known copyright; 'galaxies' (NASA and ESA, Hubble eXtreme Deep Field) and 'tissue' (colon,
-stained; Center for Microscopy and Molecular Imaging), public domain. scikit-learn: 'flower' (vultilion) and
-'temple' (danielbuechele), CC BY 2.0.
+Nothing is downloaded; two packages contain the photographs. scikit-image: 'cat' by Stéfan van der Walt and
+'coffee' by Rachel Michetti, both CC0; 'coins', Greek coins from Pompeii, of the Brooklyn Museum, without known
+copyright restrictions; 'galaxies', the Hubble eXtreme Deep Field, of NASA, in the public domain.
+scikit-learn: 'flower' by vultilion and 'temple' by danielbuechele, both CC BY 2.0.
 """
 
 from __future__ import annotations
