@@ -5,7 +5,7 @@
 Folder: images/train/<class>/*.jpg (or png, webp, …), about 50 images a class or more. Images are scaled and
 cropped to the centre square once, which takes 0.25 s for a photo of a camera. Without images of your own:
 `python experiments/photo_crops.py images` creates six classes. docs/tutorial.md goes through all steps, and
-configs/photos_upsampler.py enlarges the samples to 128×128.
+configs/photos_upsampler.py enlarges samples from 16×16 to 64×64.
 
 Hardware: @HARDWARE@
 Expect: colours and textures of each class. Shapes appear where the images of a class are alike; see

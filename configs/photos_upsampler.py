@@ -1,9 +1,11 @@
-"""Enlarge samples of configs/photos.py from 32×32 to 128×128 pixels, by an upsampler of the same images.
+"""Enlarge samples of configs/photos.py from 16×16 to 64×64 pixels, by an upsampler of the same images.
 
-    python -m diffusion_jax.main --config=photos_upsampler --workdir=runs/photos_up \\
-        --config.data.path=images --config.sample.base_samples=runs/photos/samples
+    python -m diffusion_jax.main --config=photos_upsampler --workdir=runs/large \\
+        --config.data.path=images --config.sample.base_samples=runs/small/samples
 
-Folder: that of configs/photos.py. Images of at least 128×128 pixels; smaller ones are enlarged, and then their
+The samples are those of configs/photos.py with --config.data.image_size=16,16 and --workdir=runs/small.
+
+Folder: that of configs/photos.py. Images of at least 64×64 pixels; smaller ones are enlarged, and then their
 missing detail is what is learned.
 
 Hardware: @HARDWARE@
@@ -23,14 +25,15 @@ def get_config() -> ConfigDict:
         data={
             'name': 'folder',
             'path': 'images',
-            'image_size': (128, 128),
+            'image_size': (64, 64),
             'image_channels': 3,
-            'low_res_size': (32, 32),
+            'low_res_size': (16, 16),
         },
         diffusion={'schedule': 'cosine', 'prediction': 'v', 'loss': 'rescaled_mse'},
         unet={
-            'model_channels': 32,
-            'channel_mult': (1, 1, 2, 2),
+            # With 32 channels each group of the normalization is one channel, which removes its mean, the colour.
+            'model_channels': 64,
+            'channel_mult': (1, 1, 2),
             'num_res_blocks': 1,
             'attention_resolutions': (),  # the middle block has attention in any case
             'num_head_channels': 32,
@@ -39,7 +42,7 @@ def get_config() -> ConfigDict:
             'class_conditional': True,
         },
         train={
-            'num_steps': 800,
+            'num_steps': 1000,
             'batch_size': 2,
             'flip': True,
             'learning_rate': 1e-3,
@@ -48,7 +51,7 @@ def get_config() -> ConfigDict:
             'ema_rates': (0.995,),
             'ema_warmup': True,
             'log_every': 100,
-            'checkpoint_every': 400,
+            'checkpoint_every': 500,
         },
         sample={
             'sampler': 'dpmpp_2m',

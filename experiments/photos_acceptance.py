@@ -1,6 +1,6 @@
 """Measure guided samples of configs/photos.py, and its upsampler on held-out crops.
 
-    python experiments/photos_acceptance.py images runs/photos runs/photos_up    # 6 minutes on 2 CPU cores
+    python experiments/photos_acceptance.py images runs/small runs/large    # 4 minutes on 2 CPU cores
 
 The images are those of experiments/photo_crops.py, or a folder of your own with images/test/<class>.
 

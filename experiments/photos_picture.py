@@ -1,6 +1,6 @@
 """Draw guided samples of configs/photos.py beside their enlargements, a row a class: the README's picture.
 
-python experiments/photos_picture.py runs/photos runs/photos_up docs/photos.png
+python experiments/photos_picture.py runs/small runs/large docs/photos.png
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from diffusion_jax.data.image_sets.archive import open_samples
 from diffusion_jax.generation.grid import image_grid, save_png
 from diffusion_jax.stored_networks import DIFFUSION, stored_classes
 
-SMALL, LARGE = 4, 4  # samples and enlargements in a row
+SMALL, LARGE = 6, 6  # samples and enlargements in a row
 
 
 def picture(small: np.ndarray, large: np.ndarray, labels: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
