@@ -31,7 +31,8 @@ def get_config() -> ConfigDict:
         },
         diffusion={'schedule': 'cosine', 'prediction': 'v', 'loss': 'rescaled_mse'},
         unet={
-            # With 32 channels each group of the normalization is one channel, which removes its mean, the colour.
+            # Not 32: each of the 32 groups of the normalization would be one channel, and lose its mean, the
+            # colour of the whole image.
             'model_channels': 64,
             'channel_mult': (1, 1, 2),
             'num_res_blocks': 1,

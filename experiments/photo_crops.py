@@ -11,8 +11,8 @@ positions of crops in it, not what cats look like in general, and a test shows h
 scene that it has not seen.
 
 Nothing is downloaded; two packages contain the photographs. scikit-image: 'cat' by Stéfan van der Walt and
-'coffee' by Rachel Michetti, both CC0; 'coins', Greek coins from Pompeii, of the Brooklyn Museum, without known
-copyright restrictions; 'galaxies', the Hubble eXtreme Deep Field, of NASA, in the public domain.
+'coffee' by Rachel Michetti, both CC0; 'coins', Greek coins from Pompeii, of the Brooklyn Museum, without
+known copyright restrictions; 'galaxies', the Hubble eXtreme Deep Field, of NASA, in the public domain.
 scikit-learn: 'flower' by vultilion and 'temple' by danielbuechele, both CC BY 2.0.
 """
 
