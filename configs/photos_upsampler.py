@@ -8,8 +8,10 @@ The samples are those of configs/photos.py with --config.data.image_size=16,16 a
 Folder: that of configs/photos.py. Images of at least 64×64 pixels; smaller ones are enlarged, and then their
 missing detail is what is learned.
 
-Hardware: @HARDWARE@
-Expect: @EXPECT@
+Hardware: 2 CPU cores, 2 GB of memory. CPU time: 7 minutes (measured on an AMD EPYC that was shared with other
+    programs: 1.8 GB).
+Expect: textures of each class on samples. On parts of photographs that it has not seen it invents texture in
+    smooth areas, and shifts colours: docs/tutorial.md has the numbers. More steps help.
 
 Images without labels: --config.data.labels=none --config.unet.class_conditional=False.
 """
@@ -55,10 +57,10 @@ def get_config() -> ConfigDict:
             'checkpoint_every': 500,
         },
         sample={
-            'sampler': 'dpmpp_2m',
-            'respacing': '10',
+            'sampler': 'ddim',
+            'respacing': 'ddim10',
             'scale': 0.0,
             'num_samples': 96,
-            'batch_size': 8,
+            'batch_size': 16,
         },
     )
