@@ -12,6 +12,7 @@ VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'diffusion_jax' / '__init__
 # JAX 0.11.1 and Python 3.12. No bound can name pairs, but JAX 0.11 needs Python 3.12 as well: older flax is
 # excluded there.
 JAX = '>=0.8.1,<0.12'
+LMDB = 'lmdb>=1.4'
 
 setup(
     name='diffusion_jax',
@@ -25,6 +26,7 @@ setup(
     package_data={'diffusion_jax.data': ['imagenet.txt']},
     install_requires=[
         'absl-py',
+        'array-record>=0.8.6',
         'flax>=0.12.6; python_version < "3.12"',
         'flax>=0.12.10; python_version >= "3.12"',
         'grain>=0.2.18',
@@ -46,11 +48,13 @@ setup(
         'cuda': [f'jax[cuda12]{JAX}'],
         'tpu': [f'jax[tpu]{JAX}'],
         'plan': [f'jax[tpu]{JAX}'],  # libtpu, which compiles for TPUs without one
+        'lmdb': [LMDB],
         'convert': ['torch>=2.3'],  # the first that knows NumPy 2
         'dev': [
             'hypothesis',
             'import-linter>=2.5',
             'ipykernel',
+            LMDB,
             'mypy>=2',
             'nbclient',
             'nbformat',

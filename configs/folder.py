@@ -2,8 +2,9 @@
 
     python -m diffusion_jax.main --config=folder --workdir=runs/mine --config.data.path=images
 
-Folder: images/train/<class>/*.jpg, or any other format that Pillow decodes. To validate the classifier, add
-images/test/<class> and --config.train_classifier.validate_every=2500.
+Images: images/train/<class>/*.jpg, or any other format that Pillow decodes; or a zip, a table of labels and
+other kinds of data (docs/data.md). To validate the classifier, add images/test/<class> and
+--config.train_classifier.validate_every=2500.
 Images without labels, or of one class, may lie at any depth below images/train and need no classifier:
     --stage=train,sample --config.data.labels=none --config.sample.scale=0 \\
     --config.unet.class_conditional=False
@@ -37,7 +38,7 @@ def get_config() -> ConfigDict:
     return with_defaults(
         stages=('train', 'train_classifier', 'sample'),
         data={
-            'name': 'folder',
+            'name': 'auto',
             'path': 'images',
             'image_size': (64, 64),
             'image_channels': 3,

@@ -43,7 +43,7 @@ def get_config() -> ConfigDict:
     return with_defaults(
         stages=('train', 'train_classifier', 'sample'),
         data={
-            'name': 'folder',
+            'name': 'auto',
             'path': 'images',
             'image_size': (32, 32),
             'image_channels': 3,

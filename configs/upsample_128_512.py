@@ -1,10 +1,12 @@
 """ImageNet from 128×128 to 512×512: the class-conditional upsampler (ADM-U).
 
-It upsamples samples of configs/imagenet128.py.
+It upsamples samples of configs/imagenet128.py: of a run of it, which the command below samples first, or
+existing ones, --config.sample.base_samples=runs/imagenet128/samples --config.sample.seed=1 (another seed than
+theirs). docs/upsampling.md has more.
 
 Sample: python -m diffusion_jax.main --config=upsample_128_512 --stage=sample \\
             --config.pretrained.diffusion=128_512_upsampler.safetensors \\
-            --config.sample.base_samples=runs/imagenet128/samples --config.sample.num_samples=16
+            --config.base.diffusion=runs/imagenet128 --config.sample.num_samples=16
     In 25 steps: --config.sample.recipe=paper-ddim
 Train: python -m diffusion_jax.main --config=upsample_128_512 --stage=train
     ImageNet is a folder, see `recipes.imagenet`. The paper trained for 1,050,000 steps of 256 images.

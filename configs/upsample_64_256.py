@@ -1,10 +1,12 @@
 """ImageNet from 64×64 to 256×256: the class-conditional upsampler (ADM-U).
 
-It upsamples samples of configs/imagenet64.py.
+It upsamples samples of configs/imagenet64.py: of a run of it, which the command below samples first, or
+existing ones, --config.sample.base_samples=runs/imagenet64/samples --config.sample.seed=1 (another seed than
+theirs). docs/upsampling.md has more.
 
 Sample: python -m diffusion_jax.main --config=upsample_64_256 --stage=sample \\
             --config.pretrained.diffusion=64_256_upsampler.safetensors \\
-            --config.sample.base_samples=runs/imagenet64/samples --config.sample.num_samples=64
+            --config.base.diffusion=runs/imagenet64 --config.sample.num_samples=64
     In 25 steps: --config.sample.recipe=paper-ddim
 Train: python -m diffusion_jax.main --config=upsample_64_256 --stage=train
     ImageNet is a folder, see `recipes.imagenet`. The paper trained for 500,000 steps of 256 images.

@@ -39,9 +39,9 @@ def not_finite(array: np.ndarray) -> str:
     return f'{array[index]} at {list(map(int, index))}'
 
 
-def in_section(section: str, check: Callable[..., Any], *values: Any) -> None:
-    """Runs a check of a section's settings; its errors name the setting as config.<section>.<key>."""
+def in_section(section: str, check: Callable[..., Any], *values: Any) -> Any:
+    """What a check of a section's settings returns; its errors name them as config.<section>.<key>."""
     try:
-        check(*values)
+        return check(*values)
     except UserError as error:
         raise UserError(f'config.{section}.{error.where}', error.problem, error.remedy) from error

@@ -13,8 +13,10 @@ from diffusion_jax.diffusion.schedules import SCHEDULES, schedule_of
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.config import EvaluateConfig, check_evaluate
 from diffusion_jax.generation.config import (
+    BaseConfig,
     LikelihoodConfig,
     SampleConfig,
+    check_base,
     check_likelihood,
     check_sample,
 )
@@ -55,6 +57,7 @@ class Experiment:
         classifier: the network for guidance; None for experiments without one.
         train_classifier: how the classifier is trained, if it is.
         sample: which images are sampled, and how.
+        base: the model that samples the images which an upsampler enlarges, if they are not given.
         evaluate: how samples are compared with real images.
         likelihood: for which images the variational bound is computed.
         pretrained: networks to use instead of training them.
@@ -72,6 +75,7 @@ class Experiment:
     classifier: ClassifierConfig | None = None
     train_classifier: TrainConfig | None = None
     sample: SampleConfig = SampleConfig()
+    base: BaseConfig = BaseConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     likelihood: LikelihoodConfig = LikelihoodConfig()
     pretrained: Pretrained = Pretrained()
@@ -106,6 +110,7 @@ def check_experiment(experiment: Experiment) -> None:
     in_section('sample', check_respacing, diffusion, sample.respacing, sample.timesteps)
     in_section('sample', check_network, experiment.unet, sample.as_recipe())
     in_section('likelihood', check_timesteps, diffusion, experiment.likelihood.respacing)
+    _check_upsampler(experiment)
     if experiment.classifier is None:
         key = 'scale' if sample.guidance == 'classifier' else 'guidance'
         problem = 'needs a classifier, but the config has no section classifier'
@@ -113,9 +118,9 @@ def check_experiment(experiment: Experiment) -> None:
             raise UserError(f'config.sample.{key}', problem, "add one, or set scale to 0 or guidance to ''")
         if experiment.pretrained.classifier:
             raise UserError('config.pretrained.classifier', problem, 'add one that describes it')
-    if 'weak' in sample.as_recipe().needs:
-        problem = 'auto needs a second diffusion model, and a config describes one'
-        raise UserError('config.sample.guidance', problem, "use it in Python: load('model', weak='weaker')")
+    if bool(sample.weak) != ('weak' in sample.as_recipe().needs):
+        problem = 'is set, but only the guidance auto uses it' if sample.weak else 'is not set; auto needs it'
+        raise UserError('config.sample.weak', problem, 'give auto and a second diffusion model, or neither')
     in_section('sample', with_class_weights, sample.as_recipe(), 1, experiment.classifier)
     averages = {'ema_rate': sample.ema_rate, 'classifier_ema_rate': sample.classifier_ema_rate}
     for (name, stage), (key, rate) in zip(TRAINED_BY.items(), averages.items(), strict=True):
@@ -126,6 +131,26 @@ def check_experiment(experiment: Experiment) -> None:
         if rate and rate not in rates and not getattr(experiment.pretrained, name):
             remedy = f'give a rate of config.{stage}.ema_rates, {rates}, or 0 for the parameters themselves'
             raise UserError(f'config.sample.{key}', f'got {rate}, which is not trained', remedy)
+
+
+def _check_upsampler(experiment: Experiment) -> None:
+    """UserError for settings of upsamplers in an experiment without one, or two sources of base images."""
+    sample, low_res = experiment.sample, experiment.unet.low_res
+    given = {
+        'sample.low_res_noise': sample.low_res_noise,
+        'base.diffusion': experiment.base.diffusion,
+        'train.low_res_noise': experiment.train.low_res_noise,
+    }
+    for key, value in given.items():
+        if value and not low_res:
+            problem = f'got {value!r}, but the diffusion model is no upsampler'
+            raise UserError(f'config.{key}', problem, 'leave it out, or set config.data.low_res_size')
+    if experiment.train_classifier and experiment.train_classifier.low_res_noise:
+        problem = f'got {experiment.train_classifier.low_res_noise}, but a classifier enlarges no images'
+        raise UserError('config.train_classifier.low_res_noise', problem, 'leave it out')
+    if experiment.base.diffusion and sample.base_samples:
+        problem = f'got {experiment.base.diffusion}, and config.sample.base_samples={sample.base_samples}'
+        raise UserError('config.base.diffusion', problem, 'give one: a base model, or images')
 
 
 def _check_diffusion(diffusion: DiffusionConfig) -> None:
@@ -152,5 +177,6 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     'classifier': check_classifier,
     'train_classifier': check_train,
     'evaluate': check_evaluate,
+    'base': check_base,
     'likelihood': check_likelihood,
 }

@@ -25,7 +25,7 @@ from diffusion_jax.settings import read_section
 from diffusion_jax.sharding import local_mesh, make_mesh
 from diffusion_jax.stages import evaluate, likelihood, networks, sample, train, train_classifier
 from diffusion_jax.stages.run import Run
-from diffusion_jax.stored_networks import TRAINED_BY, stored_classes
+from diffusion_jax.stored_networks import DIFFUSION, TRAINED_BY, stored_classes, stored_path
 from diffusion_jax.streams import PatientStream
 from diffusion_jax.workdir import lock
 
@@ -74,7 +74,9 @@ def _stored_classes(options: Options) -> tuple[str, ...]:
     planned = _planned(options.stages, options.config.get('stages', ()), pretrained)
     if not set(planned).isdisjoint(TRAINED_BY.values()):
         return ()
-    paths = (networks.find_network(options.workdir, name, pretrained) for name in TRAINED_BY)
+    paths = [networks.find_network(options.workdir, name, pretrained) for name in TRAINED_BY]
+    if base := options.config.get('base', {}).get('diffusion'):
+        paths.append(stored_path(base, DIFFUSION))
     return next(filter(None, map(stored_classes, paths)), ())
 
 

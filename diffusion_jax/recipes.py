@@ -19,9 +19,9 @@ Section = dict[str, Any]
 
 
 def imagenet(side: int, **changes: Any) -> Section:
-    """ImageNet as a folder: imagenet/train/<wnid>/*.JPEG and imagenet/val/<wnid>/*.JPEG."""
+    """ImageNet, by default as a folder: imagenet/train/<wnid>/*.JPEG and imagenet/val/<wnid>/*.JPEG."""
     return {
-        'name': 'folder',
+        'name': 'auto',
         'path': 'imagenet',
         'test_split': 'val',
         'num_classes': 1000,
@@ -32,7 +32,7 @@ def imagenet(side: int, **changes: Any) -> Section:
 
 
 def lsun(category: str) -> Section:
-    """One category of LSUN, exported as image files to lsun/<category>, without labels."""
+    """One category of LSUN without labels: its LMDB, or image files, at lsun/<category>."""
     splits = {'train_split': '', 'test_split': 'test'}
     return imagenet(256, path=f'lsun/{category}', labels='none', num_classes=1, **splits)
 

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.errors import UserError
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig, differences, network_differences
-from diffusion_jax.settings import read_section
+from diffusion_jax.settings import file_path, read_section
 from diffusion_jax.sharding import param_shardings
 from diffusion_jax.training.checkpoints import check_checkpoint, latest_step, load_params, read_network
 from diffusion_jax.weights.files import Spec, load_weights, read_spec
@@ -33,6 +33,12 @@ def name_of(network: Network) -> str:
     return DIFFUSION if isinstance(network, UNetConfig) else CLASSIFIER
 
 
+def stored_path(path: str | Path, name: str) -> Path:
+    """The file or the folder of training in which a network is stored; `path` may also be a run."""
+    path = Path(file_path(path))
+    return path / name if (path / name / CHECKPOINTS).is_dir() else path
+
+
 def describe_stored(path: Path) -> Spec:
     """The network stored at a path and its diffusion process, without the parameters.
 
@@ -45,7 +51,13 @@ def describe_stored(path: Path) -> Spec:
     if latest_step(path / CHECKPOINTS) is None:
         raise UserError(str(path / CHECKPOINTS), 'no checkpoint yet', 'run the training until it saves one')
     process = read_section(DiffusionConfig, stamp.get('diffusion'), f'{path}/{STAMP_FILE}: diffusion')
-    return Spec(read_network(path / CHECKPOINTS), process, classes=stored_classes(path))
+    size = stamp.get('data', {}).get('low_res_size')
+    return Spec(
+        read_network(path / CHECKPOINTS),
+        process,
+        classes=stored_classes(path),
+        low_res_size=None if size is None else tuple(size),
+    )
 
 
 def stored_classes(path: Path) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ LOCKS = {
             '.[dev]',
             'flax==0.12.6',
             'jax==0.8.3',
+            'lmdb==1.4.*',
             'ml-collections==1.0.*',
             'numpy==2.0.*',
             'optax==0.2.8',

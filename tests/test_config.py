@@ -99,6 +99,29 @@ def test_the_number_and_the_names_of_classes_come_from_the_images(tmp_path):
     assert read_experiment(changed(sample__classes=(1,))).sample.classes == (1,)
 
 
+@pytest.mark.parametrize(
+    ('names', 'classes'),
+    [
+        (('bald eagle', 'cat', 'golden retriever'), ('golden retriever', 'bald eagle')),
+        ((7, 11, 42), (42, 7)),
+        ((7, 11, 42), ('42', '7')),
+    ],
+)
+def test_classes_of_any_source_are_sampled_by_name(tmp_path, names, classes):
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / 'x.png')
+    (tmp_path / 'x.csv').write_text('path,label\n' + ''.join(f'x.png,{name}\n' for name in names))
+    paths = [tmp_path / 'x.csv']
+    if 42 in names:
+        np.savez(tmp_path / 'x.npz', np.zeros((3, 8, 8, 1), np.uint8), np.array(names))
+        paths.append(tmp_path / 'x.npz')
+    for path in paths:
+        data = {'name': 'auto', 'path': str(path)}
+        experiment = read_experiment(
+            changed(data=data, unet__class_conditional=True, sample__classes=classes)
+        )
+        assert experiment.sample.classes == (2, 0) and experiment.unet.num_classes == 3
+
+
 def test_integers_are_accepted_as_floats_and_lists_as_tuples():
     experiment = read_experiment(changed(sample__scale=3, unet__channel_mult=[1, 2]))
     assert experiment.sample.scale == 3.0 and isinstance(experiment.sample.scale, float)
@@ -151,7 +174,8 @@ NO_CLASSIFIER = {'classifier': None, 'stages': ()}
         ({'sample__scale': 10**400}, 'sample.scale', '1000'),
         ({'sample__guidance': 'classifier_free'}, 'sample', 'class-conditional'),
         ({'sample__guidance': 'icg'}, 'sample', 'class-conditional'),
-        ({'sample__guidance': 'auto'}, 'sample.guidance', 'weak'),
+        ({'sample__guidance': 'auto'}, 'sample.weak', 'not set'),
+        ({'sample__weak': 'runs/digits'}, 'sample.weak', 'auto'),
         ({'sample__guidance': 'pag:blocks=encoder.99'}, 'sample', 'encoder.99'),
         ({'sample__guidance': 'mixture:77=1'}, 'sample', '77'),
         ({'sample__guidance': 'mixture:three=1'}, 'sample', 'three'),

@@ -1,6 +1,7 @@
 """README and docs: their Python runs, their commands parse, and what they name exists."""
 
 import ast
+import dataclasses
 import re
 import shlex
 import shutil
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from diffusion_jax.command_line import Parser, parse_flags, read_config
 from diffusion_jax.commands.cli import COMMANDS
@@ -90,6 +92,7 @@ def test_own_parts():
     assert scope['samples'].evaluations == 10
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('folder')
 def test_inverse_problems():
     scope = run_blocks(DOCS / 'inverse_problems.md')
@@ -99,6 +102,7 @@ def test_inverse_problems():
     assert scope['resampled'].evaluations == 19
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('folder')
 def test_particles():
     scope = run_blocks(DOCS / 'particles.md')
@@ -111,6 +115,7 @@ def test_particles():
     assert scope['final'].shape == (2,) and 1 <= scope['final'].min() <= scope['final'].max() <= 4.001
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('folder')
 def test_methods():
     """Each is at most 12 lines, and makes the images of the built-in part."""
@@ -146,24 +151,23 @@ def test_methods():
     np.testing.assert_allclose(scope['pure'], pure, rtol=1e-3, atol=1e-3)
 
 
-def save_released(folder):
-    """Networks of one level in the place of the released ones."""
-    shape = TRUNK | {'image_channels': 3}
-    networks = {
-        'diffusion': UNetConfig(**shape, out_channels=6, num_classes=1000),
-        'classifier': ClassifierConfig(**shape),
-    }
+def save_released(folder, networks, **facts):
+    """Networks of one level in the place of the released ones, by their names."""
     rng = np.random.default_rng(0)
-    for name, network in networks.items():
+    for file, network in networks.items():
         params = jax.tree.map(
             lambda leaf: rng.normal(scale=0.05, size=leaf.shape).astype(np.float32), param_shapes(network)
         )
-        file, process = f'256x256_{name}', DiffusionConfig()
-        save_weights(folder / f'{file}.safetensors', Spec(network, process, file, class_names()), params)
+        spec = Spec(network, DiffusionConfig(), file, class_names(), **facts)
+        save_weights(folder / f'{file}.safetensors', spec, params)
+
+
+RELEASED_UNET = UNetConfig(**TRUNK | {'image_channels': 3}, out_channels=6, num_classes=1000)
+RELEASED_CLASSIFIER = ClassifierConfig(**TRUNK | {'image_channels': 3})
 
 
 def test_readme_and_the_essence_of_sampling(folder):
-    save_released(folder)
+    save_released(folder, {'256x256_diffusion': RELEASED_UNET, '256x256_classifier': RELEASED_CLASSIFIER})
     first, second = blocks(README, 'python')
     scope = {}
     exec(first, scope)
@@ -189,6 +193,19 @@ def test_readme_and_the_essence_of_sampling(folder):
     images = scope['samples'].images.astype(int)
     np.testing.assert_allclose(images, images[:, :, ::-1], atol=4)
     assert images.std() > 4
+
+
+def test_upsampling(folder):
+    save_released(folder, {'64x64_diffusion': RELEASED_UNET, '64x64_classifier': RELEASED_CLASSIFIER})
+    large = dataclasses.replace(RELEASED_UNET, image_size=(16, 16), low_res=True)
+    save_released(folder, {'64_256_upsampler': large}, low_res_size=(8, 8))
+    (folder / 'pictures').mkdir()
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(folder / 'pictures' / 'a.png')
+    scope = run_blocks(DOCS / 'upsampling.md')
+    assert (folder / 'large.png').stat().st_size and (folder / 'small.png').stat().st_size
+    assert scope['samples'].images.shape == (8, 16, 16, 3)
+    assert scope['samples'].base.images.shape == (8, 8, 8, 3)
+    assert scope['enlarged'].images.shape == (1, 16, 16, 3)
 
 
 # Commands.

@@ -105,6 +105,7 @@ def test_weights_give_the_same_images(version, tmp_path):
     assert_same_samples(tmp_path / 'samples', version)
 
 
+@pytest.mark.slow
 def test_weights_can_be_trained_on(version, tmp_path):
     weights = f'--config.pretrained.diffusion={version / "diffusion.safetensors"}'
     assert run(version, tmp_path, '--stage=train', weights, '--config.train.num_steps=1') == 0

@@ -16,7 +16,9 @@ from PIL import Image
 from diffusion_jax import main, models
 from diffusion_jax.config import read_experiment
 from diffusion_jax.data.image_sets.archive import open_samples
+from diffusion_jax.weights.released import RELEASED
 from tests.test_config import CONFIGS, load
+from tests.tiers import fast_for
 
 PAPER = sorted(
     path.stem
@@ -51,7 +53,7 @@ RECIPES = {
 }
 # One of each kind; the others take the same way through the program.
 FAST = ('imagenet256', 'upsample_64_256')
-BY_TIER = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in PAPER]
+BY_TIER = fast_for(PAPER, FAST)
 SIZE, LOW = (8, 16), (4, 8)  # height and width
 
 
@@ -96,6 +98,12 @@ def test_full_size(name):
         millions(dataclasses.replace(experiment.unet, dropout=0.0), experiment.data.low_res_size),
         experiment.classifier and millions(experiment.classifier),
     )
+
+
+def test_the_sizes_that_released_upsamplers_enlarge():
+    sizes = {model.config: model.low_res_size for model in RELEASED.values() if model.low_res_size}
+    assert sizes == {'upsample_64_256': (64, 64), 'upsample_128_512': (128, 128)}
+    assert all(load(name)['data']['low_res_size'] == size for name, size in sizes.items())
 
 
 @functools.cache  # several configs share a network, but for its dropout
@@ -163,7 +171,7 @@ def shrunk(name, workdir, images):
     return ['main', f'--config={CONFIGS / name}.py', f'--workdir={workdir}', *flags]
 
 
-@pytest.mark.parametrize('name', BY_TIER)
+@pytest.mark.parametrize('name', fast_for(PAPER, ('upsample_64_256',)))
 def test_two_steps_of_everything_on_a_small_scale(name, images, tmp_path, capfd):
     rng = np.random.default_rng(1)
     base = rng.integers(0, 256, (5, *LOW, 3), dtype=np.uint8)

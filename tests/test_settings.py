@@ -100,6 +100,9 @@ def test_every_path_of_a_config_is_read_as_one():
         'data.path',
         'sample.labels',
         'sample.base_samples',
+        'sample.weak',
+        'base.diffusion',
+        'base.classifier',
         'evaluate.inception',
         'evaluate.reference',
         'pretrained.diffusion',
@@ -111,7 +114,7 @@ def test_every_path_of_a_config_is_read_as_one():
     ('name', 'meant'),
     [
         ('sample.scales', ['sample.scale']),
-        ('scale', ['sample.scale']),
+        ('scale', ['sample.scale', 'base.scale']),
         ('smaple.scale', ['sample.scale']),
         ('train.batch-size', ['train.batch_size']),
         ('heads', ['unet.num_heads', 'classifier.num_heads']),

@@ -19,13 +19,14 @@ from diffusion_jax.commands import (
     images,
     make_reference,
     plan,
+    prepare,
     show_config,
 )
 from diffusion_jax.errors import UserError
 from diffusion_jax.exits import exit_code
 
 MODULES = (
-    configs, show_config, plan, convert, export, convert_inception, images, evaluate, make_reference
+    configs, show_config, plan, prepare, convert, export, convert_inception, images, evaluate, make_reference
 )  # fmt: skip
 COMMANDS: dict[str, ModuleType] = {'run': run} | {
     module.__name__.rpartition('.')[2].replace('_', '-'): module for module in MODULES

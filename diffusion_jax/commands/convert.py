@@ -127,4 +127,5 @@ def _from_config(args: argparse.Namespace) -> tuple[Spec, str]:
     network = {DIFFUSION: experiment.unet, CLASSIFIER: experiment.classifier}[kind]
     if network is None:
         raise UserError('--network', f'{args.config} has no {kind}', 'give another config or network')
-    return Spec(network, experiment.diffusion), f'the {kind} of {args.config}'
+    size = experiment.data.low_res_size if kind == DIFFUSION else None
+    return Spec(network, experiment.diffusion, low_res_size=size), f'the {kind} of {args.config}'

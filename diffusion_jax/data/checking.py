@@ -6,7 +6,7 @@ import concurrent.futures
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.sources.base import Source
@@ -34,7 +34,7 @@ def check_images(source: Source, config: DataConfig, split: str, stop: Callable[
         Interrupted: `stop` returned True.
     """
     title, total = f'checking the {split} images', len(source)
-    count = total if config.check_files or _are_few(source.paths) else 1
+    count = total if config.check_files or _are_few(source) else 1
     unreadable = []
 
     def check(index: int) -> None:
@@ -65,10 +65,11 @@ def check_images(source: Source, config: DataConfig, split: str, stop: Callable[
     logger.warning('%s; they are skipped', problem)
 
 
-def _are_few(paths: Sequence[str]) -> bool:
-    if not 0 < len(paths) <= FEW_FILES:
+def _are_few(source: Source) -> bool:
+    files = source.paths or source.files
+    if not files or len(source) > FEW_FILES:
         return False
     try:
-        return sum(map(os.path.getsize, paths)) <= FEW_BYTES
+        return sum(map(os.path.getsize, files)) <= FEW_BYTES
     except OSError:  # a file was removed since it was listed: reading it reports that
         return True

@@ -12,6 +12,8 @@ from diffusion_jax.settings import FilePath
 READING_SETTINGS = ('num_workers', 'on_error', 'max_skipped', 'check_files')
 # Settings of where images are. A training depends on their names instead, so that images may be moved.
 LOCATION_SETTINGS = ('path', 'train_split', 'test_split')
+# The kinds of sources; data.sources.kinds has how each is recognised and opened.
+KINDS = ('digits', 'folder', 'archive', 'table', 'npz', 'lmdb', 'prepared', 'tfds')
 
 
 @dataclass(frozen=True)
@@ -21,16 +23,22 @@ class DataConfig:
     the orientation and drops the alpha channel.
 
     Attributes:
-    name: 'digits', scikit-learn's 8×8 digits; 'folder', image files; 'tfds', a prepared TensorFlow data set.
-    path: for a folder, the directory; for tfds, its data_dir, '' for the library's default.
-    tfds_name: the data set of tfds, such as 'cifar10' or 'my_data:1.0.0'.
-    train_split: for a folder, the sub-directory of `path` with training images, '' for `path` itself; for
-        tfds, the name of the split.
+    name: the kind of source. 'auto' is the kind that is at `path`, or tfds with `tfds_name`. 'digits',
+        scikit-learn's 8×8 digits; 'folder', image files; 'archive', a .zip or .tar of them; 'table', a .csv
+        or .jsonl of paths and labels, or a folder with metadata.csv; 'npz', arr_0 and arr_1 as in the
+        authors' release; 'lmdb', LSUN's files; 'prepared', what `diffusion-jax prepare`
+        wrote; 'tfds', a prepared TensorFlow data set.
+    path: where they are; for tfds with a name, its data_dir, '' for the library's default.
+    tfds_name: the data set of tfds, such as 'cifar10' or 'my_data:1.0.0'; '' if `path` is its own folder.
+    train_split: the file or sub-folder of `path` with training images, or what they are called inside the
+        source: a folder of an archive, a value of the column `split` of a table, a split of tfds. '' is all
+        of `path`. With the name 'auto', a folder without splits is the training split.
     test_split: the same for test images.
     labels: what gives the class of an image: its sub-folder ('folder'), its file name up to '_' ('prefix', as
-        in the authors' release), or nothing ('none'). For tfds it is the feature 'label', or 'none'.
+        in the authors' release), or nothing ('none'). Tables, npz, tfds and prepared images have labels of
+        their own, which 'none' leaves out.
     num_classes: the number of classes, 1 without labels; None takes it from the images, or from the stored
-        network where nothing is trained.
+        network where nothing is trained. It may exceed the labels that occur in an npz.
     image_size: height and width to which images are cropped.
     image_channels: 1, grey, or 3, RGB.
     low_res_size: height and width of the images that an upsampler enlarges; None without upsampler. In
@@ -41,8 +49,8 @@ class DataConfig:
         replaces it; means over a split are over its readable images. A stopped run can be resumed with
         'skip'. Evaluation always leaves unreadable images out.
     max_skipped: the largest number of different images to skip; more stop the run.
-    check_files: reads all images before the first stage and reports the unreadable ones. Folders of at most
-        1,000 files and 200 MB are always checked.
+    check_files: reads all images before the first stage and reports the unreadable ones. At most 1,000 images
+        in files of 200 MB are always checked.
     """
 
     name: str
@@ -63,7 +71,7 @@ class DataConfig:
 
 def check_data(config: DataConfig) -> None:
     """Raises UserError for a setting that cannot work."""
-    one_of('name', config.name, ('digits', 'folder', 'tfds'))
+    one_of('name', config.name, ('auto', *KINDS))
     one_of('labels', config.labels, ('folder', 'prefix', 'none'))
     one_of('image_channels', config.image_channels, (1, 3))
     if config.num_classes is not None:
@@ -79,7 +87,9 @@ def check_data(config: DataConfig) -> None:
         one_of('image_size', config.image_size, ((8, 8),))
         one_of('image_channels', config.image_channels, (1,))
         one_of('num_classes', config.num_classes, (10, None))
-    if config.name == 'folder' and not config.path:
-        raise UserError('path', 'is not set', 'set it to the folder of the images')
-    if config.name == 'tfds' and not config.tfds_name:
+    if config.name not in ('digits', 'tfds') and not (config.path or config.tfds_name):
+        raise UserError(
+            'path', 'is not set', 'set it to a folder of images, or to an archive, a table or a data set'
+        )
+    if config.name == 'tfds' and not (config.tfds_name or config.path):
         raise UserError('tfds_name', 'is not set', "set it to a data set, such as 'cifar10'")

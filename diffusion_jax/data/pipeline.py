@@ -76,13 +76,15 @@ def _load(
     source: Source, indices: np.ndarray, transform: Transform | None, seed: int, positions: np.ndarray
 ) -> Batch:
     """positions: each image's place in the endless order. With the seed, it fixes the transform's draws."""
-    records = [source[int(index)] for index in indices]
-    images = [record['image'] for record in records]
-    if transform is not None:
-        rngs = (np.random.default_rng([seed, int(position)]) for position in positions)
-        images = [transform(image, rng) for image, rng in zip(images, rngs, strict=True)]
-    labels = np.array([record['label'] for record in records], np.int32)
-    return {'image': np.stack(images), 'label': labels}
+    images, labels = [], []
+    for index, position in zip(indices, positions, strict=True):
+        record = source[int(index)] if transform is None else source.picture(int(index))
+        image = record['image']
+        if transform is not None:
+            image = transform(image, np.random.default_rng([seed, int(position)]))
+        images.append(image)
+        labels.append(record['label'])
+    return {'image': np.stack(images), 'label': np.array(labels, np.int32)}
 
 
 def _read_options(num_workers: int) -> grain.ReadOptions:

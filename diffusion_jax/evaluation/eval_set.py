@@ -9,9 +9,10 @@ from typing import NamedTuple
 import jax
 
 from diffusion_jax.data.image_sets import open_images
-from diffusion_jax.data.image_sets.archive import names_in_archive, shard_folder
+from diffusion_jax.data.image_sets.archive import shard_folder
 from diffusion_jax.data.image_sets.base import ArrayImages, ImageSet
 from diffusion_jax.data.image_sets.source import SourceImages
+from diffusion_jax.data.npz import names_in_archive
 from diffusion_jax.data.sources.files import shown
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.config import EvaluateConfig

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from diffusion_jax.data.image_sets.archive import read_archive, read_array
+from diffusion_jax.data.npz import read_archive, read_array
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.extraction import POSITIONS, SIZE, UNREADABLE
 from diffusion_jax.evaluation.extractors import FEATURES, SPATIAL

@@ -40,8 +40,8 @@ class SampleConfig:
             0 is the default of each sampler, which is 1 for those of the SDE.
         scale: of guidances that give none themselves; s ≥ 0 of classifier guidance, where 0 turns it off.
         guidance: by a classifier: 'classifier', 'entropy', 'mixture:7=0.5,8=0.5', 'clean', 'calibrated' or
-            'reconstruction'; by extrapolation: 'classifier_free:scale=2', 'icg', 'pag' or 'sag'; or several
-            joined by +, the innermost first. '/interval:low=0.2,high=5', '/reuse:every=2',
+            'reconstruction'; by extrapolation: 'classifier_free:scale=2', 'icg', 'pag', 'sag' or 'auto'; or
+            several joined by +, the innermost first. '/interval:low=0.2,high=5', '/reuse:every=2',
             '/ramp:noisy=0,clean=2', '/normalized' and '/adam' act on the one before them;
             '/rescale:phi=0.7' and '/apg:momentum=-0.5' act on an extrapolation.
         clip: x_0 is clamped to [−1, 1] in every step, before guidance by gradients.
@@ -54,8 +54,15 @@ class SampleConfig:
         ema_rate: the average of the diffusion model's parameters that is used; 0 is the parameters, None the
             largest rate that is trained, or that a pretrained folder of training has.
         classifier_ema_rate: the same for the classifier.
-        base_samples: the images that an upsampler enlarges: a folder such as runs/imagenet64/samples, or an
-            npz. Image i enlarges sample i modulo their number, of its class.
+        weak: for the guidance 'auto', a second diffusion model of the same images and noise levels: a file of
+            weights, a folder of training, or a run. Of a training, the average of the highest rate is used.
+        base_samples: the images that an upsampler enlarges: a folder of samples such as
+            runs/imagenet64/samples; or pictures of any size, cropped to `data.low_res_size` as for training:
+            an image file, a folder of them, in the order of their names, or an npz. Image i enlarges image i
+            modulo their number, of its class. Where they have no labels, `classes` or `labels` gives those
+            of picture 0, 1, …. The section base samples images to enlarge instead.
+        low_res_noise: standard deviation of noise that is added to these images, below 1; for an upsampler
+            that was trained with `train.low_res_noise`.
         npz: also writes samples.npz, all images and labels in one file of the authors' format.
         png: also writes every image as a file, png/<index>_<label>.png.
         unguided: also samples the same images without guidance, to samples/unguided.
@@ -78,7 +85,9 @@ class SampleConfig:
     classes: tuple[int | str, ...] = ()
     ema_rate: float | None = None
     classifier_ema_rate: float = 0.0
+    weak: FilePath = ''
     base_samples: FilePath = ''
+    low_res_noise: float = 0.0
     npz: bool = False
     png: bool = False
     unguided: bool = False
@@ -119,6 +128,34 @@ class SampleConfig:
     @property
     def with_unguided(self) -> bool:
         return bool(self.as_recipe().guidance) and self.unguided
+
+
+@dataclass(frozen=True)
+class BaseConfig:
+    """The model that samples the images which an upsampler enlarges; the stage sample runs it first.
+
+    Its images are those of the seed, the classes and the labels in the section sample, in the folder base/.
+
+    Attributes:
+        diffusion: a run such as runs/imagenet64, a folder of training or a file of weights; '' is none:
+            `sample.base_samples` are enlarged.
+        classifier: the same for the classifier that guides it; '' is that of the run, if any.
+        recipe: by name; '' is the first of the model, which for a run is that of its samples.
+        scale: of its guidance; None is that of the recipe.
+    """
+
+    diffusion: FilePath = ''
+    classifier: FilePath = ''
+    recipe: str = ''
+    scale: float | None = None
+
+
+def check_base(config: BaseConfig) -> None:
+    """Raises UserError for a setting that cannot work."""
+    for key in ('classifier', 'recipe', 'scale'):
+        if not config.diffusion and getattr(config, key) not in ('', None):
+            raise UserError(key, f'got {getattr(config, key)!r}', 'has no effect without base.diffusion')
+    between('scale', config.scale or 0.0, 0)
 
 
 def beside_recipe(sample: Mapping[str, Any], changed: Collection[str] = ()) -> dict[str, Any]:
@@ -166,6 +203,7 @@ def check_sample(config: SampleConfig, num_classes: int) -> None:
     """Raises UserError for a setting that cannot work."""
     between('eta', config.eta, 0, most=1)
     between('scale', config.scale, 0)
+    between('low_res_noise', config.low_res_noise, 0, below=1)
     eta = getattr(config.as_recipe().sampler, 'eta', 0.0)
     if config.eta and config.eta != eta:
         raise UserError(

@@ -30,12 +30,14 @@ from diffusion_jax.diffusion.samplers.loop import Record, evaluations
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import functions, guides, options, requests, sampling
 from diffusion_jax.generation.arguments import check_finite
+from diffusion_jax.generation.cascade import then
 from diffusion_jax.generation.networks import Networks
 from diffusion_jax.generation.populations import check_weights
 from diffusion_jax.generation.program import jitted, reporting, run, to_rows
 from diffusion_jax.generation.purification import purify_images
 from diffusion_jax.generation.requests import Labels
 from diffusion_jax.generation.sampling import Parts, Request, Samples
+from diffusion_jax.images import Size
 from diffusion_jax.memory import OutOfMemory, out_of_memory
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig
 
@@ -44,11 +46,10 @@ _one_batch = functools.partial(
 )
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=['params'],
-    meta_fields=['unet', 'diffusion', 'mesh', 'classifier', 'recipes', 'classes', 'weak', 'marks'],
-)
+STATIC = ['unet', 'diffusion', 'mesh', 'classifier', 'recipes', 'classes', 'weak', 'marks', 'low_res_size']
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=['params'], meta_fields=STATIC)
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Generator:
     """A diffusion model, an optional classifier that guides it, and their parameters on a mesh of devices.
@@ -62,6 +63,7 @@ class Generator:
         classes: the names of the classes in label order; () if they are unknown.
         weak: the second diffusion model, for `AutoGuidance`.
         marks: of recipes by name: the published figure and its source, or 'not measured'.
+        low_res_size: height and width of the images that an upsampler enlarges; None if unknown.
     """
 
     unet: UNetConfig
@@ -73,6 +75,7 @@ class Generator:
     classes: tuple[str, ...] = ()
     weak: Networks | None = None
     marks: tuple[tuple[str, str], ...] = ()
+    low_res_size: Size | None = None
 
     def __repr__(self) -> str:
         height, width = self.unet.image_size
@@ -144,6 +147,7 @@ class Generator:
             check_weights(log_weight, recipe.sampler.population, index)
         return Samples(pixels, x_0, records, log_weight, evaluations(recipe.sampler, grid, done))
 
+    then = then
     request = requests.make_request
     purify = purify_images
 

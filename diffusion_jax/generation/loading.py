@@ -21,20 +21,20 @@ from diffusion_jax.diffusion.samplers import DDIM, DDPM
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.generator import Generator
-from diffusion_jax.generation.networks import Networks
+from diffusion_jax.generation.networks import WEAK, Networks
 from diffusion_jax.memory import out_of_memory
 from diffusion_jax.models import ClassifierConfig, UNetConfig
 from diffusion_jax.models.config import DTYPES
 from diffusion_jax.settings import file_path
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.stored_networks import (
-    CHECKPOINTS,
     CLASSIFIER,
     DIFFUSION,
     default_average,
     describe_stored,
     is_file,
     load_stored,
+    stored_path,
 )
 from diffusion_jax.weights.files import Spec
 from diffusion_jax.weights.known import MODELS
@@ -43,7 +43,6 @@ from diffusion_jax.workdir import read_stamp
 
 logger = logging.getLogger(__name__)
 
-WEAK = 'weak'  # the name of the second diffusion model's parameters
 SAMPLES = 'samples'  # the folder of a run that has its samples
 
 
@@ -73,32 +72,50 @@ def load(
         dtype: of the computation.
         mesh: by default over all devices, each with all parameters; `make_mesh(fsdp=8)` splits them over 8.
     """
-    one_of('dtype', dtype, DTYPES)
     use_compilation_cache()
     compile_fast_on_gpus()
-    mesh = make_mesh() if mesh is None else mesh
+    model, paths = describe(diffusion, classifier, weak=weak, dtype=dtype, mesh=mesh)
+    networks: dict[str, Any] = {DIFFUSION: model.unet, CLASSIFIER: model.classifier}
+    if model.weak is not None:
+        networks[WEAK] = model.weak.unet
+    params = {
+        name: load_stored(path, networks[name], model.mesh, average_of(path, name))[0]
+        for name, path in paths.items()
+    }
+    return dataclasses.replace(model, params=params)
+
+
+def describe(
+    diffusion: str | Path,
+    classifier: str | Path | None = None,
+    *,
+    weak: str | Path | None = None,
+    dtype: str = 'float32',
+    mesh: jax.sharding.Mesh | None = None,
+) -> tuple[Generator, dict[str, Path]]:
+    """What `load` returns, without parameters, and the file or folder of each network by its name."""
+    one_of('dtype', dtype, DTYPES)
     paths = _network_paths(diffusion, classifier, weak)
     guided = CLASSIFIER in paths
     stored = {name: describe_stored(path) for name, path in paths.items()}
     _check_networks(paths, stored)
-    params = {
-        name: load_stored(path, stored[name].network, mesh, _average(path, name))[0]
-        for name, path in paths.items()
-    }
+    mesh = make_mesh() if mesh is None else mesh
     configs: dict[str, Any] = {
         name: dataclasses.replace(weights.network, dtype=dtype) for name, weights in stored.items()
     }
-    return Generator(
+    model = Generator(
         unet=configs[DIFFUSION],
         diffusion=stored[DIFFUSION].diffusion,
-        params=params,
+        params={},
         mesh=mesh,
         classifier=configs.get(CLASSIFIER),
         classes=next((weights.classes for weights in stored.values() if weights.classes), ()),
         recipes=_recipes(paths[DIFFUSION], stored[DIFFUSION], guided, given=classifier is not None),
         marks=MODELS[name].marks(guided) if (name := stored[DIFFUSION].name) in MODELS else (),
         weak=Networks(configs[WEAK], stored[WEAK].diffusion, mesh=mesh) if WEAK in paths else None,
+        low_res_size=stored[DIFFUSION].low_res_size,
     )
+    return model, paths
 
 
 def _check_networks(paths: dict[str, Path], stored: dict[str, Spec]) -> None:
@@ -151,19 +168,13 @@ def _network_paths(
     diffusion: str | Path, classifier: str | Path | None, weak: str | Path | None
 ) -> dict[str, Path]:
     """The files or folders of the networks by name, from the arguments of `load`."""
-    paths = {DIFFUSION: _network_path(diffusion, DIFFUSION)}
-    guide = _network_path(diffusion if classifier is None else classifier, CLASSIFIER)
+    paths = {DIFFUSION: stored_path(diffusion, DIFFUSION)}
+    guide = stored_path(diffusion if classifier is None else classifier, CLASSIFIER)
     if classifier is not None or guide != Path(file_path(diffusion)):
         paths[CLASSIFIER] = guide
     if weak is not None:
-        paths[WEAK] = _network_path(weak, DIFFUSION)
+        paths[WEAK] = stored_path(weak, DIFFUSION)
     return paths
-
-
-def _network_path(path: str | Path, name: str) -> Path:
-    """The file or the folder of training in which a network is stored; `path` may also be a run."""
-    path = Path(file_path(path))
-    return path / name if (path / name / CHECKPOINTS).is_dir() else path
 
 
 def _samples_stamp(path: Path) -> dict[str, Any]:
@@ -182,8 +193,8 @@ def _sampled(path: Path) -> SampleConfig | None:
     return SampleConfig(**{name: value for name, value in settings.items() if name in known})
 
 
-def _average(path: Path, name: str) -> Any:
-    """The rate of the average that is loaded."""
+def average_of(path: Path, name: str) -> Any:
+    """The rate of the average that `load` uses of a network."""
     config = _sampled(path)
     if config is None:
         return default_average(path)

@@ -21,6 +21,8 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig
 from diffusion_jax.sharding import gather_params
 
+WEAK = 'weak'  # the name of the second diffusion model's parameters
+
 
 class Networks(NamedTuple):
     """The static part of a model, for which its programs are compiled.

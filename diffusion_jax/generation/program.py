@@ -21,7 +21,7 @@ from diffusion_jax.diffusion.samplers import SMC
 from diffusion_jax.generation import sampling
 from diffusion_jax.generation.arguments import traced
 from diffusion_jax.generation.guides import with_class_weights
-from diffusion_jax.generation.networks import Networks
+from diffusion_jax.generation.networks import WEAK, Networks
 from diffusion_jax.generation.sampling import Request
 from diffusion_jax.images import Size
 from diffusion_jax.models import Params
@@ -110,7 +110,7 @@ def sample_program(
         params['classifier'] = _params(networks.classifier, mesh)
     if (weak := networks.weak) is not None:
         networks = networks._replace(weak=weak._replace(mesh=mesh))
-        params['weak'] = _params(weak.unet, mesh)
+        params[WEAK] = _params(weak.unet, mesh)
     row = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
     low_res = None
     if low_res_size is not None:

@@ -18,6 +18,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.generation import guides, options, sampling
 from diffusion_jax.generation.arguments import check_array, first_step, one_for_each, traced, whole_number
 from diffusion_jax.generation.functions import check_functions
+from diffusion_jax.generation.low_res import low_res_images, low_res_noise_of
 from diffusion_jax.generation.measurements import checked
 from diffusion_jax.generation.populations import check_levels, check_population
 from diffusion_jax.generation.program import jitted
@@ -41,6 +42,7 @@ def make_request(
     recipe: str | Recipe | None = None,
     scale: Any = None,
     low_res: np.ndarray | None = None,
+    low_res_noise: Any = 0.0,
     x_T: np.ndarray | None = None,
     **changes: Any,
 ) -> Request:
@@ -53,7 +55,8 @@ def make_request(
         recipe: a name in `model.recipes`, or a Recipe.
         scale: of all guidances except those whose text gives one; one for all images or one for each. A
             recipe without guidance gets that of the classifier, unless `guidance` is given.
-        low_res: uint8 [num_images, h, w, C], needed by an upsampler; of the size in its training.
+        low_res: uint8 [num_images, h, w, C], needed by an upsampler; of its `low_res_size`, if known.
+        low_res_noise: of noise on low_res, see `SampleConfig`; one for all images or one for each.
         x_T: float32 [num_images, H, W, C], the start; by default the seed's noise.
         changes: of the recipe, see `Recipe`: respacing, clip, timesteps;
             sampler: a text such as 'ddim' or 'heun:s_churn=40', or a Sampler;
@@ -62,8 +65,7 @@ def make_request(
     """
     num_images = whole_number('num_images', num_images, 1)
     first = whole_number('first', first, below=INT32 - num_images + 1)
-    if scale is not None:
-        scale = one_for_each('scale', scale, num_images, np.float32)
+    scale = None if scale is None else one_for_each('scale', scale, num_images, np.float32)
     recipe = read_recipe(model, recipe, scale, **changes)
     recipe = guides.with_class_weights(recipe, num_images, model.classifier, model.classes)
     images = jax.ShapeDtypeStruct((num_images, *model.unet.image_size, model.unet.image_channels), np.float32)
@@ -74,9 +76,9 @@ def make_request(
         recipe=checked(traced(recipe, num_images), images),
         low_res=low_res_images(model, num_images, low_res),
         x_T=None if x_T is None else full_images(model, 'x_T', x_T, num_images, np.float32),
+        low_res_noise=low_res_noise_of(model, num_images, low_res_noise, recipe),
     )
-    rows = {'y': request.y, 'recipe': request.recipe, 'low_res': request.low_res}
-    check_population(recipe, num_images, rows)
+    check_population(recipe, num_images, {key: getattr(request, key) for key in ('y', 'recipe', 'low_res')})
     request = put(model, num_images, request, recipe.sampler.population)
     check_functions(model, recipe, len(request.index))
     return request
@@ -158,17 +160,17 @@ def labels(model: Generator, num_images: int, y: Labels | None, recipe: Recipe, 
     allowed = f'must be a class from {least} to {num_classes - 1} for every image'
     if y is None:
         raise UserError('y', 'got None', allowed)
-    array = one_for_each('y', _numbers(y, model.classes), num_images, np.int32)
+    array = one_for_each('y', class_numbers(y, model.classes), num_images, np.int32)
     wrong = array[(array < least) | (array >= num_classes)]
     if len(wrong):
         raise UserError('y', f'got {wrong[0]}', allowed)
     return array
 
 
-def _numbers(y: Labels, classes: tuple[str, ...]) -> Any:
+def class_numbers(y: Labels | None, classes: tuple[str, ...]) -> Any:
     """Classes by number, from names or numbers."""
     if isinstance(y, (list, tuple)):
-        return [_numbers(each, classes) for each in y]
+        return [class_numbers(each, classes) for each in y]
     return guides.class_number(y, classes, 'y') if isinstance(y, str) else y
 
 
@@ -176,17 +178,6 @@ def full_images(model: Generator, name: str, images: Any, num_images: int | str,
     """Images of the model's size."""
     shape = (num_images, *model.unet.image_size, model.unet.image_channels)
     return check_array(name, images, shape, dtype)
-
-
-def low_res_images(model: Generator, num_images: int, low_res: np.ndarray | None) -> np.ndarray | None:
-    """The images that an upsampler enlarges, None for any other model."""
-    if low_res is None and model.unet.low_res:
-        raise UserError('low_res', 'got None', 'give the images that this model enlarges')
-    if low_res is None:
-        return None
-    if not model.unet.low_res:
-        raise UserError('low_res', 'given to a model that is no upsampler', 'leave it out')
-    return check_array('low_res', low_res, (num_images, 'h', 'w', model.unet.image_channels), np.uint8)
 
 
 def read_recipe(

@@ -14,17 +14,19 @@ import jax
 import jax.numpy as jnp
 
 from diffusion_jax.diffusion import variational_bound
+from diffusion_jax.diffusion.augmentation import augment
 from diffusion_jax.diffusion.denoiser import Denoiser, clip
 from diffusion_jax.diffusion.grids import inversion, make_grid
 from diffusion_jax.diffusion.guidance import Models
 from diffusion_jax.diffusion.parts import Part, static
-from diffusion_jax.diffusion.process import Level, Prediction, Transition, add_noise
+from diffusion_jax.diffusion.process import Level, Transition, add_noise
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import loop, sample
 from diffusion_jax.diffusion.samplers.loop import Carry, NoiseAt, Record, noise_of
 from diffusion_jax.diffusion.schedules import schedule_of, transitions
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation.networks import (
+    WEAK,
     Networks,
     make_attended,
     make_denoiser,
@@ -34,8 +36,9 @@ from diffusion_jax.generation.networks import (
 from diffusion_jax.images import to_float, to_uint8
 from diffusion_jax.models import NULL_CLASS, Params
 
-# Folded into the key of an image for the random numbers of guidance; the positions of steps are smaller.
-GUIDANCE = 2**31 - 1
+# Folded into the key of an image for the random numbers of guidance and for the noise on the image that an
+# upsampler enlarges; the positions of steps are smaller.
+GUIDANCE, LOW_RES = 2**31 - 1, 2**31 - 2
 
 
 class Request(NamedTuple):
@@ -47,6 +50,7 @@ class Request(NamedTuple):
         y: int32 [B], their classes.
         low_res: uint8 [B, h, w, C], the images that an upsampler enlarges.
         x_T: float32 [B, H, W, C], the start; by default sampled from the seed.
+        low_res_noise: float32 [B], the standard deviation of noise on `low_res`; see `augmentation`.
     """
 
     seed: Any
@@ -55,6 +59,7 @@ class Request(NamedTuple):
     recipe: Recipe
     low_res: Any = None
     x_T: Any = None
+    low_res_noise: Any = None
 
 
 class Samples(Part):
@@ -69,6 +74,7 @@ class Samples(Part):
         evaluations: the number of evaluations of the guided denoiser for each image. Each evaluates the
             network once, and once more for each guidance by extrapolation, such as classifier-free guidance;
             `sag` twice more.
+        base: the Samples of the base model that a Cascade enlarged.
     """
 
     images: Any
@@ -76,26 +82,7 @@ class Samples(Part):
     records: Any = None
     log_weight: Any = None
     evaluations: int = static(default=0)
-
-
-class Trajectory(NamedTuple):
-    """Every step of a batch of images; N is the number of steps, and the noisiest is the first.
-
-    Attributes:
-        t: float32 [N], the timesteps, as the networks see them.
-        x_t: float32 [N, B, H, W, C], the start of each step; x_t[0] is x_T.
-        x_0: float32 [N, B, H, W, C], the estimate of the image at each step, before a guidance by gradients
-            changes it.
-    """
-
-    t: jax.Array
-    x_t: jax.Array
-    x_0: jax.Array
-
-
-def trajectory(state: Any, prediction: Prediction, transition: Transition) -> Trajectory:
-    """The `record` of `generate` and `Generator.sample` that keeps a Trajectory."""
-    return Trajectory(transition.level.t, state.x, prediction.x_0)
+    base: Any = None
 
 
 class Parts(NamedTuple):
@@ -129,17 +116,15 @@ def make_parts(networks: Networks, params: dict[str, Params], request: Request) 
 
 def guided_denoiser(networks: Networks, params: dict[str, Params], request: Request) -> Denoiser:
     """The diffusion model, clipped, with all guidance of the recipe."""
-    recipe, y = request.recipe, request.y
-    low_res = None if request.low_res is None else to_float(request.low_res)
+    recipe, y, low_res = request.recipe, request.y, conditioning_images(request)
 
     def model(y: jax.Array, identity: tuple[str, ...] = ()) -> Denoiser:
         grid = recipe.respacing, recipe.timesteps
         return make_denoiser(networks, params['diffusion'], y, low_res, *grid, identity)
 
-    keys = jax.vmap(lambda key: jax.random.fold_in(key, GUIDANCE))(sample_keys(request.seed, request.index))
     models = Models(
         null=model(jnp.full_like(y, NULL_CLASS)),
-        keys=keys,
+        keys=_keys_of(request, GUIDANCE),
         y=y,
         conditional=model,
         num_classes=networks.unet.num_classes,
@@ -153,7 +138,7 @@ def guided_denoiser(networks: Networks, params: dict[str, Params], request: Requ
         models = models._replace(log_prob=log_prob, logits=make_logits(networks, params['classifier']))
     if networks.weak:
         grid = recipe.respacing, recipe.timesteps
-        models = models._replace(weak=make_denoiser(networks.weak, params['weak'], y, low_res, *grid))
+        models = models._replace(weak=make_denoiser(networks.weak, params[WEAK], y, low_res, *grid))
     denoise = model(y)
     for guidance in (each for each in recipe.guidance if each.before_clip):
         denoise = guidance.wrap(denoise, models)
@@ -161,6 +146,15 @@ def guided_denoiser(networks: Networks, params: dict[str, Params], request: Requ
     for guidance in (each for each in recipe.guidance if not each.before_clip):
         denoise = guidance.wrap(denoise, models)
     return denoise
+
+
+def conditioning_images(request: Request) -> jax.Array | None:
+    """What an upsampler enlarges, float32 [B, h, w, C], with the requested noise."""
+    if request.low_res is None or request.low_res_noise is None:
+        return None if request.low_res is None else to_float(request.low_res)
+    shape = request.low_res.shape[1:]
+    eps = jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(_keys_of(request, LOW_RES))
+    return augment(to_float(request.low_res), eps, request.low_res_noise)
 
 
 def generate(
@@ -232,8 +226,8 @@ def bits_per_dimension(
 
     request: of its recipe only respacing and clip are used.
     """
-    x_0, low_res, respacing = to_float(images), request.low_res, request.recipe.respacing
-    low_res = None if low_res is None else to_float(low_res)
+    x_0, low_res = to_float(images), conditioning_images(request)
+    respacing = request.recipe.respacing
     denoise = make_denoiser(networks, params['diffusion'], request.y, low_res, respacing)
     noise_at = noise_of(sample_keys(request.seed, request.index), x_0.shape[1:])
     return variational_bound.bits_per_dimension(
@@ -248,3 +242,8 @@ def bits_per_dimension(
 def sample_keys(seed: Any, index: Any) -> jax.Array:
     """One key for each sample index [B]."""
     return jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed, impl='threefry2x32'), i))(index)
+
+
+def _keys_of(request: Request, use: int) -> jax.Array:
+    """One key for each image, other than those of its steps."""
+    return jax.vmap(lambda key: jax.random.fold_in(key, use))(sample_keys(request.seed, request.index))

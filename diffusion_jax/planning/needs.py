@@ -123,7 +123,8 @@ def make_program(experiment: Experiment, stage: str, mesh: Mesh) -> Program:
         networks = Networks(network, process, experiment.classifier if config.guided else None)
         return sample_program(networks, config.as_recipe(), mesh, config.batch_size, low_res_size)
     if stage == 'train':
-        return train_program(diffusion_objective(network, process, low_res_size), network, config, mesh)
+        objective = diffusion_objective(network, process, low_res_size, config.low_res_noise)
+        return train_program(objective, network, config, mesh)
     return train_program(classifier_objective(network, process), network, config, mesh)
 
 

@@ -17,7 +17,7 @@ import jax
 from diffusion_jax.data.classes import check_same_classes, listed
 from diffusion_jax.data.config import LOCATION_SETTINGS, READING_SETTINGS
 from diffusion_jax.data.pipeline import batches
-from diffusion_jax.data.sources import class_names, describe
+from diffusion_jax.data.sources import class_names, describe, resolve
 from diffusion_jax.data.sources.wrappers import cached, skipping
 from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.errors import UserError
@@ -66,7 +66,7 @@ def locate(run: Run, name: str, objective: Objective, process: dict[str, Any]) -
     stamp = {
         'network': describe_network(network) | {key: getattr(network, key) for key in not_described},
         'diffusion': process,
-        'data': settings_of(experiment.data, (*READING_SETTINGS, *LOCATION_SETTINGS)),
+        'data': settings_of(resolve(experiment.data), (*READING_SETTINGS, *LOCATION_SETTINGS)),
         'images': describe(run.source('train')),
         'train': settings_of(config, OUTSIDE_THE_RESULT),
         'pretrained': start_stamp(getattr(experiment.pretrained, name)),
@@ -85,6 +85,10 @@ def check(run: Run, name: str) -> None:
     if start:
         check_start(Path(start), experiment.networks[name], experiment.diffusion)
     check_classes(run)
+    if config.random_crop and (size := run.source('train').cropped):
+        problem = 'got True, but the prepared images were cropped to {}×{}'.format(*size)
+        remedy = 'prepare them with --size=full, or set it to False'
+        raise UserError(f'config.{stage}.random_crop', problem, remedy)
     run.check_images('train')
 
 

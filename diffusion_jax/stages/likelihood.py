@@ -13,7 +13,7 @@ import numpy as np
 
 from diffusion_jax.data.config import READING_SETTINGS
 from diffusion_jax.data.pipeline import load_batch
-from diffusion_jax.data.sources import describe
+from diffusion_jax.data.sources import describe, resolve
 from diffusion_jax.data.sources.wrappers import is_readable, skipping
 from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.diffusion.schedules import schedule_of
@@ -56,7 +56,7 @@ def locate(run: Run) -> Results:
         'ema_rate': average_of(run, DIFFUSION),
         'diffusion': network_stamp(run, DIFFUSION),
         'process': settings_of(experiment.diffusion, ('loss',)),
-        'data': settings_of(experiment.data, READING_SETTINGS),
+        'data': settings_of(resolve(experiment.data), READING_SETTINGS),
         'images': describe(run.source(config.split)),
     }
     return stamps.locate(run.workdir / 'likelihood', 'likelihood', stamp)

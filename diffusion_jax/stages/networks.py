@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import zlib
@@ -12,6 +13,8 @@ from diffusion_jax.data.classes import check_same_classes
 from diffusion_jax.data.sources import class_names
 from diffusion_jax.errors import UserError
 from diffusion_jax.experiment import Pretrained
+from diffusion_jax.generation.loading import check_weak
+from diffusion_jax.generation.networks import WEAK
 from diffusion_jax.memory import out_of_memory
 from diffusion_jax.models import Params
 from diffusion_jax.settings import file_path
@@ -22,12 +25,15 @@ from diffusion_jax.stored_networks import (
     DIFFUSION,
     TRAINED_BY,
     check_stored,
+    default_average,
     describe_stored,
     is_file,
     load_stored,
     stored_classes,
+    stored_path,
 )
 from diffusion_jax.training.checkpoints import latest_step
+from diffusion_jax.weights.files import Spec
 from diffusion_jax.workdir import read_stamp
 
 logger = logging.getLogger(__name__)
@@ -35,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 def network_path(run: Run, name: str) -> Path:
     """Where a network of a run is stored; see `find_network`."""
+    if name == WEAK:
+        return stored_path(run.experiment.sample.weak, DIFFUSION)
     return find_network(run.workdir, name, run.experiment.pretrained)
 
 
@@ -52,6 +60,8 @@ def find_network(workdir: Path, name: str, given: Pretrained) -> Path:
 
 def average_of(run: Run, name: str) -> float:
     """The rate of the average that sampling uses of a network."""
+    if name == WEAK:
+        return default_average(network_path(run, name))
     sample = run.experiment.sample
     rate = sample.ema_rate if name == DIFFUSION else sample.classifier_ema_rate
     if rate is not None:
@@ -67,15 +77,19 @@ def network_stamp(run: Run, name: str) -> dict[str, Any]:
     """Which parameters a result depends on: a file by its digest, so that it may be moved, or a folder of
     training by its settings and step."""
     path = network_path(run, name)
+    if not is_file(path) and latest_step(path / CHECKPOINTS) is None:
+        raise _missing(path, name)
+    return stored_stamp(path, run.workdir)
+
+
+def stored_stamp(path: Path, workdir: Path) -> dict[str, Any]:
+    """See `network_stamp`."""
     if is_file(path):
         header = describe_stored(path)
         return {'weights': header.name, 'digest': header.digest}
-    step = latest_step(path / CHECKPOINTS)
-    if step is None:
-        raise _missing(path, name)
     settings = zlib.crc32(json.dumps(read_stamp(path), sort_keys=True).encode())
-    folder = path.relative_to(run.workdir) if path.is_relative_to(run.workdir) else path
-    return {'folder': str(folder), 'settings': f'{settings:08x}', 'step': step}
+    folder = path.relative_to(workdir) if path.is_relative_to(workdir) else path
+    return {'folder': str(folder), 'settings': f'{settings:08x}', 'step': latest_step(path / CHECKPOINTS)}
 
 
 def start_stamp(pretrained: str) -> str:
@@ -84,37 +98,54 @@ def start_stamp(pretrained: str) -> str:
     return f'weights {describe_stored(Path(pretrained)).digest}' if is_weights else pretrained
 
 
+def network_of(run: Run, name: str) -> Any:
+    """The network that the config describes; the weak one describes itself."""
+    if name != WEAK:
+        return run.experiment.networks[name]
+    stored: Any = describe_stored(network_path(run, name)).network
+    return dataclasses.replace(stored, dtype=run.experiment.unet.dtype)
+
+
 def load_network(run: Run, name: str) -> Params:
     """The parameters that sampling uses, laid out on the mesh as in training."""
     path = network_path(run, name)
     with out_of_memory(f'loading {path}', 'free memory of the devices, or use larger ones'):
-        params, origin = load_stored(path, run.experiment.networks[name], run.mesh, average_of(run, name))
+        params, origin = load_stored(path, network_of(run, name), run.mesh, average_of(run, name))
     logger.info('%s: parameters of %s%s', name, path, origin)
     return params
 
 
 def check_network(run: Run, name: str) -> None:
     """Raises UserError unless the run trains the network or has stored parameters for sampling."""
+    path = network_path(run, name)
+    if name == WEAK:
+        model = Spec(run.experiment.unet, run.experiment.diffusion, classes=classes_of(run, DIFFUSION)[1])
+        return check_weak(describe_stored(path), model, path)
     if TRAINED_BY[name] in run.stages:
         return
-    path = network_path(run, name)
     if not is_file(path) and latest_step(path / CHECKPOINTS) is None:
         raise _missing(path, name)
     check_stored(path, run.experiment.networks[name], run.experiment.diffusion, average_of(run, name))
+    size, trained = run.experiment.data.low_res_size, describe_stored(path).low_res_size
+    if name == DIFFUSION and trained not in (None, size):
+        problem = f'got {size}, but {path} was trained with {trained}'
+        raise UserError('config.data.low_res_size', problem, 'set it to that, or use another upsampler')
 
 
 def check_classes(run: Run) -> None:
     """Raises UserError if the same label means different classes to the two networks."""
     if run.experiment.unet.num_classes is None or run.experiment.classifier is None:
         return
-    where, names = [], []
-    for name in (CLASSIFIER, DIFFUSION):
-        path = network_path(run, name)
-        # The classes of a new network are those of the images; a resumed training compares them itself.
-        new = TRAINED_BY[name] in run.stages and not (run.workdir / name).exists()
-        where.append('config.data' if new else str(path))
-        names.append(class_names(run.source('train')) if new else stored_classes(path))
-    check_same_classes(where[0], names[0], where[1], names[1])
+    check_same_classes(*classes_of(run, CLASSIFIER), *classes_of(run, DIFFUSION))
+
+
+def classes_of(run: Run, name: str) -> tuple[str, tuple[str, ...]]:
+    """Where the classes of a network come from, for messages, and their names; () if these are unknown."""
+    path = network_path(run, name)
+    # The classes of a new network are those of the images; a resumed training compares them itself.
+    if TRAINED_BY[name] in run.stages and not (run.workdir / name).exists():
+        return 'config.data', tuple(class_names(run.source('train')))
+    return str(path), stored_classes(path)
 
 
 def _missing(path: Path, name: str) -> UserError:

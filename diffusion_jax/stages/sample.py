@@ -20,15 +20,16 @@ from diffusion_jax.generation.generator import Generator
 from diffusion_jax.generation.grid import class_grid, save_png
 from diffusion_jax.generation.guides import check_network
 from diffusion_jax.generation.images import count_pngs, write_pngs
+from diffusion_jax.generation.networks import WEAK, Networks
 from diffusion_jax.generation.options import text_of
-from diffusion_jax.generation.shards import draw_samples, join
-from diffusion_jax.hosts import any_process, raise_together
+from diffusion_jax.generation.shards import join
+from diffusion_jax.hosts import raise_together
 from diffusion_jax.interruption import interruptible
-from diffusion_jax.report import Progress
 from diffusion_jax.sharding import check_batch_size
-from diffusion_jax.shards import SHARDS, gaps
-from diffusion_jax.stages import conditioning, networks, stamps
+from diffusion_jax.shards import SHARDS
+from diffusion_jax.stages import base, conditioning, networks, stamps
 from diffusion_jax.stages.conditioning import Conditioning
+from diffusion_jax.stages.drawing import draw_missing, is_complete
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.stamps import Results
 from diffusion_jax.stored_networks import CLASSIFIER, DIFFUSION, TRAINED_BY, describe_stored, stored_classes
@@ -40,7 +41,7 @@ logger = logging.getLogger(__name__)
 SAMPLES_FILE, GRID_FILE, PNG_FOLDER = 'samples.npz', 'grid.png', 'png'
 UNGUIDED = 'unguided'
 # Settings that do not change the samples.
-FILES = ('name', 'recipe', 'batch_size', 'base_samples', 'npz', 'png', 'unguided', 'grid_columns')
+FILES = ('name', 'recipe', 'batch_size', 'weak', 'base_samples', 'npz', 'png', 'unguided', 'grid_columns')
 
 
 def check(run: Run) -> None:
@@ -57,7 +58,10 @@ def check(run: Run) -> None:
         except UserError as error:
             raise UserError(str(path), error.problem, error.remedy) from error
     networks.check_classes(run)
-    conditioning.make_conditioning(run)
+    if run.experiment.unet.low_res:
+        base.check(run)
+    else:
+        conditioning.make_conditioning(run)
 
 
 def locate(run: Run) -> Results:
@@ -69,9 +73,9 @@ def locate(run: Run) -> Results:
         'process': stamps.settings_of(experiment.diffusion, ('loss',)),
     } | {name: networks.network_stamp(run, name) for name in _networks(config)}
     if experiment.unet.low_res:
-        stamp['base_samples'] = conditioning.content_digest(config.base_samples)
-    elif config.labels_from_file:
-        stamp['labels'] = conditioning.content_digest(config.labels)
+        stamp['base_samples'] = base.identity(run)
+    if config.labels_from_file:
+        stamp['labels'] = base.content_digest(config.labels)
     if classes := sample_classes(run):
         stamp['classes'] = list(classes)
     return stamps.locate(run.workdir / 'samples', 'sample', stamp, config.name)
@@ -95,21 +99,19 @@ def complete(run: Run, results: Results) -> bool:
     )
 
 
-def is_complete(directory: Path, num_samples: int) -> bool:
-    """Whether all samples exist."""
-    return not gaps(directory / SHARDS, num_samples, num_samples)
-
-
 def main(run: Run, results: Results) -> None:
-    config, (directory, stamp) = run.experiment.sample, results
+    experiment, (directory, stamp) = run.experiment, results
+    config = experiment.sample
     names = stamp.get('classes', ())
     if config.classes and names:
         logger.info('classes: %s', listed([f'{names[label]} ({label})' for label in config.classes]))
+    if experiment.unet.low_res and base.is_sampled(run):
+        base.draw(run)
     generator = make_generator(run, {name: networks.load_network(run, name) for name in _networks(config)})
     if jax.process_index() == 0:
         write_stamp(directory, stamp)
         if config.with_unguided:
-            without = {name: part for name, part in stamp.items() if name != CLASSIFIER}
+            without = {name: part for name, part in stamp.items() if name not in (CLASSIFIER, WEAK)}
             sample = stamp['sample'] | {'scale': 0.0, 'guidance': SampleConfig.guidance}
             sampler = config.as_recipe().sampler
             if sampler.population > 1:
@@ -130,7 +132,9 @@ def make_generator(run: Run, params: dict[str, Any]) -> Generator:
         params=params,
         mesh=run.mesh,
         classifier=experiment.classifier if guided else None,
+        weak=_weak(run) if WEAK in params else None,
         recipes=(('run', recipe if guided else recipe.without_classifier()),),
+        low_res_size=experiment.data.low_res_size,
     )
 
 
@@ -147,7 +151,10 @@ def draw(
     population: the number of consecutive samples that share a label.
     """
     y, low_res = condition(index // population)
-    how: dict[str, Any] = {'first': int(index[0]), 'seed': run.experiment.sample.seed, 'low_res': low_res}
+    config = run.experiment.sample
+    how: dict[str, Any] = {'first': int(index[0]), 'seed': base.seed(run)}
+    if low_res is not None:
+        how |= {'low_res': low_res, 'low_res_noise': config.low_res_noise}
     with run.fits('sampling', 'sample.batch_size'):
         return generator.sample(len(index), y, progress=progress, **how).images, y
 
@@ -162,36 +169,23 @@ def draw_while_training(
 
 
 def _networks(config: SampleConfig) -> list[str]:
-    return [DIFFUSION, CLASSIFIER] if config.guided else [DIFFUSION]
+    return [DIFFUSION, *([CLASSIFIER] if config.guided else []), *([WEAK] if config.weak else [])]
+
+
+def _weak(run: Run) -> Networks:
+    process = describe_stored(networks.network_path(run, WEAK)).diffusion
+    return Networks(networks.network_of(run, WEAK), process, mesh=run.mesh)
 
 
 def _draw_all(run: Run, directory: Path, generator: Generator, names: Sequence[str]) -> None:
     """Draws the missing samples of a folder, and writes the files made of all of them."""
-    config, num_samples = run.experiment.sample, run.experiment.sample.num_samples
-    # All hosts decide before any of them changes what the others read.
-    if any_process(not is_complete(directory, num_samples)):
-        guidance = f'scale {config.scale:g}' if config.guidance == 'classifier' else config.guidance
-        title = f'samples, {guidance if generator.recipes[0][1].guidance else UNGUIDED}'
-        particles = config.as_recipe().sampler.population  # unguided samples have the same labels
-        size = -(-run.batch_size('sample', num_samples) // particles) * particles
-        progress = Progress(title, num_samples)
-        draw_samples(
-            directory,
-            progress,
-            functools.partial(
-                draw,
-                run,
-                generator,
-                conditioning.make_conditioning(run),
-                progress=lambda step, steps: progress.within(step, steps, size),
-                population=particles,
-            ),
-            num_samples,
-            size,
-            run.stop,
-            host=jax.process_index(),
-            num_hosts=jax.process_count(),
-        )
+    config = run.experiment.sample
+    guidance = f'scale {config.scale:g}' if config.guidance == 'classifier' else config.guidance
+    title = f'samples, {guidance if generator.recipes[0][1].guidance else UNGUIDED}'
+    particles = config.as_recipe().sampler.population  # unguided samples have the same labels
+    condition = conditioning.make_conditioning(run)
+    batch = functools.partial(draw, run, generator, condition, population=particles)
+    draw_missing(run, directory, title, batch, particles)
     with raise_together():
         if jax.process_index() == 0:
             has_classes = generator.classifier is not None or run.experiment.unet.num_classes is not None

@@ -44,7 +44,8 @@ def check(run: Run) -> None:
 
 def locate(run: Run) -> fit.Training:
     experiment = run.experiment
-    objective = diffusion_objective(experiment.unet, experiment.diffusion, experiment.data.low_res_size)
+    size, noise = experiment.data.low_res_size, experiment.train.low_res_noise
+    objective = diffusion_objective(experiment.unet, experiment.diffusion, size, noise)
     return fit.locate(run, DIFFUSION, objective, dataclasses.asdict(experiment.diffusion))
 
 

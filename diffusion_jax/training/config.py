@@ -18,6 +18,8 @@ class TrainConfig:
         microbatches: the number of parts of a batch, computed in turn to save memory; gradients are averaged.
         flip: training images are mirrored with probability 1/2.
         random_crop: training images are cropped at random, else at the centre.
+        low_res_noise: the least and the largest standard deviation of noise on the image that an upsampler
+            enlarges, below 1, as conditioning augmentation (2106.15282); () is none, as in the paper.
         learning_rate: the learning rate of AdamW, after the warm-up.
         learning_rate_schedule: 'constant', or down to 0 at `num_steps` as 'linear' or 'cosine'.
         warmup_steps: the number of first steps over which the learning rate rises linearly from 0.
@@ -42,6 +44,7 @@ class TrainConfig:
     microbatches: int = 1
     flip: bool = False
     random_crop: bool = False
+    low_res_noise: tuple[float, ...] = ()
     learning_rate: float = 1e-4
     learning_rate_schedule: str = 'constant'
     warmup_steps: int = 0
@@ -89,6 +92,10 @@ def check_train(config: TrainConfig) -> None:
     if not 0 <= config.warmup_steps < config.num_steps:
         remedy = f'must be at least 0 and below num_steps, {config.num_steps}'
         raise UserError('warmup_steps', f'got {config.warmup_steps}', remedy)
+    low, high = config.low_res_noise if len(config.low_res_noise) == 2 else (1.0, 0.0)
+    if config.low_res_noise and not 0 <= low <= high < 1:
+        remedy = 'must be the least and the largest, from 0 to below 1, such as 0,0.2'
+        raise UserError('low_res_noise', f'got {config.low_res_noise}', remedy)
     for rate in config.ema_rates:
         between('ema_rates', rate, 0, below=1)
     one_of('learning_rate_schedule', config.learning_rate_schedule, ('constant', 'linear', 'cosine'))

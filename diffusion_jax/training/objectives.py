@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from diffusion_jax import models
+from diffusion_jax.diffusion.augmentation import augment
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.losses import diffusion_loss
 from diffusion_jax.diffusion.process import add_noise, network_input
@@ -41,23 +42,37 @@ def draw_noise(key: jax.Array, batch: dict[str, jax.Array], t: jax.Array) -> Inp
     return {'x_0': x_0, 'eps': jax.random.normal(key, x_0.shape, jnp.float32), 't': t, 'y': batch['label']}
 
 
+def _draw_low_res_noise(key: jax.Array, shape: tuple[int, ...], low: float, high: float) -> Inputs:
+    """For `augment`: strengths [B], and noise of this shape, [B, h, w, C]."""
+    strength = jax.random.uniform(jax.random.fold_in(key, 1), shape[:1], minval=low, maxval=high)
+    eps = jax.random.normal(jax.random.fold_in(key, 2), shape, jnp.float32)
+    return {'low_res_noise': strength, 'low_res_eps': eps}
+
+
 def diffusion_objective(
-    unet: UNetConfig, diffusion: DiffusionConfig, low_res_size: Size | None = None
+    unet: UNetConfig,
+    diffusion: DiffusionConfig,
+    low_res_size: Size | None = None,
+    low_res_noise: Sequence[float] = (),
 ) -> Objective:
     """The denoising loss of DDPM and Improved DDPM.
 
-    An upsampler also sees x_0 reduced to `low_res_size`, without noise. With the probability
+    An upsampler also sees x_0 reduced to `low_res_size`. With `low_res_noise` (low, high), this image gets
+    noise of a strength that is uniform between them (see `augment`). With the probability
     `unet.label_dropout` a label becomes the null class (classifier-free guidance, 2207.12598, algorithm 1).
     """
     table = transitions(schedule_of(diffusion))
 
     def draw(key: jax.Array, batch: dict[str, jax.Array], t: jax.Array) -> Inputs:
         inputs = draw_noise(key, batch, t)
-        if not unet.label_dropout:
-            return inputs
-        # A key of its own: the noise is that of a training without label dropout.
-        dropped = jax.random.bernoulli(jax.random.fold_in(key, 0), unet.label_dropout, t.shape)
-        return inputs | {'y': jnp.where(dropped, models.NULL_CLASS, inputs['y'])}
+        # Keys of their own: the noise of x_t is that of a training without these options.
+        if unet.label_dropout:
+            dropped = jax.random.bernoulli(jax.random.fold_in(key, 0), unet.label_dropout, t.shape)
+            inputs['y'] = jnp.where(dropped, models.NULL_CLASS, inputs['y'])
+        if low_res_size and low_res_noise:
+            shape = len(t), *low_res_size, unet.image_channels
+            inputs |= _draw_low_res_noise(key, shape, *low_res_noise)
+        return inputs
 
     def losses(params: Params, inputs: Inputs, key: jax.Array | None) -> dict[str, jax.Array]:
         transition = row(table, inputs['t'])
@@ -65,6 +80,8 @@ def diffusion_objective(
         y = inputs['y'] if unet.num_classes else None
         # Made here and not drawn with the inputs: it follows from x_0, and only this loss needs it.
         low_res = area_downsample(inputs['x_0'], low_res_size) if low_res_size else None
+        if low_res is not None and low_res_noise:
+            low_res = augment(low_res, inputs['low_res_eps'], inputs['low_res_noise'])
         x = network_input(x_t, transition.level, diffusion.prediction)
         output = models.apply(unet, params, x, transition.level.t, y, low_res=low_res, key=key)
         return diffusion_loss(

@@ -86,7 +86,7 @@ COMMUNITY: dict[str, Released] = {
     ),
     'upsample_cond_500K': _improved(
         _unet(256, 192, 2, num_classes=1000, low_res=True, **PLAIN), DiffusionConfig(num_timesteps=4000)
-    ),
+    )._replace(low_res_size=(64, 64)),
     'lsun_uncond_100M_1200K_bs128': _improved(LSUN, LINEAR),
     'lsun_uncond_100M_2400K_bs64': _improved(LSUN, LINEAR),
 }

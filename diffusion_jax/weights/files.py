@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.errors import UserError
+from diffusion_jax.images import Size
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig, describe_network, network_of
 from diffusion_jax.settings import read_section
 from diffusion_jax.weights import arrays
 from diffusion_jax.weights.arrays import Header
-from diffusion_jax.weights.known import released_classes
+from diffusion_jax.weights.known import MODELS, released_classes
 
 FORMAT = 'diffusion_jax weights 1'
 REMEDY = 'give a file that `diffusion-jax convert` wrote'
@@ -32,6 +33,7 @@ class Spec(NamedTuple):
         name: of the released model; '' for others.
         classes: the names of the classes in label order; () if unknown.
         digest: eight hex digits that identify the content of the file; '' before it is written.
+        low_res_size: height and width of the images that an upsampler enlarges; None if unknown.
     """
 
     network: UNetConfig | ClassifierConfig
@@ -39,6 +41,7 @@ class Spec(NamedTuple):
     name: str = ''
     classes: tuple[str, ...] = ()
     digest: str = ''
+    low_res_size: Size | None = None
 
     @property
     def process(self) -> dict[str, Any]:
@@ -60,6 +63,8 @@ def save_weights(path: str | Path, spec: Spec, params: Params) -> None:
         'name': spec.name,
         'classes': json.dumps(spec.classes),
     }
+    if spec.low_res_size:  # omitted otherwise, so that digests of files stay those of older versions
+        metadata['low_res_size'] = json.dumps(spec.low_res_size)
     arrays.save_arrays(path, FORMAT, params, metadata)
 
 
@@ -85,5 +90,8 @@ def _spec(path: str | Path, header: Header) -> Spec:
         diffusion = read_section(DiffusionConfig, json.loads(metadata['diffusion']), 'diffusion')
     except UserError as error:
         raise UserError(str(path), f'was written by another version ({error})', REMEDY) from error
-    classes = tuple(json.loads(metadata.get('classes', '[]'))) or released_classes(metadata['name'])
-    return Spec(network, diffusion, metadata['name'], classes, header.digest)
+    name = metadata['name']
+    classes = tuple(json.loads(metadata.get('classes', '[]'))) or released_classes(name)
+    published = MODELS[name].low_res_size if name in MODELS else None
+    low_res_size = tuple(json.loads(metadata.get('low_res_size', '[]'))) or published
+    return Spec(network, diffusion, name, classes, header.digest, low_res_size)

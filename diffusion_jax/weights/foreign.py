@@ -84,7 +84,9 @@ def recognise(file: Foreign, name: str = '') -> tuple[Spec, str]:
     called = file.path.stem if file.path.stem in names else ''
     name, model = names[0] if len(names) == 1 else called, MODELS[names[0]]
     unknown = f'{" or ".join(names)} (with NAME before it, the file also keeps its recipes)'
-    return Spec(model.network, model.diffusion, name, released_classes(names[0])), name or unknown
+    classes = released_classes(names[0])
+    spec = Spec(model.network, model.diffusion, name, classes, low_res_size=model.low_res_size)
+    return spec, name or unknown
 
 
 def params_of(file: Foreign, network: UNetConfig | ClassifierConfig, what: str) -> Params:

@@ -8,6 +8,7 @@ from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.guidance import ClassifierGuidance, EntropyGuidance, Guidance
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import DDIM, DDPM, EDM_IMAGENET64, DPMSolverPP2M, Sampler
+from diffusion_jax.images import Size
 from diffusion_jax.models import ClassifierConfig, UNetConfig
 
 # Recipes by name, the first being the default.
@@ -39,6 +40,7 @@ class Released(NamedTuple):
         config: the name of the config of its experiment; '' if there is none.
         published: its recipes, if it is a diffusion model.
         classifier: the name of the model that guides it.
+        low_res_size: height and width of the images that an upsampler enlarges.
         source: where its file is, and the license of its code.
     """
 
@@ -48,6 +50,7 @@ class Released(NamedTuple):
     published: tuple[Published, ...] = ()
     classifier: str = ''
     source: str = 'openai/guided-diffusion (MIT)'
+    low_res_size: Size | None = None
 
     @property
     def recipes(self) -> Recipes:

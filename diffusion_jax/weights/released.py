@@ -99,11 +99,19 @@ RELEASED: dict[str, Released] = {
         '512x512_classifier',
     ),
     '64_256_upsampler': Released(
-        _upsampler(256, num_heads=4, num_head_channels=None), LINEAR, 'upsample_64_256', paper()
+        _upsampler(256, num_heads=4, num_head_channels=None),
+        LINEAR,
+        'upsample_64_256',
+        paper(),
+        low_res_size=(64, 64),
     ),
     # The paper says attention at 8 too; with six levels of 512 the smallest side is 16.
     '128_512_upsampler': Released(
-        _upsampler(512, attention_resolutions=(32, 16)), LINEAR, 'upsample_128_512', paper()
+        _upsampler(512, attention_resolutions=(32, 16)),
+        LINEAR,
+        'upsample_128_512',
+        paper(),
+        low_res_size=(128, 128),
     ),
     'lsun_bedroom': _lsun('lsun_bedroom', '1.90'),
     'lsun_cat': _lsun('lsun_cat', '5.57'),

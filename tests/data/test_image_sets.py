@@ -9,9 +9,9 @@ from PIL import Image
 
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.image_sets import open_images
-from diffusion_jax.data.image_sets.archive import read_archive, read_array
 from diffusion_jax.data.image_sets.base import TREATMENT
 from diffusion_jax.data.image_sets.source import open_split
+from diffusion_jax.data.npz import read_archive, read_array
 from tests.errors import refused
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (300, 6, 5, 3), np.uint8)

@@ -2,12 +2,13 @@
 
 import itertools
 import json
+import threading
 
 import numpy as np
 import pytest
 
 from diffusion_jax.data.config import DataConfig
-from diffusion_jax.data.pipeline import batches, epoch
+from diffusion_jax.data.pipeline import batches, epoch, load_batch
 from diffusion_jax.data.sources.base import ArraySource
 from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.errors import UserError
@@ -93,6 +94,26 @@ def test_augmentation_depends_on_the_seed_and_the_position_alone():
     assert len({image.tobytes() for image in one_by_one}) > 5
     np.testing.assert_array_equal(images(4, 5, 0), one_by_one)
     assert (images(1, 20, 1) != one_by_one).any()
+
+
+@pytest.mark.parametrize('num_workers', [0, 1])
+def test_batches_are_placed_where_they_are_loaded(num_workers):
+    iterator = batches(
+        source(), 4, seed=0, num_workers=num_workers, place=lambda batch: (threading.get_ident(), batch)
+    )
+    thread, batch = next(iterator)
+    iterator.close()
+    assert (thread == threading.get_ident()) == (num_workers == 0)
+    np.testing.assert_array_equal(batch['label'], next(batches(source(), 4, seed=0))['label'])
+
+
+def test_random_transforms_of_load_batch_depend_on_the_index_alone():
+    images = np.repeat(source(1).images, 12, axis=0)
+    data = ArraySource(images, np.zeros(12, np.int32), ('any',))
+    together = load_batch(data, np.arange(12), transform=AUGMENT)['image']
+    assert len({image.tobytes() for image in together}) > 5
+    order = np.array([7, 2, 11])
+    np.testing.assert_array_equal(load_batch(data, order, transform=AUGMENT)['image'], together[order])
 
 
 @pytest.mark.parametrize('num_workers', [0, 2])

@@ -1,5 +1,6 @@
 """TensorFlow data sets of every kind of features: they work, or are refused in one line."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.pipeline import load_batch
 from diffusion_jax.data.sources import make_source
+from diffusion_jax.data.sources.kinds import resolve
 from tests.errors import refused
 
 features = tfds.features
@@ -167,3 +169,26 @@ def test_a_damaged_image_is_named(prepare):
     config = prepare({'image': RGB}, [{'image': io.BytesIO(b'garbage')}], **UNLABELLED)
     with refused("any_records, split 'train', record 0"):
         read(config)
+
+
+def test_the_folder_of_a_data_set_is_enough(prepare, tmp_path):
+    named = prepare({'image': RGB, 'label': CLASS}, [{'image': png(PIXELS[..., :3]), 'label': 1}])
+    folder = tmp_path / 'any_records'
+    for path in (folder, folder / '1.0.0'):
+        config = dataclasses.replace(named, name='auto', tfds_name='', path=str(path))
+        assert resolve(config).name == 'tfds'
+        assert read(config)['label'] == [1]
+        assert make_source(config, 'train').identity == make_source(named, 'train').identity
+    assert resolve(dataclasses.replace(named, name='auto')).name == 'tfds'
+    with refused('config.data.tfds_name', str(tmp_path), 'dataset_info.json'):
+        read(dataclasses.replace(named, tfds_name=''))
+
+
+def test_the_command_that_converts_a_folder_is_named(prepare, tmp_path):
+    config = prepare({'image': RGB}, [{'image': png(PIXELS[..., :3])}], **UNLABELLED)
+    folder = tmp_path / 'any_records' / '1.0.0'
+    info = folder / 'dataset_info.json'
+    info.write_text(info.read_text().replace('array_record', 'tfrecord'))
+    command = f'tfds convert_format --dataset_version_dir={folder} --out_file_format=array_record'
+    with refused('config.data.path', command):
+        read(dataclasses.replace(config, name='auto', tfds_name='', path=str(folder)))

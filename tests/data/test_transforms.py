@@ -3,6 +3,7 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.transforms import (
@@ -46,6 +47,32 @@ def test_twice_the_size_is_halved_by_means_of_four_pixels():
     image = noise(8, 12, 3)
     means = image.reshape(4, 2, 6, 2, 3).mean(axis=(1, 3))
     assert np.abs(cover(image, (4, 6)) - means).max() <= 1
+
+
+@settings(max_examples=100)
+@given(sides, sides, sides, sides, st.sampled_from([1, 3]))
+def test_pixels_are_those_of_pillow_along_one_axis_after_the_other(height, width, h, w, channels):
+    """The authors' release with a Pillow before version 13, which took tall images the other way round."""
+    image = noise(height, width, channels)
+    picture = Image.fromarray(image[..., 0] if channels == 1 else image)
+
+    def resize(picture, size, resample):
+        return picture.resize((size[0], picture.height), resample).resize(size, resample)
+
+    while picture.height >= 2 * h and picture.width >= 2 * w:
+        picture = resize(picture, (picture.width // 2, picture.height // 2), Image.Resampling.BOX)
+    scale = max(h / picture.height, w / picture.width)
+    size = (round(picture.width * scale), round(picture.height * scale))
+    expected = np.asarray(resize(picture, size, Image.Resampling.BICUBIC)).reshape(size[1], size[0], channels)
+    if height <= 1.5 * width:
+        whole = picture.resize(size, Image.Resampling.BICUBIC)
+        np.testing.assert_array_equal(np.asarray(whole).reshape(expected.shape), expected)
+    top, left = (size[1] - h) // 2, (size[0] - w) // 2
+    for given_ in (image, Image.fromarray(image[..., 0] if channels == 1 else image)):
+        np.testing.assert_array_equal(cover(given_, (h, w)), expected)
+        np.testing.assert_array_equal(center_crop(given_, (h, w)), expected[top : top + h, left : left + w])
+        drawn = random_crop(given_, (h, w), np.random.default_rng(0).integers)
+        np.testing.assert_array_equal(drawn, random_crop(image, (h, w), np.random.default_rng(0).integers))
 
 
 def test_center_crop_takes_the_centre():

@@ -57,6 +57,7 @@ def without_labels(config):
     return re.findall(r'--\S+', block)
 
 
+@pytest.mark.slow  # test_images_of_a_run.py goes most of this way in the fast tier
 def test_classes_of_colour_images_are_trained_guided_and_sampled(images, tmp_path):
     assert run(images, tmp_path / 'run') == 0
     for folder in ('samples', 'samples/unguided'):

@@ -21,10 +21,10 @@ from diffusion_jax.weights import foreign, known
 from diffusion_jax.weights.files import Spec, save_weights
 from diffusion_jax.weights.published import Published, Released
 from diffusion_jax.weights.reference import to_reference
-from diffusion_jax.workdir import write_stamp
+from diffusion_jax.workdir import read_stamp, write_stamp
 from tests.errors import refused
-from tests.generation.shared import STEPS, assert_equal, closeness, params
-from tests.tiny import CLASSIFIER, CONDITIONAL_UNET, DIFFUSION, SAMPLE, TRAIN, TRUNK, UNET
+from tests.generation.shared import STEPS, assert_equal, closeness, params, random_params
+from tests.tiny import CLASSIFIER, CONDITIONAL_UNET, DIFFUSION, SAMPLE, TRAIN, TRUNK, UNET, UPSAMPLER
 
 AVERAGES = {'0.9': 0.5, '0.99': 2.0}  # of the parameters: what they are multiplied by
 
@@ -227,3 +227,10 @@ def test_a_published_file_is_opened_as_it_is(published, files):
     guided = load(published, files['classifier'], mesh=mesh())
     assert guided.recipes[0] == ('theirs', Recipe(DDIM(), (ClassifierGuidance(3.0),), 'ddim5'))
     assert guided.marks[0] == ('theirs', 'FID 9.99')
+
+
+def test_an_upsampler_knows_the_size_that_it_enlarges(tmp_path):
+    save_training(tmp_path, UPSAMPLER, random_params(UPSAMPLER))
+    assert load(tmp_path).low_res_size is None  # of an older version
+    write_stamp(tmp_path, read_stamp(tmp_path) | {'data': {'low_res_size': [4, 4]}})
+    assert load(tmp_path).low_res_size == (4, 4)

@@ -21,6 +21,7 @@ from diffusion_jax.images import to_uint8
 from diffusion_jax.sharding import make_mesh
 from tests.errors import refused
 from tests.generation.shared import STEPS, closeness, make_model, random_params
+from tests.tiers import fast_for
 from tests.tiny import CONDITIONAL_UNET
 
 NOISE = np.random.default_rng(0).standard_normal((2, 8, 8, 1)).astype(np.float32)
@@ -98,7 +99,10 @@ def test_weights_of_padding_are_removed(model):
     assert spread.sample(3, 3, sampler=Euler(), respacing='ddim5').log_weight.shape == (3,)
 
 
-@pytest.mark.parametrize('name', [name for name, kind in SAMPLERS.items() if kind().population == 1])
+ALONE = [name for name, kind in SAMPLERS.items() if kind().population == 1]
+
+
+@pytest.mark.parametrize('name', fast_for(ALONE, ('ddpm', 'heun', 'unipc', 'dpmpp_3s')))
 def test_a_loop_by_hand(model, name):
     how = {'sampler': name, 'respacing': '4', 'scale': 5.0}
     parts = model.parts(model.request(2, [3, 4], **how))

@@ -19,6 +19,7 @@ from diffusion_jax.diffusion.guidance import (
 from diffusion_jax.diffusion.parts import Part, options
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import DDIM, SAMPLERS
+from tests.tiers import fast_for
 
 CLASSIFIER = ClassifierGuidance()
 FIELDS = {MixtureGuidance: {'weights': {3: 0.5, 4: 0.5}}}  # those without a default
@@ -37,6 +38,19 @@ RECIPES = (
         'extrapolations': Recipe(DDIM(), tuple(each(2.0) for each in EXTRAPOLATIONS), 'uniform:4'),
         'projections': Recipe(DDIM(), (Rescale(APG(ClassifierFreeGuidance(2.0))),), 'uniform:4'),
     }
+)
+
+FAST = (
+    'ddpm',
+    'dpmpp_3s',
+    'dpmpp_2m_sde',
+    'unipc',
+    'tfg',
+    'Reuse',
+    'Adam',
+    'gradients',
+    'extrapolations',
+    'projections',
 )
 
 
@@ -65,7 +79,7 @@ def test_other_numbers_are_others():
     assert recipe == Recipe(DDIM(0.25), (MODIFIERS['reuse'](ClassifierGuidance(0.25), 3),))
 
 
-@pytest.mark.parametrize('name', RECIPES)
+@pytest.mark.parametrize('name', fast_for(RECIPES, FAST))
 def test_other_numbers_compile_nothing(guided_model, name, compilations):
     jax.clear_caches()  # another test may have compiled this program
     recipe = RECIPES[name]

@@ -13,6 +13,7 @@ from diffusion_jax.generation.networks import Networks
 from diffusion_jax.generation.sampling import Request, sample_keys
 from diffusion_jax.sharding import batch_sharding, make_mesh, replicated
 from tests.generation.shared import closeness, params
+from tests.tiers import fast_for
 from tests.tiny import CLASSIFIER, DIFFUSION, UNET
 
 NETWORKS = Networks(UNET, DIFFUSION, CLASSIFIER)
@@ -86,7 +87,7 @@ def test_scale_zero_is_unguided_sampling():
     assert closeness(generate(params(), request(range(4), scale=0.0)), unguided) <= 1
 
 
-@pytest.mark.parametrize('name', SAMPLERS)
+@pytest.mark.parametrize('name', fast_for(SAMPLERS, ('ddpm', 'ddim', 'heun', 'smc', 'adams', 'tfg')))
 def test_the_classifier_reaches_every_sampler(name):
     sampler = SMC(particles=4) if name == 'smc' else SAMPLERS[name]()
     how = {'sampler': sampler, 'respacing': '5'}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax import models
+from tests.tiers import fast_for
 
 SMALL = {'image_size': (32, 32), 'model_channels': 64, 'channel_mult': (1, 2), 'attention_resolutions': (16,)}
 
@@ -71,12 +72,10 @@ def errors(network):
     return total / SEEDS
 
 
-FAST = ('unet', 'classifier, attention')
+FAST = ('classifier, attention',)
 
 
-@pytest.mark.parametrize(
-    'name', [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
-)
+@pytest.mark.parametrize('name', fast_for(NETWORKS, FAST))
 def test_bfloat16_is_no_farther_from_float32_than_before(name):
     found = errors(NETWORKS[name])
     assert (found > 1e-3).all()

@@ -8,14 +8,9 @@ from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.shards import draw_samples, join
 from diffusion_jax.report import Progress
 from diffusion_jax.stages import sample
-from diffusion_jax.stages.conditioning import (
-    classes_to_sample,
-    content_digest,
-    load_labels,
-    make_conditioning,
-    make_labels,
-    open_base,
-)
+from diffusion_jax.stages.base import content_digest, open_base
+from diffusion_jax.stages.conditioning import classes_to_sample, make_conditioning
+from diffusion_jax.stages.labels import load_labels, make_labels
 from tests.stages.runs import make_run
 
 INDEX = np.arange(25)
@@ -120,7 +115,7 @@ def test_other_base_samples_have_another_digest(base):
 @pytest.mark.parametrize(
     ('arrays', 'conditional', 'found'),
     [
-        ({'arr_0': np.zeros((3, 5, 4, 1), np.uint8)}, False, '(5, 4, 1)'),
+        ({'arr_0': np.zeros((3, 5, 4, 3), np.uint8)}, False, '(4, 4, 3)'),
         ({'arr_0': np.zeros((3, 4, 4, 1), np.uint8)}, True, 'no labels'),
         ({'arr_0': np.zeros((1, 4, 4, 1), np.uint8), 'arr_1': np.array([10])}, True, 'label 0 is 10'),
     ],
@@ -140,3 +135,23 @@ def test_an_upsampler_needs_base_samples(tmp_path):
     with pytest.raises(UserError) as error:
         open_base(make_run(sample__base_samples=tmp_path, **UPSAMPLER))
     assert error.value.where == str(tmp_path)
+
+
+def test_samples_of_another_size_are_refused(base):
+    """Pictures would be cropped."""
+    folder, _ = base
+    with pytest.raises(UserError) as error:
+        open_base(make_run(sample__base_samples=folder, **UPSAMPLER | {'data__low_res_size': '(2, 4)'}))
+    assert error.value.where == str(folder) and '(4, 4, 1)' in error.value.problem
+
+
+def test_the_samples_of_a_run(base, tmp_path):
+    folder, images = base
+    (tmp_path / 'run').mkdir()
+    (folder / 'shards').rename(tmp_path / 'run' / 'samples')
+    run = make_run(sample__base_samples=tmp_path / 'run', **UPSAMPLER)
+    np.testing.assert_array_equal(open_base(run)[0].take(np.arange(10)), images)
+    (tmp_path / 'trained' / 'diffusion' / 'checkpoints').mkdir(parents=True)
+    with pytest.raises(UserError) as error:
+        open_base(make_run(sample__base_samples=tmp_path / 'trained', **UPSAMPLER))
+    assert error.value.where == str(tmp_path / 'trained') and 'config.base.diffusion' in error.value.remedy

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffusion_jax.commands import prepare
 from diffusion_jax.data.sources import open_source
 from diffusion_jax.errors import UserError
 from diffusion_jax.stages import train, train_classifier
@@ -23,6 +24,7 @@ from diffusion_jax.stages.fit import (
 from diffusion_jax.training.metrics import TooManySkipped
 from diffusion_jax.training.objectives import Objective, draw_noise
 from diffusion_jax.workdir import write_stamp
+from tests.errors import refused
 from tests.stages.runs import make_run
 
 
@@ -158,6 +160,13 @@ def begun(images, tmp_path):
     return tmp_path / 'images' / 'train' / 'ant'
 
 
+def test_a_run_of_a_named_folder_resumes_where_its_kind_is_recognised(begun, images, tmp_path):
+    """As every run did before there was 'auto'; the stamp has the kind, so that the reverse works, too."""
+    automatic = images | {'data__name': 'auto'}
+    assert not complete(tmp_path, **automatic)
+    assert train.locate(make_run(tmp_path, **automatic)).stamp['data']['name'] == 'folder'
+
+
 def rename_class(folder):
     folder.rename(folder.parent / 'wasp')
 
@@ -228,3 +237,18 @@ def test_a_classifier_needs_two_classes():
 
 
 ONE_CLASS = {'sample__scale': 0}
+
+
+def test_random_crops_of_prepared_crops_are_refused(tmp_path):
+    for name in ('a', 'b'):
+        path = tmp_path / 'images' / 'train' / name / '1.png'
+        path.parent.mkdir(parents=True)
+        Image.fromarray(np.zeros((12, 12), np.uint8)).save(path)
+    for size in ('8', 'full'):
+        options = [str(tmp_path / 'images'), f'--out={tmp_path / size}', f'--size={size}', '--channels=1']
+        assert prepare.main(['diffusion-jax prepare', *options]) == 0
+    data = {'data__name': 'auto', 'data__num_classes': 2, 'train_classifier__random_crop': True}
+    data |= {'train_classifier__validate_every': 0}
+    train_classifier.check(make_run(tmp_path, ('train_classifier',), **data, data__path=tmp_path / 'full'))
+    with refused('config.train_classifier.random_crop', '8×8', '--size=full'):
+        train_classifier.check(make_run(tmp_path, ('train_classifier',), **data, data__path=tmp_path / '8'))

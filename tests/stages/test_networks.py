@@ -84,6 +84,23 @@ def test_the_program_draws_what_a_notebook_draws(files, tmp_path):
         np.testing.assert_array_equal(samples['arr_0'], np.concatenate(batches)[:20])
 
 
+def test_a_second_model_is_the_weak_one(files, tmp_path, capfd):
+    networks = pretrained(files, diffusion='diffusion')
+    change = {'sample__guidance': 'auto:scale=2', 'sample__num_samples': 8, 'sample__unguided': False}
+    weak = tmp_path / 'weak.safetensors'
+    save_weights(weak, describe_stored(files['diffusion']), random_params(read_experiment().unet, 5))
+    assert run(tmp_path, 'sample', **networks, **change, sample__weak=weak) == 0
+    model = generation.load(files['diffusion'], weak=weak)
+    images = model.sample(8, guidance='auto:scale=2', **STEPS).images
+    with np.load(next((tmp_path / 'samples').rglob('samples.npz'))) as samples:
+        np.testing.assert_array_equal(samples['arr_0'], images)
+    save_weights(weak, describe_stored(files['diffusion']), random_params(read_experiment().unet, 6))
+    assert run(tmp_path, 'sample', **networks, **change, sample__weak=weak) == 0
+    assert len([*(tmp_path / 'samples').rglob('samples.npz')]) == 2  # other weights, other samples
+    assert run(tmp_path, 'sample', **networks, **change, sample__weak=files['linear']) == 2
+    assert 'schedule' in capfd.readouterr().err
+
+
 def test_another_file_makes_other_samples(files, tmp_path):
     change = {'sample__unguided': False, 'sample__scale': 0, 'sample__num_samples': 8}
     assert run(tmp_path, 'sample', **pretrained(files, diffusion='diffusion'), **change) == 0

@@ -123,3 +123,48 @@ def test_dropped_labels_train_no_embedding():
     gradient = jax.jit(jax.grad(lambda params: jnp.mean(DROPPING.losses(params, inputs_, None)['loss'])))
     rows = np.abs(gradient(params)['label_embedding']['embedding']).max(axis=1)
     assert np.flatnonzero(rows).tolist() == [3]
+
+
+def test_noise_on_the_small_image():
+    """The network sees √(1−s²)·z + s·eps with s between the limits; all else is as without."""
+    noisy = diffusion_objective(UPSAMPLER, DIFFUSION, (4, 4), (0.2, 0.6))
+    plain = diffusion_objective(UPSAMPLER, DIFFUSION, (4, 4))
+    batch, t, key = batch_of(2000), jnp.zeros(2000, jnp.int32), jax.random.key(0)
+    drawn, without = noisy.draw(key, batch, t), plain.draw(key, batch, t)
+    for name in without:
+        np.testing.assert_array_equal(drawn[name], without[name])
+    s, eps = np.asarray(drawn['low_res_noise']), np.asarray(drawn['low_res_eps'])
+    assert 0.2 <= s.min() < 0.21 and 0.59 < s.max() < 0.6 and abs(s.mean() - 0.4) < 0.01
+    assert eps.shape == (2000, 4, 4, 1) and abs(eps.mean()) < 0.02 and abs(eps.std() - 1) < 0.02
+    assert abs(np.corrcoef(eps.ravel(), boxes_of(drawn['eps']).ravel())[0, 1]) < 0.02
+
+    params, inputs_ = random_params(UPSAMPLER), inputs()
+    inputs_ |= {'low_res_noise': jnp.linspace(0.2, 0.6, SIZE), 'low_res_eps': jnp.asarray(eps[:SIZE])}
+    values = jax.jit(noisy.losses)(params, inputs_, None)
+    transition = row(transitions(schedule_of(DIFFUSION)), inputs_['t'])
+    x_t = add_noise(inputs_['x_0'], inputs_['eps'], transition.level)
+    s = np.linspace(0.2, 0.6, SIZE).reshape(-1, 1, 1, 1)
+    low_res = np.sqrt(1 - s**2) * boxes(inputs_['x_0']) + s * eps[:SIZE]
+    output = models.apply(UPSAMPLER, params, x_t, transition.level.t, None, low_res=low_res)
+    expected = np.mean((output[..., :1] - inputs_['eps']) ** 2, axis=(1, 2, 3))
+    np.testing.assert_allclose(values['mse'], expected, rtol=1e-4)
+
+
+def boxes_of(x):
+    """Means over 2×2 pixels of any number of images."""
+    return np.asarray(x).reshape(-1, 4, 2, 4, 2, 1).mean(axis=(2, 4))
+
+
+def test_a_factor_of_three_and_images_that_are_not_square():
+    """x_0 is [B, 6, 12, 1], reduced by 3 and by 2 to [B, 2, 6, 1]."""
+    config = dataclasses.replace(UPSAMPLER, image_size=(6, 12))
+    x_0 = jax.random.normal(jax.random.key(0), (SIZE, 6, 12, 1))
+    drawn, params = inputs() | {'x_0': x_0, 'eps': x_0[::-1]}, random_params(UPSAMPLER)
+    values = jax.jit(diffusion_objective(config, DIFFUSION, (2, 6)).losses)(params, drawn, None)
+    transition = row(transitions(schedule_of(DIFFUSION)), drawn['t'])
+    x_t = add_noise(x_0, drawn['eps'], transition.level)
+    small = np.asarray(x_0).reshape(SIZE, 2, 3, 6, 2, 1).mean(axis=(2, 4))
+    output = models.apply(config, params, x_t, transition.level.t, None, low_res=small)
+    np.testing.assert_allclose(
+        values['mse'], np.mean((output[..., :1] - drawn['eps']) ** 2, axis=(1, 2, 3)), rtol=1e-4
+    )

@@ -13,7 +13,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.models import describe_network, param_shapes
 from diffusion_jax.weights import arrays, files
 from diffusion_jax.weights.files import Spec, load_weights, read_spec, save_weights
-from tests.tiny import CLASSIFIER, CONDITIONAL_UNET, DIFFUSION, UNET
+from tests.tiny import CLASSIFIER, CONDITIONAL_UNET, DIFFUSION, UNET, UPSAMPLER
 
 
 @functools.cache
@@ -177,3 +177,14 @@ def test_it_is_written_completely_or_not_at_all(tmp_path, monkeypatch):
         save_weights(path, Spec(CLASSIFIER, DIFFUSION), params_of(CLASSIFIER))
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ['file']
+
+
+def test_the_size_that_an_upsampler_enlarges(tmp_path):
+    """Files of other networks, and of older versions, have no such entry."""
+    small = tmp_path / 'small'
+    save_weights(small, Spec(UPSAMPLER, DIFFUSION, low_res_size=(4, 8)), params_of(UPSAMPLER))
+    assert read_spec(small).low_res_size == load_weights(small)[0].low_res_size == (4, 8)
+    for name, expected in {'': None, '64_256_upsampler': (64, 64)}.items():
+        save_weights(tmp_path / 'file', Spec(UPSAMPLER, DIFFUSION, name), params_of(UPSAMPLER))
+        assert read_spec(tmp_path / 'file').low_res_size == expected
+        assert b'low_res_size' not in (tmp_path / 'file').read_bytes()

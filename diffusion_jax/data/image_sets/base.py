@@ -114,5 +114,8 @@ def even_parts(num_images: int, identity: Callable[[int, int], str]) -> Sequence
 
 def file_identity(path: str | Path) -> str:
     """Changes when a file is rewritten; its content is not read."""
-    status = os.stat(path)
+    try:
+        status = os.stat(path)
+    except OSError:  # the file of an image that a table names may be missing: reading it reports that
+        return f'{shown(Path(path).name)} missing'
     return f'{shown(Path(path).name)} {status.st_size} {status.st_mtime_ns}'

@@ -23,7 +23,7 @@ from diffusion_jax.data.image_sets.base import (
     even_parts,
     file_identity,
 )
-from diffusion_jax.data.sources import Source, make_source
+from diffusion_jax.data.sources import Source, make_source, resolve
 from diffusion_jax.data.sources.files import shown
 from diffusion_jax.data.sources.folder import FolderSource, open_listing
 from diffusion_jax.data.sources.reading import UnreadableImage, read_header
@@ -81,12 +81,12 @@ class SourceImages(ImageSet):
 
 def open_split(config: DataConfig, split: str) -> SourceImages:
     """The images of a split, 'train' or 'test', as networks see them without augmentation."""
-    source = make_source(config, split)
+    config, source = resolve(config), make_source(config, split)
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in READING_SETTINGS}
     settings |= {'split': split, 'images': len(source), 'treatment': TREATMENT}
 
     def identity(start: int, stop: int) -> str:
-        files = map(file_identity, source.paths[start:stop])
+        files = map(file_identity, source.paths[start:stop] or source.files)
         return f'{zlib.crc32(" ".join([repr(sorted(settings.items())), *files]).encode()):08x}'
 
     name = f'{shown(config.path or config.tfds_name or config.name)}, {split} split'

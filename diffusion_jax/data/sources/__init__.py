@@ -10,9 +10,7 @@ from diffusion_jax.data import imagenet
 from diffusion_jax.data.classes import listed
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.sources.base import Source
-from diffusion_jax.data.sources.digits import digits_source
-from diffusion_jax.data.sources.folder import folder_source
-from diffusion_jax.data.sources.tfds import tfds_source
+from diffusion_jax.data.sources.kinds import KINDS, resolve
 from diffusion_jax.errors import UserError
 
 
@@ -22,8 +20,8 @@ def make_source(config: DataConfig, split: str) -> Source:
     Raises:
         UserError: they cannot be used, or have another number of classes than the config.
     """
-    # tfds alone may take its classes from the config.
-    num_classes = config.num_classes if config.name == 'tfds' else None
+    config = resolve(config)
+    num_classes = config.num_classes if KINDS[config.name].numbers_classes else None
     source = open_source(dataclasses.replace(config, num_classes=num_classes), split)
     count = len(source.class_names)
     if config.num_classes not in (None, max(count, 1)):
@@ -36,17 +34,11 @@ def make_source(config: DataConfig, split: str) -> Source:
 
 @functools.lru_cache(maxsize=8)  # listing a million files takes seconds
 def open_source(config: DataConfig, split: str) -> Source:
-    """See `make_source`, which checks the number of classes."""
-    directory = {'train': config.train_split, 'test': config.test_split}[split]
-    if config.name == 'digits':
-        return digits_source(split)
-    if config.name == 'tfds':
-        return tfds_source(config, directory)
+    """See `make_source`, which resolves the kind and checks the number of classes."""
+    kind = KINDS[config.name]
     # A class keeps its number in the test images, also where some class has none there.
-    class_names = None if split == 'train' else open_source(config, 'train').class_names
-    return folder_source(
-        config.path, directory, config.labels, config.image_channels, class_names, setting=f'{split}_split'
-    )
+    of_training = split == 'train' or kind.names_classes
+    return kind.opens(config, split, None if of_training else open_source(config, 'train').class_names)
 
 
 def class_names(source: Source) -> tuple[str, ...]:

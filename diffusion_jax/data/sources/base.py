@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from diffusion_jax.data.transforms import as_array
+from diffusion_jax.images import Size
+
 
 class Source:
     """Images by index, each of its own size.
@@ -19,14 +22,18 @@ class Source:
         labels: int [N].
         identity: differs for other images: it stands for the names of files, or a data set's version.
         paths: the file of every image; () where images are not files of their own.
+        files: the files that hold the images which are not files of their own; () where they are, or unknown.
         skipped: which files of a folder were skipped; see Listing.summary.
+        cropped: height and width to which all images were cropped before; None where they were not.
     """
 
     class_names: tuple[str, ...]
     labels: np.ndarray
     identity: str
     paths: Sequence[str] = ()
+    files: Sequence[str] = ()
     skipped: str = ''
+    cropped: Size | None = None
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -38,9 +45,24 @@ class Source:
         """
         raise NotImplementedError
 
+    def picture(self, index: int) -> dict[str, Any]:
+        """The same, but the image may be Pillow's: cropped next, it need not become an array first."""
+        return self[index]
+
     def name_of(self, index: int) -> str:
         """What messages call an image."""
         return f'image {index}'
+
+
+class PictureSource(Source):
+    """A source of encoded images, which offers `picture`."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        record = self.picture(index)
+        return record | {'image': as_array(record['image'])}
+
+    def picture(self, index: int) -> dict[str, Any]:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)

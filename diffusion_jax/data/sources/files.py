@@ -36,6 +36,18 @@ class Listing:
         count, example = self.skipped.get(kind, (0, path))
         self.skipped[kind] = (count + 1, example)
 
+    def add(self, path: str, is_file: bool) -> bool:
+        """Lists an image and skips any other file; returns whether it is one."""
+        suffix = os.path.splitext(path)[1].lower()
+        if not is_file:
+            self.skip(SPECIAL, path)
+        elif suffix not in suffixes():
+            self.skip(f'with suffix {shown(suffix)}' if suffix else 'without a suffix', path)
+        else:
+            self.paths.append(path)
+            return True
+        return False
+
     def summary(self) -> str:
         """What was skipped, such as 'skipped 3 files and folders: 2 with suffix .txt (a/x.txt), 1 hidden
         (.git)'; '' where nothing was."""
@@ -102,7 +114,7 @@ def _visit(folder: str, real: str, listing: Listing, visited: set[str]) -> list[
         elif entry.is_dir():
             links += _visit(entry.path, os.path.join(real, entry.name), listing, visited)
         else:
-            _add(entry.path, entry.is_file(), listing)
+            listing.add(entry.path, entry.is_file())
     return links
 
 
@@ -117,22 +129,13 @@ def _follow(link: str, listing: Listing, visited: set[str]) -> list[str]:
         if real in visited or not any(place.startswith(os.path.join(real, '')) for place in above):
             return _visit(link, real, listing, visited)
         listing.skip(ABOVE, link)
-    elif folder in visited and _is_image(name) and not name.startswith('.'):
+    elif folder in visited and is_image(name) and not name.startswith('.'):
         listing.skip(LISTED, link)
     else:
-        _add(link, os.path.isfile(real), listing)
+        listing.add(link, os.path.isfile(real))
     return []
 
 
-def _add(path: str, is_file: bool, listing: Listing) -> None:
-    suffix = os.path.splitext(path)[1].lower()
-    if not is_file:
-        listing.skip(SPECIAL, path)
-    elif not _is_image(path):
-        listing.skip(f'with suffix {shown(suffix)}' if suffix else 'without a suffix', path)
-    else:
-        listing.paths.append(path)
-
-
-def _is_image(path: str) -> bool:
+def is_image(path: str) -> bool:
+    """Whether a file has the suffix of an image."""
     return os.path.splitext(path)[1].lower() in suffixes()

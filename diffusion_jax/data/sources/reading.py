@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from diffusion_jax.data.sources.files import shown
+from diffusion_jax.data.transforms import as_array
 from diffusion_jax.errors import UserError
 
 WIDE_MODES = ('I', 'F')  # prefixes of Pillow's modes of more than 8 bits
+# Sides of an image. Beyond, a crop to a square enlarges a strip of few pixels, by gigabytes before it is cut.
+MOST_ELONGATED = 100
 
 
 class UnreadableImage(UserError):
@@ -28,7 +32,12 @@ class UnreadableImage(UserError):
 
 
 def read_image(file: str | BinaryIO, channels: int, name: str = '') -> np.ndarray:
-    """uint8 [H, W, channels], RGB or grey; the first frame of an animation.
+    """uint8 [H, W, channels]; see `read_picture`."""
+    return as_array(read_picture(file, channels, name))
+
+
+def read_picture(file: str | BinaryIO, channels: int, name: str = '') -> Image.Image:
+    """An image of Pillow's mode RGB or L, for 3 channels or 1; the first frame of an animation.
 
     The orientation in EXIF data is applied, and transparent pixels are put on white. The authors' release
     ignores the orientation and drops the alpha channel.
@@ -38,17 +47,23 @@ def read_image(file: str | BinaryIO, channels: int, name: str = '') -> np.ndarra
         name: stands for the image in errors, where there is no path.
 
     Raises:
-        UnreadableImage: it is damaged, too large for Pillow, or has more than 8 bits a channel.
+        UnreadableImage: it is damaged, too large for Pillow, a line rather than an image, or has a single
+            channel of more than 8 bits: which of its values is white is not known.
     """
     name = name or (shown(file) if isinstance(file, str) else 'image')
     try:
         with Image.open(file) as image:
             if image.mode.startswith(WIDE_MODES):
                 raise UnreadableImage(name, 'has more than 8 bits a channel')
+            if max(image.size) > MOST_ELONGATED * min(image.size):
+                problem = (
+                    f'has {image.width}×{image.height} pixels, one side over {MOST_ELONGATED} times the other'
+                )
+                raise UnreadableImage(name, problem)
             image.load()
             with contextlib.suppress(Exception):  # damaged EXIF data: the pixels are still good
                 ImageOps.exif_transpose(image, in_place=True)
-            pixels = np.asarray(_on_white(image).convert({1: 'L', 3: 'RGB'}[channels]))
+            return converted(_on_white(image), channels)
     except UnreadableImage:
         raise
     except Exception as error:  # Pillow's formats raise errors of all kinds for damaged files
@@ -56,7 +71,17 @@ def read_image(file: str | BinaryIO, channels: int, name: str = '') -> np.ndarra
         if isinstance(error, UnidentifiedImageError):  # its message repeats the path
             reason = 'unknown image format'
         raise UnreadableImage(name, f'cannot be read as an image ({reason})') from error
-    return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def converted(picture: Image.Image, channels: int) -> Image.Image:
+    """An image of Pillow's mode RGB or L, for 3 channels or 1."""
+    mode = {1: 'L', 3: 'RGB'}[channels]
+    return picture if picture.mode == mode else picture.convert(mode)  # which copies
+
+
+def read_bytes(data: bytes, channels: int, name: str) -> Image.Image:
+    """See `read_picture`; data: the content of a file."""
+    return read_picture(io.BytesIO(data), channels, name)
 
 
 def read_header(path: str) -> tuple[tuple[int, int], str] | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import glob
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,15 +13,15 @@ from typing import Any
 import numpy as np
 
 from diffusion_jax.data.config import DataConfig
-from diffusion_jax.data.sources.base import Source
-from diffusion_jax.data.sources.reading import UnreadableImage, read_image
+from diffusion_jax.data.sources.base import PictureSource
+from diffusion_jax.data.sources.reading import UnreadableImage, read_picture
 from diffusion_jax.errors import UserError
 
 WITHOUT_LABELS = "set config.data.labels='none' and num_classes=1 to use the images without labels"
 
 
 @dataclass(frozen=True)
-class TfdsSource(Source):
+class TfdsSource(PictureSource):
     records: Sequence[dict[str, Any]]  # with encoded images
     class_names: tuple[str, ...]
     channels: int
@@ -34,14 +36,14 @@ class TfdsSource(Source):
         """int32 [N]; reads every record."""
         return np.array([record['label'] for record in self.records], np.int32)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def picture(self, index: int) -> dict[str, Any]:
         """See Source. Raises UnreadableImage where the record or its image is damaged."""
         name = self.name_of(index)
         try:
             record = self.records[index]
         except Exception as error:  # ArrayRecord and the features' decoders have no error of their own
             raise UnreadableImage(name, f'cannot be read ({error})') from error
-        image = read_image(io.BytesIO(record['image']), self.channels, name)
+        image = read_picture(io.BytesIO(record['image']), self.channels, name)
         label, num_classes = int(record['label']) if self.class_names else 0, len(self.class_names)
         if label != 0 and not 0 <= label < num_classes:  # such as the -1 of unlabelled test splits
             problem = f'its label is {label}; {num_classes} classes have the labels 0 to {num_classes - 1}'
@@ -52,16 +54,17 @@ class TfdsSource(Source):
         return f'{self.name}, record {index}'
 
 
-def tfds_source(config: DataConfig, split: str) -> TfdsSource:
-    """A split, or a slice of one such as 'train[:90%]', of `config.tfds_name`.
+def tfds_source(config: DataConfig, split: str, class_names: tuple[str, ...] | None = None) -> TfdsSource:
+    """A split, or a slice such as 'train[:90%]', of `config.tfds_name`, or of the data set at `config.path`.
 
     Its features are 'image' and, unless `config.labels` is 'none', 'label', if there is one. Labels that are
     integers without names are named by their numbers, of which there are `config.num_classes`.
     """
     import tensorflow_datasets as tfds
 
-    name, builder = config.tfds_name, _prepared_builder(config)
-    features = builder.info.features
+    builder = _prepared_builder(config)
+    split = {'train': config.train_split, 'test': config.test_split}[split]
+    name, features = config.tfds_name or builder.info.full_name, builder.info.features
     is_dict = isinstance(features, tfds.features.FeaturesDict)
     image = features['image'] if is_dict and 'image' in features else None
     if (
@@ -82,19 +85,47 @@ def tfds_source(config: DataConfig, split: str) -> TfdsSource:
     return TfdsSource(records, class_names, config.image_channels, f'{name}, split {split!r}', version)
 
 
+def is_prepared_folder(path: str) -> bool:
+    """Whether a folder is a prepared data set: DATA_DIR/mnist/3.0.1, or DATA_DIR/mnist with one version."""
+    return _version_folder(path) is not None
+
+
+def _version_folder(path: str) -> str | None:
+    info = 'dataset_info.json'
+    found = glob.glob(info, root_dir=path) or glob.glob(f'*/{info}', root_dir=path)
+    return os.path.dirname(os.path.join(path, found[0])) if len(found) == 1 else None
+
+
 def _prepared_builder(config: DataConfig) -> Any:
     import tensorflow_datasets as tfds
 
     name, data_dir = config.tfds_name, config.path or tfds.core.constants.DATA_DIR
+    if not name:
+        data_dir = _version_folder(data_dir) or data_dir
     try:
-        builder = tfds.builder(name, data_dir=data_dir, file_format='array_record')
-    except (tfds.core.DatasetNotFoundError, ValueError):  # ValueError: prepared in another format
+        if name:
+            builder = tfds.builder(name, data_dir=data_dir, file_format='array_record')
+        else:
+            builder = tfds.builder_from_directory(data_dir, file_format='array_record')
+    except (tfds.core.DatasetNotFoundError, ValueError, OSError):  # ValueError: prepared in another format
         builder = None
     if builder is None or not builder.is_prepared():
-        command = f'tfds build {name} --file_format=array_record --data_dir={data_dir}'
-        problem = f'{name!r} is not prepared as ArrayRecord files in {data_dir}'
-        raise UserError('config.data.tfds_name', problem, f'run `{command}` where TensorFlow is installed')
+        raise _not_prepared(name, data_dir)
     return builder
+
+
+def _not_prepared(name: str, data_dir: str) -> UserError:
+    if not name and not is_prepared_folder(data_dir):
+        problem = (
+            f'is not set, and {data_dir} is no version of a prepared data set (it has no dataset_info.json)'
+        )
+        return UserError('config.data.tfds_name', problem, "set it to a data set, such as 'cifar10'")
+    command = f'tfds build {name} --file_format=array_record --data_dir={data_dir}'
+    if not name:
+        command = f'tfds convert_format --dataset_version_dir={data_dir} --out_file_format=array_record'
+    problem = f'{name or data_dir!r} is not prepared as ArrayRecord files' + f' in {data_dir}' * bool(name)
+    where = f'config.data.{"tfds_name" if name else "path"}'
+    return UserError(where, problem, f'run `{command}` where TensorFlow is installed')
 
 
 def _class_names(name: str, label: Any, num_classes: int | None) -> tuple[str, ...]:

@@ -1,0 +1,226 @@
+"""Images in a .zip or an uncompressed .tar, read without unpacking it."""
+
+from __future__ import annotations
+
+import functools
+import os
+import posixpath
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from diffusion_jax.data.classes import listed
+from diffusion_jax.data.config import DataConfig
+from diffusion_jax.data.sources.base import PictureSource
+from diffusion_jax.data.sources.files import HIDDEN, Listing, is_image, shown
+from diffusion_jax.data.sources.folder import check_listing, identity_of
+from diffusion_jax.data.sources.labels import SPLITS, by_path
+from diffusion_jax.data.sources.places import place_of
+from diffusion_jax.data.sources.reading import UnreadableImage, read_bytes
+from diffusion_jax.errors import UserError, reason
+
+# How files of other programs begin, and the command that makes an uncompressed tar of them.
+COMPRESSED = {b'\x1f\x8b': 'gunzip', b'BZh': 'bunzip2', b'\xfd7zXZ': 'unxz', b'(\xb5/\xfd': 'unzstd'}
+SUFFIXES = ('.zip', '.tar', '.tgz', '.tbz2', '.txz', '.tzst', '.tar.gz', '.tar.bz2', '.tar.xz', '.tar.zst')
+DAMAGED = (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, tarfile.TarError)
+LOCAL_HEADER = 30  # bytes before the name of a zip's member, which precedes its content
+IN_TAR = -1  # stands for the method of compression
+LARGEST = 2**30  # bytes of an unpacked file; beyond, it is damaged or made to exhaust the memory
+
+
+class Member(NamedTuple):
+    """A file in an archive. start: its first byte; in a zip that of the header before it."""
+
+    start: int
+    packed: int
+    size: int
+    method: int
+    checksum: int
+
+
+class Entry(NamedTuple):
+    name: str
+    is_file: bool  # no link or device
+    member: Member
+
+
+@dataclass(frozen=True)
+class RandomAccessFile:
+    """A file that threads read at any position. Opened on first use, in each process."""
+
+    path: str
+
+    @functools.cached_property
+    def _file(self) -> Any:
+        return open(self.path, 'rb', buffering=0)
+
+    def read(self, start: int, size: int) -> bytes:
+        """Raises OSError, or ValueError where the file ends before."""
+        data = os.pread(self._file.fileno(), size, start)
+        if len(data) < size:
+            raise ValueError('the archive ends in it')
+        return data
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RandomAccessFile, (self.path,)
+
+
+@dataclass(frozen=True)
+class ArchiveSource(PictureSource):
+    """names: <archive>/<name of the member>. members: int64 [N, 5], a `Member` a row."""
+
+    file: RandomAccessFile
+    names: Sequence[str]
+    members: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    channels: int
+    root: str
+    skipped: str
+
+    @property
+    def files(self) -> Sequence[str]:  # type: ignore[override]
+        return (self.file.path,)
+
+    @functools.cached_property
+    def identity(self) -> str:  # type: ignore[override]  # computed when it is asked for
+        return identity_of(self.names, self.root)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def picture(self, index: int) -> dict[str, Any]:
+        try:
+            data = _read(self.file, Member(*map(int, self.members[index])))
+        except (OSError, ValueError, MemoryError, struct.error, zlib.error) as error:
+            raise UnreadableImage(self.name_of(index), f'cannot be read ({reason(error)})') from error
+        image = read_bytes(data, self.channels, self.name_of(index))
+        return {'image': image, 'label': int(self.labels[index])}
+
+    def name_of(self, index: int) -> str:
+        return shown(self.names[index])
+
+
+def archive_source(config: DataConfig, split: str, class_names: tuple[str, ...] | None) -> ArchiveSource:
+    """The images of a split, which is a folder in the archive or an archive of its own.
+
+    Folders give classes and splits as outside an archive. A single folder that holds all others, as zip adds
+    one, is skipped. An archive without splits is the training split.
+    """
+    path, inside = place_of(config, split)
+    if not os.path.isfile(path):
+        raise UserError(shown(path), 'is no archive', 'set config.data.path to a .zip or .tar file')
+    entries = _entries(path, os.stat(path).st_mtime_ns)
+    root = os.path.join(path, _folder(path, entries, inside, split)).rstrip(os.sep)
+    listing, members, below = Listing(root), dict[str, Member](), os.path.join(root, '')
+    for name, is_file, member in entries:
+        full = os.path.join(path, name)
+        if not full.startswith(below):
+            continue
+        if _is_hidden(name):
+            listing.skip(HIDDEN, full)
+        elif listing.add(full, is_file):
+            members[full] = member
+    check_listing(listing)
+    names = sorted(members)
+    labels, class_names = by_path(names, root, config.labels, class_names, setting=f'{split}_split')
+    table = np.array([members[name] for name in names], np.int64)
+    channels, summary = config.image_channels, listing.summary()
+    return ArchiveSource(RandomAccessFile(path), names, table, labels, class_names, channels, root, summary)
+
+
+def is_archive(path: str) -> bool:
+    return path.lower().endswith(SUFFIXES) and os.path.isfile(path)
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith('.') or part == '__MACOSX' for part in name.split('/'))
+
+
+def _folder(path: str, entries: Sequence[Entry], inside: str, split: str) -> str:
+    """The folder in the archive that holds the split. Raises UserError where there is none."""
+    parts = [name.split('/') for name, _, _ in entries if is_image(name) and not _is_hidden(name)]
+    tops = {names[0] for names in parts}
+    base = ''
+    if len(tops) == 1 and tops.isdisjoint({*SPLITS, inside}) and all(len(names) > 2 for names in parts):
+        base = tops.pop()
+    folders = {names[bool(base)] for names in parts if len(names) > 1 + bool(base)}
+    if inside.split('/')[0] in {'', *folders}:
+        return posixpath.join(base, inside) if inside else base
+    if split == 'train' and inside == 'train' and SPLITS.isdisjoint(name.lower() for name in folders):
+        return base
+    names = listed([shown(name) for name in sorted(folders)]) or 'none'
+    remedy = f"set config.data.{split}_split to one of them, or to '' for all images"
+    raise UserError(
+        shown(os.path.join(path, base, inside)), f'no such folder; the folders are {names}', remedy
+    )
+
+
+@functools.lru_cache(maxsize=1)  # the headers of a tar are everywhere in it; training and test share them
+def _entries(path: str, modified: int) -> list[Entry]:
+    """All files in an archive. Raises UserError where it cannot be read without unpacking."""
+    try:
+        with open(path, 'rb') as file:
+            start = file.read(8)
+        command = next((command for magic, command in COMPRESSED.items() if start.startswith(magic)), None)
+        if command is not None:
+            problem = 'is compressed as a whole, so that its images cannot be read in any order'
+            raise UserError(shown(path), problem, f'uncompress it once: `{command} {shown(Path(path).name)}`')
+        # Not by is_zipfile: a tar whose last file is a zip passes for one.
+        return list(_in_zip(path) if start.startswith(b'PK') else _in_tar(path))
+    except DAMAGED as error:
+        raise UserError(shown(path), f'cannot be read as a zip or tar file ({reason(error)})') from error
+
+
+def _in_zip(path: str) -> Iterator[Entry]:
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.is_dir():
+                continue
+            if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                problem = f'{info.filename} is encrypted or compressed by a rare method'
+                raise UserError(shown(path), problem, 'make a zip file with the usual method, deflate')
+            is_file = not stat.S_ISLNK(info.external_attr >> 16)
+            member = Member(
+                info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC
+            )
+            yield Entry(_normal(info.filename), is_file, member)
+
+
+def _normal(name: str) -> str:
+    return posixpath.normpath(name).lstrip('/')
+
+
+def _in_tar(path: str) -> Iterator[Entry]:
+    with tarfile.open(path, 'r:') as archive:
+        while (info := archive.next()) is not None:
+            archive.members = []  # type: ignore[attr-defined]  # of a million files it would keep a gigabyte
+            if not info.isdir():
+                is_file = info.isreg() and not info.issparse()
+                yield Entry(
+                    _normal(info.name),
+                    is_file,
+                    Member(info.offset_data, info.size, info.size, IN_TAR, 0),
+                )
+
+
+def _read(file: RandomAccessFile, member: Member) -> bytes:
+    if member.size > LARGEST:
+        raise ValueError(f'it has {member.size:,} bytes')
+    if member.method == IN_TAR:
+        return file.read(member.start, member.size)
+    lengths = struct.unpack('<HH', file.read(member.start, LOCAL_HEADER)[-4:])  # of its name, of extra data
+    data = file.read(member.start + LOCAL_HEADER + sum(lengths), member.packed)
+    if member.method == zipfile.ZIP_DEFLATED:
+        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, member.size + 1)
+    if zlib.crc32(data) != member.checksum:
+        raise ValueError('its checksum is wrong')
+    return data

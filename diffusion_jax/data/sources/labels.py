@@ -1,0 +1,90 @@
+"""Which class an image has: by its path, as in a folder or an archive, or by what a file says of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Sequence
+
+import numpy as np
+
+from diffusion_jax.data.sources.files import shown
+from diffusion_jax.errors import UserError
+
+SPLITS = frozenset({'train', 'training', 'val', 'valid', 'validation', 'test'})
+
+
+def by_path(
+    paths: Sequence[str],
+    root: str,
+    labels: str,
+    class_names: tuple[str, ...] | None = None,
+    *,
+    setting: str = 'train_split',
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The labels of images, int32 [N], and the names of the classes, from paths below `root`.
+
+    Args:
+        labels: 'folder', one sub-folder a class; 'prefix', the file name up to its first '_' (as in the
+            authors' release); 'none'.
+        class_names: fixes the order of the classes; None is that of their names.
+        setting: which setting of config.data gives the split, for errors.
+    """
+    if labels == 'none':
+        return np.zeros(len(paths), np.int32), ()
+    class_of = {'folder': _sub_folder, 'prefix': _prefix}[labels]
+    classes = [class_of(path, root) for path in paths]
+    if class_names is None:
+        class_names = tuple(sorted(set(classes)))
+        if len(class_names) > 1 and SPLITS.issuperset(name.lower() for name in class_names):
+            raise UserError(
+                shown(root),
+                f'its folders {", ".join(class_names)} are splits, not classes',
+                f"set config.data.{setting} to one of them, or config.data.labels to 'none'",
+            )
+    return numbered(classes, class_names, lambda i: shown(paths[i])), class_names
+
+
+def numbered(classes: Sequence[str], class_names: Sequence[str], name_of: Callable[[int], str]) -> np.ndarray:
+    """int32 [N], the numbers of the classes of images. Raises UserError for a class without a number.
+
+    name_of: what the image of an index is called.
+    """
+    number = {name: i for i, name in enumerate(class_names)}
+    for i, name in enumerate(classes):
+        if name not in number:
+            remedy = 'rename the class to one that has some, or remove the image'
+            raise UserError(name_of(i), f'its class {name!r} has no training images', remedy)
+    return np.array([number[name] for name in classes], np.int32)
+
+
+def relative(path: str, root: str) -> str:
+    return path.removeprefix(root).lstrip(os.sep)  # os.path.relpath takes seconds for a million files
+
+
+def _sub_folder(path: str, root: str) -> str:
+    name, *rest = relative(path, root).split(os.sep)
+    if not rest:
+        raise UserError(
+            shown(path),
+            'is in no sub-folder, which would be its class',
+            "sort the images into one sub-folder a class, or set config.data.labels to 'prefix' or 'none'",
+        )
+    return shown(name)
+
+
+def _prefix(path: str, root: str) -> str:
+    name, underscore, _ = os.path.basename(path).partition('_')
+    if not name or not underscore:
+        raise UserError(
+            shown(path),
+            "its name has no class before a '_'",
+            "rename the image (such as cat_1.png), or set config.data.labels to 'folder' or 'none'",
+        )
+    return shown(name)
+
+
+def integer_classes(numbers: Collection[int], num_classes: int | None = None) -> tuple[str, ...]:
+    """The names of classes that have numbers: those that occur, or all below a larger `num_classes`."""
+    if num_classes is not None and max(numbers) < num_classes:
+        return tuple(map(str, range(num_classes)))
+    return tuple(map(str, sorted(set(numbers))))

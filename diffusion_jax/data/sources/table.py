@@ -1,0 +1,185 @@
+"""A table of images and their labels, CSV or JSONL; also metadata.csv as in Hugging Face's imagefolder."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import json
+import os
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from diffusion_jax.data.classes import listed
+from diffusion_jax.data.config import DataConfig
+from diffusion_jax.data.sources.files import shown
+from diffusion_jax.data.sources.folder import FolderSource
+from diffusion_jax.data.sources.labels import SPLITS, integer_classes, numbered, relative
+from diffusion_jax.data.sources.places import place_of
+from diffusion_jax.errors import UserError, reason
+
+PATHS = ('file_name', 'path', 'image', 'filename')
+LABELS = ('label', 'class')
+SPLIT = 'split'
+INTEGER = re.compile('0|-?[1-9][0-9]{0,17}')  # not 007, which is a name
+SUFFIXES = ('.csv', '.jsonl')
+METADATA = ('metadata.csv', 'metadata.jsonl')
+
+
+class Row(NamedTuple):
+    """A line of a table. label, split: '' where there is none."""
+
+    line: int
+    path: str
+    label: str
+    split: str
+
+
+@dataclass(frozen=True)
+class TableSource(FolderSource):
+    """The files that a table names. classes: of every image, '' without labels."""
+
+    classes: Sequence[str] = field(kw_only=True)
+
+    @functools.cached_property
+    def identity(self) -> str:  # type: ignore[override]  # computed when it is asked for
+        names = [relative(path, self.root) for path in self.paths]
+        return f'{zlib.crc32(repr((names, list(self.classes))).encode()):08x}'
+
+
+def table_source(config: DataConfig, split: str, class_names: tuple[str, ...] | None) -> TableSource:
+    """The images of a split, in the order of their paths.
+
+    A split is, in this order: a table of its own; the rows whose column `split` names it; the rows of files
+    in its folder. A table without any of them is the training split. Classes are in the order of their names,
+    or of their numbers where all are integers.
+    """
+    table, inside = _table_of(config, split)
+    rows, folder = _rows_of(table, list(_read(table)), inside, split)
+    root = os.path.dirname(table)
+    rows.sort(key=lambda row: row.path)
+    paths = [os.path.join(root, row.path) for row in rows]
+    root = os.path.join(root, folder)
+    classes = [row.label for row in rows]
+    if config.labels == 'none':
+        classes, labels, class_names = [''] * len(rows), np.zeros(len(rows), np.int32), ()
+    else:
+        _check_labels(table, rows)
+        class_names = class_names or _class_names(table, set(classes))
+        labels = numbered(classes, class_names, lambda i: f'{shown(table)}, line {rows[i].line}')
+    return TableSource(paths, labels, class_names, config.image_channels, root, classes=classes)
+
+
+def is_table(path: str) -> bool:
+    """A table, or a folder with one named metadata.csv or metadata.jsonl."""
+    if os.path.isdir(path):
+        return any(os.path.isfile(os.path.join(path, name)) for name in METADATA)
+    return path.lower().endswith(SUFFIXES) and os.path.isfile(path)
+
+
+def contradicts_folders(config: DataConfig) -> bool:
+    """Whether the training images are in several folders that are not the classes that the table gives."""
+    source = table_source(config, 'train', None)
+    names = [relative(path, source.root).split(os.sep) for path in source.paths]
+    folders = [shown(parts[0]) if len(parts) > 1 else '' for parts in names]
+    return bool(source.class_names) and len(set(folders)) > 1 and folders != source.classes
+
+
+def _table_of(config: DataConfig, split: str) -> tuple[str, str]:
+    """The table that lists a split, and the name of the split in it, '' where all rows are the split's."""
+    path, inside = place_of(config, split)
+    if os.path.isfile(path):
+        return path, inside
+    whole = {'train': config.train_split, 'test': config.test_split}[split]
+    for folder, name in ((path, inside), (config.path, whole)):
+        found = [table for table in METADATA if os.path.isfile(os.path.join(folder, table))]
+        if len(found) > 1:
+            raise UserError(shown(folder), f'has {" and ".join(found)}', 'keep one of them')
+        if found:
+            return os.path.join(folder, found[0]), name
+    remedy = f'set config.data.path to a .csv or .jsonl file, or to a folder with {" or ".join(METADATA)}'
+    raise UserError(shown(path), 'is no table of images', remedy)
+
+
+def _rows_of(table: str, rows: list[Row], inside: str, split: str) -> tuple[list[Row], str]:
+    """The rows of a split, and the folder that holds their files if that is what makes them a split."""
+    if not rows:
+        raise UserError(shown(table), 'lists no images')
+    if not inside:
+        return rows, ''
+    if splits := sorted({row.split for row in rows} - {''}):
+        found, what = [row for row in rows if row.split == inside], 'splits'
+        folder = ''
+    else:
+        folder, what = os.path.join(inside, ''), 'folders'
+        found = [row for row in rows if row.path.startswith(folder)]
+        splits = sorted({row.path.split('/')[0] for row in rows if '/' in row.path})
+        if not found and inside == split == 'train' and SPLITS.isdisjoint(name.lower() for name in splits):
+            return rows, ''
+    if not found:
+        problem = f'has no images of the split {inside!r}; its {what} are {listed(splits) or "none"}'
+        remedy = f"set config.data.{split}_split to one of them, to another table, or to '' for all images"
+        raise UserError(shown(table), problem, remedy)
+    return found, folder
+
+
+def _check_labels(table: str, rows: Sequence[Row]) -> None:
+    for row in rows:
+        if not row.label:
+            remedy = (
+                f"add a column {' or '.join(LABELS)}, or set config.data.labels='none'; "
+                "config.data.name='folder' takes classes from folders"
+            )
+            raise UserError(f'{shown(table)}, line {row.line}', 'has no label', remedy)
+
+
+def _class_names(table: str, classes: set[str]) -> tuple[str, ...]:
+    if not all(map(INTEGER.fullmatch, classes)):
+        return tuple(sorted(classes))
+    numbers = {int(name) for name in classes}
+    if min(numbers) < 0:
+        remedy = "classes are numbered from 0; set config.data.labels='none' to use the images without labels"
+        raise UserError(shown(table), f'contains the label {min(numbers)}', remedy)
+    return integer_classes(numbers)
+
+
+def _read(table: str) -> Iterator[Row]:
+    """The rows of a table. Raises UserError where it has no column of paths, or is damaged."""
+    try:
+        with open(table, encoding='utf-8-sig', newline='') as file:
+            lines = _csv(file) if table.lower().endswith('.csv') else _jsonl(file)
+            yield from (_row(table, line, cells) for line, cells in lines)
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(shown(table), f'cannot be read as a table ({reason(error)})') from error
+
+
+def _csv(file: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.DictReader(file, strict=True)
+    return ((reader.line_num, cells) for cells in reader)
+
+
+def _jsonl(file: Any) -> Iterator[tuple[int, Any]]:
+    return ((i, json.loads(line)) for i, line in enumerate(file, start=1) if line.strip())
+
+
+def _row(table: str, line: int, cells: Any) -> Row:
+    where = f'{shown(table)}, line {line}'
+    if not isinstance(cells, dict):
+        raise UserError(where, f'is {type(cells).__name__}', 'every line must be a JSON object')
+    path = next((cells[name] for name in PATHS if name in cells), None)
+    if not path or not isinstance(path, str) or '\0' in path:
+        columns = listed([str(name) for name in cells])
+        raise UserError(where, f'has no path; its columns are {columns}', f'one must be {" or ".join(PATHS)}')
+    os.fsencode(path)  # ValueError for a text that is no path
+    path = os.path.normpath(path)
+    if os.path.isabs(path):  # relative to the table where it can be, as folders in it are splits
+        path = path.removeprefix(os.path.join(os.path.abspath(os.path.dirname(table)), ''))
+    label = next((cells[name] for name in LABELS if name in cells), None)
+    if label is not None and (not isinstance(label, (str, int)) or isinstance(label, bool)):
+        raise UserError(where, f'its label is {label!r}', 'labels are integers or names')
+    split = str(cells.get(SPLIT) or '').strip()
+    return Row(line, path, '' if label is None else str(label).strip(), split)

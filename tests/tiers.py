@@ -1,0 +1,13 @@
+"""Which of many similar tests are fast ones."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import pytest
+
+
+def fast_for(names: Iterable[str], chosen: Collection[str]) -> list[Any]:
+    """Parameters of a test that is fast for the chosen names and slow for the others."""
+    return [name if name in chosen else pytest.param(name, marks=pytest.mark.slow) for name in names]
