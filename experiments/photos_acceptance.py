@@ -28,8 +28,9 @@ from PIL import Image
 from sklearn.svm import SVC
 
 import diffusion_jax
+from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.image_sets.archive import open_samples
-from diffusion_jax.data.sources.folder import folder_source
+from diffusion_jax.data.sources import make_source
 from diffusion_jax.data.transforms import center_crop
 from diffusion_jax.evaluation.frechet import Moments, fit, frechet_distance
 from diffusion_jax.images import Size, reduce_images
@@ -49,7 +50,7 @@ REQUIREMENTS = {
 
 def crops(folder: Path, split: str, size: Size) -> tuple[np.ndarray, np.ndarray]:
     """All images of a split, uint8 [N, H, W, 3], and their labels [N], as a training reads them."""
-    source = folder_source(str(folder), split, 'folder', 3)
+    source = make_source(DataConfig(name='auto', path=str(folder), image_channels=3), split)
     return np.stack([center_crop(source[i]['image'], size) for i in range(len(source))]), source.labels
 
 
