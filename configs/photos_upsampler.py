@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
     return with_defaults(
         stages=('train', 'sample'),
         data={
-            'name': 'folder',
+            'name': 'auto',
             'path': 'images',
             'image_size': (64, 64),
             'image_channels': 3,
