@@ -130,11 +130,9 @@ def _rows_of(table: str, rows: list[Row], inside: str, split: str) -> tuple[list
 def _check_labels(table: str, rows: Sequence[Row]) -> None:
     for row in rows:
         if not row.label:
-            remedy = (
-                f"add a column {' or '.join(LABELS)}, or set config.data.labels='none'; "
-                "config.data.name='folder' takes classes from folders"
-            )
-            raise UserError(f'{shown(table)}, line {row.line}', 'has no label', remedy)
+            problem = f'has nothing in a column {" or ".join(LABELS)}'
+            remedy = "fill it, or set config.data.labels='none', or name='folder' for folders as classes"
+            raise UserError(f'{shown(table)}, line {row.line}', problem, remedy)
 
 
 def _class_names(table: str, classes: set[str]) -> tuple[str, ...]:
