@@ -65,7 +65,7 @@ def test_a_setting_leaves_the_file_unchanged():
         ('--config.data.image_size=8', 'config.data.image_size', 'height and width'),
         ('--config.seed', 'config.seed', ''),
         ('--work_dir=x', '--work_dir=x', '--workdir=x?'),
-        ('--scale=2', '--scale=2', '--config.sample.scale=2?'),
+        ('--scale=2', '--scale=2', '--config.sample.scale=2'),
         ('config.seed=3', 'config.seed=3', '--config.seed=3?'),
         ('-workdir=x', '-workdir=x', '--workdir=x?'),
         ('stray', 'stray', 'see --help'),

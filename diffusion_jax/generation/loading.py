@@ -95,11 +95,11 @@ def describe(
 ) -> tuple[Generator, dict[str, Path]]:
     """What `load` returns, without parameters, and the file or folder of each network by its name."""
     one_of('dtype', dtype, DTYPES)
+    mesh = make_mesh() if mesh is None else mesh
     paths = _network_paths(diffusion, classifier, weak)
     guided = CLASSIFIER in paths
     stored = {name: describe_stored(path) for name, path in paths.items()}
     _check_networks(paths, stored)
-    mesh = make_mesh() if mesh is None else mesh
     configs: dict[str, Any] = {
         name: dataclasses.replace(weights.network, dtype=dtype) for name, weights in stored.items()
     }
