@@ -62,5 +62,6 @@ def get_config() -> ConfigDict:
             'scale': 0.0,
             'num_samples': 96,
             'batch_size': 16,
+            'seed': 1,  # another than that of the base samples: equal ones would share noise
         },
     )

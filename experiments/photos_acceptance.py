@@ -147,7 +147,7 @@ def gradient_energy(images: np.ndarray) -> float:
 
 
 def missed(result: dict[str, float]) -> list[str]:
-    """What is said about each requirement that is missed."""
+    """The message for each requirement that is missed."""
     lines = []
     for name, (lowest, highest) in REQUIREMENTS.items():
         if name in result and not lowest <= result[name] <= highest:
