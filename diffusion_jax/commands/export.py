@@ -36,6 +36,8 @@ def main(argv: Sequence[str]) -> int:
     spec, params = load_weights(args.source)
     if spec.network.rescale_residual:
         raise UserError(args.source, "rescales residual connections, which the authors' code cannot")
+    if spec.network.norm_groups != 32:
+        raise UserError(args.source, f"has norm_groups {spec.network.norm_groups}; the authors' code has 32")
     state = to_reference(spec.network, params)
     write_state(args.out, state)
     print(f'{args.out}: {len(state)} arrays of {spec.name or args.source}')

@@ -86,7 +86,7 @@ class Attention(nnx.Module):
         self.order = config.qkv_order
         self.precision = config.precision
         self.rescale = config.rescale_residual
-        self.norm = GroupNorm(channels)
+        self.norm = GroupNorm(channels, config.norm_groups)
         self.qkv = linear(channels, 3 * channels, rngs, config.dtype)
         self.out = linear(channels, channels, rngs, config.dtype, zero=True)
 

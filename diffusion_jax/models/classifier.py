@@ -21,7 +21,7 @@ class AdaptiveHead(nnx.Module):
 
     def __init__(self, config: ClassifierConfig, rngs: nnx.Rngs):
         channels = level_channels(config)[-1]
-        self.norm = GroupNorm(channels)
+        self.norm = GroupNorm(channels, config.norm_groups)
         self.out = linear(channels, config.num_classes, rngs, zero=True)
 
     def __call__(self, h: jax.Array, skips: list) -> jax.Array:
@@ -34,7 +34,7 @@ class AttentionHead(nnx.Module):
     def __init__(self, config: ClassifierConfig, rngs: nnx.Rngs):
         channels = level_channels(config)[-1]
         height, width = (side // 2 ** (len(config.channel_mult) - 1) for side in config.image_size)
-        self.norm = GroupNorm(channels)
+        self.norm = GroupNorm(channels, config.norm_groups)
         num_heads = heads(config, channels)
         self.pool = AttentionPool(height * width, channels, num_heads, config.num_classes, rngs)
 
@@ -52,7 +52,7 @@ class SpatialHead(nnx.Module):
         layout = make_layout(config)
         features = sum(block[-1].out_channels for block in (*layout.encoder, layout.middle))
         self.linear = linear(features, HIDDEN, rngs)
-        self.norm = GroupNorm(HIDDEN) if config.pool == 'spatial_v2' else None
+        self.norm = GroupNorm(HIDDEN, config.norm_groups) if config.pool == 'spatial_v2' else None
         self.out = linear(HIDDEN, config.num_classes, rngs)
 
     def __call__(self, h: jax.Array, skips: list) -> jax.Array:

@@ -32,7 +32,8 @@ class TrunkConfig:
     Attributes:
       image_size: height and width in pixels. Attention resolutions are those of the shorter side.
       image_channels: 1, grey, or 3, RGB.
-      model_channels: channels of the first level, where channel_mult is 1; with each factor a multiple of 32.
+      model_channels: channels of the first level, where channel_mult is 1; with each factor a multiple of
+        `norm_groups`.
       channel_mult: channels of each level, in units of `model_channels`; each level halves the side.
       num_res_blocks: residual blocks of each level.
       attention_resolutions: side lengths in pixels at which residual blocks are followed by attention.
@@ -44,6 +45,8 @@ class TrunkConfig:
       resblock_updown: residual blocks resample, as in BigGAN; otherwise a convolution or pooling does.
       conv_resample: without `resblock_updown`, whether resampling has a 3x3 convolution of its own.
       dropout: probability of dropout in residual blocks during training.
+      norm_groups: groups of channels that are normalized together. A group of one channel loses its mean, the
+        colour of an image, so narrow networks are better with fewer groups.
       rescale_residual: scales residual connections by 1/sqrt(2) (paper, table 1).
       dtype: of the computation between embedding and head; parameters stay in float32. 'float32' is float32
         on every device, whatever jax_default_matmul_precision says; 'tensorfloat32' multiplies float32 arrays
@@ -64,6 +67,7 @@ class TrunkConfig:
     resblock_updown: bool = True
     conv_resample: bool = True
     dropout: float = 0.0
+    norm_groups: int = 32
     rescale_residual: bool = False
     dtype: str = 'float32'
     remat: bool = False
@@ -133,6 +137,7 @@ def check_classifier(config: ClassifierConfig) -> None:
 def _check_trunk(config: TrunkConfig) -> None:
     _check_positive(config, 'image_size', 'image_channels', 'model_channels', 'channel_mult')
     _check_positive(config, 'num_res_blocks', 'attention_resolutions', 'num_heads', 'num_head_channels')
+    _check_positive(config, 'norm_groups')
     one_of('qkv_order', config.qkv_order, QKV_ORDERS)
     one_of('dtype', config.dtype, DTYPES)
     between('dropout', config.dropout, 0, below=1)
@@ -147,9 +152,9 @@ def _check_trunk(config: TrunkConfig) -> None:
         one_of('attention_resolutions', side, _sides(config))
     for mult in config.channel_mult:
         channels = int(mult * config.model_channels)
-        if channels == 0 or channels % 32:
+        if channels == 0 or channels % config.norm_groups:
             problem = f'{mult} · model_channels {config.model_channels} gives {channels} channels'
-            raise UserError('channel_mult', problem, 'must give a multiple of 32, for group normalization')
+            raise UserError('channel_mult', problem, f'must give a multiple of norm_groups, {config.norm_groups}')
     heads = 'num_heads' if config.num_head_channels is None else 'num_head_channels'
     _check_heads(config, heads, {*_attention_levels(config), levels - 1})
 

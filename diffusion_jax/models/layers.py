@@ -152,10 +152,10 @@ class ResidualBlock(nnx.Module):
         self.resample = layer.resample
         self.scale_shift = config.scale_shift_norm
         self.rescale = config.rescale_residual
-        self.norm_in = GroupNorm(layer.in_channels)
+        self.norm_in = GroupNorm(layer.in_channels, config.norm_groups)
         self.conv_in = conv3x3(layer.in_channels, channels, rngs, dtype)
         self.embedding = linear(4 * config.model_channels, channels * (2 if self.scale_shift else 1), rngs)
-        self.norm_out = GroupNorm(channels)
+        self.norm_out = GroupNorm(channels, config.norm_groups)
         self.dropout = nnx.Dropout(config.dropout)
         self.conv_out = conv3x3(channels, channels, rngs, dtype, zero=True)
         is_skip = layer.in_channels != channels

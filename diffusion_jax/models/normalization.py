@@ -9,15 +9,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-GROUPS = 32
-
 Parts = tuple[jax.Array, ...]
 
 
 class GroupNorm(nnx.Module):
-    """Group normalization with 32 groups; all arithmetic is in float32."""
+    """Group normalization of channels that are a multiple of `groups`; all arithmetic is in float32."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, groups: int = 32):
+        self.groups = groups
         self.scale = nnx.Param(jnp.ones(channels))
         self.bias = nnx.Param(jnp.zeros(channels))
 
@@ -38,31 +37,37 @@ class GroupNorm(nnx.Module):
             e_s, e_b = jnp.split(modulation, 2, axis=-1)
             scale, shift = (1 + e_s) * scale, (1 + e_s) * shift + e_b
         scale, shift = (jnp.broadcast_to(c, (parts[0].shape[0], c.shape[-1])) for c in (scale, shift))
-        return group_norm(parts, scale, shift, silu)
+        return group_norm(parts, scale, shift, silu, self.groups)
 
 
-def group_norm(parts: Parts, scale: jax.Array, shift: jax.Array, silu: bool) -> jax.Array:
-    """silu(scale·(x − μ)/σ + shift), where μ and σ² + 1e-5 are those of 32 groups of channels of an image.
+def group_norm(
+    parts: Parts, scale: jax.Array, shift: jax.Array, silu: bool, groups: int = 32
+) -> jax.Array:
+    """silu(scale·(x − μ)/σ + shift), where μ and σ² + 1e-5 are those of the groups of channels of an image.
 
     x [B, ..., C] is the concatenation of `parts`, which is never in memory; scale and shift are [B, C].
     """
     if parts[0].dtype == jnp.float32:
-        return _normalize(parts, scale, shift, silu)[0]
-    return half_group_norm(parts, scale, shift, silu)
+        return _normalize(parts, scale, shift, silu, groups)[0]
+    return half_group_norm(parts, scale, shift, silu, groups)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def half_group_norm(parts: Parts, scale: jax.Array, shift: jax.Array, silu: bool) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def half_group_norm(
+    parts: Parts, scale: jax.Array, shift: jax.Array, silu: bool, groups: int = 32
+) -> jax.Array:
     """`group_norm` for bfloat16, with a custom gradient (no forward mode).
 
     Both directions read their images twice, for sums and for the result, and write bfloat16 only; autodiff
     would store images in float32.
     """
-    return _normalize(parts, scale, shift, silu)[0]
+    return _normalize(parts, scale, shift, silu, groups)[0]
 
 
-def _normalize(parts: Parts, scale: jax.Array, shift: jax.Array, silu: bool) -> tuple[jax.Array, tuple]:
-    mean, inverse = _statistics(parts)
+def _normalize(
+    parts: Parts, scale: jax.Array, shift: jax.Array, silu: bool, groups: int
+) -> tuple[jax.Array, tuple]:
+    mean, inverse = _statistics(parts, groups)
     y = []
     for x, mean_, scale_, shift_ in _by_part(parts, mean, inverse * scale, shift):
         z = scale_ * (x - mean_) + shift_
@@ -70,7 +75,9 @@ def _normalize(parts: Parts, scale: jax.Array, shift: jax.Array, silu: bool) -> 
     return jnp.concatenate(y, axis=-1), (parts, scale, shift, mean, inverse)
 
 
-def _backward(silu: bool, residuals: tuple, g: jax.Array) -> tuple[Parts, jax.Array, jax.Array]:
+def _backward(
+    silu: bool, groups: int, residuals: tuple, g: jax.Array
+) -> tuple[Parts, jax.Array, jax.Array]:
     parts, scale, shift, mean, inverse = residuals
 
     def through_silu(
@@ -89,8 +96,8 @@ def _backward(silu: bool, residuals: tuple, g: jax.Array) -> tuple[Parts, jax.Ar
     g_scale = inverse * _pixels(jnp.sum, *(x * g for x, g in zip(centered, g_z, strict=True)))
     # The means of g·scale and of g·scale·x̂ over a group, x̂ = (x − μ)/σ: the gradients through μ and σ.
     num_pixels = g.size // scale.size
-    through_mean = inverse * _groups(scale * g_shift) / num_pixels
-    through_deviation = inverse**2 * _groups(scale * g_scale) / num_pixels
+    through_mean = inverse * _groups(scale * g_shift, groups) / num_pixels
+    through_deviation = inverse**2 * _groups(scale * g_scale, groups) / num_pixels
     # The barrier makes the compiler compute x − μ and g_z again rather than store them in float32.
     parts, g, through_mean = jax.lax.optimization_barrier((parts, g, through_mean))
     arrays = (g.astype(jnp.float32), *arrays[1:], through_mean, through_deviation)
@@ -104,19 +111,20 @@ def _backward(silu: bool, residuals: tuple, g: jax.Array) -> tuple[Parts, jax.Ar
 half_group_norm.defvjp(_normalize, _backward)
 
 
-def _statistics(parts: Parts) -> tuple[jax.Array, jax.Array]:
+def _statistics(parts: Parts, groups: int) -> tuple[jax.Array, jax.Array]:
     """μ and 1/sqrt(σ² + 1e-5) of the group of each channel, [B, C] in float32.
 
     In float32 the variance is E[(x − μ)²], which is accurate at a large mean. For bfloat16 E[x²] − μ² in
     float32 is accurate enough, and needs one pass instead of two.
     """
-    mean = _groups(_pixels(jnp.mean, *(x for (x,) in _by_part(parts))))
+    mean = _groups(_pixels(jnp.mean, *(x for (x,) in _by_part(parts))), groups)
     if parts[0].dtype == jnp.float32:
         # The variance is stationary in the mean, so its derivative is complete without that of the mean.
         fixed = jax.lax.stop_gradient(mean)
-        variance = _groups(_pixels(jnp.mean, *((x - mean_) ** 2 for x, mean_ in _by_part(parts, fixed))))
+        squares = ((x - mean_) ** 2 for x, mean_ in _by_part(parts, fixed))
+        variance = _groups(_pixels(jnp.mean, *squares), groups)
     else:
-        square = _groups(_pixels(jnp.mean, *(x**2 for (x,) in _by_part(parts))))
+        square = _groups(_pixels(jnp.mean, *(x**2 for (x,) in _by_part(parts))), groups)
         variance = jnp.maximum(square - mean**2, 0)
     return mean, jax.lax.rsqrt(variance + 1e-5)
 
@@ -136,7 +144,7 @@ def _pixels(reduce: Callable[..., jax.Array], *parts: jax.Array) -> jax.Array:
     return jnp.concatenate([reduce(part, axis=tuple(range(1, part.ndim - 1))) for part in parts], axis=-1)
 
 
-def _groups(x: jax.Array) -> jax.Array:
+def _groups(x: jax.Array, groups: int) -> jax.Array:
     """The mean over each group's channels, [B, C], repeated for every channel."""
     batch, channels = x.shape
-    return x.reshape(batch, GROUPS, -1).mean(axis=-1).repeat(channels // GROUPS, axis=-1)
+    return x.reshape(batch, groups, -1).mean(axis=-1).repeat(channels // groups, axis=-1)

@@ -30,7 +30,7 @@ class UNet(Trunk):
                 rngs=rngs,
             )
         self.decoder = sequences(config, layout.decoder, len(layout.encoder) + 1, rngs)
-        self.norm_out = GroupNorm(channels)
+        self.norm_out = GroupNorm(channels, config.norm_groups)
         self.conv_out = OutputConv(config, channels)
 
     def __call__(

@@ -104,6 +104,8 @@ def _check_networks(experiment: Experiment) -> None:
     for name, network in (('unet', unet), ('classifier', classifier)):
         if network.rescale_residual:
             _refuse(f'{name}.rescale_residual', True, False)
+        if network.norm_groups != 32:
+            _refuse(f'{name}.norm_groups', network.norm_groups, 32)
         if not network.conv_resample and not network.resblock_updown:
             _refuse(f'{name}.conv_resample', False, True)
     fixed = {

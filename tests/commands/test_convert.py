@@ -260,8 +260,9 @@ def test_exported_classifiers_and_upsamplers_come_back(tmp_path):
         assert all(np.array_equal(TORCH_FILES['out.pt'][key], state[key]) for key in state)
 
 
-def test_rescaled_residuals_are_not_exported(tmp_path):
-    network = dataclasses.replace(CLASSIFIER, rescale_residual=True)
+@pytest.mark.parametrize('other', [{'rescale_residual': True}, {'norm_groups': 16}])
+def test_networks_that_the_authors_code_cannot_build_are_not_exported(tmp_path, other):
+    network = dataclasses.replace(CLASSIFIER, **other)
     params = from_reference(network, random_state(reference_shapes(network)))
     save_weights(tmp_path / 'in', Spec(network, DIFFUSION), params)
     with pytest.raises(UserError) as error:

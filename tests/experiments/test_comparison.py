@@ -87,6 +87,7 @@ def test_their_flags_of_other_settings():
         (ADM_64, 'unet.label_dropout=0.1', 'config.unet.label_dropout: got 0.1'),
         (ADM_64, 'unet.channel_mult=(.5,2,3,4)', 'config.unet.channel_mult: got (0.5, 2.0, 3.0, 4.0)'),
         (ADM_64, 'unet.rescale_residual=True', 'config.unet.rescale_residual: got True'),
+        (ADM_64, 'classifier.norm_groups=16', 'config.classifier.norm_groups: got 16'),
         (ADM_64, 'diffusion.loss=kl', "config.diffusion.loss: got 'kl'"),
         (ADM_64, 'diffusion.prediction=v', "config.diffusion.prediction: got 'v'"),
         (ADM_64, 'sample.sampler=heun', "config.sample.sampler: got 'heun'"),

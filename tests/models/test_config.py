@@ -13,6 +13,7 @@ GOOD = [
         image_size=(128, 128), model_channels=256, channel_mult=(1, 1, 2, 3, 4), num_head_channels=None
     ),
     UNetConfig(image_size=(512, 512), model_channels=256, channel_mult=(0.5, 1, 1, 2, 2, 4, 4)),
+    UNetConfig(model_channels=48, norm_groups=16, num_head_channels=None),
     UNetConfig(image_size=(32, 48), channel_mult=(1, 2, 2, 2), attention_resolutions=(16, 8)),
     UNetConfig(model_channels=160, num_heads=1, num_head_channels=None, attention_resolutions=(16,)),
     # Heads of the decoder matter only where it attends, and only without a number of channels for each head.
@@ -33,6 +34,8 @@ def test_accepts(config):
         (dict(image_size=(60, 64)), 'channel_mult', ['(60, 64)', '8']),
         (dict(image_size=(64, 0)), 'image_size', ['(64, 0)']),
         (dict(model_channels=48), 'channel_mult', ['48 channels', '32']),
+        (dict(model_channels=48, norm_groups=15), 'channel_mult', ['48 channels', '15']),
+        (dict(norm_groups=0), 'norm_groups', ['0']),
         (dict(channel_mult=(0.001, 1), attention_resolutions=()), 'channel_mult', ['0 channels']),
         (dict(channel_mult=()), 'channel_mult', ['empty']),
         (dict(channel_mult=(1, float('nan'))), 'channel_mult', ['nan']),

@@ -13,10 +13,10 @@ def normal(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
 
 
-def exact(x, scale, shift, silu):
+def exact(x, scale, shift, silu, groups=32):
     """The same in float64."""
     x = np.asarray(x, np.float64)
-    groups = x.reshape(x.shape[0], -1, 32, x.shape[-1] // 32)
+    groups = x.reshape(x.shape[0], -1, groups, x.shape[-1] // groups)
     centered = groups - groups.mean(axis=(1, 3), keepdims=True)
     groups = centered / np.sqrt(groups.var(axis=(1, 3), keepdims=True) + 1e-5)
     pixels = (1,) * (x.ndim - 2)
@@ -30,14 +30,14 @@ def coefficients():
     return 1 + 0.3 * normal(2, 64, seed=1), normal(2, 64, seed=2)
 
 
-@pytest.mark.parametrize('silu', [True, False])
+@pytest.mark.parametrize(('silu', 'groups'), [(True, 32), (False, 32), (True, 8)])
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
-def test_is_exact_up_to_the_rounding_of_the_result(coefficients, dtype, silu):
+def test_is_exact_up_to_the_rounding_of_the_result(coefficients, dtype, silu, groups):
     x = (3 + normal(2, 6, 4, 64)).astype(dtype)
-    y = group_norm((x,), *coefficients, silu)
+    y = group_norm((x,), *coefficients, silu, groups)
     assert y.dtype == dtype
     tolerance = {'rtol': 2**-8, 'atol': 1e-4} if dtype == 'bfloat16' else {'rtol': 2e-5, 'atol': 2e-5}
-    np.testing.assert_allclose(np.asarray(y, np.float64), exact(x, *coefficients, silu), **tolerance)
+    np.testing.assert_allclose(np.asarray(y, np.float64), exact(x, *coefficients, silu, groups), **tolerance)
 
 
 @pytest.mark.parametrize(('dtype', 'mean', 'deviation'), [('float32', 100, 0.01), ('bfloat16', 4, 1)])
@@ -56,18 +56,18 @@ def test_an_image_of_one_colour_becomes_the_shift(coefficients):
     assert np.isfinite(np.asarray(gradient(y)[0], np.float32)).all()
 
 
-@pytest.mark.parametrize('silu', [True, False])
-def test_custom_gradient_is_that_of_autodiff(coefficients, silu):
+@pytest.mark.parametrize(('silu', 'groups'), [(True, 32), (False, 32), (True, 8)])
+def test_custom_gradient_is_that_of_autodiff(coefficients, silu, groups):
     x, g = normal(2, 5, 3, 64, seed=3), normal(2, 5, 3, 64, seed=4)
 
     def by_hand(x, scale, shift):
-        return half_group_norm((x[..., :24], x[..., 24:]), scale, shift, silu)
+        return half_group_norm((x[..., :24], x[..., 24:]), scale, shift, silu, groups)
 
     def by_autodiff(x, scale, shift):
-        groups = x.reshape(2, -1, 32, 2)
-        groups -= groups.mean(axis=(1, 3), keepdims=True)
-        groups *= jax.lax.rsqrt((groups**2).mean(axis=(1, 3), keepdims=True) + 1e-5)
-        z = scale[:, None, None] * groups.reshape(x.shape) + shift[:, None, None]
+        normal = x.reshape(2, -1, groups, 64 // groups)
+        normal -= normal.mean(axis=(1, 3), keepdims=True)
+        normal *= jax.lax.rsqrt((normal**2).mean(axis=(1, 3), keepdims=True) + 1e-5)
+        z = scale[:, None, None] * normal.reshape(x.shape) + shift[:, None, None]
         return nnx.silu(z) if silu else z
 
     (y, hand), (expected, autodiff) = (jax.vjp(f, x, *coefficients) for f in (by_hand, by_autodiff))
