@@ -37,6 +37,7 @@ def get_config() -> ConfigDict:
         'num_res_blocks': 1,
         'attention_resolutions': (),  # the middle block has attention in any case
         'num_head_channels': 32,
+        'norm_groups': 8,  # with 32, a group of one channel would lose its mean, the colour of the image
         'resblock_updown': False,
         'conv_resample': False,
     }

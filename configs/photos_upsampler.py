@@ -35,18 +35,19 @@ def get_config() -> ConfigDict:
         unet={
             # Not 32: each of the 32 groups of the normalization would be one channel, and lose its mean, the
             # colour of the whole image.
-            'model_channels': 64,
-            'channel_mult': (1, 1, 2),
+            'model_channels': 32,
+            'channel_mult': (1, 2, 2),
             'num_res_blocks': 1,
             'attention_resolutions': (),  # the middle block has attention in any case
             'num_head_channels': 32,
+            'norm_groups': 8,
             'resblock_updown': False,
             'conv_resample': False,
             'class_conditional': True,
         },
         train={
-            'num_steps': 1000,
-            'batch_size': 2,
+            'num_steps': 2500,
+            'batch_size': 4,
             'flip': True,
             'learning_rate': 1e-3,
             'learning_rate_schedule': 'cosine',
