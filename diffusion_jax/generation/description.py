@@ -29,7 +29,8 @@ def describe_model(model: Generator) -> str:
     names = [f'{name}: {marks[name]}' if name in marks else name for name, _ in model.recipes]
     recipes = ''.join(f'\n    {name}' for name in names) if marks else f' {", ".join(names)}'
     default = describe_recipe(model.recipes[0][1])
-    return f'{size}, {guided}{classes}; default: {default}; recipes:{recipes}'
+    grids = f'; grids: {", ".join(name for name, _ in model.grids)}' if model.grids else ''
+    return f'{size}, {guided}{classes}; default: {default}{grids}; recipes:{recipes}'
 
 
 def describe_recipe(recipe: Recipe) -> str:

@@ -46,7 +46,18 @@ _one_batch = functools.partial(
 )
 
 
-STATIC = ['unet', 'diffusion', 'mesh', 'classifier', 'recipes', 'classes', 'weak', 'marks', 'low_res_size']
+STATIC = [
+    'unet',
+    'diffusion',
+    'mesh',
+    'classifier',
+    'recipes',
+    'classes',
+    'weak',
+    'marks',
+    'low_res_size',
+    'grids',
+]
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=['params'], meta_fields=STATIC)
@@ -64,6 +75,7 @@ class Generator:
         weak: the second diffusion model, for `AutoGuidance`.
         marks: of recipes by name: the published figure and its source, or 'not measured'.
         low_res_size: height and width of the images that an upsampler enlarges; None if unknown.
+        grids: texts for `respacing` by name, as `save_grid` stored them.
     """
 
     unet: UNetConfig
@@ -76,6 +88,7 @@ class Generator:
     weak: Networks | None = None
     marks: tuple[tuple[str, str], ...] = ()
     low_res_size: Size | None = None
+    grids: tuple[tuple[str, str], ...] = ()
 
     def __repr__(self) -> str:
         return f'Generator({describe_model(self)})'

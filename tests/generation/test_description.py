@@ -11,6 +11,13 @@ from diffusion_jax.generation.options import read_guidance
 from tests.generation.shared import make_model
 from tests.tiny import UPSAMPLER
 
+NO_PARAMS = {'diffusion': {}, 'classifier': {}}
+
+
+@pytest.fixture
+def model():
+    return make_model(tree=NO_PARAMS)
+
 
 def test_a_model_in_a_notebook_is_one_line(model):
     default = 'sampler ddpm, respacing 5, guidance classifier:scale=3.0'
@@ -24,7 +31,7 @@ def test_a_model_in_a_notebook_is_one_line(model):
 
 @pytest.mark.parametrize(('size', 'text'), [((4, 4), 'of 4×4'), (None, 'of smaller images')])
 def test_an_upsampler_is_printed_as_one(size, text):
-    model = make_model(UPSAMPLER, {}, None, (('plain', Recipe(respacing='')),))
+    model = make_model(UPSAMPLER, NO_PARAMS, None, (('plain', Recipe(respacing='')),))
     printed = repr(dataclasses.replace(model, low_res_size=size))
     assert printed == (
         f'Generator(upsampler {text} to 8×8×1, no classifier; '
