@@ -87,8 +87,8 @@ def _with_stored_grid(options: Options) -> dict[str, Any]:
     pretrained = read_section(Pretrained, options.config.get('pretrained', {}), 'config.pretrained')
     grids = stored_grids(networks.find_network(options.workdir, DIFFUSION, pretrained))
     sample = options.config.get('sample', {})
-    name = sample.get('respacing')
-    return options.config | ({'sample': {**sample, 'respacing': grids[name]}} if name in grids else {})
+    grid = grids.get(str(sample.get('respacing')))
+    return options.config | ({'sample': {**sample, 'respacing': grid}} if grid else {})
 
 
 def run_experiment(experiment: Experiment, workdir: Path, stages: Sequence[str] = ()) -> None:
