@@ -17,6 +17,8 @@ and takes a third longer. With 80 GB: --config.train.microbatches=2.
 Time: not measured. A step takes 37 TFLOP, a step of the classifier 4 TFLOP; at a sustained 100 TFLOP/s
 200,000 steps take 21 hours. diffusion/grids shows samples much earlier. For a CPU, or a few hundred images,
 use the config photos.
+Images of 16×16: --config.data.image_size=16,16 --config.unet.attention_resolutions=16,8 \\
+    --config.classifier.attention_resolutions=16,8
 
 The networks are those of the paper's ImageNet 64×64 models at two thirds of their width (classifier: half).
 No released model has this architecture; to fine-tune one, use its own config.

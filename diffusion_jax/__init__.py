@@ -20,7 +20,16 @@ from typing import Any
 __version__ = '0.1.0'
 
 _MODULES = ('data', 'diffusion', 'evaluation', 'generation', 'models', 'training', 'weights')
-_GENERATION = ('Generator', 'Samples', 'choose_grid', 'interpolate', 'load', 'show', 'trajectory')
+_GENERATION = (
+    'Generator',
+    'Samples',
+    'choose_grid',
+    'interpolate',
+    'load',
+    'save_grid',
+    'show',
+    'trajectory',
+)
 _ORIGIN = dict.fromkeys(_GENERATION, 'generation') | {'UserError': 'errors'}
 
 __all__ = list(_ORIGIN)

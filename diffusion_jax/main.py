@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import jax
 from absl import logging as absl_logging
@@ -19,6 +20,7 @@ from diffusion_jax.compilation_cache import compile_fast_on_gpus, keep_chosen_ke
 from diffusion_jax.config import read_experiment
 from diffusion_jax.exits import exit_code
 from diffusion_jax.experiment import STAGES, Experiment, Pretrained, check_stages
+from diffusion_jax.generation.stored_grids import stored_grids
 from diffusion_jax.hosts import any_process, connect, raise_together, shutdown
 from diffusion_jax.interruption import Interrupted, stop_requests
 from diffusion_jax.settings import read_section
@@ -47,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str]) -> None:
     set_up()
     options = parse_flags(argv)
-    experiment = read_experiment(options.config, _stored_classes(options))
+    experiment = read_experiment(_with_stored_grid(options), _stored_classes(options))
     if experiment.deterministic:
         keep_chosen_kernels(options.workdir.absolute() / 'compiled')
     if options.hosts is not None:
@@ -78,6 +80,15 @@ def _stored_classes(options: Options) -> tuple[str, ...]:
     if base := options.config.get('base', {}).get('diffusion'):
         paths.append(stored_path(base, DIFFUSION))
     return next(filter(None, map(stored_classes, paths)), ())
+
+
+def _with_stored_grid(options: Options) -> dict[str, Any]:
+    """The config with the stored grid that its setting sample.respacing names, if it names one."""
+    pretrained = read_section(Pretrained, options.config.get('pretrained', {}), 'config.pretrained')
+    grids = stored_grids(networks.find_network(options.workdir, DIFFUSION, pretrained))
+    sample = options.config.get('sample', {})
+    grid = grids.get(str(sample.get('respacing')))
+    return options.config | ({'sample': {**sample, 'respacing': grid}} if grid else {})
 
 
 def run_experiment(experiment: Experiment, workdir: Path, stages: Sequence[str] = ()) -> None:

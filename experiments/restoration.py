@@ -5,13 +5,16 @@
 
     python experiments/photo_crops.py images
     python -m diffusion_jax.main --config=photos --config.data.path=images --workdir=runs/photos
-    python experiments/restoration.py runs/photos --images images --count 6 --repeats 4 --steps 50
+    python experiments/restoration.py runs/photos --images images --count 6 --repeats 4 --respacing ddim50
 
 Test images, digits or photographs of each class in turn, are restored several times. PSNR, in dB, is that of
 one restored image and of the mean of all. The spread is the standard deviation of a pixel over the
 restorations, of 255. The misfit is the root mean square distance to the measurement in standard deviations of
 its noise: 1 for the truth. Writes restoration_digits.md or restoration_photos.md, and a .png (measurement,
 truth, then for each method two restorations), to experiments/results/.
+
+The grid 50 begins at the last timestep, where DDIM multiplies a gradient by 632: see
+docs/inverse_problems.md.
 """
 
 from __future__ import annotations
@@ -89,12 +92,18 @@ def psnr(images: np.ndarray, truth: np.ndarray) -> float:
 
 
 def restore(
-    model: Any, y: np.ndarray, measured: np.ndarray, operator: Operator, method: str, repeats: int, steps: int
+    model: Any,
+    y: np.ndarray,
+    measured: np.ndarray,
+    operator: Operator,
+    method: str,
+    repeats: int,
+    respacing: str,
 ) -> np.ndarray:
     """[N, repeats, H, W, C] in [−1, 1]; of particles, some drawn by their weights."""
     number = PARTICLES if 'SMC' in method else repeats
     measurement = Measurement(operator, np.repeat(measured, number, axis=0), NOISE)
-    request = {'guidance': '', 'respacing': str(steps)} | METHODS[method](measurement)
+    request = {'guidance': '', 'respacing': respacing} | METHODS[method](measurement)
     samples = model.sample(len(y) * number, np.repeat(y, number), floats=True, **request)
     images = np.asarray(samples.x_0).reshape(len(y), number, *samples.x_0.shape[1:])
     if samples.log_weight is None:
@@ -131,7 +140,7 @@ def main() -> None:
     parser.add_argument('--images', default='', help='the folder of the photographs; without it, digits')
     parser.add_argument('--count', type=int, default=8, help='images that are restored')
     parser.add_argument('--repeats', type=int, default=8, help='restorations of each')
-    parser.add_argument('--steps', type=int, default=100, help='steps of a sampler')
+    parser.add_argument('--respacing', default='100', help='the grid of noise levels')
     options = parser.parse_args()
     model = diffusion_jax.load(options.workdir)
     truth, labels = test_images(model, options.images, options.count)
@@ -152,7 +161,7 @@ def main() -> None:
             '|---|---|---|---|---|',
         ]
         for method in METHODS:
-            images = restore(model, labels, measured, operator, method, options.repeats, options.steps)
+            images = restore(model, labels, measured, operator, method, options.repeats, options.respacing)
             lines.append(row(method, images, truth, measured, operator))
             print(lines[-1], flush=True)
             columns += [images[:, 0], images[:, 1]]

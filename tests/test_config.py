@@ -141,7 +141,7 @@ NO_CLASSIFIER = {'classifier': None, 'stages': ()}
         ({'train__num_steps': 1.5}, 'train.num_steps', '1.5'),
         ({'train__num_steps': 0}, 'train.num_steps', '0'),
         ({'train__num_steps': 2**31}, 'train.num_steps', '2147483648'),
-        ({'train__warmup_steps': 5000}, 'train.warmup_steps', '1000'),
+        ({'train__warmup_steps': 5000}, 'train.warmup_steps', '1000; for a short trial set it to 0'),
         ({'train__microbatches': 3}, 'train.', '64'),
         ({'train__ema_rates': (1.5,)}, 'train.ema_rates', '1.5'),
         ({'train__evaluate_samples': 3}, 'train.evaluate_samples', '3'),

@@ -8,6 +8,7 @@ from diffusion_jax.generation.interpolation import interpolate
 from diffusion_jax.generation.loading import load
 from diffusion_jax.generation.purification import purify
 from diffusion_jax.generation.sampling import Samples, generate
+from diffusion_jax.generation.stored_grids import save_grid
 from diffusion_jax.generation.trajectories import Trajectory, trajectory
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     'interpolate',
     'load',
     'purify',
+    'save_grid',
     'show',
     'trajectory',
 ]

@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.data.classes import listed
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.denoiser import score_shift
 from diffusion_jax.diffusion.grids import make_grid
@@ -31,6 +30,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.generation import functions, guides, options, requests, sampling
 from diffusion_jax.generation.arguments import check_finite
 from diffusion_jax.generation.cascade import then
+from diffusion_jax.generation.description import describe_model
 from diffusion_jax.generation.networks import Networks
 from diffusion_jax.generation.populations import check_weights
 from diffusion_jax.generation.program import jitted, reporting, run, to_rows
@@ -46,7 +46,18 @@ _one_batch = functools.partial(
 )
 
 
-STATIC = ['unet', 'diffusion', 'mesh', 'classifier', 'recipes', 'classes', 'weak', 'marks', 'low_res_size']
+STATIC = [
+    'unet',
+    'diffusion',
+    'mesh',
+    'classifier',
+    'recipes',
+    'classes',
+    'weak',
+    'marks',
+    'low_res_size',
+    'grids',
+]
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=['params'], meta_fields=STATIC)
@@ -64,6 +75,7 @@ class Generator:
         weak: the second diffusion model, for `AutoGuidance`.
         marks: of recipes by name: the published figure and its source, or 'not measured'.
         low_res_size: height and width of the images that an upsampler enlarges; None if unknown.
+        grids: texts for `respacing` by name, as `save_grid` stored them.
     """
 
     unet: UNetConfig
@@ -76,16 +88,10 @@ class Generator:
     weak: Networks | None = None
     marks: tuple[tuple[str, str], ...] = ()
     low_res_size: Size | None = None
+    grids: tuple[tuple[str, str], ...] = ()
 
     def __repr__(self) -> str:
-        height, width = self.unet.image_size
-        guided = 'no classifier' if self.classifier is None else 'with a classifier'
-        guided += ', with a weak model' if self.weak else ''
-        classes = f', {len(self.classes)} classes: {listed(self.classes)}' if self.classes else ''
-        marks = dict(self.marks)
-        names = [f'{name}: {marks[name]}' if name in marks else name for name, _ in self.recipes]
-        recipes = ''.join(f'\n    {name}' for name in names) if marks else f' {", ".join(names)}'
-        return f'Generator({height}×{width}×{self.unet.image_channels}, {guided}{classes}; recipes:{recipes})'
+        return f'Generator({describe_model(self)})'
 
     @property
     def networks(self) -> Networks:

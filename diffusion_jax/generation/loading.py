@@ -22,6 +22,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.generator import Generator
 from diffusion_jax.generation.networks import WEAK, Networks
+from diffusion_jax.generation.stored_grids import stored_grids
 from diffusion_jax.memory import out_of_memory
 from diffusion_jax.models import ClassifierConfig, UNetConfig
 from diffusion_jax.models.config import DTYPES
@@ -114,6 +115,7 @@ def describe(
         marks=MODELS[name].marks(guided) if (name := stored[DIFFUSION].name) in MODELS else (),
         weak=Networks(configs[WEAK], stored[WEAK].diffusion, mesh=mesh) if WEAK in paths else None,
         low_res_size=stored[DIFFUSION].low_res_size,
+        grids=tuple(stored_grids(paths[DIFFUSION]).items()),
     )
     return model, paths
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.diffusion.inverse import Mask, Measurement, adjoint
-from diffusion_jax.diffusion.inverse.operators import Dense, Function
+from diffusion_jax.diffusion.inverse.operators import Dense, FunctionOperator
 from diffusion_jax.diffusion.parts import Part
 from diffusion_jax.errors import UserError
 
@@ -64,7 +64,7 @@ def _checked(measurement: Measurement, images: Images, owner: Any) -> Measuremen
 
 
 def _is_linear(operator: Any, images: Images, out: Images) -> bool:
-    if not isinstance(operator, (Function, Dense)):
+    if not isinstance(operator, (FunctionOperator, Dense)):
         return True
     try:
         jax.eval_shape(lambda x, y: adjoint(operator, y, x), images, out)

@@ -97,11 +97,12 @@ def read_guidance(guidance: Guidances, default: Any = 1.0, scale: Any = None) ->
     return (Function(guidance),)
 
 
-def text_of(part: Part, known: Mapping[str, type[Part]], omit: str = '') -> str:
-    """The text that names a part, with its fields that are not the defaults, except `omit`."""
+def text_of(part: Part, known: Mapping[str, type[Part]], omit: str = '', always: str = '') -> str:
+    """The text that names a part, with its fields that are not the defaults, except `omit`; and `always`."""
     name = next(name for name, cls in known.items() if cls is type(part))
     fields = {key: field for key, field in (choices(part) | options(part)).items() if key != omit}
-    values = {key: getattr(part, key) for key, field in fields.items() if getattr(part, key) != field.default}
+    values = {key: getattr(part, key) for key in fields}
+    values = {k: v for k, v in values.items() if k == always or np.any(v != fields[k].default)}
     given = [f'{key}={" ".join(v) if isinstance(v, tuple) else v}' for key, v in values.items()]
     return f'{name}:{",".join(given)}' if given else name
 

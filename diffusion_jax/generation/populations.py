@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from diffusion_jax.diffusion.guidance import Reward, innermost
+from diffusion_jax.diffusion.inverse import PiGDM
 from diffusion_jax.diffusion.process import Transition
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.errors import UserError
@@ -25,6 +26,10 @@ def check_population(recipe: Recipe, num_images: int, rows: dict[str, Any]) -> N
             problem = f'a reward weighs particles, and the sampler {sampler} has none'
             raise UserError('guidance', problem, "use sampler='smc'")
         return
+    for part in map(innermost, recipe.guidance):
+        if isinstance(part, PiGDM) and not np.all(np.asarray(part.measurement.noise) > 0):
+            remedy = f'{sampler} weighs images by their likelihood, which needs noise, such as 0.02'
+            raise UserError('Measurement.noise', 'is 0', remedy)
     if num_images % size:
         raise UserError('num_images', f'got {num_images}', f'{sampler} needs a multiple of {size} particles')
     for name, tree in rows.items():

@@ -199,6 +199,9 @@ def read_recipe(
     for name in changes.keys() - {*fields}:
         raise UserError(name, 'is no argument of a request', f'must be one of {", ".join(fields)}')
     changes = {name: value for name, value in changes.items() if value is not None}
+    for name, grid in model.grids:
+        if changes.get('respacing') == name:
+            changes['respacing'] = grid
     recipe = dataclasses.replace(recipe, **changes)
     recipe = dataclasses.replace(
         recipe,

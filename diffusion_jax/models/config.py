@@ -148,8 +148,11 @@ def _check_trunk(config: TrunkConfig) -> None:
     if any(side % divisor for side in config.image_size):
         problem = f'{levels} levels need an image_size divisible by {divisor}, got {config.image_size}'
         raise UserError('channel_mult', problem, 'change config.data.image_size, or give fewer levels')
-    for side in config.attention_resolutions:
-        one_of('attention_resolutions', side, _sides(config))
+    fitting = [side for side in config.attention_resolutions if side in _sides(config)]
+    if len(fitting) < len(config.attention_resolutions):
+        sides = ', '.join(map(str, _sides(config)))
+        problem = f'got {config.attention_resolutions}, but the levels have the sides {sides}'
+        raise UserError('attention_resolutions', problem, f'set it to {",".join(map(str, fitting)) or "()"}')
     for mult in config.channel_mult:
         channels = int(mult * config.model_channels)
         if channels == 0 or channels % config.norm_groups:

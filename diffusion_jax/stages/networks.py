@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from diffusion_jax.data.classes import check_same_classes
+from diffusion_jax.data.classes import check_same_classes, listed
 from diffusion_jax.data.sources import class_names
 from diffusion_jax.errors import UserError
 from diffusion_jax.experiment import Pretrained
@@ -137,6 +137,16 @@ def check_classes(run: Run) -> None:
     if run.experiment.unet.num_classes is None or run.experiment.classifier is None:
         return
     check_same_classes(*classes_of(run, CLASSIFIER), *classes_of(run, DIFFUSION))
+
+
+def report_unread_images(run: Run) -> None:
+    """Logs which images the stored diffusion model knows, if the config names some: sampling reads none."""
+    path, data = network_path(run, DIFFUSION), run.experiment.data
+    if TRAINED_BY[DIFFUSION] not in run.stages and (data.path or data.tfds_name):
+        images = (read_stamp(path) or {}).get('images', {})
+        count = f'{images["count"]:,} images' if images else 'other images'
+        names = f': {listed(images["classes"])}' if images.get('classes') else ''
+        logger.info('sample: config.data.path is not read; %s was trained on %s%s', path, count, names)
 
 
 def classes_of(run: Run, name: str) -> tuple[str, tuple[str, ...]]:

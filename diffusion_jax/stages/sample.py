@@ -62,6 +62,7 @@ def check(run: Run) -> None:
         base.check(run)
     else:
         conditioning.make_conditioning(run)
+    networks.report_unread_images(run)
 
 
 def locate(run: Run) -> Results:

@@ -90,7 +90,9 @@ def check_train(config: TrainConfig) -> None:
         between(key, getattr(config, key), 0)
     between('evaluate_samples', config.evaluate_samples, 4, below=INT32)  # precision needs 3 neighbours
     if not 0 <= config.warmup_steps < config.num_steps:
-        remedy = f'must be at least 0 and below num_steps, {config.num_steps}'
+        remedy = (
+            f'must be at least 0 and below num_steps, {config.num_steps}; for a short trial set it to 0, too'
+        )
         raise UserError('warmup_steps', f'got {config.warmup_steps}', remedy)
     low, high = config.low_res_noise if len(config.low_res_noise) == 2 else (1.0, 0.0)
     if config.low_res_noise and not 0 <= low <= high < 1:

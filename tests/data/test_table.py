@@ -73,6 +73,17 @@ def test_labels_are_numbers_or_names(root, labels, names, numbers, suffix):
     assert found(source_of(path)) == (names, [*enumerate(numbers)])
 
 
+@pytest.mark.parametrize('delimiter', [';', '\t'])
+def test_cells_may_be_separated_by_semicolons_or_tabs(root, delimiter):
+    rows = [
+        ('path', 'label', 'text'),
+        ('pictures/1.png', 'cat, large', 'a,b,c'),
+        ('pictures/0.png', 'bee', ''),
+    ]
+    path = write(root / 'x.csv', '\ufeff' + '\n'.join(map(delimiter.join, rows)))
+    assert found(source_of(path)) == (('bee', 'cat, large'), [(0, 0), (1, 1)])
+
+
 def test_a_column_gives_the_split(root):
     rows = ('pictures/0.png,a,train', 'pictures/1.png,b, train', 'pictures/2.png,b,validation')
     path = table(root, *rows, head='path,label,split')
@@ -142,9 +153,9 @@ def test_the_identity_depends_on_paths_and_labels_not_on_the_order_of_rows(root)
     [
         ('', 'x.csv', ['no images']),
         ('path,label\n', 'x.csv', ['no images']),
-        ('url;label\npictures/0.png;a\n', 'line 2', ['url;label', 'file_name']),
+        ('url;label\npictures/0.png;a\n', 'line 2', ['url, label', 'file_name']),
         ('path,label\n,a\n', 'line 2', ['path']),
-        ('path\npictures/0.png\n', 'line 2', ['label', "config.data.labels='none'"]),
+        ('path,kind\npictures/0.png,a\n', 'line 2', ['label', 'path, kind', "config.data.labels='none'"]),
         ('path,label\npictures/0.png,a\npictures/1.png,\n', 'line 3', ['label']),
         ('path,label\npictures/0.png,-1\npictures/1.png,3\n', 'x.csv', ['-1', "config.data.labels='none'"]),
         ('path,label\n"pictures/0.png,a\n', 'x.csv', []),
@@ -162,10 +173,11 @@ def test_rows_that_cannot_work_are_named(root, text, where, values):
     [
         ('[1]', 'line 1', ['list']),
         ('{"path": 3}', 'line 1', ['path']),
+        ('{"path": "x.png", "kind": "a"}', 'line 1', ['path, kind']),
         ('{"path": "\\u0000.png", "label": 1}', 'line 1', ['path']),
         ('{"path": "x.png", "label": 1.5}', 'line 1', ['1.5']),
         ('{"path": "x.png", "label": true}', 'line 1', ['True']),
-        ('{"path": "\\ud800.png", "label": 1}', 'x.jsonl', []),
+        ('{"path": "\\ud800.png", "label": 1}', 'line 1', []),
         ('{"path": ', 'x.jsonl', []),
     ],
 )
@@ -179,7 +191,9 @@ def test_a_class_without_training_images_and_a_missing_image_are_named(root):
     path = table(root, *rows, head='path,label,split')
     with refused('x.csv, line 3', "'b'"):
         source_of(path, 'test')
-    with refused('pictures/missing.png', 'No such file', kind=UnreadableImage):
+    with refused(
+        'x.csv, line 4: ' + str(root / 'pictures/missing.png'), 'No such file', kind=UnreadableImage
+    ):
         source_of(path)[1]
     images = open_split(DataConfig('auto', path=str(path), image_size=(2, 3)), 'train')
     (part,) = images.parts

@@ -287,23 +287,6 @@ def test_an_upsampler_needs_images_to_enlarge():
     assert closeness(model.sample(2, low_res=black, **STEPS), model.sample(2, low_res=white, **STEPS)) > 1
 
 
-def test_a_model_in_a_notebook_is_one_line(model):
-    assert repr(model) == 'Generator(8×8×1, with a classifier; recipes: paper, paper-ddim)'
-    named = dataclasses.replace(model.unguided(), classes=('cat', 'flower'))
-    expected = 'Generator(8×8×1, no classifier, 2 classes: cat, flower; recipes: paper, paper-ddim)'
-    assert repr(named) == expected
-
-
-def test_recipes_are_printed_with_their_marks(model):
-    marked = dataclasses.replace(model, marks=(('paper', 'FID 4.59 (2105.05233, table 5)'),))
-    assert repr(marked).splitlines() == [
-        'Generator(8×8×1, with a classifier; recipes:',
-        '    paper: FID 4.59 (2105.05233, table 5)',
-        '    paper-ddim)',
-    ]
-    assert 'FID' not in repr(marked.unguided())
-
-
 def test_more_images_than_memory_holds(model):
     def no_memory(done, total):
         raise RuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 118189471424 bytes.')

@@ -162,7 +162,8 @@ def test_rows_go_with_their_images_on_several_devices():
 
 
 def cases():
-    nan = np.where(np.arange(8)[:, None] == 0, np.nan, Y)
+    nan = Y.copy()
+    nan[1:, 0] = np.nan
     ddrm, dps, daps = SAMPLERS['ddrm'], SAMPLERS['dps'], SAMPLERS['daps']
     return {
         'shape': (dps, Measurement(Downsample(2), TRUTH), 'Measurement.y', (4, 8, 8, 1)),
@@ -170,7 +171,8 @@ def cases():
         'mask': (dps, Measurement(Mask(np.ones((1, 7, 8, 1))), TRUTH), 'operator', '(4, 8, 8, 1)'),
         'number of axes': (dps, Measurement(Mask(np.ones(8)), TRUTH), 'Mask.mask', (8,)),
         'not masked': (dps, Measurement(MASK, TRUTH), 'Measurement.y', 'mask'),
-        'not finite': (dps, Measurement(MASK, nan), 'Measurement.y', 'finite'),
+        'not finite': (dps, Measurement(MASK, nan), 'Measurement.y', 'row 1'),
+        'too large': (dps, Measurement(MASK, 1e300 * np.ones((4, 8, 8, 1))), 'Measurement.y', 'finite'),
         'noise': (dps, Measurement(MASK, Y, -0.1), 'Measurement.noise', -0.1),
         'no noise': (daps, Measurement(MASK, Y), 'Measurement.noise', 'DAPS'),
         'spectrum': (ddrm, Measurement(lambda x: x[:, :4], TRUTH[:, :4]), 'operator', 'dense'),

@@ -97,7 +97,9 @@ def test_unguided_training_free_guidance_has_no_log_probability():
     assert recipe.unguided().sampler == TFG(rho=2.0, draws=3)
 
 
-@pytest.mark.parametrize('text', ['tfg:draws=2,inner=0,rho=2.0', 'smc:potential=max,every=3', 'ddim'])
+@pytest.mark.parametrize(
+    'text', ['tfg:draws=2,inner=0,rho=2.0', 'smc:potential=max,unweighted=True,every=3', 'ddim']
+)
 def test_the_text_of_a_sampler(text):
     assert options.text_of(read_sampler(text), SAMPLERS) == text
 

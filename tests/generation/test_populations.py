@@ -18,6 +18,7 @@ from tests.generation.shared import closeness
 
 STEPS = {'respacing': '4', 'scale': 3.0}
 NOISY = Measurement(Gray(), np.zeros((8, 8, 1)), [0.1, 0.1, 0.2, 0.3])
+EXACT = Measurement(Gray(), np.zeros((8, 8, 1)))
 
 
 def test_a_population_depends_on_the_seed_and_its_first_index(model):
@@ -81,7 +82,8 @@ def test_other_numbers_compile_nothing(model, compilations):
         ('SMC.particles', (1, 2), 4, 3, {'sampler': SMC(1)}),
         ('sampler.potential', ('mean', 'max'), 4, 3, {'sampler': 'smc:potential=mean'}),
         ('SMC.resampling', ('none', 'systematic'), 4, 3, {'sampler': SMC(2, resampling='none')}),
-        ('sampler', ('unweighted', 'particles'), 4, 3, {'sampler': 'smc:unweighted=1'}),
+        ('sampler.unweighted', ('1', False, True), 4, 3, {'sampler': 'smc:unweighted=1'}),
+        ('Measurement.noise', (0, 'SMC'), 4, 3, {'sampler': 'smc:particles=2', 'guidance': PiGDM(EXACT)}),
         ('y', (2,), 4, [3, 3, 3, 4], {'sampler': 'smc:particles=2'}),
         ('scale', (2,), 4, 3, {'sampler': 'smc:particles=2', 'scale': [1, 1, 2, 3]}),
         ('noise', (2,), 4, 3, {'sampler': 'smc:particles=2', 'guidance': PiGDM(NOISY)}),

@@ -20,6 +20,7 @@ from diffusion_jax.stages.networks import (
     check_classes,
     check_network,
     find_network,
+    report_unread_images,
     start_stamp,
 )
 from diffusion_jax.stored_networks import describe_stored
@@ -129,6 +130,20 @@ def test_files_that_do_not_fit_the_config(files, network, name, found, remedy):
     assert error.value.where == str(files[name])
     assert found in error.value.problem and remedy in error.value.remedy
     check_network(make_run(stages=('train', 'train_classifier')), network)  # the run itself trains it
+
+
+def test_images_that_sampling_does_not_read_are_reported(tmp_path, caplog):
+    images = {'classes': ['cat', 'dog'], 'count': 1200, 'identity': ''}
+    write_stamp(tmp_path / 'diffusion', {'images': images})
+    caplog.set_level('INFO')
+    other = {'data__name': 'folder', 'data__path': 'elsewhere', 'data__num_classes': 10}
+    report_unread_images(make_run(tmp_path))
+    report_unread_images(make_run(tmp_path, ('train', 'sample'), **other))
+    assert not caplog.messages
+    report_unread_images(make_run(tmp_path, ('sample',), **other))
+    (message,) = caplog.messages
+    for part in ('config.data.path', str(tmp_path / 'diffusion'), '1,200', 'cat, dog'):
+        assert part in message
 
 
 def test_a_folder_of_another_process_is_refused(experiment, tmp_path):

@@ -37,7 +37,8 @@ class FolderSource(PictureSource):
         return len(self.paths)
 
     def picture(self, index: int) -> dict[str, Any]:
-        return {'image': read_picture(self.paths[index], self.channels), 'label': int(self.labels[index])}
+        picture = read_picture(self.paths[index], self.channels, self.name_of(index))
+        return {'image': picture, 'label': int(self.labels[index])}
 
     def name_of(self, index: int) -> str:
         return shown(self.paths[index])

@@ -25,6 +25,7 @@ from diffusion_jax.errors import UserError, reason
 PATHS = ('file_name', 'path', 'image', 'filename')
 LABELS = ('label', 'class')
 SPLIT = 'split'
+DELIMITERS = (',', ';', '\t')
 INTEGER = re.compile('0|-?[1-9][0-9]{0,17}')  # not 007, which is a name
 SUFFIXES = ('.csv', '.jsonl')
 METADATA = ('metadata.csv', 'metadata.jsonl')
@@ -41,14 +42,25 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class TableSource(FolderSource):
-    """The files that a table names. classes: of every image, '' without labels."""
+    """The files that a table names.
 
+    Attributes:
+        table: its path.
+        lines: of every image, in the table.
+        classes: of every image, '' without labels.
+    """
+
+    table: str = field(kw_only=True)
+    lines: Sequence[int] = field(kw_only=True)
     classes: Sequence[str] = field(kw_only=True)
 
     @functools.cached_property
     def identity(self) -> str:  # type: ignore[override]  # computed when it is asked for
         names = [relative(path, self.root) for path in self.paths]
         return f'{zlib.crc32(repr((names, list(self.classes))).encode()):08x}'
+
+    def name_of(self, index: int) -> str:
+        return f'{shown(self.table)}, line {self.lines[index]}: {shown(self.paths[index])}'
 
 
 def table_source(config: DataConfig, split: str, class_names: tuple[str, ...] | None) -> TableSource:
@@ -71,7 +83,8 @@ def table_source(config: DataConfig, split: str, class_names: tuple[str, ...] | 
         _check_labels(table, rows)
         class_names = class_names or _class_names(table, set(classes))
         labels = numbered(classes, class_names, lambda i: f'{shown(table)}, line {rows[i].line}')
-    return TableSource(paths, labels, class_names, config.image_channels, root, classes=classes)
+    lines, channels = [row.line for row in rows], config.image_channels
+    return TableSource(paths, labels, class_names, channels, root, table=table, lines=lines, classes=classes)
 
 
 def is_table(path: str) -> bool:
@@ -130,7 +143,8 @@ def _rows_of(table: str, rows: list[Row], inside: str, split: str) -> tuple[list
 def _check_labels(table: str, rows: Sequence[Row]) -> None:
     for row in rows:
         if not row.label:
-            problem = f'has nothing in a column {" or ".join(LABELS)}'
+            found = listed([str(name) for name in _columns(table, row.line)])
+            problem = f'has nothing in a column {" or ".join(LABELS)}; its columns are {found}'
             remedy = "fill it, or set config.data.labels='none', or name='folder' for folders as classes"
             raise UserError(f'{shown(table)}, line {row.line}', problem, remedy)
 
@@ -147,16 +161,28 @@ def _class_names(table: str, classes: set[str]) -> tuple[str, ...]:
 
 def _read(table: str) -> Iterator[Row]:
     """The rows of a table. Raises UserError where it has no column of paths, or is damaged."""
+    yield from (_row(table, line, cells) for line, cells in _lines(table))
+
+
+def _columns(table: str, number: int) -> Sequence[Any]:
+    """The names of the columns that a line has; a line of JSON has its own."""
+    return next(list(cells) for line, cells in _lines(table) if line == number)
+
+
+def _lines(table: str) -> Iterator[tuple[int, Any]]:
+    """The number and the cells of every line of a table. Raises UserError where it is damaged."""
     try:
         with open(table, encoding='utf-8-sig', newline='') as file:
-            lines = _csv(file) if table.lower().endswith('.csv') else _jsonl(file)
-            yield from (_row(table, line, cells) for line, cells in lines)
+            yield from _csv(file) if table.lower().endswith('.csv') else _jsonl(file)
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(shown(table), f'cannot be read as a table ({reason(error)})') from error
 
 
 def _csv(file: Any) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(file, strict=True)
+    header = file.readline()
+    file.seek(0)
+    delimiter = max(DELIMITERS, key=header.count)  # by the header alone: captions hold any of them
+    reader = csv.DictReader(file, delimiter=delimiter, strict=True)
     return ((reader.line_num, cells) for cells in reader)
 
 
@@ -172,7 +198,10 @@ def _row(table: str, line: int, cells: Any) -> Row:
     if not path or not isinstance(path, str) or '\0' in path:
         columns = listed([str(name) for name in cells])
         raise UserError(where, f'has no path; its columns are {columns}', f'one must be {" or ".join(PATHS)}')
-    os.fsencode(path)  # ValueError for a text that is no path
+    try:
+        os.fsencode(path)
+    except ValueError as error:
+        raise UserError(where, f'its path {path!r} cannot be that of a file') from error
     path = os.path.normpath(path)
     if os.path.isabs(path):  # relative to the table where it can be, as folders in it are splits
         path = path.removeprefix(os.path.join(os.path.abspath(os.path.dirname(table)), ''))

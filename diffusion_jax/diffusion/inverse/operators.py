@@ -45,7 +45,7 @@ class Operator(Part):
         raise NotImplementedError
 
 
-class Function(Operator):
+class FunctionOperator(Operator):
     """An operator from a linear function of images without a known spectrum."""
 
     function: Callable[[Array], Array] = static()
@@ -166,8 +166,8 @@ def dense(function: Callable[[Array], Array], shape: tuple[int, int, int]) -> De
 
 
 def as_operator(operator: Any) -> Operator:
-    """The operator itself, or a Function."""
-    return operator if isinstance(operator, Operator) else Function(operator)
+    """The operator itself, or a FunctionOperator."""
+    return operator if isinstance(operator, Operator) else FunctionOperator(operator)
 
 
 def adjoint(operator: Callable[[Array], Array], y: Array, x: Array) -> Array:

@@ -84,7 +84,7 @@ class SMC(Sampler):
     every: Number = option(default=1, least=1, whole=True)
     potential: str = static(default='difference', values=tuple(POTENTIALS))
     resampling: str = static(default='systematic', values=tuple(RESAMPLING))
-    unweighted: bool = static(default=False)
+    unweighted: bool = static(default=False, values=(False, True))
     shifts_mean: ClassVar[bool] = True
 
     @property

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax.diffusion.inverse import Blur, Downsample, Gray, Mask, Measurement, adjoint, dense
-from diffusion_jax.diffusion.inverse.operators import Function, solve
+from diffusion_jax.diffusion.inverse.operators import FunctionOperator, solve
 
 SHAPE = 4, 6, 3
 RNG = np.random.default_rng(0)
@@ -67,7 +67,7 @@ def test_solve_is_the_inverse_with_a_spectrum_and_by_conjugate_gradients(operato
     expected = []
     for x, matrix, one, two in zip(X, matrices(operator), a, b, strict=True):
         expected.append(np.linalg.solve(one * matrix.T @ matrix + two * np.eye(x.size), x.ravel()))
-    for kind in (operator, Function(operator)):
+    for kind in (operator, FunctionOperator(operator)):
         np.testing.assert_allclose(solve(kind, a, b, jnp.asarray(X)).reshape(3, -1), expected, atol=1e-10)
 
 
@@ -75,13 +75,13 @@ def test_solve_is_the_inverse_with_a_spectrum_and_by_conjugate_gradients(operato
 def test_without_b_it_is_the_pseudo_inverse(operator):
     y = operator(jnp.asarray(X))
     expected = np.einsum('bik,bk->bi', np.linalg.pinv(matrices(operator)), y.reshape(len(X), -1))
-    for kind in (operator, Function(operator)):
+    for kind in (operator, FunctionOperator(operator)):
         found = solve(kind, 1.0, 0.0, adjoint(kind, y, jnp.asarray(X))).reshape(3, -1)
         np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
 def test_a_solution_does_not_depend_on_the_batch():
-    function, v = Function(OPERATORS['blur']), jnp.asarray(X)
+    function, v = FunctionOperator(OPERATORS['blur']), jnp.asarray(X)
     harder = v.at[1].multiply(1e6)
     np.testing.assert_array_equal(solve(function, 1.0, 0.1, v)[0], solve(function, 1.0, 0.1, harder)[0])
 

@@ -25,6 +25,29 @@ def test_eta_1_is_the_ancestral_step_with_the_small_variance():
     np.testing.assert_allclose(ours, ddpm, atol=2e-5)
 
 
+@pytest.mark.parametrize(('respacing', 'largest'), [('50', 632.4), ('ddim50', 1.564), ('karras:50', 0.3068)])
+def test_the_first_levels_decide_how_far_a_gradient_of_1_moves_x(respacing, largest):
+    """At η = 1 by β/√(1−β), and DDPM by β̃."""
+    grid = make_grid(DiffusionConfig('cosine', 1000), respacing)
+    grid = jax.tree.map(lambda values: values[:-1], grid)  # whose noise is 0 at the last level
+    x, here, there = X[: len(grid.level.t)], grid.level, grid.next
+    denoise = DATA.denoiser(variance='fixed_small')
+
+    def call(x_t, level, memory):
+        prediction, memory = denoise(x_t, level, memory)
+        return prediction._replace(gradient=jnp.ones_like(x_t)), memory
+
+    guided = denoise._replace(call=call)
+    ours, ddpm = (
+        (take_step(s, guided, x, grid, x) - take_step(s, denoise, x, grid, x))[:, 0, 0, 0]
+        for s in (DDIM(1.0), DDPM())
+    )
+    beta = 1 - (here.alpha / there.alpha) ** 2
+    np.testing.assert_allclose(ours, beta * there.alpha / here.alpha, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(ddpm, beta * (there.sigma / here.sigma) ** 2, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(ours.max(), largest, rtol=1e-3)
+
+
 def test_eta_0_uses_no_noise():
     table = transitions(make_schedule('cosine', 1000, '50'))
     still = take_step(DDIM(), DATA.denoiser(), X, table, NOISE)
