@@ -52,8 +52,9 @@ def get_config() -> ConfigDict:
             'checkpoint_every': 400,
         },
         sample={
-            'sampler': 'ddim',
-            'respacing': 'ddim25',
+            # The best of experiments/digits_sweep.py among those with a label agreement of 99 %.
+            'sampler': 'dpmpp_2m_sde',
+            'respacing': 'log_snr:25',
             'scale': 5.0,
             'num_samples': 1000,
             'batch_size': 256,

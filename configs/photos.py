@@ -77,8 +77,8 @@ def get_config() -> ConfigDict:
             'checkpoint_every': 300,
         },
         sample={
-            'sampler': 'ddim',
-            'respacing': 'ddim25',
+            'sampler': 'ddpm',
+            'respacing': '50',
             'scale': 3.0,
             'num_samples': 96,
             'batch_size': 48,

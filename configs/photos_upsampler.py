@@ -33,14 +33,12 @@ def get_config() -> ConfigDict:
         },
         diffusion={'schedule': 'cosine', 'prediction': 'v', 'loss': 'rescaled_mse'},
         unet={
-            # Not 32: each of the 32 groups of the normalization would be one channel, and lose its mean, the
-            # colour of the whole image.
             'model_channels': 32,
             'channel_mult': (1, 2, 2),
             'num_res_blocks': 1,
             'attention_resolutions': (),  # the middle block has attention in any case
             'num_head_channels': 32,
-            'norm_groups': 8,
+            'norm_groups': 8,  # with 32, a group of one channel would lose its mean, the colour of the image
             'resblock_updown': False,
             'conv_resample': False,
             'class_conditional': True,
@@ -58,8 +56,8 @@ def get_config() -> ConfigDict:
             'checkpoint_every': 500,
         },
         sample={
-            'sampler': 'ddim',
-            'respacing': 'ddim10',
+            'sampler': 'dpmpp_2m_sde',
+            'respacing': 'log_snr:15',
             'scale': 0.0,
             'num_samples': 96,
             'batch_size': 16,
