@@ -23,6 +23,7 @@ from diffusion_jax.generation.measurements import checked
 from diffusion_jax.generation.populations import check_levels, check_population
 from diffusion_jax.generation.program import jitted
 from diffusion_jax.generation.sampling import Request
+from diffusion_jax.models import NULL_CLASS
 from diffusion_jax.sharding import batch_sharding, replicated
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ def make_request(
 
     Args:
         y: one class for all images or one for each, by number or by name; needed by a conditional model,
-            and by guidance with a classifier.
+            and by guidance with a classifier. −1 is no class, for a network that was trained with
+            `label_dropout`, without such guidance.
         first, seed: the images are those with the indices first, first + 1, … of the seed.
         recipe: a name in `model.recipes`, or a Recipe.
         scale: of all guidances except those whose text gives one; one for all images or one for each. A
@@ -152,11 +154,16 @@ def check_keeps_start(recipe: Recipe) -> None:
         raise UserError('images', problem, remedy)
 
 
-def labels(model: Generator, num_images: int, y: Labels | None, recipe: Recipe, least: int = 0) -> np.ndarray:
-    """int32 [num_images], from one class for all images or one for each; zeros without classes."""
+def labels(model: Generator, num_images: int, y: Labels | None, recipe: Recipe) -> np.ndarray:
+    """int32 [num_images], from one class for all images or one for each; zeros without classes.
+
+    −1, no class, is a label of networks that learned it, without a guidance that reads labels.
+    """
     num_classes = guides.number_of_classes(model, recipe)
     if num_classes is None:
         return np.zeros(num_images, np.int32)
+    no_class = model.unet.label_dropout and recipe.needs.isdisjoint({'log_prob', 'y'})
+    least = NULL_CLASS if no_class else 0
     allowed = f'must be a class from {least} to {num_classes - 1} for every image'
     if y is None:
         raise UserError('y', 'got None', allowed)
@@ -232,5 +239,4 @@ def labels_at(model: Generator, sigma: Any, y: Any, recipe: Recipe) -> Any:
             raise UserError('sigma', f'got {sigma}', 'must be above 0')
     if isinstance(y, jax.core.Tracer):
         return y
-    null = bool(model.unet.label_dropout) and recipe.needs.isdisjoint({'log_prob', 'y'})
-    return labels(model, np.size(y), y, recipe, -int(null))
+    return labels(model, np.size(y), y, recipe)

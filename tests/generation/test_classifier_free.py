@@ -33,6 +33,7 @@ def test_between_no_class_and_beyond_the_class(model, compilations):
     assert closeness(found, class_alone) <= 1  # w = 1
     no_class = model.sample(2, 3, scale=0)
     assert closeness(no_class, model.sample(2, 7, scale=0)) == 0
+    assert closeness(no_class, model.sample(2, -1, guidance='', **STEPS)) <= 1
     each = model.sample(2, 3, scale=[0, 4]).images
     assert closeness(each[0], no_class.images[0]) <= 1 < closeness(each[1], found.images[1])
     assert compilations == []
@@ -60,6 +61,10 @@ def test_it_works_beside_a_classifier(model):
 def test_it_needs_a_class_and_a_null_class(model):
     with refused('y', None):
         model.sample(2)
+    with refused('y', -1):
+        model.sample(2, -1, guidance='classifier:scale=1', **STEPS)
     for other in (make(CONDITIONAL_UNET), make_model()):
         with refused('guidance', 'label_dropout'):
             other.sample(2, 3, guidance='classifier_free', **STEPS)
+    with refused('y', -1):
+        make(CONDITIONAL_UNET).sample(2, -1, guidance='', **STEPS)
