@@ -112,6 +112,8 @@ def plot(rows: list[dict[str, Any]], along: str, path: Path) -> None:
             means, spreads = zip(*(row[metric] for row in mine), strict=True)
             axis.errorbar([row[along] for row in mine], means, spreads, fmt='o-', ms=3, label=name)
         axis.set(title=metric.replace('_', ' '), xlabel=along, xscale='log')
+        axis.xaxis.set_major_formatter('{x:g}')
+        axis.xaxis.set_minor_formatter('{x:g}')
         axis.grid(alpha=0.3)
     figure.legend(*axes[0].get_legend_handles_labels(), loc='outside right center', fontsize='small')
     figure.savefig(path, dpi=110)
