@@ -7,14 +7,14 @@ cropped to the centre square once, which takes 0.25 s for a photo of a camera. W
 `python experiments/photo_crops.py images` creates six classes. docs/tutorial.md goes through all steps, and
 configs/photos_upsampler.py enlarges samples from 16×16 to 64×64.
 
-Hardware: 2 CPU cores, 2 GB of memory. CPU time: 14 minutes at 32×32 and 5 at 16×16 (measured on an AMD EPYC
+Hardware: 2 CPU cores, 2 GB of memory. CPU time: 19 minutes at 32×32 and 6 at 16×16 (measured on an AMD EPYC
     that was shared with other programs: 1.8 GB).
-Expect: colours and textures of each class. Shapes appear where the images of a class are alike; see
-    samples/grid.png, which has a row for each class. Classes of very different images need more training.
+Expect: colours, textures and shapes of each class, where its images are alike; see samples/grid.png, which
+    has a row for each class. Classes of very different images need more training.
     On the six classes an independent classifier agrees with all labels (experiments/photos_acceptance.py).
 
 The network also learns images of no class: --config.sample.guidance=classifier_free:scale=2 guides without a
-classifier.
+classifier, and --config.sample.guidance=classifier_free:scale=0 samples without classes.
 Images without labels, or of one class, may lie at any depth below images/train and need no classifier:
     --stage=train,sample --config.data.labels=none --config.sample.scale=0 \\
     --config.unet.class_conditional=False --config.unet.label_dropout=0
