@@ -8,8 +8,8 @@ The samples are those of configs/photos.py with --config.data.image_size=16,16 a
 Folder: that of configs/photos.py. Images of at least 64×64 pixels; smaller ones are enlarged, and then their
 missing detail is what is learned.
 
-Hardware: 2 CPU cores, 2 GB of memory. CPU time: 20 minutes (measured on an AMD EPYC that was shared with other
-    programs: 1.8 GB).
+Hardware: 2 CPU cores, 2 GB of memory. CPU time: 20 minutes (measured on an AMD EPYC that was shared with
+    other programs: 1.8 GB).
 Expect: enlargements like photographs of each class. Parts of the photographs that were not trained on keep
     their colours, too: reduced again, they differ by 3.6 of 255 from the small image
     (experiments/photos_acceptance.py).

@@ -157,7 +157,8 @@ def _check_trunk(config: TrunkConfig) -> None:
         channels = int(mult * config.model_channels)
         if channels == 0 or channels % config.norm_groups:
             problem = f'{mult} · model_channels {config.model_channels} gives {channels} channels'
-            raise UserError('channel_mult', problem, f'must give a multiple of norm_groups, {config.norm_groups}')
+            remedy = f'must give a multiple of norm_groups, {config.norm_groups}'
+            raise UserError('channel_mult', problem, remedy)
     heads = 'num_heads' if config.num_head_channels is None else 'num_head_channels'
     _check_heads(config, heads, {*_attention_levels(config), levels - 1})
 

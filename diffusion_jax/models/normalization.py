@@ -40,9 +40,7 @@ class GroupNorm(nnx.Module):
         return group_norm(parts, scale, shift, silu, self.groups)
 
 
-def group_norm(
-    parts: Parts, scale: jax.Array, shift: jax.Array, silu: bool, groups: int = 32
-) -> jax.Array:
+def group_norm(parts: Parts, scale: jax.Array, shift: jax.Array, silu: bool, groups: int = 32) -> jax.Array:
     """silu(scale·(x − μ)/σ + shift), where μ and σ² + 1e-5 are those of the groups of channels of an image.
 
     x [B, ..., C] is the concatenation of `parts`, which is never in memory; scale and shift are [B, C].
@@ -75,9 +73,7 @@ def _normalize(
     return jnp.concatenate(y, axis=-1), (parts, scale, shift, mean, inverse)
 
 
-def _backward(
-    silu: bool, groups: int, residuals: tuple, g: jax.Array
-) -> tuple[Parts, jax.Array, jax.Array]:
+def _backward(silu: bool, groups: int, residuals: tuple, g: jax.Array) -> tuple[Parts, jax.Array, jax.Array]:
     parts, scale, shift, mean, inverse = residuals
 
     def through_silu(
