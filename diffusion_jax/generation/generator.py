@@ -45,19 +45,7 @@ _one_batch = functools.partial(
     out_of_memory, remedy='give fewer images: all are computed in one batch', raises=OutOfMemory
 )
 
-
-STATIC = [
-    'unet',
-    'diffusion',
-    'mesh',
-    'classifier',
-    'recipes',
-    'classes',
-    'weak',
-    'marks',
-    'low_res_size',
-    'grids',
-]
+STATIC = 'unet diffusion mesh classifier recipes classes weak marks low_res_size grids'.split()
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=['params'], meta_fields=STATIC)

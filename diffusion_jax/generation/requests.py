@@ -51,8 +51,7 @@ def make_request(
 
     Args:
         y: one class for all images or one for each, by number or by name; needed by a conditional model,
-            and by guidance with a classifier. −1 is no class, for a network that was trained with
-            `label_dropout`, without such guidance.
+            and by guidance with a classifier. −1, without such guidance, is no class (`label_dropout`).
         first, seed: the images are those with the indices first, first + 1, … of the seed.
         recipe: a name in `model.recipes`, or a Recipe.
         scale: of all guidances except those whose text gives one; one for all images or one for each. A
