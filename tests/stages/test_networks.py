@@ -30,7 +30,7 @@ from diffusion_jax.weights.files import Spec, load_weights, save_weights
 from diffusion_jax.workdir import write_stamp
 from tests.program import run
 from tests.stages.runs import make_run, read_experiment
-from tests.tiny import TRAIN
+from tests.tiny import DIFFUSION, TRAIN, UNET
 
 STEPS = {'sampler': 'ddim', 'respacing': '5'}
 
@@ -142,8 +142,13 @@ def test_images_that_sampling_does_not_read_are_reported(tmp_path, caplog):
     assert not caplog.messages
     report_unread_images(make_run(tmp_path, ('sample',), **other))
     (message,) = caplog.messages
-    for part in ('config.data.path', str(tmp_path / 'diffusion'), '1,200', 'cat, dog'):
+    for part in ('config.data', str(tmp_path / 'diffusion'), '1,200', 'cat, dog'):
         assert part in message
+    caplog.clear()
+    weights = tmp_path / 'model.safetensors'
+    save_weights(weights, Spec(UNET, DIFFUSION, classes=('bee', 'cow')), random_params(UNET, 0))
+    report_unread_images(make_run(tmp_path / 'new', ('sample',), pretrained__diffusion=weights, **other))
+    assert 'model.safetensors' in caplog.messages[0] and 'bee, cow' in caplog.messages[0]
 
 
 def test_a_folder_of_another_process_is_refused(experiment, tmp_path):
