@@ -8,8 +8,8 @@ As in the paper's figure 4, precision and label agreement rise with the scale, a
     python experiments/digits_sweep.py runs/digits guidance     # the same
 
 500 images for each of three seeds; a number is the mean over seeds, ± half of their range. Writes
-digits_<samplers or guidance>.json, .md (a table) and .png to experiments/results/. With --resume, a stopped sweep
-of the same weights keeps the rows of the .json file.
+digits_<samplers or guidance>.json, .md (a table) and .png to experiments/results/. With --resume, rows of the
+.json file are kept: to continue a sweep of the same weights that was stopped.
 """
 
 from __future__ import annotations

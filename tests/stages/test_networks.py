@@ -13,7 +13,7 @@ from diffusion_jax import generation, models
 from diffusion_jax.errors import UserError
 from diffusion_jax.experiment import Pretrained
 from diffusion_jax.sharding import make_mesh
-from diffusion_jax.stages import train_classifier
+from diffusion_jax.stages import sample, train_classifier
 from diffusion_jax.stages.finetune import check_start, load_start
 from diffusion_jax.stages.networks import (
     average_of,
@@ -30,7 +30,7 @@ from diffusion_jax.weights.files import Spec, load_weights, save_weights
 from diffusion_jax.workdir import write_stamp
 from tests.program import run
 from tests.stages.runs import make_run, read_experiment
-from tests.tiny import DIFFUSION, TRAIN, UNET
+from tests.tiny import TRAIN
 
 STEPS = {'sampler': 'ddim', 'respacing': '5'}
 
@@ -144,11 +144,13 @@ def test_images_that_sampling_does_not_read_are_reported(tmp_path, caplog):
     (message,) = caplog.messages
     for part in ('config.data', str(tmp_path / 'diffusion'), '1,200', 'cat, dog'):
         assert part in message
-    caplog.clear()
-    weights = tmp_path / 'model.safetensors'
-    save_weights(weights, Spec(UNET, DIFFUSION, classes=('bee', 'cow')), random_params(UNET, 0))
-    report_unread_images(make_run(tmp_path / 'new', ('sample',), pretrained__diffusion=weights, **other))
-    assert 'model.safetensors' in caplog.messages[0] and 'bee, cow' in caplog.messages[0]
+
+
+def test_the_check_of_sampling_names_the_file_and_its_classes(files, tmp_path, caplog):
+    caplog.set_level('INFO')
+    weights = pretrained(files, diffusion='diffusion') | {'data__path': 'elsewhere', 'sample__scale': 0}
+    sample.check(make_run(tmp_path, ('sample',), **weights))
+    assert str(files['diffusion']) in caplog.messages[-1] and 'elsewhere' not in caplog.messages[-1]
 
 
 def test_a_folder_of_another_process_is_refused(experiment, tmp_path):
