@@ -38,8 +38,9 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(VENV)/bin/python -m pytest $(FAST)
 
+# Programs are compiled as users do, not as tests/conftest.py chooses for speed.
 test-all: $(VENV)/installed-dev
-	$(VENV)/bin/python -m pytest
+	XLA_FLAGS= $(VENV)/bin/python -m pytest
 
 test-oldest: $(OLDEST)/installed-dev
 	$(OLDEST)/bin/python -m pytest $(FAST)

@@ -72,6 +72,7 @@ def run_blocks(page):
     return scope
 
 
+@pytest.mark.slow
 def test_python(folder):
     scope = run_blocks(DOCS / 'python.md')
     assert (folder / 'threes.png').stat().st_size
@@ -83,6 +84,7 @@ def test_python(folder):
     assert scope['gradient'].shape == (8, 8, 8, 1) and np.abs(scope['gradient']).max() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('folder')
 def test_own_parts():
     scope = run_blocks(DOCS / 'own_parts.md')

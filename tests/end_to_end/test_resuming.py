@@ -45,6 +45,7 @@ def test_a_stopped_run_resumes_to_the_same_end(finished, tmp_path, monkeypatch, 
     assert_same_end(tmp_path, finished)
 
 
+@pytest.mark.slow  # tests/training/test_loop.py has the order of the hooks in the fast tier
 def test_an_evaluation_that_was_stopped_is_repeated(finished, tmp_path, monkeypatch, capfd):
     """After the last step, whose checkpoint exists: the stage is complete only when the evaluation is."""
     shutil.copytree(finished / 'diffusion', tmp_path / 'diffusion')
@@ -125,6 +126,7 @@ def test_samples_are_complete_with_all_their_files(finished, tmp_path, name):
     assert not sample.complete(run, sample.locate(run))
 
 
+@pytest.mark.slow  # tests/training/test_damage.py has every kind of damage in the fast tier
 def test_a_damaged_last_checkpoint_is_replaced_from_the_one_before(finished, tmp_path, capfd):
     shutil.copytree(finished / 'diffusion', tmp_path / 'diffusion')
     data = (tmp_path / 'diffusion' / 'checkpoints' / '6' / 'ema_0.995').rglob('*')
@@ -141,6 +143,7 @@ def test_a_damaged_last_checkpoint_is_replaced_from_the_one_before(finished, tmp
     assert_same_end(tmp_path, finished)
 
 
+@pytest.mark.slow  # tests/test_shards.py stops and continues shards in the fast tier
 def test_a_stopped_sampling_resumes_to_the_same_end(finished, tmp_path, monkeypatch):
     networks = {f'pretrained__{name}': finished / name for name in ('diffusion', 'classifier')}
     change = networks | {'sample__batch_size': 8, 'sample__unguided': False}

@@ -64,12 +64,14 @@ def cells(tmp_path_factory):
     return code_cells(notebook)
 
 
+@pytest.mark.slow
 def test_every_figure_is_drawn(cells):
     figures = [cell for cell in cells if 'generation.show(' in cell.source]
     assert len(figures) == 5 and all(len(pictures(cell)) == 1 for cell in figures)
     assert len({pictures(cell)[0] for cell in figures}) == 5
 
 
+@pytest.mark.slow
 def test_classes_scales_and_noises_share_one_program(cells):
     drawn = [line for cell in cells for line in printed(cell).splitlines() if re.match(r'\s*[\d.]+ s,', line)]
     assert len(drawn) == 4 + 1 + 4 + 2

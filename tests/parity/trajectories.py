@@ -158,15 +158,10 @@ def check_steps(step, denoiser, table, order, start, noise, recorded, name):
 
 
 def check_free_run(step, table, order, start, noise, recorded, sensitivity, name):
-    """Every step from our own x before it; errors may grow as those of a perturbed start do.
-
-    Copies fill the batch to the size for which the networks are compiled.
-    """
-    batch, copies = len(start), (len(order), 1, 1, 1)
+    """Every step from our own x before it; errors may grow as those of a perturbed start do."""
     x = jnp.asarray(nhwc(start))
     for k, t in enumerate(order):
-        eps = jnp.tile(nhwc(noise[k]), copies)
-        x = step(jnp.tile(x, copies), rows(table, [t], len(eps)), eps)[:batch]
+        x = step(x, rows(table, [t], len(x)), jnp.asarray(nhwc(noise[k])))
         tolerance = FREE_RUN_SENSITIVITIES * sensitivity[k]
         compare('sampling runs on their own', x, nhwc(recorded[k]), atol=tolerance, detail=f'{name} step {k}')
 
@@ -198,23 +193,20 @@ def check_run(case: Case, networks: Networks, name: str) -> None:
     x_t, transition = before_each_step(start, recorded), rows(table, order, len(start))
     rounding = Rounding(networks.frozen(x_t, transition.level, **options), x_t)
 
-    def x_0_at(k):
-        """Step k's x_0: guided, for the release returns it so, only by DDIM."""
+    def x_0(denoise, x_t):
+        """Of every step: guided, for the release returns it so, only by DDIM."""
+        shown = score_shift(denoise) if run['kind'] == 'ddim' else denoise
+        return nchw(shown(x_t, transition.level)[0].x_0).reshape(recorded.shape)
 
-        def x_0(denoise, x_t):
-            shown = score_shift(denoise) if run['kind'] == 'ddim' else denoise
-            return nchw(shown(x_t, transition.level)[0].x_0).reshape(recorded.shape)[k]
-
-        return x_0
-
+    ours = x_0(guided, x_t)
     for part, k in (('first', 0), ('last', -1)):
         compare(
             'x_0 predicted while sampling',
-            x_0_at(k)(guided, x_t),
+            ours[k],
             arrays[f'{name}/pred_xstart_{part}'],
             rtol=2e-4,
             atol=STEP_TOLERANCE,
-            rounding=functools.partial(rounding.of, x_0_at(k)),
+            rounding=lambda k=k: rounding.of(x_0)[k],
             detail=f'{name} {part}',
         )
     if run['classifier_scale'] is not None:

@@ -1,6 +1,7 @@
 """What a step needs: the exact arguments, the rest close to XLA's analysis for CPUs."""
 
 import dataclasses
+import functools
 import threading
 
 import jax
@@ -34,6 +35,13 @@ def job(stage, topology='local', fsdp=1, **changes):
     return Job(experiment, stage, read_topology(topology)).changed(**changes)
 
 
+@functools.cache
+def both(stage, fsdp=1):
+    """The estimate and XLA's analysis of one job."""
+    wanted = job(stage, fsdp=fsdp)
+    return estimated(wanted), compiled(wanted)
+
+
 def num_params(*networks):
     return sum(leaf.size for network in networks for leaf in jax.tree.leaves(models.param_shapes(network)))
 
@@ -42,44 +50,44 @@ def num_params(*networks):
 def test_the_arguments_of_training(stage, network):
     """Parameters, averages and two moments, two images with labels; a weight for each timestep, counters."""
     expected = 4 * num_params(network) * (1 + len(TRAIN.ema_rates) + 2) + 2 * (IMAGE + 4)
-    for needs in (estimated(job(stage)), compiled(job(stage))):
+    for needs in both(stage):
         assert 0 <= needs.arguments - expected <= 4 * DIFFUSION.num_timesteps + 32
 
 
 def test_the_arguments_of_sampling():
     """Parameters of both networks; two images in float32 with index and label; seed, position and numbers."""
     expected = 4 * num_params(UNET, CLASSIFIER) + 2 * (4 * IMAGE + 4 + 4)
-    assert estimated(job('sample')).arguments == pytest.approx(expected, abs=64)
-    assert compiled(job('sample')).arguments == pytest.approx(expected, abs=64)
+    for needs in both('sample'):
+        assert needs.arguments == pytest.approx(expected, abs=64)
 
 
 @pytest.mark.parametrize('stage', ['train', 'sample'])
 def test_with_fsdp_a_device_holds_a_part_and_gathers(stage):
-    full, split = job(stage), job(stage, fsdp=8)
-    assert estimated(split).arguments < 0.2 * estimated(full).arguments
-    assert estimated(split).temporaries > estimated(full).temporaries
-    found = compiled(split)
-    assert found.arguments == pytest.approx(estimated(split).arguments, abs=16)  # unused ones are left out
+    (full, _), (split, found) = both(stage), both(stage, fsdp=8)
+    assert split.arguments < 0.2 * full.arguments
+    assert split.temporaries > full.temporaries
+    assert found.arguments == pytest.approx(split.arguments, abs=16)  # unused ones are left out
     assert found.exchanged['all-gather'] > 3 * num_params(UNET)
     assert found.fits is None  # a CPU's memory is not known
 
 
 def test_data_parallel_training_sums_gradients():
-    assert compiled(job('train')).exchanged.keys() == {'all-reduce'}
-    assert compiled(job('sample')).exchanged == {}
+    assert both('train')[1].exchanged.keys() == {'all-reduce'}
+    assert both('sample')[1].exchanged == {}
 
 
 @pytest.mark.parametrize('stage', ['train', 'train_classifier', 'sample'])
 def test_estimates_are_close_to_those_of_xla(stage):
     """XLA for CPUs fuses differently."""
-    ours, theirs = estimated(job(stage)), compiled(job(stage))
+    ours, theirs = both(stage)
     assert 0.3 < ours.temporaries / theirs.temporaries < 2
     assert 0.3 < ours.moved / theirs.moved < 2
 
 
 def test_the_parts_of_a_batch_count_each():
     """XLA counts the body of their loop once."""
-    single, parts = (compiled(job('train', train={'microbatches': number})) for number in (1, 2))
+    _, single = both('train')
+    parts = compiled(job('train', train={'microbatches': 2}))
     assert parts.flops == single.flops
     assert 0.8 < parts.moved / single.moved < 1.6
 
