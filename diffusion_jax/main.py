@@ -7,7 +7,7 @@ import functools
 import logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -86,9 +86,10 @@ def _with_stored_grid(options: Options) -> dict[str, Any]:
     """The config with the stored grid that its setting sample.respacing names, if it names one."""
     pretrained = read_section(Pretrained, options.config.get('pretrained', {}), 'config.pretrained')
     grids = stored_grids(networks.find_network(options.workdir, DIFFUSION, pretrained))
-    sample = options.config.get('sample', {})
-    grid = grids.get(str(sample.get('respacing')))
-    return options.config | ({'sample': {**sample, 'respacing': grid}} if grid else {})
+    sample = options.config.get('sample')
+    if isinstance(sample, Mapping) and (grid := grids.get(str(sample.get('respacing')))):
+        return {**options.config, 'sample': {**sample, 'respacing': grid}}
+    return options.config
 
 
 def run_experiment(experiment: Experiment, workdir: Path, stages: Sequence[str] = ()) -> None:

@@ -8,8 +8,8 @@ As in the paper's figure 4, precision and label agreement rise with the scale, a
     python experiments/digits_sweep.py runs/digits guidance     # the same
 
 500 images for each of three seeds; a number is the mean over seeds, ± half of their range. Writes
-digits_<samplers or guidance>.json, .md (a table) and .png to experiments/results/. Rows that the first of
-them has are not measured again, so a sweep may be stopped; delete the file for other weights.
+digits_<samplers or guidance>.json, .md (a table) and .png to experiments/results/. With --resume, rows of the
+.json file are kept: to continue a sweep of the same weights that was stopped.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from diffusion_jax.evaluation.feature_stats import of_features
 
 METRICS = ('label_agreement', 'precision', 'recall', 'frechet_distance')
 RESULTS = Path(__file__).parent / 'results'
-SEEDS, SCALES = (0, 1, 2), (2.0, 5.0)
+NUM_SAMPLES, SEEDS, SCALES = 500, (0, 1, 2), (2.0, 5.0)
 
 # With the grid of N levels on which a sampler is used: N evaluations, or 2N − 1 for Heun.
 SAMPLERS = {
@@ -74,14 +74,12 @@ def of_guidances() -> Iterator[dict[str, Any]]:
         yield {'name': name, 'scale': scale, 'arguments': arguments | {'scale': scale}}
 
 
-def measure(model: Any, real: Any, row: dict[str, Any], num_samples: int) -> dict[str, Any]:
+def measure(model: Any, real: Any, row: dict[str, Any]) -> dict[str, Any]:
     """The row with its metrics, (mean, half of the range) over seeds."""
-    labels, found = (
-        np.arange(num_samples) * 10 // num_samples,
-        [],
-    )  # of one class in a population of particles
+    labels = np.arange(NUM_SAMPLES) * 10 // NUM_SAMPLES  # in order: all particles of a population have one
+    found = []
     for seed in SEEDS:
-        samples = model.sample(num_samples, labels, seed=seed, **row['arguments'])
+        samples = model.sample(NUM_SAMPLES, labels, seed=seed, **row['arguments'])
         metrics = compare(of_features(pixels(samples.images)), real)
         metrics['label_agreement'] = label_agreement(samples.images, labels)
         found.append([float(metrics[name]) for name in METRICS])
@@ -124,7 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('workdir', type=Path, help='where configs/digits.py was run')
     parser.add_argument('what', choices=('samplers', 'guidance'))
-    parser.add_argument('--num_samples', type=int, default=500)
+    parser.add_argument('--resume', action='store_true', help='keep the rows that are measured already')
     arguments = parser.parse_args()
     model = diffusion_jax.load(arguments.workdir)
     real = of_features(pixels(digits_source('test').images))
@@ -133,10 +131,10 @@ def main() -> None:
     ]
     RESULTS.mkdir(exist_ok=True)
     path, rows = RESULTS / f'digits_{arguments.what}', []
-    stored = json.loads(path.with_suffix('.json').read_text()) if path.with_suffix('.json').exists() else []
+    stored = json.loads(path.with_suffix('.json').read_text()) if arguments.resume else []
     for row in chosen():  # the files are complete after every row: a sweep may be stopped
         known = [other for other in stored if row.items() <= other.items()]
-        rows += known or [measure(model, real, row, arguments.num_samples)]
+        rows += known or [measure(model, real, row)]
         print(table(rows[-1:], along).splitlines()[-1], flush=True)
         path.with_suffix('.json').write_text(json.dumps(rows, indent=1) + '\n')
         path.with_suffix('.md').write_text(table(rows, along))

@@ -56,7 +56,7 @@ def norm_cases(scale: int) -> Iterator[Case]:
             x = normal(batch, side, side, channels, dtype=dtype)
             coefficients = normal(batch, channels, dtype='float32'), normal(batch, channels, dtype='float32')
             variants = {
-                'ours': lambda x, *coefficients: group_norm((x,), *coefficients, True),
+                'ours': lambda x, *coefficients: group_norm((x,), *coefficients, True, 32),
                 'by autodiff': norm_by_autodiff,
                 'flax': flax_norm,
             }
@@ -161,11 +161,11 @@ def skip_cases(scale: int) -> Iterator[Case]:
 
         def concatenated(h, skip, scale, shift, kernel, linear, conv=conv):
             x = jnp.concatenate([h, skip], axis=-1)
-            return conv(group_norm((x,), scale, shift, True), kernel) + x @ linear
+            return conv(group_norm((x,), scale, shift, True, 32), kernel) + x @ linear
 
         def ours(h, skip, scale, shift, kernel, linear, conv=conv):
             first, second = jnp.split(linear, [h.shape[-1]])
-            normed = group_norm((h, skip), scale, shift, True)
+            normed = group_norm((h, skip), scale, shift, True, 32)
             return conv(normed, kernel) + (h @ first + skip @ second)
 
         flops = 2 * h.size * (a + b) * 10

@@ -27,6 +27,7 @@ TINY = {
     'train_classifier.batch_size': 16,
     'train_classifier.log_every': 2,
     'train_classifier.validate_every': 2,
+    'sample.sampler': 'ddim',
     'sample.respacing': '5',
     'sample.num_samples': 20,
     'sample.batch_size': 16,

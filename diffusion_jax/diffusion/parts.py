@@ -46,8 +46,8 @@ def rows(ndim: int | None = None) -> Any:
 def static(*, values: Any = None, **kwargs: Any) -> Any:
     """A field that is structure: its value is hashable and selects a program.
 
-    values: the texts that it may be, the least integer, or the type `str` or `tuple` for any text or any
-      tuple of texts; then a text may name it like an option.
+    values: the texts or booleans that it may be, the least integer, or the type `str` or `tuple` for any text
+      or any tuple of texts; then a text may name it like an option.
     """
     return dataclasses.field(metadata={'static': True, 'values': values}, **kwargs)
 

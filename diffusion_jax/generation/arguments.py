@@ -14,8 +14,6 @@ from diffusion_jax.diffusion.parts import Part, choices, options
 from diffusion_jax.diffusion.process import Level
 from diffusion_jax.errors import UserError
 
-BOOLS = (False, True)
-
 
 class NotFinite(UserError):
     """Results for some of the images are not finite, although all arguments are."""
@@ -80,8 +78,8 @@ def choice(name: str, value: Any, values: Any) -> Any:
 def read_choice(name: str, text: str, values: Any) -> Any:
     """The value of such a field from a text, where the texts of a tuple are separated by spaces."""
     value: Any = tuple(text.split()) if values is tuple else text
-    if values == BOOLS:
-        value = dict(zip(map(str, BOOLS), BOOLS, strict=True)).get(text, text)
+    if isinstance(values, tuple):
+        value = {str(known): known for known in values}.get(text, text)
     return choice(name, int(text) if isinstance(values, int) and text.isdecimal() else value, values)
 
 

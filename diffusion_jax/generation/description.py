@@ -10,7 +10,7 @@ from diffusion_jax.diffusion.guidance import GUIDANCES, MODIFIERS, Function, Gui
 from diffusion_jax.diffusion.parts import Part
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import SAMPLERS
-from diffusion_jax.generation.options import text_of
+from diffusion_jax.generation.options import read_guidance, read_sampler, text_of
 
 if TYPE_CHECKING:
     from diffusion_jax.generation.generator import Generator
@@ -21,7 +21,7 @@ def describe_model(model: Generator) -> str:
     (height, width), low = model.unet.image_size, model.low_res_size
     size = f'{height}×{width}×{model.unet.image_channels}'
     if model.unet.low_res:
-        size = f'upsampler {"of {}×{}".format(*low) if low else "of smaller images"} to {size}'
+        size = f'upsampler from {"{}×{}".format(*low) if low else "smaller images"} to {size}'
     guided = 'no classifier' if model.classifier is None else 'with a classifier'
     guided += ', with a weak model' if model.weak else ''
     classes = f', {len(model.classes)} classes: {listed(model.classes)}' if model.classes else ''
@@ -35,10 +35,10 @@ def describe_model(model: Generator) -> str:
 
 def describe_recipe(recipe: Recipe) -> str:
     """Such as 'sampler ddim, respacing ddim25, guidance classifier:scale=3.0'."""
-    guidance = ' + '.join(map(_guidance, recipe.guidance))
+    guidance = ' + '.join(map(_guidance, read_guidance(recipe.guidance)))
     guided = f'guidance {guidance}' if guidance else 'unguided'
     steps = f'respacing {recipe.respacing}' if recipe.respacing else 'all timesteps'
-    return f'sampler {_text(recipe.sampler, SAMPLERS)}, {steps}, {guided}'
+    return f'sampler {_text(read_sampler(recipe.sampler), SAMPLERS)}, {steps}, {guided}'
 
 
 def _guidance(guidance: Guidance) -> str:

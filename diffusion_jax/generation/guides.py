@@ -52,6 +52,12 @@ def check_null_class(unet: UNetConfig) -> None:
         )
 
 
+def know_no_class(model: Generator, recipe: Recipe) -> bool:
+    """Whether the diffusion models that a recipe evaluates have learned images of no class."""
+    unets = [model.unet, *([model.weak.unet] if model.weak and 'weak' in recipe.needs else [])]
+    return all(unet.num_classes is None or unet.label_dropout for unet in unets)
+
+
 def number_of_classes(model: Generator, recipe: Recipe) -> int | None:
     """The number of classes that a request chooses from; None if it chooses none."""
     if model.unet.num_classes is None and recipe.needs & {'log_prob', 'y'}:

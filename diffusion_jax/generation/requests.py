@@ -161,7 +161,7 @@ def labels(model: Generator, num_images: int, y: Labels | None, recipe: Recipe) 
     num_classes = guides.number_of_classes(model, recipe)
     if num_classes is None:
         return np.zeros(num_images, np.int32)
-    no_class = model.unet.label_dropout and recipe.needs.isdisjoint({'log_prob', 'y'})
+    no_class = recipe.needs.isdisjoint({'log_prob', 'y'}) and guides.know_no_class(model, recipe)
     least = NULL_CLASS if no_class else 0
     allowed = f'must be a class from {least} to {num_classes - 1} for every image'
     if y is None:
@@ -205,12 +205,10 @@ def read_recipe(
     for name in changes.keys() - {*fields}:
         raise UserError(name, 'is no argument of a request', f'must be one of {", ".join(fields)}')
     changes = {name: value for name, value in changes.items() if value is not None}
-    for name, grid in model.grids:
-        if changes.get('respacing') == name:
-            changes['respacing'] = grid
     recipe = dataclasses.replace(recipe, **changes)
     recipe = dataclasses.replace(
         recipe,
+        respacing=next((grid for name, grid in model.grids if name == recipe.respacing), recipe.respacing),
         sampler=options.read_sampler(recipe.sampler),
         guidance=options.read_guidance(recipe.guidance),
     )

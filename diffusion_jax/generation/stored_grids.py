@@ -11,7 +11,7 @@ from pathlib import Path
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation.options import check_respacing
 from diffusion_jax.stored_networks import DIFFUSION, describe_stored, is_file, stored_path
-from diffusion_jax.workdir import read_json, write_json
+from diffusion_jax.workdir import check_writable, read_json, write_json
 
 NAME = re.compile(r'(?!ddim\d)[A-Za-z][\w-]*')  # none that a grid has itself
 FILE = 'respacings.json'
@@ -23,11 +23,16 @@ def save_grid(path: str | Path, name: str, respacing: str) -> None:
     Args:
         path: of the diffusion model, as for `load`.
         respacing: such as `choose_grid` returns.
+
+    Raises:
+        UserError: the name or the grid is not valid, or there is no model or no permission to write.
     """
     path = stored_path(path, DIFFUSION)
-    if not NAME.fullmatch(name):
-        raise UserError('name', f'got {name!r}', 'must be a letter, then letters, digits, - or _')
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        remedy = 'must be a letter, then letters, digits, - or _, but no grid such as ddim25'
+        raise UserError('name', f'got {name!r}', remedy)
     check_respacing(describe_stored(path).diffusion, respacing)
+    check_writable(_file(path))
     write_json(_file(path), stored_grids(path) | {name: respacing})
 
 

@@ -7,13 +7,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from diffusion_jax.models.attention import AttentionPool
-from diffusion_jax.models.config import ClassifierConfig
+from diffusion_jax.models.config import HIDDEN, ClassifierConfig
 from diffusion_jax.models.layers import linear
 from diffusion_jax.models.layout import heads, level_channels, make_layout
 from diffusion_jax.models.normalization import GroupNorm
 from diffusion_jax.models.trunk import Trunk
-
-HIDDEN = 2048  # features of the spatial heads
 
 
 class AdaptiveHead(nnx.Module):

@@ -10,6 +10,7 @@ from diffusion_jax.errors import UserError
 
 QKV_ORDERS = ('legacy', 'new')
 POOLS = ('adaptive', 'attention', 'spatial', 'spatial_v2')
+HIDDEN = 2048  # features of the spatial heads
 
 # The dtype of a network's arrays, and the precision of its products, by its setting `dtype`.
 DTYPES = {
@@ -132,6 +133,9 @@ def check_classifier(config: ClassifierConfig) -> None:
     _check_trunk(config)
     _check_positive(config, 'num_classes')
     one_of('pool', config.pool, POOLS)
+    if config.pool == 'spatial_v2' and HIDDEN % config.norm_groups:
+        remedy = f"must divide {HIDDEN}, the features of the head 'spatial_v2'"
+        raise UserError('norm_groups', f'got {config.norm_groups}', remedy)
 
 
 def _check_trunk(config: TrunkConfig) -> None:

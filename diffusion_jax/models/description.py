@@ -18,17 +18,26 @@ KINDS: dict[str, tuple[Any, Any]] = {
 
 # Settings of the computation, which do not change the meaning of parameters.
 NOT_DESCRIBED = ('dtype', 'remat', 'dropout')
+# Omitted where they have their defaults, so that digests of files stay those of versions without them.
+NEWER = ('label_dropout', 'norm_groups')
 
 
 def describe_network(config: UNetConfig | ClassifierConfig) -> dict[str, Any]:
     """The meaning of parameters as JSON: the architecture, and whether the null class was trained."""
-    fields = dataclasses.asdict(config)
-    # Omitted if 0, so that digests of files stay those of versions without this setting.
-    omitted = NOT_DESCRIBED if fields.get('label_dropout') else (*NOT_DESCRIBED, 'label_dropout')
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    return {
+        name: value
+        for name, value in _all_described(config).items()
+        if name not in NEWER or value != defaults[name]
+    }
+
+
+def _all_described(config: UNetConfig | ClassifierConfig) -> dict[str, Any]:
+    """`describe_network` with the newer settings in any case."""
     return {'kind': type(config).__name__} | {
         name: list(value) if isinstance(value, tuple) else value
-        for name, value in fields.items()
-        if name not in omitted
+        for name, value in dataclasses.asdict(config).items()
+        if name not in NOT_DESCRIBED
     }
 
 
@@ -52,7 +61,7 @@ def network_differences(
     found: UNetConfig | ClassifierConfig, wanted: UNetConfig | ClassifierConfig
 ) -> list[str]:
     """Why the config's network cannot use the parameters of a stored one; [] if it can."""
-    described = [describe_network(network) for network in (found, wanted)]
+    described = [_all_described(network) for network in (found, wanted)]
     for description in described:
         description.pop('label_dropout', None)  # of the training: it changes no parameter's meaning
     return differences(*described)

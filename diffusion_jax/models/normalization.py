@@ -13,9 +13,9 @@ Parts = tuple[jax.Array, ...]
 
 
 class GroupNorm(nnx.Module):
-    """Group normalization of channels that are a multiple of `groups`; all arithmetic is in float32."""
+    """Group normalization of channels, a multiple of `groups`; all arithmetic is in float32."""
 
-    def __init__(self, channels: int, groups: int = 32):
+    def __init__(self, channels: int, groups: int):
         self.groups = groups
         self.scale = nnx.Param(jnp.ones(channels))
         self.bias = nnx.Param(jnp.zeros(channels))
@@ -40,7 +40,7 @@ class GroupNorm(nnx.Module):
         return group_norm(parts, scale, shift, silu, self.groups)
 
 
-def group_norm(parts: Parts, scale: jax.Array, shift: jax.Array, silu: bool, groups: int = 32) -> jax.Array:
+def group_norm(parts: Parts, scale: jax.Array, shift: jax.Array, silu: bool, groups: int) -> jax.Array:
     """silu(scale·(x − μ)/σ + shift), where μ and σ² + 1e-5 are those of the groups of channels of an image.
 
     x [B, ..., C] is the concatenation of `parts`, which is never in memory; scale and shift are [B, C].
@@ -51,9 +51,7 @@ def group_norm(parts: Parts, scale: jax.Array, shift: jax.Array, silu: bool, gro
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def half_group_norm(
-    parts: Parts, scale: jax.Array, shift: jax.Array, silu: bool, groups: int = 32
-) -> jax.Array:
+def half_group_norm(parts: Parts, scale: jax.Array, shift: jax.Array, silu: bool, groups: int) -> jax.Array:
     """`group_norm` for bfloat16, with a custom gradient (no forward mode).
 
     Both directions read their images twice, for sums and for the result, and write bfloat16 only; autodiff

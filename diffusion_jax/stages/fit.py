@@ -62,7 +62,9 @@ def locate(run: Run, name: str, objective: Objective, process: dict[str, Any]) -
     experiment, network = run.experiment, run.experiment.networks[name]
     config = getattr(experiment, TRAINED_BY[name])
     # What a description leaves out, or includes only if it is set.
-    not_described = [key for key in ('dropout', 'dtype', 'label_dropout') if hasattr(network, key)]
+    not_described = [
+        key for key in ('dropout', 'dtype', 'label_dropout', 'norm_groups') if hasattr(network, key)
+    ]
     stamp = {
         'network': describe_network(network) | {key: getattr(network, key) for key in not_described},
         'diffusion': process,

@@ -143,10 +143,10 @@ def report_unread_images(run: Run) -> None:
     """Logs which images the stored diffusion model knows, if the config names some: sampling reads none."""
     path, data = network_path(run, DIFFUSION), run.experiment.data
     if TRAINED_BY[DIFFUSION] not in run.stages and (data.path or data.tfds_name):
-        images = (read_stamp(path) or {}).get('images', {})
-        count = f'{images["count"]:,} images' if images else 'other images'
-        names = f': {listed(images["classes"])}' if images.get('classes') else ''
-        logger.info('sample: config.data.path is not read; %s was trained on %s%s', path, count, names)
+        images, classes = (read_stamp(path) or {}).get('images', {}), stored_classes(path)
+        count = f', on {images["count"]:,} images' if images else ''
+        names = f' of the classes {listed(classes)}' if classes else ''
+        logger.info('sample: the images of config.data are not read: %s is trained%s%s', path, count, names)
 
 
 def classes_of(run: Run, name: str) -> tuple[str, tuple[str, ...]]:

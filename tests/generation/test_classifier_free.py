@@ -8,9 +8,10 @@ import pytest
 from diffusion_jax.diffusion.guidance import ClassifierFreeGuidance, ClassifierGuidance
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import DDIM
+from diffusion_jax.generation.networks import Networks
 from tests.errors import refused
 from tests.generation.shared import STEPS, closeness, make_model, params, random_params
-from tests.tiny import CONDITIONAL_UNET
+from tests.tiny import CONDITIONAL_UNET, DIFFUSION
 
 NETWORK = dataclasses.replace(CONDITIONAL_UNET, label_dropout=0.1)
 NOISE = np.random.default_rng(0).standard_normal((2, 8, 8, 1)).astype(np.float32)
@@ -63,6 +64,9 @@ def test_it_needs_a_class_and_a_null_class(model):
         model.sample(2)
     with refused('y', -1):
         model.sample(2, -1, guidance='classifier:scale=1', **STEPS)
+    weak = dataclasses.replace(model, weak=Networks(CONDITIONAL_UNET, DIFFUSION, mesh=model.mesh))
+    with refused('y', -1):
+        weak.sample(2, -1, guidance='auto', **STEPS)
     for other in (make(CONDITIONAL_UNET), make_model()):
         with refused('guidance', 'label_dropout'):
             other.sample(2, 3, guidance='classifier_free', **STEPS)

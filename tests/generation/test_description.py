@@ -29,12 +29,12 @@ def test_a_model_in_a_notebook_is_one_line(model):
     assert 'respacing 5, unguided; recipes: paper' in named
 
 
-@pytest.mark.parametrize(('size', 'text'), [((4, 4), 'of 4×4'), (None, 'of smaller images')])
+@pytest.mark.parametrize(('size', 'text'), [((4, 4), '4×4'), (None, 'smaller images')])
 def test_an_upsampler_is_printed_as_one(size, text):
     model = make_model(UPSAMPLER, NO_PARAMS, None, (('plain', Recipe(respacing='')),))
     printed = repr(dataclasses.replace(model, low_res_size=size))
     assert printed == (
-        f'Generator(upsampler {text} to 8×8×1, no classifier; '
+        f'Generator(upsampler from {text} to 8×8×1, no classifier; '
         'default: sampler ddpm, all timesteps, unguided; recipes: plain)'
     )
 
@@ -46,6 +46,12 @@ def test_guidances_of_every_kind_are_printed():
     guidance = read_guidance(['classifier_free/interval:high=5', mirrored, Scheduled('clean', float)])
     text = 'classifier_free:scale=1.0/interval:high=5.0 + mirrored + clean:scale=1.0/Scheduled'
     assert describe_recipe(Recipe(guidance=guidance)).endswith(f', guidance {text}')
+
+
+def test_a_recipe_of_texts_is_printed_as_what_it_means():
+    texts = Recipe(sampler='ddim:eta=1', guidance='classifier/reuse:every=3')
+    expected = 'sampler ddim:eta=1.0, respacing 250, guidance classifier:scale=1.0/reuse:every=3'
+    assert describe_recipe(texts) == expected
 
 
 def test_recipes_are_printed_with_their_marks(model):

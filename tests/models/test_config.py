@@ -65,6 +65,11 @@ def test_refuses(kind, check, settings, where, words):
         (UNetConfig(label_dropout=0.1), 'label_dropout', ['0.1', 'class_conditional']),
         (ClassifierConfig(pool='mean'), 'pool', ['mean', 'adaptive', 'attention']),
         (ClassifierConfig(num_classes=0), 'num_classes', ['0']),
+        (
+            ClassifierConfig(model_channels=192, norm_groups=24, pool='spatial_v2'),
+            'norm_groups',
+            ['24', '2048'],
+        ),
     ],
 )
 def test_refuses_settings_of_one_kind(config, where, words):

@@ -9,7 +9,8 @@ from tests.tiny import CLASSIFIER, CONDITIONAL_UNET, UNET
 
 HALVES = UNetConfig(num_head_channels=None, channel_mult=(0.5, 1, 1), attention_resolutions=(16,))
 DROPPED = dataclasses.replace(CONDITIONAL_UNET, label_dropout=0.1)
-CONFIGS = [UNET, CONDITIONAL_UNET, DROPPED, CLASSIFIER, HALVES]
+GROUPED = dataclasses.replace(UNET, norm_groups=16)
+CONFIGS = [UNET, CONDITIONAL_UNET, DROPPED, CLASSIFIER, HALVES, GROUPED]
 
 
 @pytest.mark.parametrize('config', CONFIGS)
@@ -21,6 +22,13 @@ def test_settings_of_the_computation_are_not_described():
     changed = dataclasses.replace(UNET, dtype='bfloat16', remat=True, dropout=0.1)
     assert describe_network(changed) == describe_network(UNET)
     assert network_of(describe_network(changed)) == UNET
+
+
+def test_newer_settings_are_described_where_they_are_not_the_defaults():
+    """So digests of files stay those of versions without them."""
+    assert describe_network(CONDITIONAL_UNET).keys().isdisjoint({'label_dropout', 'norm_groups'})
+    assert describe_network(DROPPED)['label_dropout'] == 0.1
+    assert describe_network(GROUPED)['norm_groups'] == 16
 
 
 def test_missing_settings_have_their_defaults():
@@ -63,3 +71,7 @@ def test_differences_name_both_sides():
 def test_networks_that_differ_in_label_dropout_share_parameters():
     assert network_differences(CONDITIONAL_UNET, DROPPED) == []
     assert network_differences(DROPPED, UNET) == ['num_classes is 10 there and None in the config']
+
+
+def test_networks_that_differ_in_groups_share_none():
+    assert network_differences(UNET, GROUPED) == ['norm_groups is 32 there and 16 in the config']

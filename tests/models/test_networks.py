@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from diffusion_jax.models import (
+    NETWORKS,
     NULL_CLASS,
     ClassifierConfig,
     UNetConfig,
@@ -19,7 +21,9 @@ from diffusion_jax.models import (
     init,
     param_shapes,
 )
+from diffusion_jax.models.config import POOLS
 from diffusion_jax.models.layout import make_layout
+from diffusion_jax.models.normalization import GroupNorm
 from tests.jaxprs import equations
 
 TINY = dict(
@@ -219,7 +223,14 @@ def test_upsampler_enlarges_bilinearly():
     assert not np.allclose(output, run(config, params, x, T, low_res=-low_res))
 
 
-@pytest.mark.parametrize('pool', ['adaptive', 'attention', 'spatial', 'spatial_v2'])
+@pytest.mark.parametrize('network', [UNET, *(dataclasses.replace(CLASSIFIER, pool=pool) for pool in POOLS)])
+def test_every_normalization_has_the_groups_of_the_config(network):
+    config = dataclasses.replace(network, norm_groups=16)
+    built = nnx.eval_shape(lambda: NETWORKS[type(config)](config, rngs=nnx.Rngs(0)))
+    assert {node.groups for _, node in nnx.iter_graph(built) if isinstance(node, GroupNorm)} == {16}
+
+
+@pytest.mark.parametrize('pool', POOLS)
 def test_classifier(pool):
     config = dataclasses.replace(CLASSIFIER, pool=pool, image_size=(4, 8), channel_mult=(1,))
     params, x = random_params(config), images(4, 8)

@@ -43,14 +43,14 @@ def test_is_exact_up_to_the_rounding_of_the_result(coefficients, dtype, silu, gr
 @pytest.mark.parametrize(('dtype', 'mean', 'deviation'), [('float32', 100, 0.01), ('bfloat16', 4, 1)])
 def test_keeps_its_digits_at_a_large_mean(dtype, mean, deviation):
     x = (mean + deviation * normal(2, 8, 8, 64)).astype(dtype)
-    y = GroupNorm(64)(x, silu=False)
+    y = GroupNorm(64, 32)(x, silu=False)
     expected = exact(x, np.ones((2, 64)), np.zeros((2, 64)), silu=False)
     np.testing.assert_allclose(np.asarray(y, np.float64), expected, rtol=2**-8, atol=5e-3)
 
 
 def test_an_image_of_one_colour_becomes_the_shift(coefficients):
     x = jnp.full((2, 4, 4, 64), 100, jnp.bfloat16)
-    y, gradient = jax.vjp(lambda x: group_norm((x,), *coefficients, False), x)
+    y, gradient = jax.vjp(lambda x: group_norm((x,), *coefficients, False, 32), x)
     expected = np.broadcast_to(coefficients[1][:, None, None], y.shape)
     np.testing.assert_allclose(np.asarray(y, np.float32), expected, rtol=2**-8)
     assert np.isfinite(np.asarray(gradient(y)[0], np.float32)).all()
@@ -80,7 +80,9 @@ def test_gradient_in_bfloat16_is_that_of_float32_rounded(coefficients):
     x, g = normal(2, 16, 16, 64).astype('bfloat16'), normal(2, 16, 16, 64, seed=5).astype('bfloat16')
 
     def gradients(dtype):
-        _, backward = jax.vjp(lambda x, *c: half_group_norm((x,), *c, True), x.astype(dtype), *coefficients)
+        _, backward = jax.vjp(
+            lambda x, *c: half_group_norm((x,), *c, True, 32), x.astype(dtype), *coefficients
+        )
         return backward(g.astype(dtype))
 
     for half, full in zip(gradients('bfloat16'), gradients('float32'), strict=True):
@@ -90,7 +92,7 @@ def test_gradient_in_bfloat16_is_that_of_float32_rounded(coefficients):
 
 def test_adaptive_modulation(coefficients):
     """(1 + e_s)·GroupNorm(x) + e_b, where GroupNorm has a scale and a bias of its own."""
-    norm, x, e = GroupNorm(64), normal(2, 4, 4, 64), normal(2, 128, seed=6)
+    norm, x, e = GroupNorm(64, 32), normal(2, 4, 4, 64), normal(2, 128, seed=6)
     norm.scale[...], norm.bias[...] = coefficients[0][0], coefficients[1][0]
     inner = norm(x, silu=False)
     expected = (1 + e[:, None, None, :64]) * inner + e[:, None, None, 64:]
@@ -101,13 +103,13 @@ def test_adaptive_modulation(coefficients):
 def test_parts_are_normalized_as_their_concatenation(dtype):
     """Also where a group, here of 3 channels, lies in two parts."""
     x = normal(2, 4, 4, 96).astype(dtype)
-    norm = GroupNorm(96)
+    norm = GroupNorm(96, 32)
     np.testing.assert_array_equal(norm(x[..., :64], x[..., 64:]), norm(x))
 
 
 def test_forward_mode_in_float32():
     x, dx = normal(2, 4, 4, 64), normal(2, 4, 4, 64, seed=7)
-    norm = GroupNorm(64)
+    norm = GroupNorm(64, 32)
     _, dy = jax.jvp(norm, (x,), (dx,))
     _, backward = jax.vjp(norm, x)
     np.testing.assert_allclose(jnp.vdot(dy, dy), jnp.vdot(backward(dy)[0], dx), rtol=1e-4)

@@ -213,6 +213,15 @@ def test_other_settings_are_refused(begun, images, tmp_path):
     assert 'num_steps' not in error.value.problem and '--config.pretrained' in error.value.remedy
 
 
+@pytest.mark.parametrize(('had', 'now'), [(16, 32), (32, 16)])
+def test_a_network_of_other_groups_is_refused(images, tmp_path, had, now):
+    """Although its parameters have the same shapes, and a description omits the default."""
+    stored = train.locate(make_run(tmp_path, unet__norm_groups=had, **images)).stamp
+    write_stamp(tmp_path / 'diffusion', stored)
+    with refused(str(tmp_path / 'diffusion'), f'network.norm_groups: had {had}, now {now}'):
+        complete(tmp_path, unet__norm_groups=now, **images)
+
+
 def test_a_run_of_a_version_that_did_not_record_its_images_resumes(begun, images, tmp_path):
     path = tmp_path / 'diffusion' / 'stamp.json'
     stamp = json.loads(path.read_text())

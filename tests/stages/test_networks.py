@@ -13,7 +13,7 @@ from diffusion_jax import generation, models
 from diffusion_jax.errors import UserError
 from diffusion_jax.experiment import Pretrained
 from diffusion_jax.sharding import make_mesh
-from diffusion_jax.stages import train_classifier
+from diffusion_jax.stages import sample, train_classifier
 from diffusion_jax.stages.finetune import check_start, load_start
 from diffusion_jax.stages.networks import (
     average_of,
@@ -142,8 +142,15 @@ def test_images_that_sampling_does_not_read_are_reported(tmp_path, caplog):
     assert not caplog.messages
     report_unread_images(make_run(tmp_path, ('sample',), **other))
     (message,) = caplog.messages
-    for part in ('config.data.path', str(tmp_path / 'diffusion'), '1,200', 'cat, dog'):
+    for part in ('config.data', str(tmp_path / 'diffusion'), '1,200', 'cat, dog'):
         assert part in message
+
+
+def test_the_check_of_sampling_names_the_file_and_its_classes(files, tmp_path, caplog):
+    caplog.set_level('INFO')
+    weights = pretrained(files, diffusion='diffusion') | {'data__path': 'elsewhere', 'sample__scale': 0}
+    sample.check(make_run(tmp_path, ('sample',), **weights))
+    assert str(files['diffusion']) in caplog.messages[-1] and 'elsewhere' not in caplog.messages[-1]
 
 
 def test_a_folder_of_another_process_is_refused(experiment, tmp_path):
