@@ -4,8 +4,9 @@
     python experiments/restoration.py runs/digits                        # 10 minutes on 2 CPU cores
 
     python experiments/photo_crops.py images
-    python -m diffusion_jax.main --config=photos --config.data.path=images --workdir=runs/photos
-    python experiments/restoration.py runs/photos --images images --count 6 --repeats 4 --respacing ddim50
+    python -m diffusion_jax.main --config=photos --config.data.path=images --workdir=runs/small \
+        --config.data.image_size=16,16
+    python experiments/restoration.py runs/small --images images --count 6 --repeats 4 --respacing ddim50
 
 Test images, digits or photographs of each class in turn, are restored several times. PSNR, in dB, is that of
 one restored image and of the mean of all. The spread is the standard deviation of a pixel over the
@@ -108,7 +109,8 @@ def restore(
     images = np.asarray(samples.x_0).reshape(len(y), number, *samples.x_0.shape[1:])
     if samples.log_weight is None:
         return images
-    weights = np.exp(samples.log_weight.reshape(len(y), -1).astype(np.float64))
+    log_weight = samples.log_weight.reshape(len(y), -1).astype(np.float64)
+    weights = np.exp(log_weight - log_weight.max(axis=1, keepdims=True))
     rng = np.random.default_rng(0)
     chosen = [rng.choice(number, repeats, p=each / each.sum()) for each in weights]
     return np.stack([population[rows] for population, rows in zip(images, chosen, strict=True)])
