@@ -32,7 +32,8 @@ def checked(part: Any, images: Images, owner: Any = None) -> Any:
         `needs_noise` is whether the noise must be above 0.
 
     Raises:
-        UserError: the operator fails, or y has another shape than its result, or a need is not met.
+        UserError: a part has something else than its measurement, or the operator fails, or y has another
+            shape than its result, or a need is not met.
     """
     if isinstance(part, tuple):
         return tuple(checked(each, images, owner) for each in part)
@@ -40,8 +41,12 @@ def checked(part: Any, images: Images, owner: Any = None) -> Any:
         return _checked(part, images, owner)
     if not isinstance(part, Part):
         return part
-    fields = [field.name for field in dataclasses.fields(part)]
-    return dataclasses.replace(part, **{name: checked(getattr(part, name), images, part) for name in fields})
+    fields = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+    if 'measurement' in fields and not isinstance(fields['measurement'], Measurement):
+        given = type(fields['measurement']).__name__
+        remedy = 'must be a Measurement(operator, y, noise)'
+        raise UserError(f'{type(part).__name__}.measurement', f'got {given}', remedy)
+    return dataclasses.replace(part, **{name: checked(value, images, part) for name, value in fields.items()})
 
 
 def _checked(measurement: Measurement, images: Images, owner: Any) -> Measurement:

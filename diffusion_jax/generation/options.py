@@ -55,10 +55,10 @@ def read_sampler(sampler: str | Sampler, eta: float = 0.0) -> Sampler:
     if isinstance(sampler, str):
         return _read_part('sampler', sampler, SAMPLERS, **({'eta': eta} if eta else {}))
     if not isinstance(sampler, Sampler):
-        allowed = f'must be one of {", ".join(SAMPLERS)}, or a Sampler'
+        allowed = f'must be one of {", ".join(SAMPLERS)}, or a Sampler, such as DPS(measurement)'
         if isinstance(sampler, type):
             allowed = f'must be an instance of this class: {sampler.__name__}()'
-        raise UserError('sampler', f'got {sampler!r}', allowed)
+        raise UserError('sampler', _given(sampler), allowed)
     return sampler
 
 
@@ -91,9 +91,9 @@ def read_guidance(guidance: Guidances, default: Any = 1.0, scale: Any = None) ->
     if isinstance(guidance, Guidance):
         guidance = _read_modifier(guidance) if isinstance(guidance, Modifier) else guidance
         return (guidance if scale is None else scaled(guidance, scale),)
-    if not callable(guidance) or isinstance(guidance, type):
+    if not callable(guidance) or isinstance(guidance, (type, Part)):
         kinds = f'one of {", ".join(GUIDANCES)}, a Guidance, or a function from denoiser to denoiser'
-        raise UserError('guidance', f'got {guidance!r}', f'must be {kinds}')
+        raise UserError('guidance', _given(guidance), f'must be {kinds}')
     return (Function(guidance),)
 
 
@@ -111,7 +111,9 @@ def check_respacing(diffusion: DiffusionConfig, respacing: str, timesteps: str =
     """The grid of a name. UserError unless the process has it."""
     one_of('timesteps', timesteps, TIMESTEPS)
     if not isinstance(respacing, str):
-        raise UserError('respacing', f'got {respacing!r}', "must be a text such as '250' or 'karras:18'")
+        raise UserError(
+            'respacing', f'got {arguments.shown(respacing)}', "must be a text such as '250' or 'karras:18'"
+        )
     try:
         return make_grid(diffusion, respacing, timesteps)
     except ValueError as error:
@@ -133,6 +135,14 @@ def check_timesteps(diffusion: DiffusionConfig, respacing: str) -> None:
         raise UserError(
             'respacing', f'got {respacing!r}', "a likelihood needs timesteps, such as '' or '250'"
         )
+
+
+def _given(value: Any) -> str:
+    """What was given in place of a sampler or a guidance."""
+    for kind, argument in ((Sampler, 'sampler'), (Guidance, 'guidance')):
+        if isinstance(value, kind):
+            return f'got a {type(value).__name__}, which is a {argument}: give it as {argument}='
+    return f'got {arguments.shown(value)}'
 
 
 def _read_modified(text: str, scale: Any) -> Guidance:

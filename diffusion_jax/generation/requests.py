@@ -16,7 +16,14 @@ from diffusion_jax.diffusion.process import Level
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import guides, options, sampling
-from diffusion_jax.generation.arguments import check_array, first_step, one_for_each, traced, whole_number
+from diffusion_jax.generation.arguments import (
+    check_array,
+    first_step,
+    one_for_each,
+    shown,
+    traced,
+    whole_number,
+)
 from diffusion_jax.generation.functions import check_functions
 from diffusion_jax.generation.low_res import low_res_images, low_res_noise_of
 from diffusion_jax.generation.measurements import checked
@@ -200,7 +207,7 @@ def read_recipe(
         one_of('recipe', name, recipes)
         recipe = recipes[name]
     if not isinstance(recipe, Recipe):
-        raise UserError('recipe', f'got {recipe!r}', f'must be one of {", ".join(recipes)}, or a Recipe')
+        raise UserError('recipe', f'got {shown(recipe)}', f'must be one of {", ".join(recipes)}, or a Recipe')
     fields = [field.name for field in dataclasses.fields(Recipe)]
     for name in changes.keys() - {*fields}:
         raise UserError(name, 'is no argument of a request', f'must be one of {", ".join(fields)}')

@@ -181,6 +181,8 @@ def cases():
         ),
         'kernel': (dps, Measurement(Blur(np.ones((9, 9))), TRUTH), 'operator', '(1, 9, 9)', '8×8×1'),
         'matrix': (ddrm, Measurement(SMALLER, TRUTH[:, :2]), 'operator', 'Dense', '(1, 8, 16)', '8×8×1'),
+        'array': (SAMPLERS['ddnm'], TRUTH, 'DDNM.measurement', 'ndarray', 'Measurement('),
+        'array in a guidance': (SAMPLERS['pigdm'], TRUTH, 'PiGDM.measurement', 'Measurement('),
         'no operator': (dps, Measurement(np.eye(8), TRUTH), 'Measurement.operator', 'ndarray'),
         'function': (dps, Measurement(lambda x: x @ np.ones(3), TRUTH), 'operator', 'FunctionOperator', '3'),
         'number of axes': (dps, Measurement(Mask(np.ones(8)), TRUTH), 'Mask.mask', (8,)),
