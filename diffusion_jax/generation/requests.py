@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,15 +16,8 @@ from diffusion_jax.diffusion.guidance import innermost
 from diffusion_jax.diffusion.process import Level
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.errors import UserError
-from diffusion_jax.generation import guides, options, sampling
-from diffusion_jax.generation.arguments import (
-    check_array,
-    first_step,
-    one_for_each,
-    shown,
-    traced,
-    whole_number,
-)
+from diffusion_jax.generation import arguments, guides, options, sampling
+from diffusion_jax.generation.arguments import check_array, first_step, one_for_each, traced, whole_number
 from diffusion_jax.generation.functions import check_functions
 from diffusion_jax.generation.low_res import low_res_images, low_res_noise_of
 from diffusion_jax.generation.measurements import checked
@@ -31,6 +25,7 @@ from diffusion_jax.generation.populations import check_levels, check_population
 from diffusion_jax.generation.program import jitted
 from diffusion_jax.generation.sampling import Request
 from diffusion_jax.models import NULL_CLASS
+from diffusion_jax.settings import nearest
 from diffusion_jax.sharding import batch_sharding, replicated
 
 if TYPE_CHECKING:
@@ -207,10 +202,15 @@ def read_recipe(
         one_of('recipe', name, recipes)
         recipe = recipes[name]
     if not isinstance(recipe, Recipe):
-        raise UserError('recipe', f'got {shown(recipe)}', f'must be one of {", ".join(recipes)}, or a Recipe')
+        raise UserError(
+            'recipe', f'got {arguments.shown(recipe)}', f'must be one of {", ".join(recipes)}, or a Recipe'
+        )
     fields = [field.name for field in dataclasses.fields(Recipe)]
     for name in changes.keys() - {*fields}:
-        raise UserError(name, 'is no argument of a request', f'must be one of {", ".join(fields)}')
+        known = [*list(inspect.signature(make_request).parameters)[2:-1], *fields]
+        meant = nearest(name, known)
+        remedy = f'did you mean {meant[0]}?' if meant else f'must be one of {", ".join(known)}'
+        raise UserError(name, 'is no argument of a request', remedy)
     changes = {name: value for name, value in changes.items() if value is not None}
     recipe = dataclasses.replace(recipe, **changes)
     recipe = dataclasses.replace(

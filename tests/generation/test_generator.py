@@ -92,8 +92,10 @@ def test_a_scale_is_that_of_guidances_whose_text_gives_none(model):
 
 
 def test_an_unknown_argument_is_refused(model):
-    with refused('steps', 'respacing'):
+    with refused('steps', 'respacing', 'seed', 'scale', 'recipe', 'guidance'):
         model.sample(2, 3, steps=5)
+    with refused('sclae', 'did you mean scale?'):
+        model.sample(2, 3, sclae=5)
 
 
 def test_any_number_of_images_on_eight_devices(model):
