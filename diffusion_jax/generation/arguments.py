@@ -21,7 +21,7 @@ class NotFinite(UserError):
 
 def whole_number(name: str, value: Any, least: int = 0, below: int = INT32) -> int:
     """An integer of any type as an int. UserError if it is none, or out of range."""
-    number = int(check_array(name, value, (), np.int64))
+    number = value if type(value) is int else int(check_array(name, value, (), np.int64))
     between(name, number, least, below)
     return number
 

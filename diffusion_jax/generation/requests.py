@@ -202,9 +202,8 @@ def read_recipe(
         one_of('recipe', name, recipes)
         recipe = recipes[name]
     if not isinstance(recipe, Recipe):
-        raise UserError(
-            'recipe', f'got {arguments.shown(recipe)}', f'must be one of {", ".join(recipes)}, or a Recipe'
-        )
+        known = f'must be one of {", ".join(recipes)}, or a Recipe'
+        raise UserError('recipe', f'got {arguments.shown(recipe)}', known)
     fields = [field.name for field in dataclasses.fields(Recipe)]
     for name in changes.keys() - {*fields}:
         known = [*list(inspect.signature(make_request).parameters)[2:-1], *fields]

@@ -210,6 +210,8 @@ def test_guidances_that_are_refused(text, where, values):
         ('sigma:1,0', []),
         ('sigma:', []),
         ('t:100,3', [0, 99]),
+        ('restart:karras:5/1', ['low,high,steps,times']),
+        ('restart:karras:5/1,2', ['low,high,steps,times']),
         ('x', []),
         (None, []),
     ],
