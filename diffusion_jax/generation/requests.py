@@ -53,7 +53,8 @@ def make_request(
 
     Args:
         y: one class for all images or one for each, by number or by name; needed by a conditional model,
-            and by guidance with a classifier. −1, without such guidance, is no class (`label_dropout`).
+            and by guidance with a classifier. −1, without such guidance, is no class (`label_dropout`). An
+            unconditional model without guidance does not read it, and makes the same images for all.
         first, seed: the images are those with the indices first, first + 1, … of the seed.
         recipe: a name in `model.recipes`, or a Recipe.
         scale: of all guidances except those whose text gives one; one for all images or one for each. A
@@ -156,23 +157,26 @@ def check_keeps_start(recipe: Recipe) -> None:
 
 
 def labels(model: Generator, num_images: int, y: Labels | None, recipe: Recipe) -> np.ndarray:
-    """int32 [num_images], from one class for all images or one for each; zeros without classes.
+    """int32 [num_images], from one class for all images or one for each; zeros if nothing reads labels.
 
     −1, no class, is a label of networks that learned it, without a guidance that reads labels.
     """
-    num_classes = guides.number_of_classes(model, recipe)
-    if num_classes is None:
+    read = guides.number_of_classes(model, recipe)
+    num_classes = read or (model.classifier.num_classes if model.classifier else len(model.classes))
+    if read is None and (y is None or not num_classes):
         return np.zeros(num_images, np.int32)
-    no_class = recipe.needs.isdisjoint({'log_prob', 'y'}) and guides.know_no_class(model, recipe)
-    least = NULL_CLASS if no_class else 0
-    allowed = f'must be a class from {least} to {num_classes - 1} for every image'
+    least, allowed = 0, f'must be a class from 0 to {num_classes - 1} for every image'
+    if guides.know_no_class(model, recipe) and recipe.needs.isdisjoint({'log_prob', 'y'}):
+        least, allowed = NULL_CLASS, f'{allowed}, or −1, no class'
+    elif guides.know_no_class(model, recipe):
+        allowed += "; −1, no class, needs guidance=''"
     if y is None:
         raise UserError('y', 'got None', allowed)
     array = one_for_each('y', class_numbers(y, model.classes), num_images, np.int32)
     wrong = array[(array < least) | (array >= num_classes)]
     if len(wrong):
         raise UserError('y', f'got {wrong[0]}', allowed)
-    return array
+    return np.zeros_like(array) if read is None else array
 
 
 def class_numbers(y: Labels | None, classes: tuple[str, ...]) -> Any:
