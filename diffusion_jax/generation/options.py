@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -107,8 +107,13 @@ def text_of(part: Part, known: Mapping[str, type[Part]], omit: str = '', always:
     return f'{name}:{",".join(given)}' if given else name
 
 
-def check_respacing(diffusion: DiffusionConfig, respacing: str, timesteps: str = 'fractional') -> Transition:
-    """The grid of a name. UserError unless the process has it."""
+def check_respacing(
+    diffusion: DiffusionConfig,
+    respacing: str,
+    timesteps: str = 'fractional',
+    stored: Collection[str] = (),
+) -> Transition:
+    """The grid of a name. UserError unless the process has it; it lists the names of `stored` grids."""
     one_of('timesteps', timesteps, TIMESTEPS)
     if not isinstance(respacing, str):
         raise UserError(
@@ -117,7 +122,8 @@ def check_respacing(diffusion: DiffusionConfig, respacing: str, timesteps: str =
     try:
         return make_grid(diffusion, respacing, timesteps)
     except ValueError as error:
-        raise UserError('respacing', f'got {respacing!r}', str(error)) from error
+        names = f'; or a stored grid: {", ".join(stored)}' if stored and ':' not in respacing else ''
+        raise UserError('respacing', f'got {respacing!r}', f'{error}{names}') from error
 
 
 def check_inversion(diffusion: DiffusionConfig, respacing: str, timesteps: str) -> None:
@@ -178,13 +184,19 @@ def _read_modifier(modifier: Modifier) -> Modifier:
 
 def _read_part(where: str, text: str, known: Mapping[str, type[Part]], **defaults: Any) -> Any:
     """The part that a text names. defaults: of fields that the text omits and the part has."""
-    name, _, given = (piece.strip() for piece in text.partition(':'))
+    name, colon, given = (piece.strip() for piece in text.partition(':'))
     one_of(where, name, known)
+    if colon and not given:
+        raise UserError(where, f'got {text!r}', f'give options after the colon, or only {name}')
     numbers, structure = options(known[name]), choices(known[name])
     names = [field.name for field in dataclasses.fields(known[name])]
     fields = {key: value for key, value in defaults.items() if key in names}
+    seen: set[str] = set()
     for argument in filter(None, map(str.strip, given.split(','))):
         key, _, value = (piece.strip() for piece in argument.partition('='))
+        if key in seen:
+            raise UserError(where, f'got {text!r}', f'give {key} once')
+        seen.add(key)
         if key in structure:
             fields[key] = arguments.read_choice(f'{where}.{key}', value, structure[key].metadata['values'])
         elif key in numbers:

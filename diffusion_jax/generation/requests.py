@@ -200,7 +200,7 @@ def read_recipe(
     **changes: Any,
 ) -> Recipe:
     """A recipe of the model with the changes that are not None. UserError unless the model supports it."""
-    recipes = dict(model.recipes)
+    recipes, grids = dict(model.recipes), dict(model.grids)
     if recipe is None or isinstance(recipe, str):
         name = model.recipes[0][0] if recipe is None else recipe
         one_of('recipe', name, recipes)
@@ -218,7 +218,7 @@ def read_recipe(
     recipe = dataclasses.replace(recipe, **changes)
     recipe = dataclasses.replace(
         recipe,
-        respacing=next((grid for name, grid in model.grids if name == recipe.respacing), recipe.respacing),
+        respacing=grids.get(recipe.respacing, recipe.respacing),
         sampler=options.read_sampler(recipe.sampler),
         guidance=options.read_guidance(recipe.guidance),
     )
@@ -230,7 +230,8 @@ def read_recipe(
     scales = [getattr(innermost(each), 'scale', None) for each in recipe.guidance]
     if scale is not None and scale.any() and not any(each is scale for each in scales):
         raise UserError('scale', 'given without a guidance that uses it', 'leave it out')
-    check_levels(recipe, options.check_respacing(model.diffusion, recipe.respacing, recipe.timesteps))
+    grid = options.check_respacing(model.diffusion, recipe.respacing, recipe.timesteps, grids)
+    check_levels(recipe, grid)
     one_of('clip', recipe.clip, (True, False))
     guides.check_needs(model, recipe)
     return recipe

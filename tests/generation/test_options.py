@@ -143,6 +143,8 @@ def test_scale_and_eta_of_the_settings_are_those_of_what_gives_none():
     [
         ('hein', 'sampler', ['hein', *SAMPLERS]),
         ('', 'sampler', []),
+        ('ddim:', 'sampler', ['ddim:']),
+        ('ddim:eta=0.5,eta=0.2', 'sampler', ['give eta once']),
         ('ddim:etta=1', 'sampler', ['etta', 'eta']),
         ('ddpm:eta=1', 'sampler', ['eta', 'no options']),
         ('ddim:eta', 'sampler.eta', []),
@@ -185,6 +187,9 @@ def test_samplers_that_are_refused(text, where, values):
         ('classifier:scale=2 +', 'guidance', ['classifier:scale=2 +']),
         ('+', 'guidance', ['+']),
         ('mixture:scale=2', 'guidance', ['mixture:scale=2']),
+        ('classifier:', 'guidance', ['classifier:']),
+        ('classifier:scale=3,scale=3', 'guidance', ['give scale once']),
+        ('mixture:7=0.5,7=0.2', 'guidance', ['give 7 once']),
         ('mixture:7=x', 'guidance.7', ['x']),
         (Scheduled(Function(abs), float), 'guidance', ['Scheduled', 'Function']),
         (3, 'guidance', [3, *GUIDANCES]),
