@@ -40,8 +40,8 @@ def restart(levels: Level, arguments: Sequence[Numbers], at: At) -> Level:
     sigmas = levels.sigma / levels.alpha
     least, most = sigmas[-1] * (1 - 1e-3), sigmas[0] * (1 + 1e-3)
     for interval in arguments:
-        low, high, *counts = interval
-        if len(counts) != 2 or not _are_counts(counts) or not least <= low < high <= most:
+        complete = len(interval) == 4 and _are_counts(interval[2:])
+        if not complete or not least <= interval[0] < interval[1] <= most:
             limits = f'{sigmas[-1]:.4g} ≤ low < high ≤ {sigmas[0]:.4g}'
             raise ValueError(f'{_text(interval)}; must be low,high,steps,times with {limits}')
     return with_clean(at(restarted(sigmas, arguments)))

@@ -21,7 +21,7 @@ class NotFinite(UserError):
 
 def whole_number(name: str, value: Any, least: int = 0, below: int = INT32) -> int:
     """An integer of any type as an int. UserError if it is none, or out of range."""
-    number = int(check_array(name, value, (), np.int64))
+    number = value if type(value) is int else int(check_array(name, value, (), np.int64))
     between(name, number, least, below)
     return number
 
@@ -31,7 +31,7 @@ def one_for_each(name: str, value: Any, num_images: int, dtype: type) -> np.ndar
     array = _cast(value, dtype)
     if array is None or array.shape not in ((), (num_images,)):
         remedy = f'must be {_kind(dtype)}, or {num_images} of them, one for each image'
-        raise UserError(name, f'got {_text(value)}', remedy)
+        raise UserError(name, f'got {shown(value)}', remedy)
     return np.broadcast_to(array, (num_images,))
 
 
@@ -45,7 +45,7 @@ def check_array(name: str, value: Any, shape: Sequence[int | str], dtype: type) 
     array = _cast(value, dtype)
     if array is None or not _has_shape(array, shape):
         expected = f'{np.dtype(dtype)} {str(tuple(shape)).replace(chr(39), "")}' if shape else _kind(dtype)
-        raise UserError(name, f'got {_text(value)}', f'must be {expected}')
+        raise UserError(name, f'got {shown(value)}', f'must be {expected}')
     return array
 
 
@@ -69,7 +69,7 @@ def choice(name: str, value: Any, values: Any) -> Any:
         texts = value if values is tuple else (value,)
         if not isinstance(value, values) or not all(isinstance(text, str) for text in texts):
             kind = 'a text' if values is str else 'a tuple of texts'
-            raise UserError(name, f'got {_text(value)}', f'must be {kind}')
+            raise UserError(name, f'got {shown(value)}', f'must be {kind}')
         return value
     one_of(name, value, values)
     return value
@@ -136,7 +136,7 @@ def _not_finite(value: Any) -> str:
     """What a value has that no array of finite numbers has."""
     finite = np.isfinite(value) if getattr(value, 'ndim', 0) > 1 and value.dtype.kind == 'f' else True
     if np.all(finite):
-        return _text(value)
+        return shown(value)
     wrong = np.flatnonzero(~np.reshape(finite, (len(value), -1)).all(axis=1))
     return f'numbers that are not finite in {len(wrong)} of {len(value)} rows, the first is row {wrong[0]}'
 
@@ -169,7 +169,10 @@ def _kind(dtype: type) -> str:
     return 'an integer' if np.issubdtype(dtype, np.integer) else 'a finite number'
 
 
-def _text(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value in a message, without the numbers of parts and large arrays."""
+    if isinstance(value, Part):
+        return type(value).__name__
     if getattr(value, 'size', 0) > 8:
         return f'{value.dtype} {value.shape} with values from {value.min()} to {value.max()}'
     text = ' '.join(repr(value).split())

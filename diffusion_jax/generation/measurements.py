@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.diffusion.inverse import Mask, Measurement, adjoint
-from diffusion_jax.diffusion.inverse.operators import Dense, FunctionOperator
+from diffusion_jax.diffusion.inverse import Blur, Dense, Downsample, Mask, Measurement, adjoint
+from diffusion_jax.diffusion.inverse.operators import FunctionOperator, Operator
 from diffusion_jax.diffusion.parts import Part
-from diffusion_jax.errors import UserError
+from diffusion_jax.errors import UserError, reason
 
 Images = jax.ShapeDtypeStruct  # float32 [B, H, W, C]
+# What makes operators fit the images.
+FITTING: dict[type, str] = {
+    Downsample: 'factor must divide their height and width',
+    Mask: 'mask must be [H, W, 1 or C], or one such mask for each image',
+    Blur: 'kernel must be at most as large as they are, or one such kernel for each image',
+    Dense: 'must be made by dense(function, shape) with their shape',
+}
 
 
 def checked(part: Any, images: Images, owner: Any = None) -> Any:
@@ -24,7 +32,8 @@ def checked(part: Any, images: Images, owner: Any = None) -> Any:
         `needs_noise` is whether the noise must be above 0.
 
     Raises:
-        UserError: the operator fails, or y has another shape than its result, or a need is not met.
+        UserError: a part has something else than its measurement, or the operator fails, or y has another
+            shape than its result, or a need is not met.
     """
     if isinstance(part, tuple):
         return tuple(checked(each, images, owner) for each in part)
@@ -32,17 +41,17 @@ def checked(part: Any, images: Images, owner: Any = None) -> Any:
         return _checked(part, images, owner)
     if not isinstance(part, Part):
         return part
-    fields = [field.name for field in dataclasses.fields(part)]
-    return dataclasses.replace(part, **{name: checked(getattr(part, name), images, part) for name in fields})
+    fields = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+    if 'measurement' in fields and not isinstance(fields['measurement'], Measurement):
+        given = type(fields['measurement']).__name__
+        remedy = 'must be a Measurement(operator, y, noise)'
+        raise UserError(f'{type(part).__name__}.measurement', f'got {given}', remedy)
+    return dataclasses.replace(part, **{name: checked(value, images, part) for name, value in fields.items()})
 
 
 def _checked(measurement: Measurement, images: Images, owner: Any) -> Measurement:
     operator, name, y = measurement.operator, type(owner).__name__, np.asarray(measurement.y)
-    try:
-        out = jax.eval_shape(operator, images)
-    except (TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError('operator', f'fails for images {images.shape}: {reason}', 'correct it') from error
+    out = _result(operator, images)
     if out.shape[:1] != images.shape[:1]:
         problem = f'returns {out.shape} for images {images.shape}'
         raise UserError('operator', problem, 'must return one row for each image, [B, …]')
@@ -61,6 +70,39 @@ def _checked(measurement: Measurement, images: Images, owner: Any) -> Measuremen
     if getattr(owner, 'needs_noise', False) and not np.all(np.asarray(measurement.noise) > 0):
         raise UserError('Measurement.noise', 'is 0', f'must be above 0 for {name}')
     return dataclasses.replace(measurement, y=y)
+
+
+def _result(operator: Any, images: Images) -> Images:
+    """What the operator returns, by its shape. UserError if it cannot act on the images."""
+    if not isinstance(operator, Operator):
+        remedy = 'must be an Operator, or a linear function of images'
+        raise UserError('Measurement.operator', f'got {type(operator).__name__}', remedy)
+    batch, *size = images.shape
+    named, shape = _described(operator), '×'.join(map(str, size))
+    remedy = FITTING.get(type(operator), 'must act on images [B, H, W, C]')
+    try:
+        out = jax.eval_shape(operator, images)
+        same = (
+            jax.eval_shape(partial(operator.spectral, jnp.abs), images) if operator.has_spectrum else images
+        )
+    except (TypeError, ValueError) as error:
+        problem = f'{named} fails for {batch} images of {shape}'
+        problem += '' if type(operator) in FITTING else f': {reason(error)}'
+        raise UserError('operator', problem, remedy) from error
+    if same.shape != images.shape:
+        raise UserError('operator', f'{named} makes {same.shape} of {batch} images of {shape}', remedy)
+    return out
+
+
+def _described(operator: Any) -> str:
+    """Such as 'Downsample(factor 3)' or 'Mask(mask of (1, 7, 8, 1))'."""
+    fields = {field.name: getattr(operator, field.name) for field in dataclasses.fields(operator)}
+    given = [
+        f'{name} {value}' if isinstance(value, int) else f'{name} of {value.shape}'
+        for name, value in fields.items()
+        if isinstance(value, int) or hasattr(value, 'shape')
+    ]
+    return type(operator).__name__ + (f'({", ".join(given)})' if given else '')
 
 
 def _is_linear(operator: Any, images: Images, out: Images) -> bool:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,10 +55,10 @@ def read_sampler(sampler: str | Sampler, eta: float = 0.0) -> Sampler:
     if isinstance(sampler, str):
         return _read_part('sampler', sampler, SAMPLERS, **({'eta': eta} if eta else {}))
     if not isinstance(sampler, Sampler):
-        allowed = f'must be one of {", ".join(SAMPLERS)}, or a Sampler'
+        allowed = f'must be one of {", ".join(SAMPLERS)}, or a Sampler, such as DPS(measurement)'
         if isinstance(sampler, type):
             allowed = f'must be an instance of this class: {sampler.__name__}()'
-        raise UserError('sampler', f'got {sampler!r}', allowed)
+        raise UserError('sampler', _given(sampler), allowed)
     return sampler
 
 
@@ -91,9 +91,9 @@ def read_guidance(guidance: Guidances, default: Any = 1.0, scale: Any = None) ->
     if isinstance(guidance, Guidance):
         guidance = _read_modifier(guidance) if isinstance(guidance, Modifier) else guidance
         return (guidance if scale is None else scaled(guidance, scale),)
-    if not callable(guidance) or isinstance(guidance, type):
+    if not callable(guidance) or isinstance(guidance, (type, Part)):
         kinds = f'one of {", ".join(GUIDANCES)}, a Guidance, or a function from denoiser to denoiser'
-        raise UserError('guidance', f'got {guidance!r}', f'must be {kinds}')
+        raise UserError('guidance', _given(guidance), f'must be {kinds}')
     return (Function(guidance),)
 
 
@@ -107,15 +107,23 @@ def text_of(part: Part, known: Mapping[str, type[Part]], omit: str = '', always:
     return f'{name}:{",".join(given)}' if given else name
 
 
-def check_respacing(diffusion: DiffusionConfig, respacing: str, timesteps: str = 'fractional') -> Transition:
-    """The grid of a name. UserError unless the process has it."""
+def check_respacing(
+    diffusion: DiffusionConfig,
+    respacing: str,
+    timesteps: str = 'fractional',
+    stored: Collection[str] = (),
+) -> Transition:
+    """The grid of a name. UserError unless the process has it; it lists the names of `stored` grids."""
     one_of('timesteps', timesteps, TIMESTEPS)
     if not isinstance(respacing, str):
-        raise UserError('respacing', f'got {respacing!r}', "must be a text such as '250' or 'karras:18'")
+        raise UserError(
+            'respacing', f'got {arguments.shown(respacing)}', "must be a text such as '250' or 'karras:18'"
+        )
     try:
         return make_grid(diffusion, respacing, timesteps)
     except ValueError as error:
-        raise UserError('respacing', f'got {respacing!r}', str(error)) from error
+        names = f'; or a stored grid: {", ".join(stored)}' if stored and ':' not in respacing else ''
+        raise UserError('respacing', f'got {respacing!r}', f'{error}{names}') from error
 
 
 def check_inversion(diffusion: DiffusionConfig, respacing: str, timesteps: str) -> None:
@@ -133,6 +141,14 @@ def check_timesteps(diffusion: DiffusionConfig, respacing: str) -> None:
         raise UserError(
             'respacing', f'got {respacing!r}', "a likelihood needs timesteps, such as '' or '250'"
         )
+
+
+def _given(value: Any) -> str:
+    """What was given in place of a sampler or a guidance."""
+    for kind, argument in ((Sampler, 'sampler'), (Guidance, 'guidance')):
+        if isinstance(value, kind):
+            return f'got a {type(value).__name__}, which is a {argument}: give it as {argument}='
+    return f'got {arguments.shown(value)}'
 
 
 def _read_modified(text: str, scale: Any) -> Guidance:
@@ -168,13 +184,19 @@ def _read_modifier(modifier: Modifier) -> Modifier:
 
 def _read_part(where: str, text: str, known: Mapping[str, type[Part]], **defaults: Any) -> Any:
     """The part that a text names. defaults: of fields that the text omits and the part has."""
-    name, _, given = (piece.strip() for piece in text.partition(':'))
+    name, colon, given = (piece.strip() for piece in text.partition(':'))
     one_of(where, name, known)
+    if colon and not given:
+        raise UserError(where, f'got {text!r}', f'give options after the colon, or only {name}')
     numbers, structure = options(known[name]), choices(known[name])
     names = [field.name for field in dataclasses.fields(known[name])]
     fields = {key: value for key, value in defaults.items() if key in names}
+    seen: set[str] = set()
     for argument in filter(None, map(str.strip, given.split(','))):
         key, _, value = (piece.strip() for piece in argument.partition('='))
+        if key in seen:
+            raise UserError(where, f'got {text!r}', f'give {key} once')
+        seen.add(key)
         if key in structure:
             fields[key] = arguments.read_choice(f'{where}.{key}', value, structure[key].metadata['values'])
         elif key in numbers:

@@ -51,11 +51,10 @@ def check_levels(recipe: Recipe, grid: Transition) -> None:
 
 def check_weights(log_weight: np.ndarray, size: int, index: np.ndarray) -> None:
     """NotFinite unless in every population of log-weights [B] some are finite, and the others −∞."""
-    possible = np.isfinite(log_weight) | np.isneginf(log_weight)
-    alive = np.isfinite(log_weight).reshape(-1, size).any(axis=1)
-    wrong = index[~(possible & np.repeat(alive, size))]
-    if len(wrong):
-        problem = (
-            f'those of {len(wrong)} of {len(index)} images (the first is index {wrong[0]}) are not finite'
-        )
-        raise NotFinite('log_weight', problem, 'use a log_prob that is finite for images of the model')
+    finite = np.isfinite(log_weight).reshape(-1, size)
+    wrong = ~((finite | np.isneginf(log_weight).reshape(-1, size)).all(axis=1) & finite.any(axis=1))
+    if wrong.any():
+        first = index.reshape(-1, size)[wrong][0]
+        where = f'{wrong.sum()} of {len(wrong)} populations (the first is index {first[0]} to {first[-1]})'
+        remedy = 'use a log_prob that is finite for images of the model: one NaN spoils a population'
+        raise NotFinite('log_weight', f'not finite in {where}', remedy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from diffusion_jax.diffusion.guidance import innermost
 from diffusion_jax.diffusion.process import Level
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.errors import UserError
-from diffusion_jax.generation import guides, options, sampling
+from diffusion_jax.generation import arguments, guides, options, sampling
 from diffusion_jax.generation.arguments import check_array, first_step, one_for_each, traced, whole_number
 from diffusion_jax.generation.functions import check_functions
 from diffusion_jax.generation.low_res import low_res_images, low_res_noise_of
@@ -24,6 +25,7 @@ from diffusion_jax.generation.populations import check_levels, check_population
 from diffusion_jax.generation.program import jitted
 from diffusion_jax.generation.sampling import Request
 from diffusion_jax.models import NULL_CLASS
+from diffusion_jax.settings import nearest
 from diffusion_jax.sharding import batch_sharding, replicated
 
 if TYPE_CHECKING:
@@ -51,7 +53,8 @@ def make_request(
 
     Args:
         y: one class for all images or one for each, by number or by name; needed by a conditional model,
-            and by guidance with a classifier. −1, without such guidance, is no class (`label_dropout`).
+            and by guidance with a classifier. −1, without such guidance, is no class (`label_dropout`). An
+            unconditional model without guidance does not read it, and makes the same images for all.
         first, seed: the images are those with the indices first, first + 1, … of the seed.
         recipe: a name in `model.recipes`, or a Recipe.
         scale: of all guidances except those whose text gives one; one for all images or one for each. A
@@ -154,23 +157,26 @@ def check_keeps_start(recipe: Recipe) -> None:
 
 
 def labels(model: Generator, num_images: int, y: Labels | None, recipe: Recipe) -> np.ndarray:
-    """int32 [num_images], from one class for all images or one for each; zeros without classes.
+    """int32 [num_images], from one class for all images or one for each; zeros if nothing reads labels.
 
     −1, no class, is a label of networks that learned it, without a guidance that reads labels.
     """
-    num_classes = guides.number_of_classes(model, recipe)
-    if num_classes is None:
+    read = guides.number_of_classes(model, recipe)
+    num_classes = read or (model.classifier.num_classes if model.classifier else len(model.classes))
+    if read is None and (y is None or not num_classes):
         return np.zeros(num_images, np.int32)
-    no_class = recipe.needs.isdisjoint({'log_prob', 'y'}) and guides.know_no_class(model, recipe)
-    least = NULL_CLASS if no_class else 0
-    allowed = f'must be a class from {least} to {num_classes - 1} for every image'
+    least, allowed = 0, f'must be a class from 0 to {num_classes - 1} for every image'
+    if guides.know_no_class(model, recipe) and recipe.needs.isdisjoint({'log_prob', 'y'}):
+        least, allowed = NULL_CLASS, f'{allowed}, or −1, no class'
+    elif guides.know_no_class(model, recipe):
+        allowed += "; −1, no class, needs guidance=''"
     if y is None:
         raise UserError('y', 'got None', allowed)
     array = one_for_each('y', class_numbers(y, model.classes), num_images, np.int32)
     wrong = array[(array < least) | (array >= num_classes)]
     if len(wrong):
         raise UserError('y', f'got {wrong[0]}', allowed)
-    return array
+    return np.zeros_like(array) if read is None else array
 
 
 def class_numbers(y: Labels | None, classes: tuple[str, ...]) -> Any:
@@ -194,21 +200,25 @@ def read_recipe(
     **changes: Any,
 ) -> Recipe:
     """A recipe of the model with the changes that are not None. UserError unless the model supports it."""
-    recipes = dict(model.recipes)
+    recipes, grids = dict(model.recipes), dict(model.grids)
     if recipe is None or isinstance(recipe, str):
         name = model.recipes[0][0] if recipe is None else recipe
         one_of('recipe', name, recipes)
         recipe = recipes[name]
     if not isinstance(recipe, Recipe):
-        raise UserError('recipe', f'got {recipe!r}', f'must be one of {", ".join(recipes)}, or a Recipe')
+        known = f'must be one of {", ".join(recipes)}, or a Recipe'
+        raise UserError('recipe', f'got {arguments.shown(recipe)}', known)
     fields = [field.name for field in dataclasses.fields(Recipe)]
     for name in changes.keys() - {*fields}:
-        raise UserError(name, 'is no argument of a request', f'must be one of {", ".join(fields)}')
+        known = [*list(inspect.signature(make_request).parameters)[2:-1], *fields]
+        meant = nearest(name, known)
+        remedy = f'did you mean {meant[0]}?' if meant else f'must be one of {", ".join(known)}'
+        raise UserError(name, 'is no argument of a request', remedy)
     changes = {name: value for name, value in changes.items() if value is not None}
     recipe = dataclasses.replace(recipe, **changes)
     recipe = dataclasses.replace(
         recipe,
-        respacing=next((grid for name, grid in model.grids if name == recipe.respacing), recipe.respacing),
+        respacing=grids.get(recipe.respacing, recipe.respacing),
         sampler=options.read_sampler(recipe.sampler),
         guidance=options.read_guidance(recipe.guidance),
     )
@@ -220,7 +230,8 @@ def read_recipe(
     scales = [getattr(innermost(each), 'scale', None) for each in recipe.guidance]
     if scale is not None and scale.any() and not any(each is scale for each in scales):
         raise UserError('scale', 'given without a guidance that uses it', 'leave it out')
-    check_levels(recipe, options.check_respacing(model.diffusion, recipe.respacing, recipe.timesteps))
+    grid = options.check_respacing(model.diffusion, recipe.respacing, recipe.timesteps, grids)
+    check_levels(recipe, grid)
     one_of('clip', recipe.clip, (True, False))
     guides.check_needs(model, recipe)
     return recipe

@@ -20,6 +20,8 @@ FILE = 'respacings.json'
 def save_grid(path: str | Path, name: str, respacing: str) -> None:
     """Stores a grid under a name: `respacing=name` then means this grid for this model.
 
+    A grid that had the name is replaced.
+
     Args:
         path: of the diffusion model, as for `load`.
         respacing: such as `choose_grid` returns.

@@ -79,6 +79,8 @@ def test_what_is_no_whole_number_in_range_is_refused(value):
     with refused('seed', value):
         whole_number('seed', value, below=2**32)
     assert whole_number('seed', 2**32 - 1, below=2**32) == 2**32 - 1
+    with refused('seed', 2**70, 2**32):
+        whole_number('seed', 2**70, below=2**32)
 
 
 @pytest.mark.parametrize('value', [3.0, 2**31, -(2**31) - 1, np.uint64(2**63), [True, False], [1, 2, 3], '1'])

@@ -92,8 +92,10 @@ def test_a_scale_is_that_of_guidances_whose_text_gives_none(model):
 
 
 def test_an_unknown_argument_is_refused(model):
-    with refused('steps', 'respacing'):
+    with refused('steps', 'respacing', 'seed', 'scale', 'recipe', 'guidance'):
         model.sample(2, 3, steps=5)
+    with refused('sclae', 'did you mean scale?'):
+        model.sample(2, 3, sclae=5)
 
 
 def test_any_number_of_images_on_eight_devices(model):
@@ -227,7 +229,9 @@ def test_progress_within_a_batch_and_images_as_floats(model, capfd):
         ('num_images', {'num_images': 0}, 0),
         ('y', {'y': None}, None),
         ('y', {'y': [3, 10]}, 10),
-        ('y', {'y': -1}, -1),
+        ('y', {'y': -1}, "−1, no class, needs guidance=''"),
+        ('y', {'y': 13, 'guidance': ''}, 'from 0 to 9'),
+        ('y', {'y': -2, 'guidance': ''}, -2),
         ('y', {'y': [1, 2, 3]}, [1, 2, 3]),
         ('y', {'y': 3.7}, 3.7),
         ('scale', {'scale': [1, 2, 3]}, [1, 2, 3]),

@@ -31,6 +31,7 @@ RNG = np.random.default_rng(0)
 MASK = Mask((RNG.random((8, 8, 1)) > 0.5).astype(np.float32))
 TRUTH = RNG.uniform(-1, 1, (4, 8, 8, 1)).astype(np.float32)
 Y = TRUTH * MASK.mask
+SMALLER = dense(lambda x: x[:, :2], (4, 4, 1))
 SAMPLERS = {
     'dps': lambda m: {'sampler': DPS(m)},
     'dps squared': lambda m: {'sampler': DPS(m, squared=True)},
@@ -167,8 +168,23 @@ def cases():
     ddrm, dps, daps = SAMPLERS['ddrm'], SAMPLERS['dps'], SAMPLERS['daps']
     return {
         'shape': (dps, Measurement(Downsample(2), TRUTH), 'Measurement.y', (4, 8, 8, 1)),
-        'factor': (dps, Measurement(Downsample(3), TRUTH), 'operator', '(4, 8, 8, 1)'),
-        'mask': (dps, Measurement(Mask(np.ones((1, 7, 8, 1))), TRUTH), 'operator', '(4, 8, 8, 1)'),
+        'factor': (dps, Measurement(Downsample(3), TRUTH), 'operator', 'factor 3', '8×8×1', 'divide'),
+        'large factor': (dps, Measurement(Downsample(16), TRUTH), 'operator', 'factor 16', 'divide'),
+        'mask': (dps, Measurement(Mask(np.ones((1, 7, 8, 1))), TRUTH), 'operator', '(1, 7, 8, 1)', '8×8×1'),
+        'channels': (dps, Measurement(Mask(np.ones((8, 8, 3))), TRUTH), 'operator', '(1, 8, 8, 3)', '8×8×1'),
+        'masks': (
+            dps,
+            Measurement(Mask(np.ones((3, 8, 8, 1))), TRUTH),
+            'operator',
+            '(3, 8, 8, 1)',
+            '4 images',
+        ),
+        'kernel': (dps, Measurement(Blur(np.ones((9, 9))), TRUTH), 'operator', '(1, 9, 9)', '8×8×1'),
+        'matrix': (ddrm, Measurement(SMALLER, TRUTH[:, :2]), 'operator', 'Dense', '(1, 8, 16)', '8×8×1'),
+        'array': (SAMPLERS['ddnm'], TRUTH, 'DDNM.measurement', 'ndarray', 'Measurement('),
+        'array in a guidance': (SAMPLERS['pigdm'], TRUTH, 'PiGDM.measurement', 'Measurement('),
+        'no operator': (dps, Measurement(np.eye(8), TRUTH), 'Measurement.operator', 'ndarray'),
+        'function': (dps, Measurement(lambda x: x @ np.ones(3), TRUTH), 'operator', 'FunctionOperator', '3'),
         'number of axes': (dps, Measurement(Mask(np.ones(8)), TRUTH), 'Mask.mask', (8,)),
         'not masked': (dps, Measurement(MASK, TRUTH), 'Measurement.y', 'mask'),
         'not finite': (dps, Measurement(MASK, nan), 'Measurement.y', 'row 1'),
@@ -186,8 +202,8 @@ def cases():
 
 @pytest.mark.parametrize('name', cases())
 def test_bad_input_is_one_line(model, name):
-    how, measurement, where, value = cases()[name]
-    with refused(where, value):
+    how, measurement, where, *values = cases()[name]
+    with refused(where, *values):
         sample(model, how, measurement, 4)
 
 

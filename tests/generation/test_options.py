@@ -17,6 +17,7 @@ from diffusion_jax.diffusion.guidance import (
     Reward,
     Scheduled,
 )
+from diffusion_jax.diffusion.inverse import DDNM, Mask, Measurement, PiGDM
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import (
     DDIM,
@@ -34,6 +35,7 @@ from diffusion_jax.generation.options import read_guidance, read_sampler
 from tests.errors import refused
 
 CLASSIFIER = ClassifierGuidance()
+PIGDM = PiGDM(Measurement(Mask(np.ones((8, 8, 1))), np.ones((8, 8, 1))))
 
 
 @pytest.mark.parametrize(
@@ -141,6 +143,8 @@ def test_scale_and_eta_of_the_settings_are_those_of_what_gives_none():
     [
         ('hein', 'sampler', ['hein', *SAMPLERS]),
         ('', 'sampler', []),
+        ('ddim:', 'sampler', ['ddim:']),
+        ('ddim:eta=0.5,eta=0.2', 'sampler', ['give eta once']),
         ('ddim:etta=1', 'sampler', ['etta', 'eta']),
         ('ddpm:eta=1', 'sampler', ['eta', 'no options']),
         ('ddim:eta', 'sampler.eta', []),
@@ -150,6 +154,9 @@ def test_scale_and_eta_of_the_settings_are_those_of_what_gives_none():
         ('heun:s_churn=-1', 'sampler.s_churn', [-1, 0]),
         (DDIM, 'sampler', ['DDIM()']),
         (None, 'sampler', [None]),
+        (PIGDM, 'sampler', ['a PiGDM, which is a guidance: give it as guidance=;']),
+        (PIGDM.measurement, 'sampler', ['got Measurement;', 'DPS(measurement)']),
+        (np.zeros((8, 8)), 'sampler', ['float64 (8, 8)']),
     ],
 )
 def test_samplers_that_are_refused(text, where, values):
@@ -180,11 +187,17 @@ def test_samplers_that_are_refused(text, where, values):
         ('classifier:scale=2 +', 'guidance', ['classifier:scale=2 +']),
         ('+', 'guidance', ['+']),
         ('mixture:scale=2', 'guidance', ['mixture:scale=2']),
+        ('classifier:', 'guidance', ['classifier:']),
+        ('classifier:scale=3,scale=3', 'guidance', ['give scale once']),
+        ('mixture:7=0.5,7=0.2', 'guidance', ['give 7 once']),
         ('mixture:7=x', 'guidance.7', ['x']),
         (Scheduled(Function(abs), float), 'guidance', ['Scheduled', 'Function']),
         (3, 'guidance', [3, *GUIDANCES]),
         ([3], 'guidance', [3]),
         (ClassifierGuidance, 'guidance', [ClassifierGuidance]),
+        (DDNM(PIGDM.measurement), 'guidance', ['a DDNM, which is a sampler: give it as sampler=;']),
+        (PIGDM.measurement, 'guidance', ['got Measurement;']),
+        (PIGDM.measurement.operator, 'guidance', ['got Mask;']),
     ],
 )
 def test_guidances_that_are_refused(text, where, values):
@@ -202,6 +215,8 @@ def test_guidances_that_are_refused(text, where, values):
         ('sigma:1,0', []),
         ('sigma:', []),
         ('t:100,3', [0, 99]),
+        ('restart:karras:5/1', ['low,high,steps,times']),
+        ('restart:karras:5/1,2', ['low,high,steps,times']),
         ('x', []),
         (None, []),
     ],

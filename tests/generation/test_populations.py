@@ -11,6 +11,7 @@ from diffusion_jax.diffusion.inverse import Gray, Measurement, PiGDM
 from diffusion_jax.diffusion.samplers import DDPM, SMC
 from diffusion_jax.generation.arguments import NotFinite
 from diffusion_jax.generation.config import SampleConfig, check_sample
+from diffusion_jax.generation.populations import check_weights
 from diffusion_jax.generation.program import sample_program
 from diffusion_jax.sharding import make_mesh
 from tests.errors import refused
@@ -101,8 +102,15 @@ def test_weights_that_are_not_finite_are_refused(model, value):
     def log_prob(x_0, level):
         return jnp.full(len(x_0), value)
 
-    with refused('log_weight', 4, kind=NotFinite):
+    with refused('log_weight', '2 of 2', '0 to 1', kind=NotFinite):
         model.sample(4, 3, sampler=SMC(2), respacing='4', guidance=Reward(1.0, log_prob))
+
+
+@pytest.mark.parametrize('rows', [[np.nan, 0], [np.nan, np.inf], [-np.inf, -np.inf]])
+def test_the_population_with_weights_that_are_not_finite_is_named(rows):
+    with refused('log_weight', '1 of 2', '12 to 13', kind=NotFinite):
+        check_weights(np.array([0, -np.inf, *rows]), 2, np.arange(10, 14))
+    check_weights(np.array([0, -np.inf, 1, 2]), 2, np.arange(10, 14))
 
 
 def test_some_particles_may_be_impossible(model):

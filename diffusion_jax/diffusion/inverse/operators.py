@@ -17,6 +17,7 @@ import numpy as np
 from jax import Array
 
 from diffusion_jax.diffusion.parts import Part, rows, static
+from diffusion_jax.errors import UserError, reason
 
 # Singular values, with four axes that broadcast against x [B, H, W, C] → values of the same shape.
 Spectrum = Callable[[Array], Array]
@@ -157,7 +158,16 @@ class Dense(Operator):
 
 
 def dense(function: Callable[[Array], Array], shape: tuple[int, int, int]) -> Dense:
-    """A linear function of images of this shape with its decomposition, from one evaluation at each pixel."""
+    """A linear function of images of this shape with its decomposition, from one evaluation at each pixel.
+
+    Raises:
+      UserError: the function fails for images of this shape.
+    """
+    try:
+        jax.eval_shape(function, jax.ShapeDtypeStruct((1, *shape), np.float32))
+    except (TypeError, ValueError) as error:
+        remedy = 'must be (height, width, channels) of images that the function takes'
+        raise UserError('shape', f'got {shape!r}: {reason(error)}', remedy) from error
     size = int(np.prod(shape))
     basis = jnp.eye(size).reshape(size, *shape)
     matrix = np.asarray(jax.lax.map(lambda x: function(x[None])[0], basis)).reshape(size, -1).T

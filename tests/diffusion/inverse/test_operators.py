@@ -7,6 +7,7 @@ import pytest
 
 from diffusion_jax.diffusion.inverse import Blur, Downsample, Gray, Mask, Measurement, adjoint, dense
 from diffusion_jax.diffusion.inverse.operators import FunctionOperator, solve
+from tests.errors import refused
 
 SHAPE = 4, 6, 3
 RNG = np.random.default_rng(0)
@@ -100,3 +101,11 @@ def test_measurement():
     np.testing.assert_allclose(measurement.projected(X).mean((1, 2)), 0, atol=1e-12)
     other = Measurement(measurement.operator, np.ones((3, 3)), 0.1)
     assert jax.tree.structure(other) == jax.tree.structure(measurement)
+
+
+@pytest.mark.parametrize(
+    ('function', 'shape'), [(Downsample(3), (8, 8, 1)), (Gray(), 64), (Downsample(2), (8, 8)), (Gray(), 'a')]
+)
+def test_a_matrix_of_a_shape_that_the_function_does_not_take_is_refused(function, shape):
+    with refused('shape', repr(shape)):
+        dense(function, shape)
