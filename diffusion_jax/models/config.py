@@ -160,11 +160,9 @@ def _check_trunk(config: TrunkConfig) -> None:
     for mult in config.channel_mult:
         channels = int(mult * config.model_channels)
         if channels == 0 or channels % config.norm_groups:
-            product = (
-                f'channel_mult {mult} · model_channels {config.model_channels} gives {channels} channels'
-            )
+            product = f'{mult} · model_channels {config.model_channels} gives {channels} channels'
             if channels and config.norm_groups != TrunkConfig.norm_groups:
-                problem = f'got {config.norm_groups}, but {product}'
+                problem = f'got {config.norm_groups}, but channel_mult {product}'
                 raise UserError('norm_groups', problem, 'must divide them')
             remedy = f'must give a multiple of norm_groups, {config.norm_groups}'
             raise UserError('channel_mult', product, remedy)

@@ -103,6 +103,11 @@ def test_a_second_model_is_the_weak_one(files, tmp_path, capfd):
     assert 'schedule' in capfd.readouterr().err
 
 
+def test_the_setting_of_a_wrong_path_is_named():
+    with refused('config.sample.weak: runs/typo', 'no such file'):
+        check_network(make_run(sample__guidance='auto', sample__weak='runs/typo'), 'weak')
+
+
 def test_another_file_makes_other_samples(files, tmp_path):
     change = {'sample__unguided': False, 'sample__scale': 0, 'sample__num_samples': 8}
     assert run(tmp_path, 'sample', **pretrained(files, diffusion='diffusion'), **change) == 0
