@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import contextlib
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -45,3 +46,12 @@ def in_section(section: str, check: Callable[..., Any], *values: Any) -> Any:
         return check(*values)
     except UserError as error:
         raise UserError(f'config.{section}.{error.where}', error.problem, error.remedy) from error
+
+
+@contextlib.contextmanager
+def given_by(setting: str) -> Iterator[None]:
+    """Errors about the file or folder that the block opens also name the setting with its path."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f'{setting}: {error.where}', error.problem, error.remedy) from error

@@ -138,9 +138,8 @@ def read_experiment(config: Mapping[str, Any], stored_classes: Sequence[str] = (
         published = published_recipes(unet, diffusion, guided='classifier' in config)
         recipes = {each.name: each.recipe for each in published}
         if sample.recipe not in recipes:
-            remedy = (
-                f'must be one of {", ".join(recipes)}' if recipes else 'only published models have recipes'
-            )
+            own = 'only published models have recipes; set sampler, respacing, scale or guidance instead'
+            remedy = f'must be one of {", ".join(recipes)}' if recipes else own
             raise UserError('config.sample.recipe', f'got {sample.recipe!r}', remedy)
         section = config['sample']
         given = () if is_complete(section) else [name for name in DECIDED if name in section]

@@ -79,7 +79,12 @@ def check_stored(path: Path, network: Network, process: DiffusionConfig, ema_rat
     wrong = network_differences(stored.network, network) + differences(stored.process, expected.process)
     if wrong:
         only_classes = len(wrong) == 1 and wrong[0].startswith('num_classes') and network.num_classes
-        remedy = f'run the stage {TRAINED_BY[name]} first, which starts from it' if only_classes else ''
+        size, such = stored.network.image_size, ''
+        if size != network.image_size:
+            such = f', such as --config.data.image_size={size[0]},{size[1]}'
+        remedy = f'give the settings of its training{such}, or another --workdir or network'
+        if only_classes:
+            remedy = f'run the stage {TRAINED_BY[name]} first, which starts from it'
         raise UserError(str(path), f'holds another network: {"; ".join(wrong)}', remedy)
     if not is_file(path):
         check_checkpoint(path / CHECKPOINTS, network, ema_rate)

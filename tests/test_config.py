@@ -275,7 +275,8 @@ def test_a_recipe_that_the_model_does_not_have():
     config['sample']['recipe'] = 'paper-dim'
     error = refused(config)
     assert error.where == 'config.sample.recipe' and 'paper, paper-ddim' in error.remedy
-    assert refused(changed(sample__recipe='paper')).where == 'config.sample.recipe'
+    error = refused(changed(sample__recipe='ddim'))
+    assert error.where == 'config.sample.recipe' and 'only published models' in error.remedy
 
 
 def floats(config, prefix=''):

@@ -160,9 +160,12 @@ def _check_trunk(config: TrunkConfig) -> None:
     for mult in config.channel_mult:
         channels = int(mult * config.model_channels)
         if channels == 0 or channels % config.norm_groups:
-            problem = f'{mult} · model_channels {config.model_channels} gives {channels} channels'
+            product = f'{mult} · model_channels {config.model_channels} gives {channels} channels'
+            if channels and config.norm_groups != TrunkConfig.norm_groups:
+                problem = f'got {config.norm_groups}, but channel_mult {product}'
+                raise UserError('norm_groups', problem, 'must divide them')
             remedy = f'must give a multiple of norm_groups, {config.norm_groups}'
-            raise UserError('channel_mult', problem, remedy)
+            raise UserError('channel_mult', product, remedy)
     heads = 'num_heads' if config.num_head_channels is None else 'num_head_channels'
     _check_heads(config, heads, {*_attention_levels(config), levels - 1})
 
@@ -188,5 +191,7 @@ def _check_positive(config: TrunkConfig, *keys: str) -> None:
     for key in keys:
         value = getattr(config, key)
         numbers = value if isinstance(value, tuple) else (value,)
-        if any(number is not None and not 0 < number <= LARGEST for number in numbers):
-            raise UserError(key, f'got {value}', 'must be positive and finite in float32')
+        wrong = [number for number in numbers if number is not None and not 0 < number <= LARGEST]
+        if wrong:
+            limit = '' if wrong[0] <= 0 else ' and finite in float32'
+            raise UserError(key, f'got {value}', f'must be positive{limit}')

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion_jax.checks import in_section
+from diffusion_jax.checks import given_by, in_section
 from diffusion_jax.data.classes import check_same_classes
 from diffusion_jax.data.image_sets.archive import open_samples, shard_folder
 from diffusion_jax.data.image_sets.base import ImageSet
@@ -156,7 +156,10 @@ def content_digest(path: str) -> str:
 def _describe(run: Run) -> tuple[Generator, dict[str, Path], Recipe]:
     """The base model without parameters, where its networks are stored, and the recipe of its samples."""
     config, dtype = run.experiment.base, run.experiment.unet.dtype
-    model, paths = loading.describe(config.diffusion, config.classifier or None, dtype=dtype, mesh=run.mesh)
+    with given_by('config.base'):
+        model, paths = loading.describe(
+            config.diffusion, config.classifier or None, dtype=dtype, mesh=run.mesh
+        )
     scale = None if config.scale is None else np.float32(config.scale)
     return model, paths, in_section('base', requests.read_recipe, model, config.recipe or None, scale)
 
@@ -188,7 +191,8 @@ def _open_given(run: Run) -> ImageSet:
     if (path / DIFFUSION / CHECKPOINTS).is_dir() or (path / CHECKPOINTS).is_dir():
         problem = 'is a run or a training without samples'
         raise UserError(given, problem, f'sample it in this run: --config.base.diffusion={given}')
-    return open_pictures(path, data.low_res_size, data.image_channels)
+    with given_by(SETTING):
+        return open_pictures(path, data.low_res_size, data.image_channels)
 
 
 def _samples_of(path: Path) -> Path:

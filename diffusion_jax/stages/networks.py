@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from diffusion_jax.checks import given_by
 from diffusion_jax.data.classes import check_same_classes, listed
 from diffusion_jax.data.sources import class_names
 from diffusion_jax.errors import UserError
@@ -120,7 +121,8 @@ def check_network(run: Run, name: str) -> None:
     path = network_path(run, name)
     if name == WEAK:
         model = Spec(run.experiment.unet, run.experiment.diffusion, classes=classes_of(run, DIFFUSION)[1])
-        return check_weak(describe_stored(path), model, path)
+        with given_by('config.sample.weak'):
+            return check_weak(describe_stored(path), model, path)
     if TRAINED_BY[name] in run.stages:
         return
     if not is_file(path) and latest_step(path / CHECKPOINTS) is None:

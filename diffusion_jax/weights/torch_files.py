@@ -17,6 +17,7 @@ from diffusion_jax.workdir import atomic_file
 
 WRAPPERS = ('state_dict', 'model')  # keys under which some trainers store a state_dict
 REMEDY = 'give a .pt file of a state_dict'
+STARTS = (b'PK', b'\x80')  # of the present format, a zip archive, and of the one before PyTorch 1.6
 
 
 def read_state(path: str | Path) -> dict[str, np.ndarray]:
@@ -25,12 +26,13 @@ def read_state(path: str | Path) -> dict[str, np.ndarray]:
     Arrays that are float32 in the file stay in the file, mapped into memory.
 
     Raises:
-        UserError: PyTorch is not installed, or the file is missing, damaged or no state_dict, or its arrays
+        UserError: the file is missing, damaged or no state_dict, or PyTorch is not installed, or its arrays
             are not finite in float32.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(str(path), 'no such file', REMEDY)
+    _check_start(path)
     torch = _import_torch()
     state = _load(torch, path)
     for wrapper in WRAPPERS:
@@ -59,6 +61,17 @@ def write_state(path: str | Path, state: Mapping[str, np.ndarray]) -> None:
             torch.save(tensors, file)
     except (OSError, RuntimeError) as error:
         raise UserError(str(path), f'cannot be written ({reason(error)})', 'choose another path') from error
+
+
+def _check_start(path: Path) -> None:
+    """UserError unless a file begins like one of PyTorch."""
+    try:
+        with open(path, 'rb') as file:
+            start = file.read(2)
+    except OSError as error:
+        raise UserError(str(path), f'cannot be read ({reason(error)})', REMEDY) from error
+    if not start.startswith(STARTS):
+        raise UserError(str(path), 'is no file of weights', REMEDY)
 
 
 def _load(torch: ModuleType, path: Path) -> Any:

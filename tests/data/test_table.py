@@ -155,7 +155,9 @@ def test_the_identity_depends_on_paths_and_labels_not_on_the_order_of_rows(root)
         ('path,label\n', 'x.csv', ['no images']),
         ('url;label\npictures/0.png;a\n', 'line 2', ['url, label', 'file_name']),
         ('path,label\n,a\n', 'line 2', ['path']),
-        ('path,kind\npictures/0.png,a\n', 'line 2', ['label', 'path, kind', "config.data.labels='none'"]),
+        ('path,kind\npictures/0.png,a\n', 'x.csv', ['label', 'path, kind', "config.data.labels='none'"]),
+        ('path;label\npictures/0.png,a\n', 'line 2', ['label', "';'"]),
+        ('path,label\na.png,x\nb.png,y\n./a.png,y\n', 'line 4', ['a.png', "'y'", "'x'", 'line 2']),
         ('path,label\npictures/0.png,a\npictures/1.png,\n', 'line 3', ['label']),
         ('path,label\npictures/0.png,-1\npictures/1.png,3\n', 'x.csv', ['-1', "config.data.labels='none'"]),
         ('path,label\n"pictures/0.png,a\n', 'x.csv', []),
@@ -200,6 +202,11 @@ def test_a_class_without_training_images_and_a_missing_image_are_named(root):
     assert len(images.read(part).images) == 1 and 'missing.png' in images.read(part).unreadable[0]
     with refused('x.csv', "'other'", 'config.data.train_split'):
         source_of(path, train_split='other')
+
+
+def test_a_line_may_be_repeated(root):
+    path = table(root, 'pictures/0.png,a', 'pictures/1.png,b', 'pictures/0.png,a')
+    assert found(source_of(path)) == (('a', 'b'), [(0, 0), (0, 0), (1, 1)])
 
 
 def test_two_tables_or_none_are_refused(root):

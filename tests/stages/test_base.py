@@ -180,6 +180,7 @@ def test_a_base_model_that_does_not_fit_is_refused(files, tmp_path, name, change
         sample.check(make_run(tmp_path, ('sample',), **settings(files, name, **changes)))
     for value in values:
         assert value in f'{error.value.problem}; {error.value.remedy}', error.value
+    assert name != 'missing' or error.value.where.startswith('config.base: ')
 
 
 def test_both_stages_have_the_same_classes(files, tmp_path):
@@ -237,6 +238,8 @@ def test_the_classes_of_pictures_are_those_that_are_requested(pictures, tmp_path
         opened()
     np.testing.assert_array_equal(opened(unet__class_conditional=False)[1], [0, 0, 0])
     np.savez(tmp_path / 'x.npz', arr_0=np.zeros((2, 4, 4, 1), np.uint8), arr_1=[1, 2])
+    with refused('config.sample.base_samples: runs/typo'):
+        opened(sample__base_samples='runs/typo')
     with refused('config.sample.classes', 'x.npz have labels'):
         opened(sample__base_samples=tmp_path / 'x.npz', sample__classes='7')
 

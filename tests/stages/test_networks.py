@@ -28,6 +28,7 @@ from diffusion_jax.training.saving import Checkpoints
 from diffusion_jax.training.step import init_state
 from diffusion_jax.weights.files import Spec, load_weights, save_weights
 from diffusion_jax.workdir import write_stamp
+from tests.errors import refused
 from tests.program import run
 from tests.stages.runs import make_run, read_experiment
 from tests.tiny import TRAIN
@@ -102,6 +103,11 @@ def test_a_second_model_is_the_weak_one(files, tmp_path, capfd):
     assert 'schedule' in capfd.readouterr().err
 
 
+def test_the_setting_of_a_wrong_path_is_named():
+    with refused('config.sample.weak: runs/typo', 'no such file'):
+        check_network(make_run(sample__guidance='auto', sample__weak='runs/typo'), 'weak')
+
+
 def test_another_file_makes_other_samples(files, tmp_path):
     change = {'sample__unguided': False, 'sample__scale': 0, 'sample__num_samples': 8}
     assert run(tmp_path, 'sample', **pretrained(files, diffusion='diffusion'), **change) == 0
@@ -118,7 +124,7 @@ def test_another_file_makes_other_samples(files, tmp_path):
     ('network', 'name', 'found', 'remedy'),
     [
         ('diffusion', 'classifier', 'classifier', 'diffusion'),
-        ('diffusion', 'linear', 'schedule is linear', ''),
+        ('diffusion', 'linear', 'schedule is linear', 'settings of its training'),
         ('classifier', 'seven', 'num_classes is 7', 'train_classifier'),
         ('classifier', 'classifier_linear', 'schedule is linear', ''),
         ('classifier', 'diffusion', 'diffusion', 'classifier'),
@@ -130,6 +136,14 @@ def test_files_that_do_not_fit_the_config(files, network, name, found, remedy):
     assert error.value.where == str(files[name])
     assert found in error.value.problem and remedy in error.value.remedy
     check_network(make_run(stages=('train', 'train_classifier')), network)  # the run itself trains it
+
+
+def test_the_size_of_the_training_is_named(files):
+    larger = {'data__name': 'folder', 'data__path': 'elsewhere', 'data__num_classes': 10}
+    larger['data__image_size'] = (16, 16)
+    run = make_run(**pretrained(files, diffusion='diffusion'), **larger)
+    with refused('diffusion.safetensors', 'config.data.image_size=8,8', '--workdir'):
+        check_network(run, 'diffusion')
 
 
 def test_images_that_sampling_does_not_read_are_reported(tmp_path, caplog):

@@ -34,7 +34,7 @@ def tensors():
 def test_pytorch_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'torch', None)
     there = tmp_path / 'a.pt'
-    there.touch()
+    there.write_bytes(b'PK')
     for call in (lambda: read_state(there), lambda: write_state(tmp_path / 'b.pt', STATE)):
         with pytest.raises(UserError, match=r"pip install 'diffusion_jax\[convert\]'"):
             call()
@@ -115,11 +115,19 @@ def test_damaged_files_are_refused(tmp_path, new):
     path = tmp_path / 'a.pt'
     torch.save(tensors(), path, _use_new_zipfile_serialization=new)
     content = path.read_bytes()
-    for damaged in (b'', b'no weights at all\n', content[: len(content) // 2], content[:-1000]):
+    for damaged in (b'PK', content[: len(content) // 2], content[:-1000]):
         path.write_bytes(damaged)
         with pytest.raises(UserError, match=r'a.pt: cannot be read') as error:
             read_state(path)
         assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('content', [b'', b'# a text\n'])
+def test_other_files_are_refused_also_without_pytorch(tmp_path, monkeypatch, content):
+    monkeypatch.setitem(sys.modules, 'torch', None)
+    (tmp_path / 'README.md').write_bytes(content)
+    with pytest.raises(UserError, match=r'README.md: is no file of weights'):
+        read_state(tmp_path / 'README.md')
 
 
 @needs_torch

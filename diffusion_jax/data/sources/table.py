@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import itertools
 import json
 import os
 import re
@@ -81,6 +82,7 @@ def table_source(config: DataConfig, split: str, class_names: tuple[str, ...] | 
         classes, labels, class_names = [''] * len(rows), np.zeros(len(rows), np.int32), ()
     else:
         _check_labels(table, rows)
+        _check_one_label_each(table, rows)
         class_names = class_names or _class_names(table, set(classes))
         labels = numbered(classes, class_names, lambda i: f'{shown(table)}, line {rows[i].line}')
     lines, channels = [row.line for row in rows], config.image_channels
@@ -141,12 +143,26 @@ def _rows_of(table: str, rows: list[Row], inside: str, split: str) -> tuple[list
 
 
 def _check_labels(table: str, rows: Sequence[Row]) -> None:
-    for row in rows:
-        if not row.label:
-            found = listed([str(name) for name in _columns(table, row.line)])
-            problem = f'has nothing in a column {" or ".join(LABELS)}; its columns are {found}'
-            remedy = "fill it, or set config.data.labels='none', or name='folder' for folders as classes"
-            raise UserError(f'{shown(table)}, line {row.line}', problem, remedy)
+    empty = next((row for row in rows if not row.label), None)
+    if empty is None:
+        return
+    columns, is_csv = _columns(table, empty.line), table.lower().endswith('.csv')
+    found = f'its columns are {listed([str(name) for name in columns])}'
+    if is_csv:
+        found += f', separated by {_delimiter(table)!r} in the first line'
+    where, problem = f'{shown(table)}, line {empty.line}', 'has nothing in a column'
+    if is_csv and set(LABELS).isdisjoint(columns):
+        where, problem = shown(table), 'has no column'
+    remedy = "add it, or set config.data.labels='none', or name='folder' for folders as classes"
+    raise UserError(where, f'{problem} {" or ".join(LABELS)}; {found}', remedy)
+
+
+def _check_one_label_each(table: str, rows: Sequence[Row]) -> None:
+    """UserError for a file with two labels; rows are in the order of their paths."""
+    for one, two in itertools.pairwise(rows):
+        if one.path == two.path and one.label != two.label:
+            problem = f'{shown(two.path)} has the label {two.label!r}, and {one.label!r} in line {one.line}'
+            raise UserError(f'{shown(table)}, line {two.line}', problem, 'keep one of the lines')
 
 
 def _class_names(table: str, classes: set[str]) -> tuple[str, ...]:
@@ -178,11 +194,13 @@ def _lines(table: str) -> Iterator[tuple[int, Any]]:
         raise UserError(shown(table), f'cannot be read as a table ({reason(error)})') from error
 
 
+def _delimiter(table: str) -> str:
+    with open(table, encoding='utf-8-sig', newline='') as file:
+        return max(DELIMITERS, key=file.readline().count)  # by the header alone: captions hold any of them
+
+
 def _csv(file: Any) -> Iterator[tuple[int, dict[str, Any]]]:
-    header = file.readline()
-    file.seek(0)
-    delimiter = max(DELIMITERS, key=header.count)  # by the header alone: captions hold any of them
-    reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+    reader = csv.DictReader(file, delimiter=_delimiter(file.name), strict=True)
     return ((reader.line_num, cells) for cells in reader)
 
 
