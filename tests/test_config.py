@@ -108,8 +108,9 @@ def test_the_number_and_the_names_of_classes_come_from_the_images(tmp_path):
     ],
 )
 def test_classes_of_any_source_are_sampled_by_name(tmp_path, names, classes):
-    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / 'x.png')
-    (tmp_path / 'x.csv').write_text('path,label\n' + ''.join(f'x.png,{name}\n' for name in names))
+    for name in names:
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / f'{name}.png')
+    (tmp_path / 'x.csv').write_text('path,label\n' + ''.join(f'{name}.png,{name}\n' for name in names))
     paths = [tmp_path / 'x.csv']
     if 42 in names:
         np.savez(tmp_path / 'x.npz', np.zeros((3, 8, 8, 1), np.uint8), np.array(names))

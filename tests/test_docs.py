@@ -197,6 +197,7 @@ def test_readme_and_the_essence_of_sampling(folder):
     assert images.std() > 4
 
 
+@pytest.mark.slow
 def test_upsampling(folder):
     save_released(folder, {'64x64_diffusion': RELEASED_UNET, '64x64_classifier': RELEASED_CLASSIFIER})
     large = dataclasses.replace(RELEASED_UNET, image_size=(16, 16), low_res=True)

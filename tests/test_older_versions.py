@@ -55,6 +55,7 @@ def test_every_stage_is_complete(version, workdir):
     assert state(workdir) == before
 
 
+@pytest.mark.slow
 def test_training_continues(version, workdir):
     """With the losses that the version itself computed in two more steps."""
     steps = [f'--config.{stage}.num_steps=6' for stage in ('train', 'train_classifier')]

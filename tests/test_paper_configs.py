@@ -169,7 +169,8 @@ def shrunk(name, workdir, images):
     return ['main', f'--config={CONFIGS / name}.py', f'--workdir={workdir}', *flags]
 
 
-@pytest.mark.parametrize('name', fast_for(PAPER, ('upsample_64_256',)))
+@pytest.mark.slow
+@pytest.mark.parametrize('name', PAPER)
 def test_two_steps_of_everything_on_a_small_scale(name, images, tmp_path, capfd):
     rng = np.random.default_rng(1)
     base = rng.integers(0, 256, (5, *LOW, 3), dtype=np.uint8)

@@ -83,6 +83,7 @@ def test_a_released_model_goes_in_and_out(tmp_path, capsys, name):
     assert all(np.array_equal(back[key], state[key]) for key in state)
 
 
+@pytest.mark.slow
 def test_a_model_of_others_is_converted_by_its_name(tmp_path, capsys):
     """The layout of the consistency models: qkv is a convolution of rank 4."""
     name = 'edm_imagenet64_ema'

@@ -23,6 +23,7 @@ def plan(call):
     return plan
 
 
+@pytest.mark.slow
 def test_for_the_devices_of_this_machine(plan):
     heading, stages = plan()
     assert heading == 'digits on 8 × cpu; its speed is unknown, so no times are given'

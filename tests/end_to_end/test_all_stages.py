@@ -66,6 +66,7 @@ def test_another_scale_goes_to_a_folder_of_its_own(finished):
     assert (finished / 'samples' / 'samples.npz').read_bytes() == original
 
 
+@pytest.mark.slow
 def test_another_sampler_and_guidance(finished, capfd):
     change = {
         'sample__sampler': 'heun:s_churn=5',
@@ -146,7 +147,7 @@ def test_a_network_that_was_trained_otherwise_makes_other_samples(finished, tmp_
     assert (other / 'samples.npz').exists()
 
 
-@pytest.mark.slow  # test_paper_configs.py goes most of this way in the fast tier
+@pytest.mark.slow
 def test_a_folder_of_images(tmp_path):
     """A class-conditional DDPM of one's own pictures: two classes, RGB, not square."""
     rng = np.random.default_rng(0)

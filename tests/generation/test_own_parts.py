@@ -129,6 +129,7 @@ def brightness(model, request, scale):
     return generate(model.networks, model.params, request, remat=True).x_0.mean()
 
 
+@pytest.mark.slow
 def test_a_gradient_through_the_sampler(model):
     request = model.request(2, 3, sampler='ddim', respacing='3', clip=False)
     slope = jax.jit(jax.value_and_grad(brightness, argnums=2))
@@ -168,6 +169,7 @@ def test_at_a_trained_level_it_is_the_prediction_there():
         model.at(1.0, 3)(np.zeros((2, 16, 16, 1), np.float32))
 
 
+@pytest.mark.slow
 def test_eulers_method_of_edm_in_ten_lines_is_ddim(model):
     free, sigmas = model.unguided(), [9.0, 3.0, 1.0, 0.3, 0.1, 0.0]
 

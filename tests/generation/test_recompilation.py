@@ -41,7 +41,7 @@ RECIPES = (
 )
 
 # tests/diffusion/samplers/test_family.py changes the numbers of every sampler in the fast tier.
-FAST = ('ddpm', 'tfg', 'Reuse', 'Adam', 'gradients', 'extrapolations', 'projections')
+FAST = ('ddpm', 'tfg', 'Reuse', 'Adam', 'extrapolations', 'projections')
 
 
 def others(part):

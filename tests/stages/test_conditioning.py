@@ -134,7 +134,7 @@ def test_an_upsampler_needs_base_samples(tmp_path):
     assert error.value.where == 'config.sample.base_samples'
     with pytest.raises(UserError) as error:
         open_base(make_run(sample__base_samples=tmp_path, **UPSAMPLER))
-    assert error.value.where == str(tmp_path)
+    assert error.value.where == f'config.sample.base_samples: {tmp_path}'
 
 
 def test_samples_of_another_size_are_refused(base):

@@ -16,6 +16,7 @@ from diffusion_jax.planning.collectives import exchanged
 from diffusion_jax.sharding import MIN_SHARDED_SIZE, make_mesh, put_batch
 from diffusion_jax.training.objectives import Objective, draw_noise
 from diffusion_jax.training.program import first_state, train_program
+from tests.tiers import fast_for
 from tests.tiny import CLASSIFIER, CONDITIONAL_UNET, TRAIN, UNET, UPSAMPLER
 from tests.training.test_step import NUM_TIMESTEPS, batch_of, objective_of, params_of
 
@@ -78,7 +79,7 @@ def check_same_numbers(network, sizes, config=TRAIN):
     assert int(state.step) == STEPS
 
 
-@pytest.mark.parametrize('sizes', [(8, 1), (2, 4), pytest.param((1, 8), marks=pytest.mark.slow)])
+@pytest.mark.parametrize('sizes', fast_for([(8, 1), (2, 4), (1, 8)], [(2, 4)]))
 def test_every_mesh_gives_the_numbers_of_one_device(sizes):
     check_same_numbers(CONDITIONAL_UNET, sizes)
 
