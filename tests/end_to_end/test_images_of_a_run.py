@@ -70,7 +70,6 @@ def stamp(folder, name):
     return json.loads((folder / 'run' / name / 'stamp.json').read_text())
 
 
-@pytest.mark.slow
 def test_the_number_of_classes_and_their_names_come_from_the_images(finished):
     for name in ('diffusion', 'classifier'):
         images, network = (stamp(finished, name)[section] for section in ('images', 'network'))
