@@ -52,9 +52,8 @@ def make_request(
     """A request for images, on the devices, padded to a multiple of their number.
 
     Args:
-        y: one class for all images or one for each, by number or by name; needed by a conditional model,
-            and by guidance with a classifier. −1, without such guidance, is no class (`label_dropout`). An
-            unconditional model without guidance does not read it, and makes the same images for all.
+        y: one class for all images or one for each, by number or by name; read by a conditional model, and
+            by guidance with a classifier. −1, without such guidance, is no class (`label_dropout`).
         first, seed: the images are those with the indices first, first + 1, … of the seed.
         recipe: a name in `model.recipes`, or a Recipe.
         scale: of all guidances except those whose text gives one; one for all images or one for each. A
