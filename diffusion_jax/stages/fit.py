@@ -23,6 +23,7 @@ from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.errors import UserError
 from diffusion_jax.hosts import raise_together, synced_flag
 from diffusion_jax.models import ClassifierConfig, UNetConfig, describe_network
+from diffusion_jax.models.description import NEWER
 from diffusion_jax.report import MetricsWriter, last_logged_step
 from diffusion_jax.sharding import check_batch_size, put_batch
 from diffusion_jax.stages.finetune import check_start, load_start
@@ -62,9 +63,7 @@ def locate(run: Run, name: str, objective: Objective, process: dict[str, Any]) -
     experiment, network = run.experiment, run.experiment.networks[name]
     config = getattr(experiment, TRAINED_BY[name])
     # What a description leaves out, or includes only if it is set.
-    not_described = [
-        key for key in ('dropout', 'dtype', 'label_dropout', 'norm_groups') if hasattr(network, key)
-    ]
+    not_described = [key for key in ('dropout', 'dtype', *NEWER) if hasattr(network, key)]
     stamp = {
         'network': describe_network(network) | {key: getattr(network, key) for key in not_described},
         'diffusion': process,

@@ -21,7 +21,6 @@ from tests.tiny import CLASSIFIER, CONDITIONAL_UNET, TRAIN, UNET, UPSAMPLER
 from tests.training.test_step import NUM_TIMESTEPS, batch_of, objective_of, params_of
 
 MESHES = [(8, 1), (2, 4), (1, 8)]
-STEPS = 8
 
 
 def mesh_of(sizes):
@@ -45,15 +44,15 @@ def train(step, state, mesh, num_steps):
 
 @functools.cache
 def training(network, sizes, config=TRAIN):
-    """The compiled step of a network on a mesh, and what comes of STEPS steps."""
-    return start_and_train(objective_of(network), network, config, params_of(network), mesh_of(sizes), STEPS)
+    """The compiled step of a network on a mesh, and what comes of 20 steps."""
+    return start_and_train(objective_of(network), network, config, params_of(network), mesh_of(sizes))
 
 
-def start_and_train(objective, network, config, params, mesh, num_steps):
+def start_and_train(objective, network, config, params, mesh):
     program = train_program(objective, network, config, mesh)
     state = first_state(objective, network, config, program.arguments[0], jax.random.key(0), params)
     compiled = program.lower().compile()
-    return compiled, *train(compiled, state, mesh, num_steps)
+    return compiled, *train(compiled, state, mesh, 20)
 
 
 def num_elements(arrays):
@@ -76,7 +75,7 @@ def check_same_numbers(network, sizes, config=TRAIN):
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5)
     difference = optax.tree.norm(jax.tree.map(np.subtract, together_gradient, alone_gradient))
     assert difference < 1e-5 * optax.tree.norm(alone_gradient)
-    assert int(state.step) == STEPS
+    assert int(state.step) == 20
 
 
 @pytest.mark.parametrize('sizes', fast_for([(8, 1), (2, 4), (1, 8)], [(2, 4)]))
@@ -149,7 +148,7 @@ def float64_training(sizes):
         }
         objective = Objective(draw_noise, float64_losses, NUM_TIMESTEPS)
         with mock.patch.object(models, 'init', lambda network, key: params):  # the shapes of a state
-            *_, state = start_and_train(objective, UNET, TRAIN, params, mesh_of(sizes), 20)
+            *_, state = start_and_train(objective, UNET, TRAIN, params, mesh_of(sizes))
         return jax.device_get((params, (state.params, state.ema, state.opt_state)))
 
 
