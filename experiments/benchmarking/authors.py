@@ -1,8 +1,9 @@
 """A step of the authors' code in a process of its own, which `comparison` starts and asks.
 
 Its argument is a job in JSON: the `path` of their checkout, the flags of `model`, `classifier` and `training`
-(see `flags`), `batch_size`, `part`, and `compile` for torch.compile of the networks. Needs PyTorch and
-NumPy; imports nothing of this project but `protocol`, and of theirs nothing that needs MPI or blobfile.
+(see `flags`), `batch_size`, a `part` of STEPS, and `compile` for torch.compile of the networks. Needs
+PyTorch and NumPy; imports nothing of this project but `protocol`, and of theirs nothing that needs MPI or
+blobfile.
 
 Their training loop does more than is timed here: it copies images to the device, logs the loss of every
 image, and wraps the network in DistributedDataParallel. That would only make it slower.
@@ -45,6 +46,24 @@ def fill(network: torch.nn.Module) -> torch.nn.Module:
             if parameter.ndim > 1:
                 parameter.normal_(std=parameter[0].numel() ** -0.5)
     return network
+
+
+def forward(theirs: SimpleNamespace, job: dict[str, Any]) -> Callable[[], bool]:
+    """The diffusion model alone."""
+    with DEVICE:
+        network, _ = theirs.script_util.create_model_and_diffusion(**job['model'], timestep_respacing='')
+    fill(network).eval()
+    side, batch_size = job['model']['image_size'], job['batch_size']
+    x = torch.randn(batch_size, 3, side, side, device=DEVICE)
+    index = torch.arange(batch_size, device=DEVICE)
+    y = index % theirs.script_util.NUM_CLASSES if job['model']['class_cond'] else None
+
+    def step() -> bool:
+        with torch.no_grad():
+            network(x, index, y)
+        return True
+
+    return step
 
 
 def guided_step(theirs: SimpleNamespace, job: dict[str, Any]) -> Callable[[], bool]:
@@ -120,6 +139,27 @@ def training_step(theirs: SimpleNamespace, job: dict[str, Any]) -> Callable[[], 
     return step
 
 
+def convolution(_: SimpleNamespace, job: dict[str, Any]) -> Callable[[], bool]:
+    """A 3×3 convolution that keeps the size and the number of channels."""
+    side, channels = job['side'], job['channels']
+    x = torch.randn(job['batch_size'], channels, side, side, device=DEVICE)
+    kernel = torch.randn(channels, channels, 3, 3, device=DEVICE)
+
+    def step() -> bool:
+        torch.conv2d(x, kernel, padding=1)
+        return True
+
+    return step
+
+
+STEPS = {
+    'forward': forward,
+    'guided_step': guided_step,
+    'train': training_step,
+    'convolution': convolution,
+}
+
+
 class Authors:
     """The answers; the first to be asked for is `load`."""
 
@@ -133,8 +173,7 @@ class Authors:
         """Builds the networks on the device if there are none, and calls the step until it takes effect."""
         self.release()
         if self.step is None:
-            make = training_step if self.job['part'] == 'train' else guided_step
-            self.step = make(self.theirs, self.job)
+            self.step = STEPS[self.job['part']](self.theirs, self.job)
         try:
             any(self.step() for _ in range(MOST_OVERFLOWS))
         except Exception:

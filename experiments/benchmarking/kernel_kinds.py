@@ -16,6 +16,7 @@ import jax
 CUDA_CORES = r'simt|ffma|scudnn|(^|[^a-z0-9])sgemm|f32f32_f32f32'
 CONVOLUTION = r'conv|fprop|dgrad|wgrad|winograd|cudnn.*(engine|conv)|implicit_gemm|cask__\w*cudnn'
 KINDS = {
+    'convolutions and products by YNNPACK': r'^ynn_',  # on a CPU, with what is fused into them
     'attention': r'sdpa|flash|fmha|softmax|attention',
     'copies, concatenations, transposes': (
         r'memcpy|memset|nchw_?to_?nhwc|nhwc_?to_?nchw|transpose|concatenate|copy|(^|_)(pad|slice|gather)'
