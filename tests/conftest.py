@@ -19,9 +19,10 @@ FLAGS = [
     '--xla_backend_optimization_level=0',
     '--xla_llvm_disable_expensive_passes=true',
     '--xla_cpu_parallel_codegen_split_count=1',
+    '--xla_backend_extra_options=xla_cpu_disable_loop_unrolling,xla_cpu_optimize_for_size,xla_cpu_disable_slp_vectorizer',
 ]
 if version('jaxlib').startswith('0.10.'):  # a version that does not know a flag stops
-    FLAGS.append('--xla_cpu_use_fusion_emitters=false')
+    FLAGS += ['--xla_cpu_use_fusion_emitters=false', '--xla_cpu_prefer_vector_width=128']
 os.environ.setdefault('XLA_FLAGS', ' '.join(FLAGS))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
