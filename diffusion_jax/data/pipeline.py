@@ -15,7 +15,7 @@ import numpy as np
 
 from diffusion_jax.data.sources.base import Source
 from diffusion_jax.data.sources.wrappers import is_readable
-from diffusion_jax.data.transforms import Transform
+from diffusion_jax.data.transforms import Transform, uncropped
 
 Batch = dict[str, np.ndarray]
 
@@ -25,7 +25,7 @@ def batches(
     batch_size: int,
     *,
     seed: int,
-    transform: Transform | None = None,
+    transform: Transform = uncropped,
     num_workers: int = 0,
     host: int = 0,
     num_hosts: int = 1,
@@ -38,7 +38,7 @@ def batches(
 
     Args:
         batch_size: of all hosts together, a multiple of num_hosts; may exceed the number of images.
-        transform: brings every image to one size; None where all have it.
+        transform: brings every image to one size.
         num_workers: threads that load ahead (Pillow releases the interpreter's lock); 0 loads on demand.
         place: applied to every batch by these threads: it puts the batch on the devices.
     """
@@ -53,7 +53,7 @@ def batches(
 
 
 def epoch(
-    source: Source, batch_size: int, *, transform: Transform | None = None, num_workers: int = 0
+    source: Source, batch_size: int, *, transform: Transform = uncropped, num_workers: int = 0
 ) -> Iterator[Batch]:
     """All images once, in order, without skipped ones; batches may be shorter."""
 
@@ -67,22 +67,20 @@ def epoch(
     return (batch for batch in loaded if len(batch['label']))
 
 
-def load_batch(source: Source, indices: np.ndarray, *, transform: Transform | None = None) -> Batch:
+def load_batch(source: Source, indices: np.ndarray, *, transform: Transform = uncropped) -> Batch:
     """These images, in this order; random transforms depend on the index alone."""
     return _load(source, indices, transform, 0, indices)
 
 
 def _load(
-    source: Source, indices: np.ndarray, transform: Transform | None, seed: int, positions: np.ndarray
+    source: Source, indices: np.ndarray, transform: Transform, seed: int, positions: np.ndarray
 ) -> Batch:
     """positions: each image's place in the endless order. With the seed, it fixes the transform's draws."""
     images, labels = [], []
     for index, position in zip(indices, positions, strict=True):
-        record = source[int(index)] if transform is None else source.picture(int(index))
-        image = record['image']
-        if transform is not None:
-            image = transform(image, np.random.default_rng([seed, int(position)]))
-        images.append(image)
+        record = source.picture(int(index))
+        rng = np.random.default_rng([seed, int(position)])
+        images.append(transform(record['image'], rng))
         labels.append(record['label'])
     return {'image': np.stack(images), 'label': np.array(labels, np.int32)}
 

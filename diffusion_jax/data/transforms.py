@@ -17,15 +17,8 @@ Transform = Callable[[Picture, np.random.Generator], np.ndarray]
 MIN_CROP_FRACTION = 0.8  # a random crop shows at least this share of the shorter side
 
 
-def make_transform(
-    config: DataConfig, *, crop_randomly: bool = False, flip: bool = False
-) -> Transform | None:
-    """Every image to `config.image_size`: cropped at the centre or at random, and mirrored half of the time.
-
-    None where images have their size already and nothing is random.
-    """
-    if config.name == 'digits' and not crop_randomly and not flip:
-        return None
+def make_transform(config: DataConfig, *, crop_randomly: bool = False, flip: bool = False) -> Transform:
+    """To `config.image_size`: cropped at the centre or at random, and mirrored half of the time."""
 
     def transform(image: Picture, rng: np.random.Generator) -> np.ndarray:
         if crop_randomly:
@@ -35,6 +28,16 @@ def make_transform(
         return pixels[:, ::-1] if flip and rng.random() < 0.5 else pixels
 
     return transform
+
+
+def cropped_to(size: Size) -> Transform:
+    """The transform to a crop at the centre."""
+    return lambda image, rng: center_crop(image, size)
+
+
+def uncropped(image: Picture, rng: np.random.Generator) -> np.ndarray:
+    """The transform of images that have one size already."""
+    return as_array(image)
 
 
 def as_array(image: Picture) -> np.ndarray:

@@ -25,9 +25,9 @@ from diffusion_jax.data.image_sets.base import (
 )
 from diffusion_jax.data.sources import Source, make_source, resolve
 from diffusion_jax.data.sources.files import shown
-from diffusion_jax.data.sources.folder import FolderSource, open_listing
+from diffusion_jax.data.sources.folder import listed_source, open_listing
 from diffusion_jax.data.sources.reading import UnreadableImage, read_header
-from diffusion_jax.data.transforms import Transform, center_crop, make_transform
+from diffusion_jax.data.transforms import Transform, cropped_to, make_transform, uncropped
 from diffusion_jax.errors import UserError
 from diffusion_jax.images import Size
 
@@ -41,7 +41,7 @@ class SourceImages(ImageSet):
     """Image i is image order[i] of the source."""
 
     source: Source
-    transform: Transform | None
+    transform: Transform
     order: np.ndarray
 
     def read(self, part: Part) -> PartImages:
@@ -73,7 +73,7 @@ class SourceImages(ImageSet):
                 image = self.source[int(self.order[index])]['image']
             except UnreadableImage as error:
                 return error
-            return image if self.transform is None else self.transform(image, np.random.default_rng(index))
+            return self.transform(image, np.random.default_rng(index))
 
         with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
             return list(pool.map(decode, indices))
@@ -90,7 +90,7 @@ def open_split(config: DataConfig, split: str) -> SourceImages:
         return f'{zlib.crc32(" ".join([repr(sorted(settings.items())), *files]).encode()):08x}'
 
     name = f'{shown(config.path or config.tfds_name or config.name)}, {split} split'
-    return _all_of(name, source, make_transform(config), identity)
+    return source_images(name, source, make_transform(config), identity)
 
 
 def open_folder(path: Path, size: Size | None) -> SourceImages:
@@ -111,14 +111,14 @@ def open_folder(path: Path, size: Size | None) -> SourceImages:
         files = ' '.join(map(file_identity, paths[start:stop]))
         return f'{zlib.crc32(files.encode()):08x} {size} {TREATMENT}'
 
-    source = FolderSource(paths, np.zeros(len(paths), np.int32), (), 3, str(path), listing.summary())
-    transform: Transform | None = None if size is None else (lambda image, rng: center_crop(image, size))
-    return _all_of(shown(path), source, transform, identity)
+    transform = uncropped if size is None else cropped_to(size)
+    return source_images(shown(path), listed_source(listing, 3), transform, identity)
 
 
-def _all_of(
-    name: str, source: Source, transform: Transform | None, identity: Callable[[int, int], str]
+def source_images(
+    name: str, source: Source, transform: Transform, identity: Callable[[int, int], str]
 ) -> SourceImages:
+    """All images of a source. identity: (start, stop) → the identity of these images."""
     parts = even_parts(len(source), identity)
     return SourceImages(name, None, parts, source, transform, np.arange(len(source)))
 

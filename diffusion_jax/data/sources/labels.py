@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
+from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.sources.files import shown
 from diffusion_jax.errors import UserError
 
@@ -14,24 +15,15 @@ SPLITS = frozenset({'train', 'training', 'val', 'valid', 'validation', 'test'})
 
 
 def by_path(
-    paths: Sequence[str],
-    root: str,
-    labels: str,
-    class_names: tuple[str, ...] | None = None,
-    *,
-    setting: str = 'train_split',
+    paths: Sequence[str], root: str, config: DataConfig, split: str, class_names: tuple[str, ...] | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """The labels of images, int32 [N], and the names of the classes, from paths below `root`.
 
-    Args:
-        labels: 'folder', one sub-folder a class; 'prefix', the file name up to its first '_' (as in the
-            authors' release); 'none'.
-        class_names: fixes the order of the classes; None is that of their names.
-        setting: which setting of config.data gives the split, for errors.
+    class_names: fixes the order of the classes; None is that of their names.
     """
-    if labels == 'none':
+    if config.labels == 'none':
         return np.zeros(len(paths), np.int32), ()
-    class_of = {'folder': _sub_folder, 'prefix': _prefix}[labels]
+    class_of = {'folder': _sub_folder, 'prefix': _prefix}[config.labels]
     classes = [class_of(path, root) for path in paths]
     if class_names is None:
         class_names = tuple(sorted(set(classes)))
@@ -39,7 +31,7 @@ def by_path(
             raise UserError(
                 shown(root),
                 f'its folders {", ".join(class_names)} are splits, not classes',
-                f"set config.data.{setting} to one of them, or config.data.labels to 'none'",
+                f"set config.data.{split}_split to one of them, or config.data.labels to 'none'",
             )
     return numbered(classes, class_names, lambda i: shown(paths[i])), class_names
 

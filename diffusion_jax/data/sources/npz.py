@@ -35,7 +35,7 @@ class NpzSource(Source):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def picture(self, index: int) -> dict[str, Any]:
         image = np.asarray(self.images[index])
         if image.shape[-1] != self.channels:
             picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)

@@ -65,8 +65,8 @@ class PreparedSource(Source):
     def __len__(self) -> int:
         return len(self.table)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """See Source. Raises UnreadableImage for a record that is damaged; ArrayRecord has checksums."""
+    def picture(self, index: int) -> dict[str, Any]:
+        """See Source. A damaged record is an unreadable image; ArrayRecord has checksums."""
         _, height, width = self.table[index]
         try:
             record = self.records[self.keys[index]]

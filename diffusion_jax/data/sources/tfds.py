@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import glob
-import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from diffusion_jax.data.config import DataConfig
-from diffusion_jax.data.sources.base import PictureSource
+from diffusion_jax.data.sources.base import Source
 from diffusion_jax.data.sources.reading import UnreadableImage, read_picture
-from diffusion_jax.errors import UserError
+from diffusion_jax.errors import UserError, reason
 
 WITHOUT_LABELS = "set config.data.labels='none' and num_classes=1 to use the images without labels"
 
 
 @dataclass(frozen=True)
-class TfdsSource(PictureSource):
+class TfdsSource(Source):
     records: Sequence[dict[str, Any]]  # with encoded images
     class_names: tuple[str, ...]
     channels: int
@@ -42,8 +41,8 @@ class TfdsSource(PictureSource):
         try:
             record = self.records[index]
         except Exception as error:  # ArrayRecord and the features' decoders have no error of their own
-            raise UnreadableImage(name, f'cannot be read ({error})') from error
-        image = read_picture(io.BytesIO(record['image']), self.channels, name)
+            raise UnreadableImage(name, f'cannot be read ({reason(error)})') from error
+        image = read_picture(record['image'], self.channels, name)
         label, num_classes = int(record['label']) if self.class_names else 0, len(self.class_names)
         if label != 0 and not 0 <= label < num_classes:  # such as the -1 of unlabelled test splits
             problem = f'its label is {label}; {num_classes} classes have the labels 0 to {num_classes - 1}'
