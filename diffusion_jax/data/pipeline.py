@@ -45,7 +45,8 @@ def batches(
     rows = np.arange(batch_size).reshape(num_hosts, -1)[host]
 
     def load(step: int, indices: np.ndarray) -> Batch:
-        return place(_load(source, indices[rows], transform, seed, step * batch_size + rows))
+        positions = step * batch_size + rows
+        return place(load_batch(source, indices[rows], positions, transform=transform, seed=seed))
 
     dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
     dataset = dataset.batch(batch_size, drop_remainder=True).map_with_index(load)
@@ -67,17 +68,21 @@ def epoch(
     return (batch for batch in loaded if len(batch['label']))
 
 
-def load_batch(source: Source, indices: np.ndarray, *, transform: Transform = uncropped) -> Batch:
-    """These images, in this order; random transforms depend on the index alone."""
-    return _load(source, indices, transform, 0, indices)
-
-
-def _load(
-    source: Source, indices: np.ndarray, transform: Transform, seed: int, positions: np.ndarray
+def load_batch(
+    source: Source,
+    indices: np.ndarray,
+    positions: np.ndarray | None = None,
+    *,
+    transform: Transform = uncropped,
+    seed: int = 0,
 ) -> Batch:
-    """positions: each image's place in the endless order. With the seed, it fixes the transform's draws."""
+    """These images, in this order.
+
+    positions: each image's place in the endless order, by default its index. With the seed, it fixes the
+        transform's draws.
+    """
     images, labels = [], []
-    for index, position in zip(indices, positions, strict=True):
+    for index, position in zip(indices, indices if positions is None else positions, strict=True):
         record = source.picture(int(index))
         rng = np.random.default_rng([seed, int(position)])
         images.append(transform(record['image'], rng))

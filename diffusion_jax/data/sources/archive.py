@@ -22,8 +22,7 @@ from diffusion_jax.data.npz import content_start
 from diffusion_jax.data.sources.base import EncodedSource
 from diffusion_jax.data.sources.files import HIDDEN, Listing, is_image, shown
 from diffusion_jax.data.sources.folder import check_listing, identity_of
-from diffusion_jax.data.sources.labels import SPLITS, by_path
-from diffusion_jax.data.sources.places import place_of
+from diffusion_jax.data.sources.splits import SPLITS, by_path, place_of
 from diffusion_jax.errors import UserError, reason
 
 # How files of other programs begin, and the command that makes an uncompressed tar of them.

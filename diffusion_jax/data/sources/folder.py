@@ -13,8 +13,7 @@ import numpy as np
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.sources.base import EncodedSource
 from diffusion_jax.data.sources.files import Listing, is_image, list_images, shown
-from diffusion_jax.data.sources.labels import by_path, relative
-from diffusion_jax.data.sources.places import no_split, place_of
+from diffusion_jax.data.sources.splits import by_path, no_split, place_of, relative
 from diffusion_jax.errors import UserError
 
 

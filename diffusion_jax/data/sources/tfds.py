@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import glob
 import os
@@ -84,12 +85,8 @@ def tfds_source(config: DataConfig, split: str, class_names: tuple[str, ...] | N
     return TfdsSource(records, class_names, config.image_channels, f'{name}, split {split!r}', version)
 
 
-def is_prepared_folder(path: str) -> bool:
-    """Whether a folder is a prepared data set: DATA_DIR/mnist/3.0.1, or DATA_DIR/mnist with one version."""
-    return _version_folder(path) is not None
-
-
-def _version_folder(path: str) -> str | None:
+def version_folder(path: str) -> str | None:
+    """The folder of a prepared data set: DATA_DIR/mnist/3.0.1, also for DATA_DIR/mnist with one version."""
     info = 'dataset_info.json'
     found = glob.glob(info, root_dir=path) or glob.glob(f'*/{info}', root_dir=path)
     return os.path.dirname(os.path.join(path, found[0])) if len(found) == 1 else None
@@ -99,32 +96,24 @@ def _prepared_builder(config: DataConfig) -> Any:
     import tensorflow_datasets as tfds
 
     name, data_dir = config.tfds_name, config.path or tfds.core.constants.DATA_DIR
-    if not name:
-        data_dir = _version_folder(data_dir) or data_dir
-    try:
-        if name:
-            builder = tfds.builder(name, data_dir=data_dir, file_format='array_record')
-        else:
-            builder = tfds.builder_from_directory(data_dir, file_format='array_record')
-    except (tfds.core.DatasetNotFoundError, ValueError, OSError):  # ValueError: prepared in another format
-        builder = None
-    if builder is None or not builder.is_prepared():
-        raise _not_prepared(name, data_dir)
-    return builder
-
-
-def _not_prepared(name: str, data_dir: str) -> UserError:
-    if not name and not is_prepared_folder(data_dir):
-        problem = (
-            f'is not set, and {data_dir} is no version of a prepared data set (it has no dataset_info.json)'
-        )
-        return UserError('config.data.tfds_name', problem, "set it to a data set, such as 'cifar10'")
-    command = f'tfds build {name} --file_format=array_record --data_dir={data_dir}'
-    if not name:
-        command = f'tfds convert_format --dataset_version_dir={data_dir} --out_file_format=array_record'
-    problem = f'{name or data_dir!r} is not prepared as ArrayRecord files' + f' in {data_dir}' * bool(name)
-    where = f'config.data.{"tfds_name" if name else "path"}'
-    return UserError(where, problem, f'run `{command}` where TensorFlow is installed')
+    if name:
+        where, what = 'config.data.tfds_name', f'{name} in {data_dir}'
+        open_builder = functools.partial(tfds.builder, name, data_dir=data_dir)
+        command = f'tfds build {name} --file_format=array_record --data_dir={data_dir}'
+    elif folder := version_folder(data_dir):
+        where, what = 'config.data.path', folder
+        open_builder = functools.partial(tfds.builder_from_directory, folder)
+        command = f'tfds convert_format --dataset_version_dir={folder} --out_file_format=array_record'
+    else:
+        problem = f'is not set, and {data_dir} has no dataset_info.json of a version of a prepared data set'
+        raise UserError('config.data.tfds_name', problem, "set it to a data set, such as 'cifar10'")
+    # ValueError: prepared in another format.
+    with contextlib.suppress(tfds.core.DatasetNotFoundError, ValueError, OSError):
+        builder = open_builder(file_format='array_record')
+        if builder.is_prepared():
+            return builder
+    problem = f'{what} is not prepared as ArrayRecord files'
+    raise UserError(where, problem, f'run `{command}` where TensorFlow is installed')
 
 
 def _class_names(name: str, label: Any, num_classes: int | None) -> tuple[str, ...]:

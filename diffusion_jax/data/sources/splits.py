@@ -1,17 +1,65 @@
-"""Which class an image has: by its path, as in a folder or an archive, or by what a file says of it."""
+"""Which images are of a split, and of which class: by their paths, or by what a file says of them."""
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from diffusion_jax.data.classes import listed
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.sources.files import shown
 from diffusion_jax.errors import UserError
 
 SPLITS = frozenset({'train', 'training', 'val', 'valid', 'validation', 'test'})
+
+
+class Place(NamedTuple):
+    """path: a file or a folder. inside: the split of it that is meant, '' for everything."""
+
+    path: str
+    inside: str
+
+
+def place_of(config: DataConfig, split: str) -> Place:
+    """config.data.path with the name of the split, if that exists; otherwise the split is inside the path."""
+    name = {'train': config.train_split, 'test': config.test_split}[split]
+    own = os.path.join(config.path, name)
+    return Place(own, '') if name and os.path.exists(own) else Place(config.path, name)
+
+
+def check_undivided(config: DataConfig, split: str, what: str) -> str:
+    """The path of a file that has no splits in it; it holds the training images.
+
+    Raises:
+        UserError: the test images are wanted, or a split of another name, and are in no file of their own.
+    """
+    path, inside = place_of(config, split)
+    if inside and not inside == split == 'train':
+        raise UserError(
+            f'config.data.{split}_split',
+            f'got {inside!r}, but {shown(path)}, {what}, has no splits',
+            'set config.data.path to a folder of two of them, and train_split and test_split to their names',
+        )
+    return path
+
+
+def no_split(config: DataConfig, split: str) -> UserError:
+    """The error for a split of a folder that does not exist."""
+    path, name = config.path, {'train': config.train_split, 'test': config.test_split}[split]
+    root = os.path.join(path, name) if name else path
+    problem = 'is a file' if os.path.exists(root) else 'no such folder'
+    folders = listed([shown(folder) for folder in sorted(glob.glob('*/', root_dir=path))])
+    if folders:
+        problem += f'; the folders in {shown(path)} are {folders}'
+    return UserError(
+        shown(root),
+        problem,
+        f"set config.data.path to a folder of images, and config.data.{split}_split to a folder in it or ''",
+    )
 
 
 def by_path(
