@@ -92,5 +92,4 @@ def load_batch(
 
 def _read_options(num_workers: int) -> grain.ReadOptions:
     # An element is a complete batch: one more than the number of threads keeps all of them busy.
-    buffer = num_workers + 1 if num_workers else 0
-    return grain.ReadOptions(num_threads=num_workers, prefetch_buffer_size=buffer)
+    return grain.ReadOptions(num_threads=num_workers, prefetch_buffer_size=num_workers and num_workers + 1)

@@ -129,21 +129,17 @@ def _check_headers(folder: Path, paths: Sequence[str], size: Size | None) -> Non
         pairs = zip(paths, pool.map(read_header, paths), strict=True)
         headers = [(path, *header) for path, header in pairs if header]
     grey = [path for path, _, mode in headers if mode in ('1', 'L', 'LA')]
-    if grey:
-        logger.warning(
-            '%s: is grey, as are %d of %d images; converted to RGB', shown(grey[0]), len(grey), len(paths)
-        )
-    sizes = collections.Counter(shape for _, shape, _ in headers)
     small = [path for path, (width, height), _ in headers if size and (height < size[0] or width < size[1])]
-    if small:
-        text = '%s: is enlarged, as are %d of %d images smaller than the crop'
-        logger.warning(text, shown(small[0]), len(small), len(paths))
+    for found, text in (
+        (grey, '%s: is grey, as are %d of %d images; converted to RGB'),
+        (small, '%s: is enlarged, as are %d of %d images smaller than the crop'),
+    ):
+        if found:
+            logger.warning(text, shown(found[0]), len(found), len(paths))
+    sizes = collections.Counter(shape for _, shape, _ in headers)
     if size is None and len(sizes) > 1:
         (most, count), (other, _) = sizes.most_common(2)
         example = next(path for path, shape, _ in headers if shape == other)
-        raise UserError(
-            shown(example),
-            f'has {other[0]}×{other[1]} pixels; {count} of the {len(paths)} images in {shown(folder)} have '
-            f'{most[0]}×{most[1]}',
-            'give a size to crop to (--size), or keep images of one size only',
-        )
+        others = f'{count} of the {len(paths)} images in {shown(folder)} have {most[0]}×{most[1]}'
+        remedy = 'give a size to crop to (--size), or keep images of one size only'
+        raise UserError(shown(example), f'has {other[0]}×{other[1]} pixels; {others}', remedy)

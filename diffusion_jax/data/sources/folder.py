@@ -35,11 +35,11 @@ class FolderSource(EncodedSource):
 
 
 def folder_source(config: DataConfig, split: str, class_names: tuple[str, ...] | None) -> FolderSource:
-    """All images below the folder of the split, in the order of their names; see `labels.by_path`."""
-    place = place_of(config, split)
-    if place.inside or not os.path.isdir(place.path):
+    """All images below the folder of the split, in the order of their names; see `by_path`."""
+    path, inside = place_of(config, split)
+    if inside or not os.path.isdir(path):
         raise no_split(config, split)
-    listing = open_listing(place.path)
+    listing = open_listing(path)
     labelled = by_path(listing.paths, listing.root, config, split, class_names)
     return listed_source(listing, config.image_channels, *labelled)
 

@@ -115,18 +115,11 @@ def read_manifest(folder: Path) -> Manifest:
         problem = f'has the version {stored["version"]}; this program reads version {VERSION}'
         raise UserError(str(path), problem, remedy)
     try:
-        stored.pop('images')
-        size = stored['image_size']
-        return Manifest(
-            **stored
-            | {
-                'class_names': tuple(stored['class_names']),
-                'class_counts': tuple(stored['class_counts']),
-                'image_size': size and (size[0], size[1]),
-                'skipped': [Skipped(**each) for each in stored['skipped']],
-                'shards': [PreparedShard(**each) for each in stored['shards']],
-            }
-        )
+        del stored['images']
+        skipped = [Skipped(**each) for each in stored['skipped']]
+        shards = [PreparedShard(**each) for each in stored['shards']]
+        plain = {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
+        return Manifest(**plain | {'skipped': skipped, 'shards': shards})
     except (KeyError, TypeError) as error:
         raise UserError(str(path), 'is no manifest of prepared images', remedy) from error
 
@@ -191,10 +184,10 @@ def prepared_source(config: DataConfig, split: str, class_names: tuple[str, ...]
     Raises:
         UserError: they are incomplete, damaged, or too small or of other channels than the config asks for.
     """
-    place = place_of(config, split)
-    if place.inside and not place.inside == split == 'train':
+    path, inside = place_of(config, split)
+    if inside and not inside == split == 'train':
         raise no_split(config, split)
-    folder = Path(place.path)
+    folder = Path(path)
     if not is_prepared(folder):
         remedy = 'prepare them with `diffusion-jax prepare`, or name another folder'
         raise UserError(shown(folder), f'has no {MANIFEST_FILE} of prepared images', remedy)
@@ -236,9 +229,8 @@ def _check_fits(folder: Path, manifest: Manifest, config: DataConfig) -> None:
     """Raises UserError where the config asks for pixels that were not kept."""
     if manifest.channels != config.image_channels:
         problem = f'{config.image_channels}, but the images in {shown(folder)} have {manifest.channels}'
-        raise UserError(
-            'config.data.image_channels', problem, 'prepare them with --channels, or change the setting'
-        )
+        remedy = 'prepare them with --channels, or change the setting'
+        raise UserError('config.data.image_channels', problem, remedy)
     size = manifest.image_size
     if size and (size[0] < config.image_size[0] or size[1] < config.image_size[1]):
         wanted = '{}×{}'.format(*config.image_size)

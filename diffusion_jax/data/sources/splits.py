@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -15,20 +14,31 @@ from diffusion_jax.data.sources.files import shown
 from diffusion_jax.errors import UserError
 
 SPLITS = frozenset({'train', 'training', 'val', 'valid', 'validation', 'test'})
+# For each value of config.data.labels, what is wrong with a path that gives no class, and the remedy.
+NO_CLASS = {
+    'folder': (
+        'is in no sub-folder, which would be its class',
+        "sort the images into one sub-folder a class, or set config.data.labels to 'prefix' or 'none'",
+    ),
+    'prefix': (
+        "its name has no class before a '_'",
+        "rename the image (such as cat_1.png), or set config.data.labels to 'folder' or 'none'",
+    ),
+}
 
 
-class Place(NamedTuple):
-    """path: a file or a folder. inside: the split of it that is meant, '' for everything."""
-
-    path: str
-    inside: str
+def name_of_split(config: DataConfig, split: str) -> str:
+    return {'train': config.train_split, 'test': config.test_split}[split]
 
 
-def place_of(config: DataConfig, split: str) -> Place:
-    """config.data.path with the name of the split, if that exists; otherwise the split is inside the path."""
-    name = {'train': config.train_split, 'test': config.test_split}[split]
+def place_of(config: DataConfig, split: str) -> tuple[str, str]:
+    """A file or folder, and which split inside it is meant, '' for everything.
+
+    It is config.data.path with the name of the split, if that exists; otherwise the split is inside the path.
+    """
+    name = name_of_split(config, split)
     own = os.path.join(config.path, name)
-    return Place(own, '') if name and os.path.exists(own) else Place(config.path, name)
+    return (own, '') if name and os.path.exists(own) else (config.path, name)
 
 
 def check_undivided(config: DataConfig, split: str, what: str) -> str:
@@ -49,17 +59,15 @@ def check_undivided(config: DataConfig, split: str, what: str) -> str:
 
 def no_split(config: DataConfig, split: str) -> UserError:
     """The error for a split of a folder that does not exist."""
-    path, name = config.path, {'train': config.train_split, 'test': config.test_split}[split]
+    path, name = config.path, name_of_split(config, split)
     root = os.path.join(path, name) if name else path
     problem = 'is a file' if os.path.exists(root) else 'no such folder'
     folders = listed([shown(folder) for folder in sorted(glob.glob('*/', root_dir=path))])
     if folders:
         problem += f'; the folders in {shown(path)} are {folders}'
-    return UserError(
-        shown(root),
-        problem,
-        f"set config.data.path to a folder of images, and config.data.{split}_split to a folder in it or ''",
-    )
+    setting = f'config.data.{split}_split'
+    remedy = f"set config.data.path to a folder of images, and {setting} to a folder in it or ''"
+    return UserError(shown(root), problem, remedy)
 
 
 def by_path(
@@ -71,16 +79,13 @@ def by_path(
     """
     if config.labels == 'none':
         return np.zeros(len(paths), np.int32), ()
-    class_of = {'folder': _sub_folder, 'prefix': _prefix}[config.labels]
-    classes = [class_of(path, root) for path in paths]
+    classes = [_class_of(path, root, config.labels) for path in paths]
     if class_names is None:
         class_names = tuple(sorted(set(classes)))
         if len(class_names) > 1 and SPLITS.issuperset(name.lower() for name in class_names):
-            raise UserError(
-                shown(root),
-                f'its folders {", ".join(class_names)} are splits, not classes',
-                f"set config.data.{split}_split to one of them, or config.data.labels to 'none'",
-            )
+            problem = f'its folders {", ".join(class_names)} are splits, not classes'
+            remedy = f"set config.data.{split}_split to one of them, or config.data.labels to 'none'"
+            raise UserError(shown(root), problem, remedy)
     return numbered(classes, class_names, lambda i: shown(paths[i])), class_names
 
 
@@ -101,25 +106,13 @@ def relative(path: str, root: str) -> str:
     return path.removeprefix(root).lstrip(os.sep)  # os.path.relpath takes seconds for a million files
 
 
-def _sub_folder(path: str, root: str) -> str:
-    name, *rest = relative(path, root).split(os.sep)
-    if not rest:
-        raise UserError(
-            shown(path),
-            'is in no sub-folder, which would be its class',
-            "sort the images into one sub-folder a class, or set config.data.labels to 'prefix' or 'none'",
-        )
-    return shown(name)
-
-
-def _prefix(path: str, root: str) -> str:
-    name, underscore, _ = os.path.basename(path).partition('_')
-    if not name or not underscore:
-        raise UserError(
-            shown(path),
-            "its name has no class before a '_'",
-            "rename the image (such as cat_1.png), or set config.data.labels to 'folder' or 'none'",
-        )
+def _class_of(path: str, root: str, labels: str) -> str:
+    if labels == 'folder':
+        name, separator, _ = relative(path, root).partition(os.sep)
+    else:
+        name, separator, _ = os.path.basename(path).partition('_')
+    if not name or not separator:
+        raise UserError(shown(path), *NO_CLASS[labels])
     return shown(name)
 
 

@@ -19,7 +19,14 @@ from diffusion_jax.data.classes import listed
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.sources.files import shown
 from diffusion_jax.data.sources.folder import FolderSource
-from diffusion_jax.data.sources.splits import SPLITS, integer_classes, numbered, place_of, relative
+from diffusion_jax.data.sources.splits import (
+    SPLITS,
+    integer_classes,
+    name_of_split,
+    numbered,
+    place_of,
+    relative,
+)
 from diffusion_jax.errors import UserError, reason
 
 PATHS = ('file_name', 'path', 'image', 'filename')
@@ -109,8 +116,7 @@ def _table_of(config: DataConfig, split: str) -> tuple[str, str]:
     path, inside = place_of(config, split)
     if os.path.isfile(path):
         return path, inside
-    whole = {'train': config.train_split, 'test': config.test_split}[split]
-    for folder, name in ((path, inside), (config.path, whole)):
+    for folder, name in ((path, inside), (config.path, name_of_split(config, split))):
         found = [table for table in METADATA if os.path.isfile(os.path.join(folder, table))]
         if len(found) > 1:
             raise UserError(shown(folder), f'has {" and ".join(found)}', 'keep one of them')

@@ -15,6 +15,7 @@ import numpy as np
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.sources.base import Source
 from diffusion_jax.data.sources.reading import UnreadableImage, read_picture
+from diffusion_jax.data.sources.splits import name_of_split
 from diffusion_jax.errors import UserError, reason
 
 WITHOUT_LABELS = "set config.data.labels='none' and num_classes=1 to use the images without labels"
@@ -63,7 +64,7 @@ def tfds_source(config: DataConfig, split: str, class_names: tuple[str, ...] | N
     import tensorflow_datasets as tfds
 
     builder = _prepared_builder(config)
-    split = {'train': config.train_split, 'test': config.test_split}[split]
+    split = name_of_split(config, split)
     name, features = config.tfds_name or builder.info.full_name, builder.info.features
     is_dict = isinstance(features, tfds.features.FeaturesDict)
     image = features['image'] if is_dict and 'image' in features else None
