@@ -46,6 +46,13 @@ def as_array(image: Picture) -> np.ndarray:
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
+def as_picture(image: Picture) -> Image.Image:
+    """Pillow's image."""
+    if isinstance(image, Image.Image):
+        return image
+    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+
+
 def center_crop(image: Picture, size: Size) -> np.ndarray:
     """The centre of the image, resized to the smallest image that covers `size`."""
     if isinstance(image, np.ndarray) and image.shape[:2] == size:
@@ -86,10 +93,7 @@ def cover(image: Picture, size: Size) -> np.ndarray:
 
 def _halved(image: Picture, size: Size) -> tuple[Image.Image, Size]:
     """The image, halved while it covers `size`, and the height and width at which it just covers it."""
-    if isinstance(image, Image.Image):
-        picture = image
-    else:
-        picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    picture = as_picture(image)
     while picture.height >= 2 * size[0] and picture.width >= 2 * size[1]:
         width, height = picture.size
         picture = _half(picture, (2, 1), (width // 2, height))

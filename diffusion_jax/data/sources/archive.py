@@ -19,9 +19,9 @@ import numpy as np
 from diffusion_jax.data.classes import listed
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.npz import content_start
-from diffusion_jax.data.sources.base import EncodedSource
+from diffusion_jax.data.sources.base import NamedSource
 from diffusion_jax.data.sources.files import HIDDEN, Listing, is_image, shown
-from diffusion_jax.data.sources.folder import check_listing, identity_of
+from diffusion_jax.data.sources.folder import check_listing
 from diffusion_jax.data.sources.splits import SPLITS, by_path, place_of
 from diffusion_jax.errors import UserError, reason
 
@@ -30,7 +30,6 @@ COMPRESSED = {b'\x1f\x8b': 'gzip', b'BZh': 'bzip2', b'\xfd7zXZ': 'xz', b'(\xb5/\
 SUFFIXES = ('.zip', '.tar', '.tgz', '.tbz2', '.txz', '.tzst', '.tar.gz', '.tar.bz2', '.tar.xz', '.tar.zst')
 DAMAGED = (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, tarfile.TarError)
 IN_TAR = -1  # stands for the method of compression
-LARGEST = 2**30  # bytes of an unpacked file; beyond, it is damaged or made to exhaust the memory
 
 
 class Member(NamedTuple):
@@ -47,25 +46,15 @@ Entry = tuple[str, Member | None]  # a file by its name; None for a link or a de
 
 
 @dataclass(frozen=True)
-class ArchiveSource(EncodedSource):
-    """names: <archive>/<name of the member>. members: int64 [N, 5], a `Member` a row."""
+class ArchiveSource(NamedSource):
+    """members: int64 [N, 5], a `Member` a row. files: the archive."""
 
-    names: Sequence[str]
-    members: np.ndarray
-    files: Sequence[str] = field()  # the archive; without the default of Source
-    root: str
-    skipped: str
-
-    @functools.cached_property
-    def identity(self) -> str:  # type: ignore[override]  # computed when it is asked for
-        return identity_of(self.names, self.root)
+    members: np.ndarray = field(kw_only=True)
+    files: Sequence[str] = field(kw_only=True)
 
     def encoded(self, index: int) -> bytes:
         with open(self.files[0], 'rb') as file:
             return _read(file, Member(*map(int, self.members[index])))
-
-    def name_of(self, index: int) -> str:
-        return shown(self.names[index])
 
 
 def archive_source(config: DataConfig, split: str, class_names: tuple[str, ...] | None) -> ArchiveSource:
@@ -92,8 +81,8 @@ def archive_source(config: DataConfig, split: str, class_names: tuple[str, ...] 
     names = sorted(members)
     labels, class_names = by_path(names, root, config, split, class_names)
     table = np.array([members[name] for name in names], np.int64)
-    channels, summary = config.image_channels, listing.summary()
-    return ArchiveSource(labels, class_names, channels, names, table, (path,), root, summary)
+    named = (config.image_channels, names, root, listing.summary())
+    return ArchiveSource(labels, class_names, *named, members=table, files=(path,))
 
 
 def is_archive(path: str) -> bool:
@@ -118,9 +107,8 @@ def _folder(path: str, entries: Sequence[Entry], inside: str, split: str) -> str
         return base
     names = listed([shown(name) for name in sorted(folders)]) or 'none'
     remedy = f"set config.data.{split}_split to one of them, or to '' for all images"
-    raise UserError(
-        shown(os.path.join(path, base, inside)), f'no such folder; the folders are {names}', remedy
-    )
+    where = shown(os.path.join(path, base, inside))
+    raise UserError(where, f'no such folder; the folders are {names}', remedy)
 
 
 @functools.lru_cache(maxsize=1)  # the headers of a tar are everywhere in it; training and test share them
@@ -169,8 +157,6 @@ def _in_tar(path: str) -> Iterator[Entry]:
 
 
 def _read(file: BinaryIO, member: Member) -> bytes:
-    if member.size > LARGEST:
-        raise ValueError(f'it has {member.size:,} bytes')
     file.seek(member.start if member.method == IN_TAR else content_start(file, member.start))
     data = file.read(member.packed)
     if len(data) < member.packed:

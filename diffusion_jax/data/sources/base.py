@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from diffusion_jax.data.sources.files import relative, shown
 from diffusion_jax.data.sources.reading import UnreadableImage, read_picture
 from diffusion_jax.data.transforms import as_array
 from diffusion_jax.errors import reason
@@ -79,6 +81,29 @@ class EncodedSource(Source):
         except Exception as error:
             raise UnreadableImage(name, f'cannot be read ({reason(error)})') from error
         return {'image': read_picture(encoded, self.channels, name), 'label': int(self.labels[index])}
+
+
+@dataclass(frozen=True)
+class NamedSource(EncodedSource):
+    """Encoded images that have paths.
+
+    Attributes:
+        names: their paths; of images in an archive, below the path of the archive.
+        root: what is above all of them.
+    """
+
+    names: Sequence[str]
+    root: str
+    skipped: str = ''
+
+    @functools.cached_property
+    def identity(self) -> str:  # type: ignore[override]  # computed when it is asked for
+        """Of the names below the root."""
+        below = '\n'.join(relative(name, self.root) for name in self.names)
+        return f'{zlib.crc32(os.fsencode(below)):08x}'
+
+    def name_of(self, index: int) -> str:
+        return shown(self.names[index])
 
 
 @dataclass(frozen=True)

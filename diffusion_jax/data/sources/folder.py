@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 import os
-import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from diffusion_jax.data.config import DataConfig
-from diffusion_jax.data.sources.base import EncodedSource
+from diffusion_jax.data.sources.base import NamedSource
 from diffusion_jax.data.sources.files import Listing, is_image, list_images, shown
-from diffusion_jax.data.sources.splits import by_path, no_split, place_of, relative
+from diffusion_jax.data.sources.splits import by_path, no_split, place_of
 from diffusion_jax.errors import UserError
 
 
 @dataclass(frozen=True)
-class FolderSource(EncodedSource):
-    paths: Sequence[str] = field()  # without the default of Source
-    root: str
-    skipped: str = ''
-
-    @functools.cached_property
-    def identity(self) -> str:  # type: ignore[override]  # computed when it is asked for
-        return identity_of(self.paths, self.root)
+class FolderSource(NamedSource):
+    @property
+    def paths(self) -> Sequence[str]:  # type: ignore[override]
+        return self.names
 
     def encoded(self, index: int) -> str:
-        return self.paths[index]
-
-    def name_of(self, index: int) -> str:
-        return shown(self.paths[index])
+        return self.names[index]
 
 
 def folder_source(config: DataConfig, split: str, class_names: tuple[str, ...] | None) -> FolderSource:
@@ -73,9 +64,3 @@ def check_listing(listing: Listing) -> Listing:
             'images have a suffix that Pillow reads, such as .jpg, .png or .webp; sub-folders are searched',
         )
     return listing
-
-
-def identity_of(paths: Sequence[str], root: str) -> str:
-    """Differs for other names below `root`."""
-    names = '\n'.join(relative(path, root) for path in paths)
-    return f'{zlib.crc32(os.fsencode(names)):08x}'

@@ -10,7 +10,7 @@ import numpy as np
 
 from diffusion_jax.data.classes import listed
 from diffusion_jax.data.config import DataConfig
-from diffusion_jax.data.sources.files import shown
+from diffusion_jax.data.sources.files import relative, shown
 from diffusion_jax.errors import UserError
 
 SPLITS = frozenset({'train', 'training', 'val', 'valid', 'validation', 'test'})
@@ -100,10 +100,6 @@ def numbered(classes: Sequence[str], class_names: Sequence[str], name_of: Callab
             remedy = 'rename the class to one that has some, or remove the image'
             raise UserError(name_of(i), f'its class {name!r} has no training images', remedy)
     return np.array([number[name] for name in classes], np.int32)
-
-
-def relative(path: str, root: str) -> str:
-    return path.removeprefix(root).lstrip(os.sep)  # os.path.relpath takes seconds for a million files
 
 
 def _class_of(path: str, root: str, labels: str) -> str:

@@ -17,16 +17,9 @@ import numpy as np
 
 from diffusion_jax.data.classes import listed
 from diffusion_jax.data.config import DataConfig
-from diffusion_jax.data.sources.files import shown
+from diffusion_jax.data.sources.files import relative, shown
 from diffusion_jax.data.sources.folder import FolderSource
-from diffusion_jax.data.sources.splits import (
-    SPLITS,
-    integer_classes,
-    name_of_split,
-    numbered,
-    place_of,
-    relative,
-)
+from diffusion_jax.data.sources.splits import SPLITS, integer_classes, name_of_split, numbered, place_of
 from diffusion_jax.errors import UserError, reason
 
 PATHS = ('file_name', 'path', 'image', 'filename')

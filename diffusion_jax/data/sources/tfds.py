@@ -125,11 +125,9 @@ def _class_names(name: str, label: Any, num_classes: int | None) -> tuple[str, .
         return tuple(label.names)
     is_scalar = isinstance(label, tfds.features.Tensor) and label.shape == ()
     if not is_scalar or np.dtype(label.np_dtype).kind not in 'biu' or not num_classes:
+        needed = 'a ClassLabel, or an integer of which config.data.num_classes gives the number'
         raise UserError(
-            name,
-            f'its feature label is {_described(label)}',
-            'it must be a ClassLabel, or an integer of which config.data.num_classes gives the number; or '
-            f'{WITHOUT_LABELS}',
+            name, f'its feature label is {_described(label)}', f'it must be {needed}; or {WITHOUT_LABELS}'
         )
     return tuple(map(str, range(num_classes)))
 

@@ -56,12 +56,10 @@ class SkippingSource(_Wrapper):
                 except UnreadableImage as error:
                     self._skip(candidate, error)
             if len(self.unreadable) > self._config.max_skipped:
-                raise UserError(
-                    'config.data.max_skipped',
-                    f'got {self._config.max_skipped}, but {len(self.unreadable)} unreadable images so far, '
-                    f'such as {self.name_of(candidate)}',
-                    'repair the files or set a larger number',
-                )
+                found = f'{len(self.unreadable)} unreadable images so far, such as {self.name_of(candidate)}'
+                problem = f'got {self._config.max_skipped}, but {found}'
+                remedy = 'repair the files or set a larger number'
+                raise UserError('config.data.max_skipped', problem, remedy)
         raise UserError(self.name_of(index), f'cannot be read, nor can the other {len(self) - 1:,} images')
 
     def _skip(self, index: int, error: UnreadableImage) -> None:
