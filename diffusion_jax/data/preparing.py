@@ -1,8 +1,4 @@
-"""Reads any source once and stores its pixels in shards, from which training reads without decoding.
-
-Pixels are stored as they are. A crop of 256×256 is read in 0.06 ms, from PNG or lossless WebP in 1.5 to
-1.8 ms; these take 0.4 to 0.5 of the space (experiments/data_speed.py).
-"""
+"""Reads any source once and stores its pixels in shards, from which training reads without decoding."""
 
 from __future__ import annotations
 
@@ -208,9 +204,8 @@ def _record_file(path: Path) -> Iterator[Callable[[bytes], None]]:
 def _completed(folder: Path, manifest: Manifest) -> Manifest:
     """The manifest with the number of images of each class. Raises UserError where there is no image."""
     if not manifest.num_images:
-        raise UserError(
-            manifest.source['path'], f'none of its {manifest.source["images"]} images can be read'
-        )
+        problem = f'none of its {manifest.source["images"]} images can be read'
+        raise UserError(manifest.source['path'], problem)
     manifest = dataclasses.replace(manifest, complete=True)
     labels = open_prepared(folder, manifest).labels
     counts = np.bincount(labels, minlength=len(manifest.class_names)) if manifest.class_names else ()

@@ -69,10 +69,9 @@ def make_source(config: DataConfig, split: str) -> Source:
     source = open_source(dataclasses.replace(config, num_classes=num_classes), split)
     count = len(source.class_names)
     if config.num_classes not in (None, max(count, 1)):
-        classes = (
-            f'{count} classes ({listed(source.class_names)})' if count else 'no labels, which counts as 1'
-        )
-        raise UserError('config.data.num_classes', f'{config.num_classes}, but the images have {classes}')
+        names = f'{count} classes ({listed(source.class_names)})'
+        found = names if count else 'no labels, which counts as 1'
+        raise UserError('config.data.num_classes', f'{config.num_classes}, but the images have {found}')
     return source
 
 

@@ -49,9 +49,8 @@ def lmdb_source(config: DataConfig, split: str, class_names: tuple[str, ...] | N
     """
     path = check_undivided(config, split, 'an LMDB')
     if not is_lmdb(path):
-        raise UserError(
-            shown(path), f'is no LMDB: it has no {DATA_FILE}', 'set config.data.path to its folder'
-        )
+        problem = f'is no LMDB: it has no {DATA_FILE}'
+        raise UserError(shown(path), problem, 'set config.data.path to its folder')
     with _environment(os.path.realpath(path)).begin() as transaction:
         keys = list(transaction.cursor().iternext(keys=True, values=False))
     if not keys:

@@ -118,8 +118,8 @@ def read_manifest(folder: Path) -> Manifest:
         del stored['images']
         skipped = [Skipped(**each) for each in stored['skipped']]
         shards = [PreparedShard(**each) for each in stored['shards']]
-        plain = {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
-        return Manifest(**plain | {'skipped': skipped, 'shards': shards})
+        stored = {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
+        return Manifest(**stored | {'skipped': skipped, 'shards': shards})
     except (KeyError, TypeError) as error:
         raise UserError(str(path), 'is no manifest of prepared images', remedy) from error
 

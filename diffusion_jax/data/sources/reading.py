@@ -38,8 +38,7 @@ def read_image(file: str | bytes, channels: int) -> np.ndarray:
 def read_picture(file: str | bytes, channels: int, name: str = '') -> Image.Image:
     """An image of Pillow's mode RGB or L, for 3 channels or 1; the first frame of an animation.
 
-    The orientation in EXIF data is applied, and transparent pixels are put on white. The authors' release
-    ignores the orientation and drops the alpha channel.
+    The orientation in EXIF data is applied, and transparent pixels are put on white.
 
     Args:
         file: a path, or the content of a file.
@@ -55,10 +54,8 @@ def read_picture(file: str | bytes, channels: int, name: str = '') -> Image.Imag
             if image.mode.startswith(WIDE_MODES):
                 raise UnreadableImage(name, 'has more than 8 bits a channel')
             if max(image.size) > MOST_ELONGATED * min(image.size):
-                problem = (
-                    f'has {image.width}×{image.height} pixels, one side over {MOST_ELONGATED} times the other'
-                )
-                raise UnreadableImage(name, problem)
+                size = f'{image.width}×{image.height} pixels'
+                raise UnreadableImage(name, f'has {size}, one side over {MOST_ELONGATED} times the other')
             image.load()
             with contextlib.suppress(Exception):  # damaged EXIF data: the pixels are still good
                 ImageOps.exif_transpose(image, in_place=True)
