@@ -83,10 +83,8 @@ def _open(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except zipfile.BadZipFile as error:
-        raise UserError(str(path), 'is no npz file, or a damaged one') from error
     except UNREADABLE as error:
-        raise UserError(str(path), f'cannot be read as an npz file ({reason(error)})') from error
+        raise UserError(str(path), f'is no npz file, or a damaged one ({reason(error)})') from error
 
 
 def _read_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
