@@ -23,7 +23,7 @@ from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.pipeline import batches
 from diffusion_jax.data.sources import Source, make_source
 from diffusion_jax.data.sources.base import ArraySource
-from diffusion_jax.data.transforms import Transform, make_transform
+from diffusion_jax.data.transforms import Transform, make_transform, uncropped
 from diffusion_jax.sharding import make_mesh, put_batch
 from diffusion_jax.training.timing import Timer
 
@@ -31,7 +31,7 @@ MILLISECONDS = (2, 4, 10)
 BATCH = 64
 
 
-def waiting(source: Source, transform: Transform | None, ahead: int, step: float, steps: int) -> float:
+def waiting(source: Source, transform: Transform, ahead: int, step: float, steps: int) -> float:
     """The share of the time for which `next(batches)` was waited, over steps that take this many seconds.
 
     Args:
@@ -58,7 +58,7 @@ def main() -> None:
     steps = int(sys.argv[1]) if len(sys.argv) > 1 else 300
     config = DataConfig('folder', image_size=(24, 24), image_channels=3)
     kinds = {
-        'digits, 8×8': (make_source(DataConfig('digits'), 'train'), None),
+        'digits, 8×8': (make_source(DataConfig('digits'), 'train'), uncropped),
         'random crops, 24×24': (colour_images(), make_transform(config, crop_randomly=True, flip=True)),
     }
     print(

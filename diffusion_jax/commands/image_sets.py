@@ -19,25 +19,16 @@ LARGEST_SIZE = 8192
 
 def add_arguments(parser: argparse.ArgumentParser, *, inception_required: bool = False) -> None:
     """Adds the arguments that these commands share."""
-    defaults, help = EvaluateConfig(), 'weights, see `diffusion-jax convert-inception --help`'
-    parser.add_argument(
-        '--inception', type=file_path, default='', required=inception_required, metavar='FILE', help=help
-    )
-    parser.add_argument(
-        '--size', type=read_size, metavar='N or HxW', help='centre-crops image files to this size'
-    )
+    add, defaults, required = parser.add_argument, EvaluateConfig(), inception_required
+    help = 'weights, see `diffusion-jax convert-inception --help`'
+    add('--inception', type=file_path, default='', required=required, metavar='FILE', help=help)
+    add('--size', type=read_size, metavar='N or HxW', help='centre-crops image files to this size')
     help = "to 299×299 pixels; the first is the paper's"
-    parser.add_argument('--resize', choices=RESIZES, default=defaults.resize, help=help)
-    parser.add_argument(
-        '--batch-size', type=int, default=defaults.batch_size, metavar='N', help='over all devices'
-    )
-    parser.add_argument(
-        '--workdir',
-        type=lambda text: Path(file_path(text)),
-        default=Path('runs/evaluation'),
-        metavar='FOLDER',
-        help='for features, 16 KB an image, which are computed once; by default runs/evaluation',
-    )
+    add('--resize', choices=RESIZES, default=defaults.resize, help=help)
+    add('--batch-size', type=int, default=defaults.batch_size, metavar='N', help='over all devices')
+    folder, default = lambda text: Path(file_path(text)), Path('runs/evaluation')
+    help = f'for features, 16 KB an image, which are computed once; by default {default}'
+    add('--workdir', type=folder, default=default, metavar='FOLDER', help=help)
 
 
 def read_config(args: argparse.Namespace) -> EvaluateConfig:
@@ -75,9 +66,8 @@ def read_size(text: str) -> Size:
     """'256' or '256x384', height first."""
     sides = text.lower().replace('×', 'x').split('x')
     if len(sides) > 2 or not all(side.isdecimal() and 0 < int(side) <= LARGEST_SIZE for side in sides):
-        raise UserError(
-            '--size', f'got {text!r}', f'give 256, or 256x384 (height first); at most {LARGEST_SIZE}'
-        )
+        remedy = f'give 256, or 256x384 (height first); at most {LARGEST_SIZE}'
+        raise UserError('--size', f'got {text!r}', remedy)
     return int(sides[0]), int(sides[-1])
 
 

@@ -32,9 +32,8 @@ def main(argv: Sequence[str]) -> int:
     """
     parser = Parser(argv[0], DESCRIPTION)
     parser.add_argument('samples', type=file_path, metavar='SAMPLES')
-    parser.add_argument(
-        '--out', type=file_path, required=True, metavar='DIR', help='is made if it does not exist'
-    )
+    help = 'is made if it does not exist'
+    parser.add_argument('--out', type=file_path, required=True, metavar='DIR', help=help)
     args = parser.parse_args(argv[1:])
     samples, out = Path(args.samples), Path(args.out)
     images = open_samples(samples) if samples.is_dir() else open_archive(samples, channels=(1, 2, 3, 4))

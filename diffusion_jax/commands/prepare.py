@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +10,12 @@ from pathlib import Path
 from diffusion_jax.checks import between
 from diffusion_jax.command_line import Parser
 from diffusion_jax.commands.image_sets import read_size
-from diffusion_jax.data.config import DataConfig, check_data
-from diffusion_jax.data.preparing import Job, plan, prepare
+from diffusion_jax.data.config import LABELS, DataConfig
+from diffusion_jax.data.preparing import Job, check_no_others, plan, prepare
 from diffusion_jax.data.sources import open_source
 from diffusion_jax.data.sources.files import shown
 from diffusion_jax.data.sources.kinds import resolve
-from diffusion_jax.data.sources.manifest import MANIFEST_FILE, is_prepared
-from diffusion_jax.errors import UserError
+from diffusion_jax.data.sources.prepared import MANIFEST_FILE, is_prepared
 from diffusion_jax.images import Size
 from diffusion_jax.interruption import stop_requests
 from diffusion_jax.settings import file_path
@@ -45,12 +44,24 @@ def main(argv: Sequence[str]) -> int:
     """
     args = _parser(argv[0]).parse_args(argv[1:])
     between('--threads', args.threads, 1)
+    between('--max-skipped', args.max_skipped, 0)
     splits = [split.strip() for split in args.split.split(',')]
-    _check_out(Path(args.out), splits)
+    # Files beside the folders of splits would be data of another kind.
+    ours = {Path(split).parts[0] for split in splits if split}
+    check_no_others(Path(args.out), lambda path: not ours or path.name in ours or is_prepared(path))
     max_skipped = args.max_skipped if args.on_error == 'skip' else 0
+    config = DataConfig(
+        DEFAULTS.name,
+        path=args.source,
+        tfds_name=args.tfds_name,
+        train_split=splits[0],
+        labels=args.labels,
+        image_channels=args.channels,
+    )
     with stop_requests() as stop:
         for split in splits:
-            source = open_source(_config(args, splits[0], split), 'train' if split == splits[0] else 'test')
+            of_split = resolve(dataclasses.replace(config, test_split=split))
+            source = open_source(of_split, 'train' if split == splits[0] else 'test')
             if source.skipped:
                 print(source.skipped)
             job = Job(source, Path(args.out, split), max_skipped, args.threads, stop)
@@ -61,24 +72,15 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _check_out(out: Path, splits: Sequence[str]) -> None:
-    """Raises UserError where the folder holds more than prepared splits, which would be data of two kinds."""
-    ours = {Path(split).parts[0] for split in splits if split}
-    entries = sorted(out.glob('[!.]*')) if ours and out.is_dir() else ()
-    others = [entry.name for entry in entries if entry.name not in ours and not is_prepared(entry)]
-    if others:
-        problem = f'contains other files, such as {shown(others[0])}'
-        raise UserError(shown(out), problem, 'name a folder that does not exist or is empty')
-
-
 def _parser(name: str) -> Parser:
     parser = Parser(name, DESCRIPTION)
     add = parser.add_argument
     add('source', type=file_path, metavar='SOURCE')
     add('--out', type=file_path, required=True, metavar='DIR', help='a folder that is new or was prepared')
-    add('--size', type=_read_size, required=True, metavar=f'N or HxW or {FULL}', help='height and width')
+    add('--size', type=_size, required=True, metavar=f'N or HxW or {FULL}', help='height and width')
     add('--channels', type=int, choices=(1, 3), default=3, help='1, grey, or 3, RGB')
-    add('--labels', default=DEFAULTS.labels, help='what gives the class of an image: see config.data.labels')
+    help = 'what gives the class of an image: see config.data.labels'
+    add('--labels', choices=LABELS, default=DEFAULTS.labels, help=help)
     help = "sub-folders of SOURCE, separated by commas; '' for SOURCE itself. The first has all classes"
     add('--split', default=DEFAULTS.train_split, metavar='SPLITS', help=help)
     add('--tfds-name', default='', metavar='NAME', help='a TensorFlow data set, whose data_dir is SOURCE')
@@ -89,24 +91,5 @@ def _parser(name: str) -> Parser:
     return parser
 
 
-def _read_size(text: str) -> Size | None:
+def _size(text: str) -> Size | None:
     return None if text == FULL else read_size(text)
-
-
-def _config(args: argparse.Namespace, train: str, split: str) -> DataConfig:
-    """The source as the section `data` of a config. Raises UserError for an argument that cannot work."""
-    config = DataConfig(
-        DEFAULTS.name,
-        path=args.source,
-        tfds_name=args.tfds_name,
-        train_split=train,
-        test_split=split,
-        labels=args.labels,
-        image_channels=args.channels,
-        max_skipped=args.max_skipped,
-    )
-    try:
-        check_data(config)
-    except UserError as error:
-        raise UserError(f'--{error.where.replace("_", "-")}', error.problem, error.remedy) from error
-    return resolve(config)

@@ -13,6 +13,7 @@ READING_SETTINGS = ('num_workers', 'on_error', 'max_skipped', 'check_files')
 # Settings of where images are. A training depends on their names instead, so that images may be moved.
 LOCATION_SETTINGS = ('path', 'train_split', 'test_split')
 # The kinds of sources; data.sources.kinds has how each is recognised and opened.
+LABELS = ('folder', 'prefix', 'none')
 KINDS = ('digits', 'folder', 'archive', 'table', 'npz', 'lmdb', 'prepared', 'tfds')
 
 
@@ -72,7 +73,7 @@ class DataConfig:
 def check_data(config: DataConfig) -> None:
     """Raises UserError for a setting that cannot work."""
     one_of('name', config.name, ('auto', *KINDS))
-    one_of('labels', config.labels, ('folder', 'prefix', 'none'))
+    one_of('labels', config.labels, LABELS)
     one_of('image_channels', config.image_channels, (1, 3))
     if config.num_classes is not None:
         between('num_classes', config.num_classes, 1)
@@ -87,9 +88,8 @@ def check_data(config: DataConfig) -> None:
         one_of('image_size', config.image_size, ((8, 8),))
         one_of('image_channels', config.image_channels, (1,))
         one_of('num_classes', config.num_classes, (10, None))
-    if config.name not in ('digits', 'tfds') and not (config.path or config.tfds_name):
-        raise UserError(
-            'path', 'is not set', 'set it to a folder of images, or to an archive, a table or a data set'
-        )
-    if config.name == 'tfds' and not (config.tfds_name or config.path):
-        raise UserError('tfds_name', 'is not set', "set it to a data set, such as 'cifar10'")
+    elif not (config.path or config.tfds_name):
+        images = ('path', 'set it to a folder of images, or to an archive, a table or a data set')
+        tfds = ('tfds_name', "set it to a data set, such as 'cifar10'")
+        where, remedy = tfds if config.name == 'tfds' else images
+        raise UserError(where, 'is not set', remedy)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -15,7 +17,7 @@ from diffusion_jax.errors import UserError, reason
 # What zipfile and NumPy raise for damaged files and for files of another format.
 UNREADABLE = (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-LOCAL_HEADER = 30  # bytes of a zip member's local header, before its name and extra field
+LOCAL_HEADER = 30  # bytes of a zip member's local header
 
 
 def read_images(path: Path, channels: Collection[int] = (1, 3)) -> tuple[np.ndarray, np.ndarray | None]:
@@ -81,10 +83,8 @@ def _open(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except zipfile.BadZipFile as error:
-        raise UserError(str(path), 'is no npz file, or a damaged one') from error
     except UNREADABLE as error:
-        raise UserError(str(path), f'cannot be read as an npz file ({reason(error)})') from error
+        raise UserError(str(path), f'is no npz file, or a damaged one ({reason(error)})') from error
 
 
 def _read_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
@@ -95,7 +95,12 @@ def _read_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) ->
             member.seek(0)
             return np.lib.format.read_array(member)
     with open(path, 'rb') as file:
-        file.seek(info.header_offset + LOCAL_HEADER - 4)
-        name_and_extra = sum(np.fromfile(file, '<u2', 2).tolist())
-    offset = info.header_offset + LOCAL_HEADER + name_and_extra + header
+        offset = content_start(file, info.header_offset) + header
     return np.memmap(path, dtype, 'r', offset, shape, 'F' if fortran else 'C')
+
+
+def content_start(archive: BinaryIO, header: int) -> int:
+    """Where the content of a zip's member begins: after its local header, its name and its extra field."""
+    archive.seek(header)
+    lengths = struct.unpack('<HH', archive.read(LOCAL_HEADER)[-4:])
+    return header + LOCAL_HEADER + sum(lengths)

@@ -15,7 +15,7 @@ import numpy as np
 
 from diffusion_jax.data.sources.base import Source
 from diffusion_jax.data.sources.wrappers import is_readable
-from diffusion_jax.data.transforms import Transform
+from diffusion_jax.data.transforms import Transform, uncropped
 
 Batch = dict[str, np.ndarray]
 
@@ -25,7 +25,7 @@ def batches(
     batch_size: int,
     *,
     seed: int,
-    transform: Transform | None = None,
+    transform: Transform = uncropped,
     num_workers: int = 0,
     host: int = 0,
     num_hosts: int = 1,
@@ -38,14 +38,15 @@ def batches(
 
     Args:
         batch_size: of all hosts together, a multiple of num_hosts; may exceed the number of images.
-        transform: brings every image to one size; None where all have it.
+        transform: brings every image to one size.
         num_workers: threads that load ahead (Pillow releases the interpreter's lock); 0 loads on demand.
         place: applied to every batch by these threads: it puts the batch on the devices.
     """
     rows = np.arange(batch_size).reshape(num_hosts, -1)[host]
 
     def load(step: int, indices: np.ndarray) -> Batch:
-        return place(_load(source, indices[rows], transform, seed, step * batch_size + rows))
+        positions = step * batch_size + rows
+        return place(load_batch(source, indices[rows], positions, transform=transform, seed=seed))
 
     dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
     dataset = dataset.batch(batch_size, drop_remainder=True).map_with_index(load)
@@ -53,7 +54,7 @@ def batches(
 
 
 def epoch(
-    source: Source, batch_size: int, *, transform: Transform | None = None, num_workers: int = 0
+    source: Source, batch_size: int, *, transform: Transform = uncropped, num_workers: int = 0
 ) -> Iterator[Batch]:
     """All images once, in order, without skipped ones; batches may be shorter."""
 
@@ -67,27 +68,28 @@ def epoch(
     return (batch for batch in loaded if len(batch['label']))
 
 
-def load_batch(source: Source, indices: np.ndarray, *, transform: Transform | None = None) -> Batch:
-    """These images, in this order; random transforms depend on the index alone."""
-    return _load(source, indices, transform, 0, indices)
-
-
-def _load(
-    source: Source, indices: np.ndarray, transform: Transform | None, seed: int, positions: np.ndarray
+def load_batch(
+    source: Source,
+    indices: np.ndarray,
+    positions: np.ndarray | None = None,
+    *,
+    transform: Transform = uncropped,
+    seed: int = 0,
 ) -> Batch:
-    """positions: each image's place in the endless order. With the seed, it fixes the transform's draws."""
+    """These images, in this order.
+
+    positions: each image's place in the endless order, by default its index. With the seed, it fixes the
+        transform's draws.
+    """
     images, labels = [], []
-    for index, position in zip(indices, positions, strict=True):
-        record = source[int(index)] if transform is None else source.picture(int(index))
-        image = record['image']
-        if transform is not None:
-            image = transform(image, np.random.default_rng([seed, int(position)]))
-        images.append(image)
+    for index, position in zip(indices, indices if positions is None else positions, strict=True):
+        record = source.picture(int(index))
+        rng = np.random.default_rng([seed, int(position)])
+        images.append(transform(record['image'], rng))
         labels.append(record['label'])
     return {'image': np.stack(images), 'label': np.array(labels, np.int32)}
 
 
 def _read_options(num_workers: int) -> grain.ReadOptions:
     # An element is a complete batch: one more than the number of threads keeps all of them busy.
-    buffer = num_workers + 1 if num_workers else 0
-    return grain.ReadOptions(num_threads=num_workers, prefetch_buffer_size=buffer)
+    return grain.ReadOptions(num_threads=num_workers, prefetch_buffer_size=num_workers and num_workers + 1)

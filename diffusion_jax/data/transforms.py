@@ -17,15 +17,8 @@ Transform = Callable[[Picture, np.random.Generator], np.ndarray]
 MIN_CROP_FRACTION = 0.8  # a random crop shows at least this share of the shorter side
 
 
-def make_transform(
-    config: DataConfig, *, crop_randomly: bool = False, flip: bool = False
-) -> Transform | None:
-    """Every image to `config.image_size`: cropped at the centre or at random, and mirrored half of the time.
-
-    None where images have their size already and nothing is random.
-    """
-    if config.name == 'digits' and not crop_randomly and not flip:
-        return None
+def make_transform(config: DataConfig, *, crop_randomly: bool = False, flip: bool = False) -> Transform:
+    """To `config.image_size`: cropped at the centre or at random, and mirrored half of the time."""
 
     def transform(image: Picture, rng: np.random.Generator) -> np.ndarray:
         if crop_randomly:
@@ -37,10 +30,27 @@ def make_transform(
     return transform
 
 
+def cropped_to(size: Size) -> Transform:
+    """The transform to a crop at the centre."""
+    return lambda image, rng: center_crop(image, size)
+
+
+def uncropped(image: Picture, rng: np.random.Generator) -> np.ndarray:
+    """The transform of images that have one size already."""
+    return as_array(image)
+
+
 def as_array(image: Picture) -> np.ndarray:
     """uint8 [H, W, C]."""
     pixels = np.asarray(image)
     return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def as_picture(image: Picture) -> Image.Image:
+    """Pillow's image."""
+    if isinstance(image, Image.Image):
+        return image
+    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
 def center_crop(image: Picture, size: Size) -> np.ndarray:
@@ -83,10 +93,7 @@ def cover(image: Picture, size: Size) -> np.ndarray:
 
 def _halved(image: Picture, size: Size) -> tuple[Image.Image, Size]:
     """The image, halved while it covers `size`, and the height and width at which it just covers it."""
-    if isinstance(image, Image.Image):
-        picture = image
-    else:
-        picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    picture = as_picture(image)
     while picture.height >= 2 * size[0] and picture.width >= 2 * size[1]:
         width, height = picture.size
         picture = _half(picture, (2, 1), (width // 2, height))

@@ -15,7 +15,7 @@ from diffusion_jax.data.checking import check_images
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.pipeline import batches, epoch
 from diffusion_jax.data.sources import make_source
-from diffusion_jax.data.sources.reading import UnreadableImage, read_bytes
+from diffusion_jax.data.sources.reading import UnreadableImage, read_picture
 from diffusion_jax.data.sources.wrappers import skipping
 from diffusion_jax.data.transforms import make_transform
 from tests.data.copies import COPIES
@@ -97,7 +97,7 @@ def test_every_image_is_read_alike_or_has_its_reason(config):
     for index, (name, content) in enumerate(sorted(CONTENTS.items())):
         found = read(source, index)
         if name in READABLE:
-            np.testing.assert_array_equal(found, read_bytes(content, 3, name))
+            np.testing.assert_array_equal(found, read_picture(content, 3, name))
         else:
             assert UNREADABLE[name][1] in found
 
@@ -163,4 +163,4 @@ def test_files_that_vanish_or_may_not_be_read_are_unreadable_images(sound, monke
 def test_colour_pngs_of_sixteen_bits_keep_the_high_byte():
     """As Pillow reads them. Of a single channel it is not known which value is white: 4095 or 65535."""
     rows = b''.join(b'\0' + row.astype('>u2').tobytes() for row in PIXELS.astype(np.uint16) * 256 + 77)
-    np.testing.assert_array_equal(read_bytes(png(20, 30, 16, 2, rows), 3, 'deep.png'), PIXELS)
+    np.testing.assert_array_equal(read_picture(png(20, 30, 16, 2, rows), 3, 'deep.png'), PIXELS)

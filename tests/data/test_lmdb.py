@@ -10,7 +10,7 @@ import pytest
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.sources import lmdb as lmdb_module
 from diffusion_jax.data.sources import make_source, open_source
-from diffusion_jax.data.sources.reading import UnreadableImage, read_bytes
+from diffusion_jax.data.sources.reading import UnreadableImage, read_picture
 from tests.data.test_faults import RGB, encoded
 from tests.errors import refused
 
@@ -42,7 +42,7 @@ def test_lsun_is_read_by_threads_without_writing(lsun):
     with ThreadPoolExecutor(4) as pool:
         images = list(pool.map(lambda i: source[i % 4]['image'], range(40)))
     for i, image in enumerate(images):
-        np.testing.assert_array_equal(image, read_bytes(WEBP[i % 4], 3, ''))
+        np.testing.assert_array_equal(image, read_picture(WEBP[i % 4], 3, ''))
     assert before == {path.name: path.stat().st_mtime_ns for path in lsun.iterdir()}
     open_source.cache_clear()
     assert source_of(lsun).identity == source.identity, 'opened once in a process'

@@ -10,7 +10,7 @@ import pytest
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.pipeline import batches, epoch, load_batch
 from diffusion_jax.data.sources.base import ArraySource
-from diffusion_jax.data.transforms import make_transform
+from diffusion_jax.data.transforms import make_transform, uncropped
 from diffusion_jax.errors import UserError
 from tests.errors import refused
 
@@ -33,7 +33,7 @@ def labels(iterator, count):
 
 def test_batch_holds_images_with_their_labels():
     data = source()
-    for transform in (None, lambda image, rng: image):
+    for transform in (uncropped, lambda image, rng: image):
         batch = next(batches(data, 4, seed=0, transform=transform))
         assert batch['image'].shape == (4, 5, 6, 1) and batch['image'].dtype == np.uint8
         assert batch['label'].shape == (4,) and batch['label'].dtype == np.int32
@@ -60,7 +60,7 @@ def test_batch_larger_than_the_data_wraps_around():
 
 @pytest.mark.parametrize('num_hosts', [1, 4])
 @pytest.mark.parametrize('num_workers', [0, 2])
-@pytest.mark.parametrize('transform', [None, AUGMENT], ids=['plain', 'augmented'])
+@pytest.mark.parametrize('transform', [uncropped, AUGMENT], ids=['plain', 'augmented'])
 def test_global_batches_depend_neither_on_hosts_nor_workers_nor_interruption(
     num_hosts, num_workers, transform
 ):
@@ -133,7 +133,7 @@ def test_epoch_crops_at_the_centre():
 @pytest.mark.parametrize('num_workers', [0, 2])
 def test_an_error_in_the_source_arrives(num_workers):
     class Broken(ArraySource):
-        def __getitem__(self, index):
+        def picture(self, index):
             raise UserError('x.png', 'cannot be read')
 
     data = source(4)

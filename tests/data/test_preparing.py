@@ -19,7 +19,7 @@ from diffusion_jax.data import preparing
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.pipeline import batches
 from diffusion_jax.data.sources import class_names, make_source, open_source
-from diffusion_jax.data.sources.manifest import read_manifest
+from diffusion_jax.data.sources.prepared import read_manifest
 from diffusion_jax.data.sources.reading import UnreadableImage
 from diffusion_jax.data.transforms import make_transform
 from diffusion_jax.errors import UserError

@@ -113,6 +113,8 @@ def test_flip_mirrors_left_and_right_half_of_the_time():
     assert flipped == sum(np.random.default_rng(seed).random() < 0.5 for seed in range(200))
 
 
-def test_digits_need_no_transform():
-    assert make_transform(DataConfig('digits')) is None
-    assert make_transform(DataConfig('digits'), crop_randomly=True) is not None
+def test_digits_stay_as_they_are():
+    image = noise(8, 8, 1)
+    np.testing.assert_array_equal(
+        make_transform(DataConfig('digits'))(image, np.random.default_rng(0)), image
+    )

@@ -119,7 +119,7 @@ class Photographs(Source):
     def __len__(self):
         return 7
 
-    def __getitem__(self, index):
+    def picture(self, index):
         self.decoded.append(index)
         shape = (20 + index, 13 + 2 * index, 3)
         image = np.random.default_rng(index).integers(0, 256, shape, np.uint8)

@@ -48,9 +48,8 @@ def open_samples(path: Path) -> SampleImages:
     """The samples that exist now. Raises UserError where there are none."""
     directory = shard_folder(path)
     if directory is None:
-        raise UserError(
-            str(path), 'contains no samples', 'run the stage sample first, or give another folder'
-        )
+        remedy = 'run the stage sample first, or give another folder'
+        raise UserError(str(path), 'contains no samples', remedy)
     existing = shards.list_shards(directory)
     labels = np.concatenate([shards.read(shard, 'arr_1')['arr_1'] for shard in existing])
     parts = [Part(shard.start, shard.stop, file_identity(shard.path)) for shard in existing]

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -67,12 +67,8 @@ class ImageSet:
         """uint8 [N, H, W, C], the images of these indices; reads only the parts that hold them."""
         ends = np.cumsum([part.stop - part.start for part in self.parts])
         owners = np.searchsorted(ends, indices, side='right')
-        images: list[Any] = [None] * len(indices)
-        for owner in np.unique(owners):
-            part_images = self.read(self.parts[owner]).images
-            for i in np.flatnonzero(owners == owner):
-                images[i] = part_images[indices[i] - ends[owner]]
-        return np.stack(images)
+        images = {owner: self.read(self.parts[owner]).images for owner in np.unique(owners)}
+        return np.stack([images[owner][i - ends[owner]] for i, owner in zip(indices, owners, strict=True)])
 
     def choose(self, chosen: np.ndarray) -> ImageSet:
         """The images where `chosen`, bool [N], is true, in their order."""

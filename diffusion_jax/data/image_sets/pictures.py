@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 
 from diffusion_jax.data.image_sets.archive import open_archive
-from diffusion_jax.data.image_sets.base import ArrayImages, ImageSet, even_parts, file_identity
-from diffusion_jax.data.image_sets.source import SourceImages
-from diffusion_jax.data.sources.files import is_image, shown
-from diffusion_jax.data.sources.folder import FolderSource, open_listing
-from diffusion_jax.data.transforms import center_crop
+from diffusion_jax.data.image_sets.base import ImageSet, file_identity
+from diffusion_jax.data.image_sets.source import source_images
+from diffusion_jax.data.sources.files import Listing, is_image, shown
+from diffusion_jax.data.sources.folder import listed_source, open_listing
+from diffusion_jax.data.transforms import center_crop, cropped_to
 from diffusion_jax.images import Size
 
 
@@ -28,19 +29,22 @@ def open_pictures(path: str | Path, size: Size, channels: int) -> ImageSet:
     path = Path(path)
     if not path.is_dir() and (not path.is_file() or not is_image(str(path))):
         archive = open_archive(path)
-        images = archive.images
-        if images.shape[1:3] != size:
-            images = np.stack([center_crop(image, size) for image in images])
-        return ArrayImages(archive.name, archive.labels, archive.parts, images)
-    listing = open_listing(str(path)) if path.is_dir() else None
-    paths = listing.paths if listing else [str(path)]
-    skipped = listing.summary() if listing else ''
-    source = FolderSource(paths, np.zeros(len(paths), np.int32), (), channels, str(path), skipped)
-    parts = even_parts(len(paths), lambda start, stop: ' '.join(map(file_identity, paths[start:stop])))
-    order = np.arange(len(paths))
-    return SourceImages(shown(path), None, parts, source, lambda image, rng: center_crop(image, size), order)
+        if archive.images.shape[1:3] == size:
+            return archive
+        images = np.stack([center_crop(image, size) for image in archive.images])
+        return dataclasses.replace(archive, images=images)
+    source = listed_source(_listing(path), channels)
+
+    def identity(start: int, stop: int) -> str:
+        return ' '.join(map(file_identity, source.paths[start:stop]))
+
+    return source_images(shown(path), source, cropped_to(size), identity)
 
 
 def picture_files(path: Path) -> list[str]:
     """The files that `open_pictures` reads."""
-    return open_listing(str(path)).paths if path.is_dir() else [str(path)]
+    return _listing(path).paths
+
+
+def _listing(path: Path) -> Listing:
+    return open_listing(str(path)) if path.is_dir() else Listing(str(path), [str(path)])

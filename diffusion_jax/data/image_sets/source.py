@@ -25,9 +25,9 @@ from diffusion_jax.data.image_sets.base import (
 )
 from diffusion_jax.data.sources import Source, make_source, resolve
 from diffusion_jax.data.sources.files import shown
-from diffusion_jax.data.sources.folder import FolderSource, open_listing
+from diffusion_jax.data.sources.folder import listed_source, open_listing
 from diffusion_jax.data.sources.reading import UnreadableImage, read_header
-from diffusion_jax.data.transforms import Transform, center_crop, make_transform
+from diffusion_jax.data.transforms import Transform, cropped_to, make_transform, uncropped
 from diffusion_jax.errors import UserError
 from diffusion_jax.images import Size
 
@@ -41,7 +41,7 @@ class SourceImages(ImageSet):
     """Image i is image order[i] of the source."""
 
     source: Source
-    transform: Transform | None
+    transform: Transform
     order: np.ndarray
 
     def read(self, part: Part) -> PartImages:
@@ -73,7 +73,7 @@ class SourceImages(ImageSet):
                 image = self.source[int(self.order[index])]['image']
             except UnreadableImage as error:
                 return error
-            return image if self.transform is None else self.transform(image, np.random.default_rng(index))
+            return self.transform(image, np.random.default_rng(index))
 
         with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
             return list(pool.map(decode, indices))
@@ -90,7 +90,7 @@ def open_split(config: DataConfig, split: str) -> SourceImages:
         return f'{zlib.crc32(" ".join([repr(sorted(settings.items())), *files]).encode()):08x}'
 
     name = f'{shown(config.path or config.tfds_name or config.name)}, {split} split'
-    return _all_of(name, source, make_transform(config), identity)
+    return source_images(name, source, make_transform(config), identity)
 
 
 def open_folder(path: Path, size: Size | None) -> SourceImages:
@@ -111,14 +111,14 @@ def open_folder(path: Path, size: Size | None) -> SourceImages:
         files = ' '.join(map(file_identity, paths[start:stop]))
         return f'{zlib.crc32(files.encode()):08x} {size} {TREATMENT}'
 
-    source = FolderSource(paths, np.zeros(len(paths), np.int32), (), 3, str(path), listing.summary())
-    transform: Transform | None = None if size is None else (lambda image, rng: center_crop(image, size))
-    return _all_of(shown(path), source, transform, identity)
+    transform = uncropped if size is None else cropped_to(size)
+    return source_images(shown(path), listed_source(listing, 3), transform, identity)
 
 
-def _all_of(
-    name: str, source: Source, transform: Transform | None, identity: Callable[[int, int], str]
+def source_images(
+    name: str, source: Source, transform: Transform, identity: Callable[[int, int], str]
 ) -> SourceImages:
+    """All images of a source. identity: (start, stop) → the identity of these images."""
     parts = even_parts(len(source), identity)
     return SourceImages(name, None, parts, source, transform, np.arange(len(source)))
 
@@ -129,21 +129,17 @@ def _check_headers(folder: Path, paths: Sequence[str], size: Size | None) -> Non
         pairs = zip(paths, pool.map(read_header, paths), strict=True)
         headers = [(path, *header) for path, header in pairs if header]
     grey = [path for path, _, mode in headers if mode in ('1', 'L', 'LA')]
-    if grey:
-        logger.warning(
-            '%s: is grey, as are %d of %d images; converted to RGB', shown(grey[0]), len(grey), len(paths)
-        )
-    sizes = collections.Counter(shape for _, shape, _ in headers)
     small = [path for path, (width, height), _ in headers if size and (height < size[0] or width < size[1])]
-    if small:
-        text = '%s: is enlarged, as are %d of %d images smaller than the crop'
-        logger.warning(text, shown(small[0]), len(small), len(paths))
+    for found, text in (
+        (grey, '%s: is grey, as are %d of %d images; converted to RGB'),
+        (small, '%s: is enlarged, as are %d of %d images smaller than the crop'),
+    ):
+        if found:
+            logger.warning(text, shown(found[0]), len(found), len(paths))
+    sizes = collections.Counter(shape for _, shape, _ in headers)
     if size is None and len(sizes) > 1:
         (most, count), (other, _) = sizes.most_common(2)
         example = next(path for path, shape, _ in headers if shape == other)
-        raise UserError(
-            shown(example),
-            f'has {other[0]}×{other[1]} pixels; {count} of the {len(paths)} images in {shown(folder)} have '
-            f'{most[0]}×{most[1]}',
-            'give a size to crop to (--size), or keep images of one size only',
-        )
+        others = f'{count} of the {len(paths)} images in {shown(folder)} have {most[0]}×{most[1]}'
+        remedy = 'give a size to crop to (--size), or keep images of one size only'
+        raise UserError(shown(example), f'has {other[0]}×{other[1]} pixels; {others}', remedy)

@@ -6,38 +6,34 @@ import functools
 import os
 import posixpath
 import stat
-import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from diffusion_jax.data.classes import listed
 from diffusion_jax.data.config import DataConfig
-from diffusion_jax.data.sources.base import PictureSource
+from diffusion_jax.data.npz import content_start
+from diffusion_jax.data.sources.base import NamedSource
 from diffusion_jax.data.sources.files import HIDDEN, Listing, is_image, shown
-from diffusion_jax.data.sources.folder import check_listing, identity_of
-from diffusion_jax.data.sources.labels import SPLITS, by_path
-from diffusion_jax.data.sources.places import place_of
-from diffusion_jax.data.sources.reading import UnreadableImage, read_bytes
+from diffusion_jax.data.sources.folder import check_listing
+from diffusion_jax.data.sources.splits import SPLITS, by_path, place_of
 from diffusion_jax.errors import UserError, reason
 
 # How files of other programs begin, and the command that makes an uncompressed tar of them.
 COMPRESSED = {b'\x1f\x8b': 'gzip', b'BZh': 'bzip2', b'\xfd7zXZ': 'xz', b'(\xb5/\xfd': 'zstd'}
 SUFFIXES = ('.zip', '.tar', '.tgz', '.tbz2', '.txz', '.tzst', '.tar.gz', '.tar.bz2', '.tar.xz', '.tar.zst')
 DAMAGED = (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, tarfile.TarError)
-LOCAL_HEADER = 30  # bytes before the name of a zip's member, which precedes its content
 IN_TAR = -1  # stands for the method of compression
-LARGEST = 2**30  # bytes of an unpacked file; beyond, it is damaged or made to exhaust the memory
 
 
 class Member(NamedTuple):
-    """A file in an archive. start: its first byte; in a zip that of the header before it."""
+    """A regular file in an archive. start: its first byte; in a zip that of the header before it."""
 
     start: int
     packed: int
@@ -46,67 +42,19 @@ class Member(NamedTuple):
     checksum: int
 
 
-class Entry(NamedTuple):
-    name: str
-    is_file: bool  # no link or device
-    member: Member
+Entry = tuple[str, Member | None]  # a file by its name; None for a link or a device
 
 
 @dataclass(frozen=True)
-class RandomAccessFile:
-    """A file that threads read at any position. Opened on first use, in each process."""
+class ArchiveSource(NamedSource):
+    """members: int64 [N, 5], a `Member` a row. files: the archive."""
 
-    path: str
+    members: np.ndarray = field(kw_only=True)
+    files: Sequence[str] = field(kw_only=True)
 
-    @functools.cached_property
-    def _file(self) -> Any:
-        return open(self.path, 'rb', buffering=0)
-
-    def read(self, start: int, size: int) -> bytes:
-        """Raises OSError, or ValueError where the file ends before."""
-        data = os.pread(self._file.fileno(), size, start)
-        if len(data) < size:
-            raise ValueError('the archive ends in it')
-        return data
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return RandomAccessFile, (self.path,)
-
-
-@dataclass(frozen=True)
-class ArchiveSource(PictureSource):
-    """names: <archive>/<name of the member>. members: int64 [N, 5], a `Member` a row."""
-
-    file: RandomAccessFile
-    names: Sequence[str]
-    members: np.ndarray
-    labels: np.ndarray
-    class_names: tuple[str, ...]
-    channels: int
-    root: str
-    skipped: str
-
-    @property
-    def files(self) -> Sequence[str]:  # type: ignore[override]
-        return (self.file.path,)
-
-    @functools.cached_property
-    def identity(self) -> str:  # type: ignore[override]  # computed when it is asked for
-        return identity_of(self.names, self.root)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def picture(self, index: int) -> dict[str, Any]:
-        try:
-            data = _read(self.file, Member(*map(int, self.members[index])))
-        except (OSError, ValueError, MemoryError, struct.error, zlib.error) as error:
-            raise UnreadableImage(self.name_of(index), f'cannot be read ({reason(error)})') from error
-        image = read_bytes(data, self.channels, self.name_of(index))
-        return {'image': image, 'label': int(self.labels[index])}
-
-    def name_of(self, index: int) -> str:
-        return shown(self.names[index])
+    def encoded(self, index: int) -> bytes:
+        with open(self.files[0], 'rb') as file:
+            return _read(file, Member(*map(int, self.members[index])))
 
 
 def archive_source(config: DataConfig, split: str, class_names: tuple[str, ...] | None) -> ArchiveSource:
@@ -121,20 +69,20 @@ def archive_source(config: DataConfig, split: str, class_names: tuple[str, ...] 
     entries = _entries(path, os.stat(path).st_mtime_ns)
     root = os.path.join(path, _folder(path, entries, inside, split)).rstrip(os.sep)
     listing, members, below = Listing(root), dict[str, Member](), os.path.join(root, '')
-    for name, is_file, member in entries:
+    for name, member in entries:
         full = os.path.join(path, name)
         if not full.startswith(below):
             continue
         if _is_hidden(name):
             listing.skip(HIDDEN, full)
-        elif listing.add(full, is_file):
+        elif listing.add(full, member is not None) and member:
             members[full] = member
     check_listing(listing)
     names = sorted(members)
-    labels, class_names = by_path(names, root, config.labels, class_names, setting=f'{split}_split')
+    labels, class_names = by_path(names, root, config, split, class_names)
     table = np.array([members[name] for name in names], np.int64)
-    channels, summary = config.image_channels, listing.summary()
-    return ArchiveSource(RandomAccessFile(path), names, table, labels, class_names, channels, root, summary)
+    named = (config.image_channels, names, root, listing.summary())
+    return ArchiveSource(labels, class_names, *named, members=table, files=(path,))
 
 
 def is_archive(path: str) -> bool:
@@ -147,7 +95,7 @@ def _is_hidden(name: str) -> bool:
 
 def _folder(path: str, entries: Sequence[Entry], inside: str, split: str) -> str:
     """The folder in the archive that holds the split. Raises UserError where there is none."""
-    parts = [name.split('/') for name, _, _ in entries if is_image(name) and not _is_hidden(name)]
+    parts = [name.split('/') for name, _ in entries if is_image(name) and not _is_hidden(name)]
     tops = {names[0] for names in parts}
     base = ''
     if len(tops) == 1 and tops.isdisjoint({*SPLITS, inside}) and all(len(names) > 2 for names in parts):
@@ -159,9 +107,8 @@ def _folder(path: str, entries: Sequence[Entry], inside: str, split: str) -> str
         return base
     names = listed([shown(name) for name in sorted(folders)]) or 'none'
     remedy = f"set config.data.{split}_split to one of them, or to '' for all images"
-    raise UserError(
-        shown(os.path.join(path, base, inside)), f'no such folder; the folders are {names}', remedy
-    )
+    where = shown(os.path.join(path, base, inside))
+    raise UserError(where, f'no such folder; the folders are {names}', remedy)
 
 
 @functools.lru_cache(maxsize=1)  # the headers of a tar are everywhere in it; training and test share them
@@ -189,11 +136,10 @@ def _in_zip(path: str) -> Iterator[Entry]:
             if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 problem = f'{info.filename} is encrypted or compressed by a rare method'
                 raise UserError(shown(path), problem, 'make a zip file with the usual method, deflate')
-            is_file = not stat.S_ISLNK(info.external_attr >> 16)
-            member = Member(
-                info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC
-            )
-            yield Entry(_normal(info.filename), is_file, member)
+            is_link = stat.S_ISLNK(info.external_attr >> 16)
+            sizes = (info.compress_size, info.file_size)
+            member = Member(info.header_offset, *sizes, info.compress_type, info.CRC)
+            yield _normal(info.filename), None if is_link else member
 
 
 def _normal(name: str) -> str:
@@ -206,22 +152,17 @@ def _in_tar(path: str) -> Iterator[Entry]:
             archive.members = []  # type: ignore[attr-defined]  # of a million files it would keep a gigabyte
             if not info.isdir():
                 is_file = info.isreg() and not info.issparse()
-                yield Entry(
-                    _normal(info.name),
-                    is_file,
-                    Member(info.offset_data, info.size, info.size, IN_TAR, 0),
-                )
+                member = Member(info.offset_data, info.size, info.size, IN_TAR, 0)
+                yield _normal(info.name), member if is_file else None
 
 
-def _read(file: RandomAccessFile, member: Member) -> bytes:
-    if member.size > LARGEST:
-        raise ValueError(f'it has {member.size:,} bytes')
-    if member.method == IN_TAR:
-        return file.read(member.start, member.size)
-    lengths = struct.unpack('<HH', file.read(member.start, LOCAL_HEADER)[-4:])  # of its name, of extra data
-    data = file.read(member.start + LOCAL_HEADER + sum(lengths), member.packed)
+def _read(file: BinaryIO, member: Member) -> bytes:
+    file.seek(member.start if member.method == IN_TAR else content_start(file, member.start))
+    data = file.read(member.packed)
+    if len(data) < member.packed:
+        raise ValueError('the archive ends in it')
     if member.method == zipfile.ZIP_DEFLATED:
         data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, member.size + 1)
-    if zlib.crc32(data) != member.checksum:
+    if member.method != IN_TAR and zlib.crc32(data) != member.checksum:
         raise ValueError('its checksum is wrong')
     return data

@@ -1,8 +1,9 @@
-"""What every source of images offers, and images in memory."""
+"""What every source of images offers; images in memory, and encoded ones."""
 
 from __future__ import annotations
 
 import functools
+import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from diffusion_jax.data.sources.files import relative, shown
+from diffusion_jax.data.sources.reading import UnreadableImage, read_picture
 from diffusion_jax.data.transforms import as_array
+from diffusion_jax.errors import reason
 from diffusion_jax.images import Size
 
 
 class Source:
-    """Images by index, each of its own size.
+    """Images by index, each of its own size. A kind of source defines `picture`.
 
     Attributes:
         class_names: of the labels 0, 1, …; () where images have no labels.
@@ -43,26 +47,63 @@ class Source:
 
         Raises UnreadableImage where the image cannot be used.
         """
-        raise NotImplementedError
+        record = self.picture(index)
+        return record | {'image': as_array(record['image'])}
 
     def picture(self, index: int) -> dict[str, Any]:
         """The same, but the image may be Pillow's: cropped next, it need not become an array first."""
-        return self[index]
+        raise NotImplementedError
 
     def name_of(self, index: int) -> str:
         """What messages call an image."""
         return f'image {index}'
 
 
-class PictureSource(Source):
-    """A source of encoded images, which offers `picture`."""
+@dataclass(frozen=True)
+class EncodedSource(Source):
+    """labels: int32 [N]. channels: 3: everything becomes RGB, 1: grey. A subclass defines `encoded`."""
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        record = self.picture(index)
-        return record | {'image': as_array(record['image'])}
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    channels: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def encoded(self, index: int) -> str | bytes:
+        """The path or the content of an image file; any error makes the image unreadable."""
+        raise NotImplementedError
 
     def picture(self, index: int) -> dict[str, Any]:
-        raise NotImplementedError
+        name = self.name_of(index)
+        try:
+            encoded = self.encoded(index)
+        except Exception as error:
+            raise UnreadableImage(name, f'cannot be read ({reason(error)})') from error
+        return {'image': read_picture(encoded, self.channels, name), 'label': int(self.labels[index])}
+
+
+@dataclass(frozen=True)
+class NamedSource(EncodedSource):
+    """Encoded images that have paths.
+
+    Attributes:
+        names: their paths; of images in an archive, below the path of the archive.
+        root: what is above all of them.
+    """
+
+    names: Sequence[str]
+    root: str
+    skipped: str = ''
+
+    @functools.cached_property
+    def identity(self) -> str:  # type: ignore[override]  # computed when it is asked for
+        """Of the names below the root."""
+        below = '\n'.join(relative(name, self.root) for name in self.names)
+        return f'{zlib.crc32(os.fsencode(below)):08x}'
+
+    def name_of(self, index: int) -> str:
+        return shown(self.names[index])
 
 
 @dataclass(frozen=True)
@@ -80,5 +121,5 @@ class ArraySource(Source):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def picture(self, index: int) -> dict[str, Any]:
         return {'image': self.images[index], 'label': int(self.labels[index])}

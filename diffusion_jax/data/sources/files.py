@@ -66,6 +66,10 @@ def shown(path: str | os.PathLike[str]) -> str:
     return os.fsencode(path).decode('utf-8', 'backslashreplace')
 
 
+def relative(path: str, root: str) -> str:
+    return path.removeprefix(root).lstrip(os.sep)  # os.path.relpath takes seconds for a million files
+
+
 @functools.cache
 def suffixes() -> frozenset[str]:
     """The suffixes of the raster formats that Pillow decodes, in lower case."""

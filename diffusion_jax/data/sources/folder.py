@@ -2,59 +2,45 @@
 
 from __future__ import annotations
 
-import functools
 import os
-import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from diffusion_jax.data.config import DataConfig
-from diffusion_jax.data.sources.base import PictureSource
+from diffusion_jax.data.sources.base import NamedSource
 from diffusion_jax.data.sources.files import Listing, is_image, list_images, shown
-from diffusion_jax.data.sources.labels import by_path, relative
-from diffusion_jax.data.sources.places import no_split, place_of
-from diffusion_jax.data.sources.reading import read_picture
+from diffusion_jax.data.sources.splits import by_path, no_split, place_of
 from diffusion_jax.errors import UserError
 
 
 @dataclass(frozen=True)
-class FolderSource(PictureSource):
-    paths: Sequence[str] = field()  # without the default of Source
-    labels: np.ndarray  # int32 [N]
-    class_names: tuple[str, ...]
-    channels: int  # 3: everything becomes RGB, 1: grey
-    root: str
-    skipped: str = ''
+class FolderSource(NamedSource):
+    @property
+    def paths(self) -> Sequence[str]:  # type: ignore[override]
+        return self.names
 
-    @functools.cached_property
-    def identity(self) -> str:  # type: ignore[override]  # computed when it is asked for
-        return identity_of(self.paths, self.root)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def picture(self, index: int) -> dict[str, Any]:
-        picture = read_picture(self.paths[index], self.channels, self.name_of(index))
-        return {'image': picture, 'label': int(self.labels[index])}
-
-    def name_of(self, index: int) -> str:
-        return shown(self.paths[index])
+    def encoded(self, index: int) -> str:
+        return self.names[index]
 
 
 def folder_source(config: DataConfig, split: str, class_names: tuple[str, ...] | None) -> FolderSource:
-    """All images below the folder of the split, in the order of their names; see `labels.by_path`."""
-    place = place_of(config, split)
-    if place.inside or not os.path.isdir(place.path):
+    """All images below the folder of the split, in the order of their names; see `by_path`."""
+    path, inside = place_of(config, split)
+    if inside or not os.path.isdir(path):
         raise no_split(config, split)
-    listing = open_listing(place.path)
-    labels, class_names = by_path(
-        listing.paths, place.path, config.labels, class_names, setting=f'{split}_split'
-    )
-    channels, summary = config.image_channels, listing.summary()
-    return FolderSource(listing.paths, labels, class_names, channels, place.path, summary)
+    listing = open_listing(path)
+    labelled = by_path(listing.paths, listing.root, config, split, class_names)
+    return listed_source(listing, config.image_channels, *labelled)
+
+
+def listed_source(
+    listing: Listing, channels: int, labels: np.ndarray | None = None, class_names: tuple[str, ...] = ()
+) -> FolderSource:
+    """The files of a listing, by default without labels."""
+    labels = np.zeros(len(listing.paths), np.int32) if labels is None else labels
+    return FolderSource(labels, class_names, channels, listing.paths, listing.root, listing.summary())
 
 
 def holds_images(path: str) -> bool:
@@ -66,22 +52,15 @@ def holds_images(path: str) -> bool:
 
 def open_listing(root: str) -> Listing:
     """The images of a folder. Raises UserError where there are none."""
-    listing = list_images(root)
-    check_listing(listing)
-    return listing
+    return check_listing(list_images(root))
 
 
-def check_listing(listing: Listing) -> None:
-    """Raises UserError where no image is listed."""
+def check_listing(listing: Listing) -> Listing:
+    """The same. Raises UserError where no image is listed."""
     if not listing.paths:
         raise UserError(
             shown(listing.root),
             f'contains no images ({listing.summary() or "it is empty"})',
             'images have a suffix that Pillow reads, such as .jpg, .png or .webp; sub-folders are searched',
         )
-
-
-def identity_of(paths: Sequence[str], root: str) -> str:
-    """Differs for other names below `root`."""
-    names = '\n'.join(relative(path, root) for path in paths)
-    return f'{zlib.crc32(os.fsencode(names)):08x}'
+    return listing

@@ -9,26 +9,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from diffusion_jax.data.config import DataConfig
-from diffusion_jax.data.sources.base import PictureSource
+from diffusion_jax.data.sources.base import EncodedSource
 from diffusion_jax.data.sources.files import shown
-from diffusion_jax.data.sources.labels import by_path
-from diffusion_jax.data.sources.places import check_undivided
-from diffusion_jax.data.sources.reading import UnreadableImage, read_bytes
+from diffusion_jax.data.sources.splits import by_path, check_undivided
 from diffusion_jax.errors import UserError, reason
 
 DATA_FILE = 'data.mdb'
 
 
 @dataclass(frozen=True)
-class LmdbSource(PictureSource):
+class LmdbSource(EncodedSource):
     path: str
     keys: Sequence[bytes]  # sorted, as LMDB has them
-    labels: np.ndarray  # int32 [N]
-    class_names: tuple[str, ...]
-    channels: int  # 3: everything becomes RGB, 1: grey
 
     @property
     def files(self) -> Sequence[str]:  # type: ignore[override]
@@ -38,19 +31,12 @@ class LmdbSource(PictureSource):
     def identity(self) -> str:  # type: ignore[override]  # computed when it is asked for
         return f'{zlib.crc32(repr(self.keys).encode()):08x}'
 
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def picture(self, index: int) -> dict[str, Any]:
-        name, environment = self.name_of(index), _environment(os.path.realpath(self.path))
-        try:
-            with environment.begin() as transaction:
-                data = transaction.get(self.keys[index])
-        except Exception as error:  # lmdb.Error is the base of its errors, but lmdb is an extra
-            raise UnreadableImage(name, f'cannot be read ({reason(error)})') from error
+    def encoded(self, index: int) -> bytes:
+        with _environment(os.path.realpath(self.path)).begin() as transaction:
+            data = transaction.get(self.keys[index])
         if data is None:
-            raise UnreadableImage(name, 'cannot be read (it is no longer in the database)')
-        return {'image': read_bytes(data, self.channels, name), 'label': int(self.labels[index])}
+            raise ValueError('it is no longer in the database')
+        return data
 
     def name_of(self, index: int) -> str:
         return shown(_named(self.path, self.keys[index]))
@@ -63,16 +49,15 @@ def lmdb_source(config: DataConfig, split: str, class_names: tuple[str, ...] | N
     """
     path = check_undivided(config, split, 'an LMDB')
     if not is_lmdb(path):
-        raise UserError(
-            shown(path), f'is no LMDB: it has no {DATA_FILE}', 'set config.data.path to its folder'
-        )
+        problem = f'is no LMDB: it has no {DATA_FILE}'
+        raise UserError(shown(path), problem, 'set config.data.path to its folder')
     with _environment(os.path.realpath(path)).begin() as transaction:
         keys = list(transaction.cursor().iternext(keys=True, values=False))
     if not keys:
         raise UserError(shown(path), 'contains no images', 'it is an empty LMDB')
     names = [_named(path, key) for key in keys]
-    labels, class_names = by_path(names, path, config.labels, class_names, setting=f'{split}_split')
-    return LmdbSource(path, keys, labels, class_names, config.image_channels)
+    labels, class_names = by_path(names, path, config, split, class_names)
+    return LmdbSource(labels, class_names, config.image_channels, path, keys)
 
 
 def is_lmdb(path: str) -> bool:

@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.npz import checksum, read_images
 from diffusion_jax.data.sources.base import Source
 from diffusion_jax.data.sources.files import shown
-from diffusion_jax.data.sources.labels import integer_classes, numbered
-from diffusion_jax.data.sources.places import check_undivided
 from diffusion_jax.data.sources.reading import converted
-from diffusion_jax.data.transforms import as_array
+from diffusion_jax.data.sources.splits import check_undivided, integer_classes, numbered
+from diffusion_jax.data.transforms import Picture, as_picture
 from diffusion_jax.errors import UserError
 
 
@@ -35,11 +33,10 @@ class NpzSource(Source):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        image = np.asarray(self.images[index])
-        if image.shape[-1] != self.channels:
-            picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-            image = as_array(converted(picture, self.channels))
+    def picture(self, index: int) -> dict[str, Any]:
+        image: Picture = np.asarray(self.images[index])
+        if self.images.shape[-1] != self.channels:
+            image = converted(as_picture(image), self.channels)
         return {'image': image, 'label': int(self.labels[index])}
 
     def name_of(self, index: int) -> str:

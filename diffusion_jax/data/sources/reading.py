@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from diffusion_jax.data.sources.files import shown
 from diffusion_jax.data.transforms import as_array
-from diffusion_jax.errors import UserError
+from diffusion_jax.errors import UserError, reason
 
 WIDE_MODES = ('I', 'F')  # prefixes of Pillow's modes of more than 8 bits
 # Sides of an image. Beyond, a crop to a square enlarges a strip of few pixels, by gigabytes before it is cut.
@@ -31,19 +30,18 @@ class UnreadableImage(UserError):
         return f'{self.where}: {self.problem}'
 
 
-def read_image(file: str | BinaryIO, channels: int, name: str = '') -> np.ndarray:
+def read_image(file: str | bytes, channels: int) -> np.ndarray:
     """uint8 [H, W, channels]; see `read_picture`."""
-    return as_array(read_picture(file, channels, name))
+    return as_array(read_picture(file, channels))
 
 
-def read_picture(file: str | BinaryIO, channels: int, name: str = '') -> Image.Image:
+def read_picture(file: str | bytes, channels: int, name: str = '') -> Image.Image:
     """An image of Pillow's mode RGB or L, for 3 channels or 1; the first frame of an animation.
 
-    The orientation in EXIF data is applied, and transparent pixels are put on white. The authors' release
-    ignores the orientation and drops the alpha channel.
+    The orientation in EXIF data is applied, and transparent pixels are put on white.
 
     Args:
-        file: a path, or an open file.
+        file: a path, or the content of a file.
         name: stands for the image in errors, where there is no path.
 
     Raises:
@@ -52,14 +50,12 @@ def read_picture(file: str | BinaryIO, channels: int, name: str = '') -> Image.I
     """
     name = name or (shown(file) if isinstance(file, str) else 'image')
     try:
-        with Image.open(file) as image:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
             if image.mode.startswith(WIDE_MODES):
                 raise UnreadableImage(name, 'has more than 8 bits a channel')
             if max(image.size) > MOST_ELONGATED * min(image.size):
-                problem = (
-                    f'has {image.width}×{image.height} pixels, one side over {MOST_ELONGATED} times the other'
-                )
-                raise UnreadableImage(name, problem)
+                size = f'{image.width}×{image.height} pixels'
+                raise UnreadableImage(name, f'has {size}, one side over {MOST_ELONGATED} times the other')
             image.load()
             with contextlib.suppress(Exception):  # damaged EXIF data: the pixels are still good
                 ImageOps.exif_transpose(image, in_place=True)
@@ -67,21 +63,15 @@ def read_picture(file: str | BinaryIO, channels: int, name: str = '') -> Image.I
     except UnreadableImage:
         raise
     except Exception as error:  # Pillow's formats raise errors of all kinds for damaged files
-        reason = getattr(error, 'strerror', None) or str(error) or type(error).__name__
-        if isinstance(error, UnidentifiedImageError):  # its message repeats the path
-            reason = 'unknown image format'
-        raise UnreadableImage(name, f'cannot be read as an image ({reason})') from error
+        unknown = isinstance(error, UnidentifiedImageError)  # its message repeats the path
+        why = 'unknown image format' if unknown else reason(error)
+        raise UnreadableImage(name, f'cannot be read as an image ({why})') from error
 
 
 def converted(picture: Image.Image, channels: int) -> Image.Image:
     """An image of Pillow's mode RGB or L, for 3 channels or 1."""
     mode = {1: 'L', 3: 'RGB'}[channels]
     return picture if picture.mode == mode else picture.convert(mode)  # which copies
-
-
-def read_bytes(data: bytes, channels: int, name: str) -> Image.Image:
-    """See `read_picture`; data: the content of a file."""
-    return read_picture(io.BytesIO(data), channels, name)
 
 
 def read_header(path: str) -> tuple[tuple[int, int], str] | None:

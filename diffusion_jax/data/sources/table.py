@@ -17,10 +17,9 @@ import numpy as np
 
 from diffusion_jax.data.classes import listed
 from diffusion_jax.data.config import DataConfig
-from diffusion_jax.data.sources.files import shown
+from diffusion_jax.data.sources.files import relative, shown
 from diffusion_jax.data.sources.folder import FolderSource
-from diffusion_jax.data.sources.labels import SPLITS, integer_classes, numbered, relative
-from diffusion_jax.data.sources.places import place_of
+from diffusion_jax.data.sources.splits import SPLITS, integer_classes, name_of_split, numbered, place_of
 from diffusion_jax.errors import UserError, reason
 
 PATHS = ('file_name', 'path', 'image', 'filename')
@@ -33,12 +32,13 @@ METADATA = ('metadata.csv', 'metadata.jsonl')
 
 
 class Row(NamedTuple):
-    """A line of a table. label, split: '' where there is none."""
+    """A line of a table. label, split: '' where there is none. columns: the names of those that it has."""
 
     line: int
     path: str
     label: str
     split: str
+    columns: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def table_source(config: DataConfig, split: str, class_names: tuple[str, ...] | 
     or of their numbers where all are integers.
     """
     table, inside = _table_of(config, split)
-    rows, folder = _rows_of(table, list(_read(table)), inside, split)
+    rows, folder = _rows_of(table, _read(table), inside, split)
     root = os.path.dirname(table)
     rows.sort(key=lambda row: row.path)
     paths = [os.path.join(root, row.path) for row in rows]
@@ -86,7 +86,7 @@ def table_source(config: DataConfig, split: str, class_names: tuple[str, ...] | 
         class_names = class_names or _class_names(table, set(classes))
         labels = numbered(classes, class_names, lambda i: f'{shown(table)}, line {rows[i].line}')
     lines, channels = [row.line for row in rows], config.image_channels
-    return TableSource(paths, labels, class_names, channels, root, table=table, lines=lines, classes=classes)
+    return TableSource(labels, class_names, channels, paths, root, table=table, lines=lines, classes=classes)
 
 
 def is_table(path: str) -> bool:
@@ -109,8 +109,7 @@ def _table_of(config: DataConfig, split: str) -> tuple[str, str]:
     path, inside = place_of(config, split)
     if os.path.isfile(path):
         return path, inside
-    whole = {'train': config.train_split, 'test': config.test_split}[split]
-    for folder, name in ((path, inside), (config.path, whole)):
+    for folder, name in ((path, inside), (config.path, name_of_split(config, split))):
         found = [table for table in METADATA if os.path.isfile(os.path.join(folder, table))]
         if len(found) > 1:
             raise UserError(shown(folder), f'has {" and ".join(found)}', 'keep one of them')
@@ -146,13 +145,12 @@ def _check_labels(table: str, rows: Sequence[Row]) -> None:
     empty = next((row for row in rows if not row.label), None)
     if empty is None:
         return
-    columns, is_csv = _columns(table, empty.line), table.lower().endswith('.csv')
-    found = f'its columns are {listed([str(name) for name in columns])}'
-    if is_csv:
-        found += f', separated by {_delimiter(table)!r} in the first line'
     where, problem = f'{shown(table)}, line {empty.line}', 'has nothing in a column'
-    if is_csv and set(LABELS).isdisjoint(columns):
-        where, problem = shown(table), 'has no column'
+    found = f'its columns are {listed(empty.columns)}'
+    if table.lower().endswith('.csv'):
+        found += f', separated by {_delimiter(table)!r} in the first line'
+        if set(LABELS).isdisjoint(empty.columns):
+            where, problem = shown(table), 'has no column'
     remedy = "add it, or set config.data.labels='none', or name='folder' for folders as classes"
     raise UserError(where, f'{problem} {" or ".join(LABELS)}; {found}', remedy)
 
@@ -175,21 +173,12 @@ def _class_names(table: str, classes: set[str]) -> tuple[str, ...]:
     return integer_classes(numbers)
 
 
-def _read(table: str) -> Iterator[Row]:
+def _read(table: str) -> list[Row]:
     """The rows of a table. Raises UserError where it has no column of paths, or is damaged."""
-    yield from (_row(table, line, cells) for line, cells in _lines(table))
-
-
-def _columns(table: str, number: int) -> Sequence[Any]:
-    """The names of the columns that a line has; a line of JSON has its own."""
-    return next(list(cells) for line, cells in _lines(table) if line == number)
-
-
-def _lines(table: str) -> Iterator[tuple[int, Any]]:
-    """The number and the cells of every line of a table. Raises UserError where it is damaged."""
     try:
         with open(table, encoding='utf-8-sig', newline='') as file:
-            yield from _csv(file) if table.lower().endswith('.csv') else _jsonl(file)
+            lines = _csv(file) if table.lower().endswith('.csv') else _jsonl(file)
+            return [_row(table, line, cells) for line, cells in lines]
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(shown(table), f'cannot be read as a table ({reason(error)})') from error
 
@@ -212,14 +201,11 @@ def _row(table: str, line: int, cells: Any) -> Row:
     where = f'{shown(table)}, line {line}'
     if not isinstance(cells, dict):
         raise UserError(where, f'is {type(cells).__name__}', 'every line must be a JSON object')
+    columns = [str(name) for name in cells]
     path = next((cells[name] for name in PATHS if name in cells), None)
-    if not path or not isinstance(path, str) or '\0' in path:
-        columns = listed([str(name) for name in cells])
-        raise UserError(where, f'has no path; its columns are {columns}', f'one must be {" or ".join(PATHS)}')
-    try:
-        os.fsencode(path)
-    except ValueError as error:
-        raise UserError(where, f'its path {path!r} cannot be that of a file') from error
+    if not path or not isinstance(path, str):
+        problem = f'has no path; its columns are {listed(columns)}'
+        raise UserError(where, problem, f'one must be {" or ".join(PATHS)}')
     path = os.path.normpath(path)
     if os.path.isabs(path):  # relative to the table where it can be, as folders in it are splits
         path = path.removeprefix(os.path.join(os.path.abspath(os.path.dirname(table)), ''))
@@ -227,4 +213,4 @@ def _row(table: str, line: int, cells: Any) -> Row:
     if label is not None and (not isinstance(label, (str, int)) or isinstance(label, bool)):
         raise UserError(where, f'its label is {label!r}', 'labels are integers or names')
     split = str(cells.get(SPLIT) or '').strip()
-    return Row(line, path, '' if label is None else str(label).strip(), split)
+    return Row(line, path, '' if label is None else str(label).strip(), split, columns)

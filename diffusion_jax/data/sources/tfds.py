@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import glob
-import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 
 from diffusion_jax.data.config import DataConfig
-from diffusion_jax.data.sources.base import PictureSource
+from diffusion_jax.data.sources.base import Source
 from diffusion_jax.data.sources.reading import UnreadableImage, read_picture
-from diffusion_jax.errors import UserError
+from diffusion_jax.data.sources.splits import name_of_split
+from diffusion_jax.errors import UserError, reason
 
 WITHOUT_LABELS = "set config.data.labels='none' and num_classes=1 to use the images without labels"
 
 
 @dataclass(frozen=True)
-class TfdsSource(PictureSource):
+class TfdsSource(Source):
     records: Sequence[dict[str, Any]]  # with encoded images
     class_names: tuple[str, ...]
     channels: int
@@ -42,8 +43,8 @@ class TfdsSource(PictureSource):
         try:
             record = self.records[index]
         except Exception as error:  # ArrayRecord and the features' decoders have no error of their own
-            raise UnreadableImage(name, f'cannot be read ({error})') from error
-        image = read_picture(io.BytesIO(record['image']), self.channels, name)
+            raise UnreadableImage(name, f'cannot be read ({reason(error)})') from error
+        image = read_picture(record['image'], self.channels, name)
         label, num_classes = int(record['label']) if self.class_names else 0, len(self.class_names)
         if label != 0 and not 0 <= label < num_classes:  # such as the -1 of unlabelled test splits
             problem = f'its label is {label}; {num_classes} classes have the labels 0 to {num_classes - 1}'
@@ -63,7 +64,7 @@ def tfds_source(config: DataConfig, split: str, class_names: tuple[str, ...] | N
     import tensorflow_datasets as tfds
 
     builder = _prepared_builder(config)
-    split = {'train': config.train_split, 'test': config.test_split}[split]
+    split = name_of_split(config, split)
     name, features = config.tfds_name or builder.info.full_name, builder.info.features
     is_dict = isinstance(features, tfds.features.FeaturesDict)
     image = features['image'] if is_dict and 'image' in features else None
@@ -85,12 +86,8 @@ def tfds_source(config: DataConfig, split: str, class_names: tuple[str, ...] | N
     return TfdsSource(records, class_names, config.image_channels, f'{name}, split {split!r}', version)
 
 
-def is_prepared_folder(path: str) -> bool:
-    """Whether a folder is a prepared data set: DATA_DIR/mnist/3.0.1, or DATA_DIR/mnist with one version."""
-    return _version_folder(path) is not None
-
-
-def _version_folder(path: str) -> str | None:
+def version_folder(path: str) -> str | None:
+    """The folder of a prepared data set: DATA_DIR/mnist/3.0.1, also for DATA_DIR/mnist with one version."""
     info = 'dataset_info.json'
     found = glob.glob(info, root_dir=path) or glob.glob(f'*/{info}', root_dir=path)
     return os.path.dirname(os.path.join(path, found[0])) if len(found) == 1 else None
@@ -100,32 +97,24 @@ def _prepared_builder(config: DataConfig) -> Any:
     import tensorflow_datasets as tfds
 
     name, data_dir = config.tfds_name, config.path or tfds.core.constants.DATA_DIR
-    if not name:
-        data_dir = _version_folder(data_dir) or data_dir
-    try:
-        if name:
-            builder = tfds.builder(name, data_dir=data_dir, file_format='array_record')
-        else:
-            builder = tfds.builder_from_directory(data_dir, file_format='array_record')
-    except (tfds.core.DatasetNotFoundError, ValueError, OSError):  # ValueError: prepared in another format
-        builder = None
-    if builder is None or not builder.is_prepared():
-        raise _not_prepared(name, data_dir)
-    return builder
-
-
-def _not_prepared(name: str, data_dir: str) -> UserError:
-    if not name and not is_prepared_folder(data_dir):
-        problem = (
-            f'is not set, and {data_dir} is no version of a prepared data set (it has no dataset_info.json)'
-        )
-        return UserError('config.data.tfds_name', problem, "set it to a data set, such as 'cifar10'")
-    command = f'tfds build {name} --file_format=array_record --data_dir={data_dir}'
-    if not name:
-        command = f'tfds convert_format --dataset_version_dir={data_dir} --out_file_format=array_record'
-    problem = f'{name or data_dir!r} is not prepared as ArrayRecord files' + f' in {data_dir}' * bool(name)
-    where = f'config.data.{"tfds_name" if name else "path"}'
-    return UserError(where, problem, f'run `{command}` where TensorFlow is installed')
+    if name:
+        where, what = 'config.data.tfds_name', f'{name} in {data_dir}'
+        open_builder = functools.partial(tfds.builder, name, data_dir=data_dir)
+        command = f'tfds build {name} --file_format=array_record --data_dir={data_dir}'
+    elif folder := version_folder(data_dir):
+        where, what = 'config.data.path', folder
+        open_builder = functools.partial(tfds.builder_from_directory, folder)
+        command = f'tfds convert_format --dataset_version_dir={folder} --out_file_format=array_record'
+    else:
+        problem = f'is not set, and {data_dir} has no dataset_info.json of a version of a prepared data set'
+        raise UserError('config.data.tfds_name', problem, "set it to a data set, such as 'cifar10'")
+    # ValueError: prepared in another format.
+    with contextlib.suppress(tfds.core.DatasetNotFoundError, ValueError, OSError):
+        builder = open_builder(file_format='array_record')
+        if builder.is_prepared():
+            return builder
+    problem = f'{what} is not prepared as ArrayRecord files'
+    raise UserError(where, problem, f'run `{command}` where TensorFlow is installed')
 
 
 def _class_names(name: str, label: Any, num_classes: int | None) -> tuple[str, ...]:
@@ -136,11 +125,9 @@ def _class_names(name: str, label: Any, num_classes: int | None) -> tuple[str, .
         return tuple(label.names)
     is_scalar = isinstance(label, tfds.features.Tensor) and label.shape == ()
     if not is_scalar or np.dtype(label.np_dtype).kind not in 'biu' or not num_classes:
+        needed = 'a ClassLabel, or an integer of which config.data.num_classes gives the number'
         raise UserError(
-            name,
-            f'its feature label is {_described(label)}',
-            'it must be a ClassLabel, or an integer of which config.data.num_classes gives the number; or '
-            f'{WITHOUT_LABELS}',
+            name, f'its feature label is {_described(label)}', f'it must be {needed}; or {WITHOUT_LABELS}'
         )
     return tuple(map(str, range(num_classes)))
 

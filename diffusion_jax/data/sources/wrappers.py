@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -48,28 +47,19 @@ class SkippingSource(_Wrapper):
         self.unreadable: set[int] = set()
         self._lock = threading.Lock()
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """See Source. Raises UserError for more than `max_skipped` unreadable images, or no readable one."""
-        return self._first_readable(index, self._source.__getitem__)
-
     def picture(self, index: int) -> dict[str, Any]:
-        """See Source, and `__getitem__`."""
-        return self._first_readable(index, self._source.picture)
-
-    def _first_readable(self, index: int, read: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
+        """See Source. Raises UserError for more than `max_skipped` unreadable images, or no readable one."""
         for candidate in itertools.chain(range(index, len(self)), range(index)):
             if candidate not in self.unreadable:
                 try:
-                    return read(candidate)
+                    return self._source.picture(candidate)
                 except UnreadableImage as error:
                     self._skip(candidate, error)
             if len(self.unreadable) > self._config.max_skipped:
-                raise UserError(
-                    'config.data.max_skipped',
-                    f'got {self._config.max_skipped}, but {len(self.unreadable)} unreadable images so far, '
-                    f'such as {self.name_of(candidate)}',
-                    'repair the files or set a larger number',
-                )
+                found = f'{len(self.unreadable)} unreadable images so far, such as {self.name_of(candidate)}'
+                problem = f'got {self._config.max_skipped}, but {found}'
+                remedy = 'repair the files or set a larger number'
+                raise UserError('config.data.max_skipped', problem, remedy)
         raise UserError(self.name_of(index), f'cannot be read, nor can the other {len(self) - 1:,} images')
 
     def _skip(self, index: int, error: UnreadableImage) -> None:
@@ -90,7 +80,7 @@ class CachedSource(_Wrapper):
         super().__init__(source, config)
         self._records: dict[int, dict[str, Any]] = {}
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def picture(self, index: int) -> dict[str, Any]:
         if index not in self._records:
             record = self._source.picture(index)
             cropped = np.ascontiguousarray(center_crop(record['image'], self._config.image_size))
