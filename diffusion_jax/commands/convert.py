@@ -46,17 +46,13 @@ SOURCE is
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command with its arguments, its name first; returns the exit code.
-
-    Raises:
-        UserError: the arguments or the source are invalid.
-    """
+    """Runs the command, its name first in argv; returns the exit code."""
     args = _parse(argv)
     source, out = Path(args.source), Path(args.out)
     if out.is_dir() or out.resolve() == source.resolve():
         raise UserError('--out', f'{out} is a folder or the source', 'name another file')
     check_writable(out)
-    spec, params, what = _from_training(source, args.ema) if source.is_dir() else _from_file(source, args)
+    spec, params, what = _read(source, args)
     save_weights(out, spec, params)
     leaves = jax.tree.leaves(params)
     print(f'{source}: {what}; {len(leaves)} arrays, {sum(map(np.size, leaves)):,} parameters')
@@ -104,16 +100,13 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def _from_training(folder: Path, ema_rate: float | None) -> tuple[Spec, Params, str]:
-    """The network in a folder of training, and its origin in words."""
-    spec = describe_stored(folder)
-    rate = default_average(folder) if ema_rate is None else ema_rate
-    params, origin = load_stored(folder, spec.network, ema_rate=rate)
-    return spec, params, origin.removeprefix(', ')
-
-
-def _from_file(source: Path, args: argparse.Namespace) -> tuple[Spec, Params, str]:
-    """The network in a file of others, and in words which it is."""
+def _read(source: Path, args: argparse.Namespace) -> tuple[Spec, Params, str]:
+    """The network in a folder of training or in a file of others, and in words which it is."""
+    if source.is_dir():
+        spec = describe_stored(source)
+        rate = default_average(source) if args.ema is None else args.ema
+        params, origin = load_stored(source, spec.network, ema_rate=rate)
+        return spec, params, origin.removeprefix(', ')
     if source.suffix == '.safetensors' and source.is_file() and not is_foreign(source):
         raise UserError(str(source), 'is converted already')
     file = read_foreign(source)

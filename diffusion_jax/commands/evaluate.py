@@ -53,19 +53,16 @@ A stopped run resumes when the same command is given again."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command, its name first in argv; returns the exit code.
-
-    Raises:
-        UserError: the arguments, one of the sets or the weights are wrong.
-        Interrupted: on a signal; extracted features are kept.
-    """
+    """Runs the command, its name first in argv; returns the exit code."""
     args = _parse(argv)
     config = read_config(args)
     paths = args.samples, args.reference
     samples, reference = (with_directory(open_eval_set(path, args.size), args.workdir) for path in paths)
     check_size_is_used(args.size, samples, reference)
     stamps = [_stamp_of(path) for path in paths]
-    reference = _match(samples, reference, stamps, same_classes=args.same_classes)
+    names = [stamp.get('classes') or () for stamp in stamps]
+    ours, theirs = map(known_classes, (samples.images, reference.images), names)
+    reference = match(sampled_classes(ours, theirs), reference, theirs, same_classes=args.same_classes)
     extractor = make_extractor(samples, reference, config, make_mesh(), '--inception')
     out = args.out or args.workdir / _result_name(samples, reference, extractor)
     out = check_out(out, *paths, args.inception)
@@ -104,16 +101,6 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         '--out', type=file_path, metavar='FILE', help='for the result; by default a file in the workdir'
     )
     return parser.parse_args(argv[1:])
-
-
-def _match(
-    samples: EvalSet, reference: EvalSet, stamps: Sequence[Mapping[str, Any]], *, same_classes: bool
-) -> EvalSet:
-    """The reference; with --same-classes restricted to the classes of the samples."""
-    names = [stamp.get('classes') or () for stamp in stamps]
-    ours, theirs = map(known_classes, (samples.images, reference.images), names)
-    sampled = sampled_classes(ours, theirs)
-    return match(sampled, reference, theirs, restrict=same_classes, required=same_classes)
 
 
 def _result_name(samples: EvalSet, reference: EvalSet, extractor: Extractor | None) -> str:

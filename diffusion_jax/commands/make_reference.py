@@ -47,12 +47,7 @@ A stopped run resumes when the same command is given again."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command, its name first in argv; returns the exit code.
-
-    Raises:
-        UserError: the arguments, the images or the weights are wrong.
-        Interrupted: on a signal; extracted features are kept.
-    """
+    """Runs the command, its name first in argv; returns the exit code."""
     parser = Parser(argv[0], DESCRIPTION)
     parser.add_argument('images', nargs='?', type=file_path, metavar='IMAGES')
     add_arguments(parser, inception_required=True)

@@ -18,12 +18,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.config import EvaluateConfig
 from diffusion_jax.evaluation.extraction import extract
 from diffusion_jax.evaluation.extractors import Extractor, inception_extractor, pixel_extractor
-from diffusion_jax.evaluation.feature_stats import (
-    FeatureStats,
-    check_enough,
-    from_file,
-    from_shards,
-)
+from diffusion_jax.evaluation.feature_stats import FeatureStats, check_enough, from_file, from_shards
 from diffusion_jax.evaluation.inception.files import load_inception
 from diffusion_jax.images import Size
 from diffusion_jax.workdir import STAMP_FILE
@@ -52,9 +47,7 @@ def open_eval_set(path: str | Path, size: Size | None = None) -> EvalSet:
     """An npz of images, statistics or features, an .npy of features, a folder of images or of samples.
 
     size: the height and width to which image files in a folder are cropped.
-
-    Raises:
-        UserError: it is none of these, or cannot be used; see `open_images` and `from_file`.
+    Raises UserError if it is none of these, or cannot be used; see `open_images` and `from_file`.
     """
     path = Path(path)
     if path.is_dir():
@@ -116,9 +109,7 @@ def make_extractor(
     """The extractor for two sets; None to use the statistics of their files.
 
     setting: the name of `config.inception`, for messages.
-
-    Raises:
-        UserError: the sets cannot be compared.
+    Raises UserError if the sets cannot be compared.
     """
     stored = {one.name: moments for one in (samples, reference) if (moments := one.stats.moments) is not None}
     if config.inception:

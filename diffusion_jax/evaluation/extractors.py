@@ -15,9 +15,6 @@ from diffusion_jax.sharding import put_batch, replicated
 FEATURES, SPATIAL = 'features', 'spatial'
 PIXELS = 'pixels in [0, 1]'  # in the protocol
 
-# uint8 [B, H, W, C] → features by name, float32 [B, D] each.
-Apply = Callable[[np.ndarray], Mapping[str, np.ndarray]]
-
 
 class Extractor(NamedTuple):
     """Attributes:
@@ -25,6 +22,7 @@ class Extractor(NamedTuple):
     protocol: what the features depend on other than the images, for the reader of a result.
     dimensions: the number of features; None if it depends on the images.
     batch_size: the largest number of images in a call of `apply`.
+    apply: uint8 [B, H, W, C] → features by name, float32 [B, D] each.
     logits: FEATURES → logits of classes, float32 [N, K]; None for features without classes.
     """
 
@@ -32,7 +30,7 @@ class Extractor(NamedTuple):
     protocol: Mapping[str, Any]
     dimensions: int | None
     batch_size: int
-    apply: Apply
+    apply: Callable[[np.ndarray], Mapping[str, np.ndarray]]
     logits: Callable[[np.ndarray], np.ndarray] | None = None
 
 

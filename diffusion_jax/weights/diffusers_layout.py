@@ -65,8 +65,7 @@ def in_their_names(state: State) -> dict[str, np.ndarray]:
 def stored_order(path: Path, head_channels: int | None) -> str:
     """The order of the channels of qkv (`TrunkConfig.qkv_order`), from config.json next to a file.
 
-    Raises:
-        UserError: config.json is missing, damaged, or of other heads.
+    Raises UserError if config.json is missing, damaged, or of other heads.
     """
     config = path.parent / 'config.json'
     try:

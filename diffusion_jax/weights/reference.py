@@ -86,11 +86,7 @@ def reference_shapes(config: UNetConfig | ClassifierConfig) -> dict[str, tuple[i
 
 
 def from_reference(config: UNetConfig | ClassifierConfig, state: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Parameters from the authors' state_dict, as float32 NumPy arrays.
-
-    Raises:
-        UserError: the keys and shapes of the state_dict are not those of the network.
-    """
+    """Parameters from the authors' state_dict, as float32 NumPy arrays. Raises as `check_state`."""
     check_state(config, state)
     params = {}
     for entry in _entries(config):
@@ -108,11 +104,7 @@ def check_state(config: UNetConfig | ClassifierConfig, state: Mapping[str, np.nd
 
 
 def to_reference(config: UNetConfig | ClassifierConfig, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The authors' state_dict of a network: the exact inverse of `from_reference`.
-
-    Raises:
-        UserError: the parameters are not those of the network.
-    """
+    """The exact inverse of `from_reference`. Raises UserError unless the parameters are of the network."""
     flat, state = traverse_util.flatten_dict(params, sep='/'), {}
     found = {path: np.shape(array) for path, array in flat.items()}
     _check_shapes({entry.path: entry.shape for entry in _entries(config)}, found)

@@ -11,14 +11,7 @@ from typing import Any
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.samplers import DDIM, DDPM
 from diffusion_jax.models import ClassifierConfig, UNetConfig
-from diffusion_jax.weights.published import (
-    ADM_TABLE_4,
-    EDM_64,
-    Released,
-    eds,
-    fid,
-    paper,
-)
+from diffusion_jax.weights.published import ADM_TABLE_4, EDM_64, Released, eds, fid, paper
 
 # The channels of each level by image size.
 LEVELS = {64: (1, 2, 3, 4), 128: (1, 1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4), 512: (0.5, 1, 1, 2, 2, 4, 4)}
@@ -33,7 +26,6 @@ EDS_256_UNCOND = (
     eds('eds', DDPM(), '250', 6.0, fid('7.98', EDS_README)),
     eds('eds-ddim', DDIM(), 'ddim25', 6.0, fid('10.09', EDS_README)),
 )
-UNCONDITIONAL = fid('12.00', ADM_TABLE_4), fid('26.21', ADM_TABLE_4)
 LINEAR, COSINE = DiffusionConfig(schedule='linear'), DiffusionConfig(schedule='cosine')
 
 
@@ -82,13 +74,7 @@ RELEASED: dict[str, Released] = {
         _unet(256, num_classes=None),
         LINEAR,
         'imagenet256_uncond',
-        paper(
-            '250',
-            10.0,
-            None,
-            *UNCONDITIONAL,
-            more=EDS_256_UNCOND,
-        ),
+        paper('250', 10.0, None, fid('12.00', ADM_TABLE_4), fid('26.21', ADM_TABLE_4), more=EDS_256_UNCOND),
         '256x256_classifier',
     ),
     '512x512_diffusion': Released(

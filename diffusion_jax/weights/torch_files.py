@@ -24,10 +24,8 @@ def read_state(path: str | Path) -> dict[str, np.ndarray]:
     """The state_dict in a .pt file, as float32; nothing but arrays is unpickled.
 
     Arrays that are float32 in the file stay in the file, mapped into memory.
-
-    Raises:
-        UserError: the file is missing, damaged or no state_dict, or PyTorch is not installed, or its arrays
-            are not finite in float32.
+    Raises UserError if the file is missing, damaged, no state_dict or not finite in float32, or if PyTorch is
+    not installed.
     """
     path = Path(path)
     if not path.is_file():
@@ -51,8 +49,7 @@ def read_state(path: str | Path) -> dict[str, np.ndarray]:
 def write_state(path: str | Path, state: Mapping[str, np.ndarray]) -> None:
     """Writes a state_dict like torch.save, the complete file or nothing.
 
-    Raises:
-        UserError: PyTorch is not installed, or the file cannot be written.
+    Raises UserError if PyTorch is not installed, or the file cannot be written.
     """
     torch = _import_torch()
     tensors = OrderedDict((key, torch.from_numpy(array)) for key, array in state.items())

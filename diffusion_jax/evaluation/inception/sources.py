@@ -25,8 +25,7 @@ EPSILON = 1e-3  # of the batch norms
 def read_inception(path: str | Path) -> InceptionWeights:
     """Reads one of the released files; nothing in it is executed.
 
-    Raises:
-        UserError: it is neither, it is damaged, or PyTorch is missing and the file needs it.
+    Raises UserError if it is neither, is damaged, or needs PyTorch, which is missing.
     """
     path = Path(path)
     try:
@@ -68,9 +67,7 @@ def params_from_state(arrays: Mapping[str, np.ndarray]) -> Params:
     """Our parameters from the PyTorch port's state_dict, batch norms folded into the convolutions.
 
     Other arrays are ignored: num_batches_tracked, and fc.bias, which the Inception score does not use.
-
-    Raises:
-        UserError: an array is missing or has another shape.
+    Raises UserError if an array is missing or has another shape.
     """
     params = {}
     for key, shape in state_shapes().items():
