@@ -14,9 +14,17 @@ from diffusion_jax.checks import one_of
 from diffusion_jax.command_line import Parser, read_config
 from diffusion_jax.config import read_experiment
 from diffusion_jax.errors import UserError
-from diffusion_jax.models import Params, UNetConfig
+from diffusion_jax.models import Params
 from diffusion_jax.settings import file_path
-from diffusion_jax.stored_networks import CLASSIFIER, DIFFUSION, default_average, describe_stored, load_stored
+from diffusion_jax.stored_networks import (
+    CLASSIFIER,
+    DIFFUSION,
+    default_average,
+    describe_stored,
+    load_stored,
+    name_of,
+)
+from diffusion_jax.weights.community import COMMUNITY
 from diffusion_jax.weights.files import Spec, save_weights
 from diffusion_jax.weights.foreign import is_foreign, params_of, read_foreign, recognise
 from diffusion_jax.weights.known import MODELS
@@ -57,20 +65,18 @@ def main(argv: Sequence[str]) -> int:
     leaves = jax.tree.leaves(params)
     print(f'{source}: {what}; {len(leaves)} arrays, {sum(map(np.size, leaves)):,} parameters')
     print(f'{out}: written, {out.stat().st_size / 1e6:,.1f} MB')
-    kind = DIFFUSION if isinstance(spec.network, UNetConfig) else CLASSIFIER
     config = MODELS[spec.name].config if spec.name else 'CONFIG'
     used = f"diffusion_jax.load('{out}')"
     if config:
         run = f'python -m diffusion_jax.main --config={config} --stage=sample'
-        used = f'{run} --config.pretrained.{kind}={out}'
+        used = f'{run} --config.pretrained.{name_of(spec.network)}={out}'
     print(f'use it: {used}')
     return 0
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    names = {'released models': RELEASED, 'models of others': MODELS.keys() - RELEASED.keys()}
-    lines = (f'{what}: ' + ', '.join(sorted(each, key=list(MODELS).index)) for what, each in names.items())
-    epilog = '\n'.join(textwrap.fill(line, 110) for line in lines)
+    models = {'released models': RELEASED, 'models of others': COMMUNITY}
+    epilog = '\n'.join(textwrap.fill(f'{what}: {", ".join(names)}', 110) for what, names in models.items())
     parser = Parser(argv[0], DESCRIPTION, usage=USAGE, epilog=epilog)
     add = parser.add_argument
     add('name', nargs='?', metavar='NAME', help='of a published model; see below')
@@ -94,9 +100,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     if args.name and is_folder:
         raise UserError('NAME', f'{args.source} is a folder, not a released model', 'leave it out')
     if args.ema is not None and not is_folder:
-        raise UserError(
-            '--ema', f'{args.source} has no averages', 'leave it out; it is for folders of training'
-        )
+        raise UserError('--ema', f'{args.source} is not a folder of training', 'leave it out')
     return args
 
 
@@ -117,7 +121,7 @@ def _read(source: Path, args: argparse.Namespace) -> tuple[Spec, Params, str]:
 def _from_config(args: argparse.Namespace) -> tuple[Spec, str]:
     experiment = read_experiment(read_config(args.config, args.settings))
     kind = args.network or DIFFUSION
-    network = {DIFFUSION: experiment.unet, CLASSIFIER: experiment.classifier}[kind]
+    network = experiment.networks[kind]
     if network is None:
         raise UserError('--network', f'{args.config} has no {kind}', 'give another config or network')
     size = experiment.data.low_res_size if kind == DIFFUSION else None

@@ -85,21 +85,18 @@ def main(argv: Sequence[str]) -> int:
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser(argv[0], DESCRIPTION)
-    parser.add_argument('samples', type=file_path, metavar='SAMPLES')
-    parser.add_argument('reference', type=file_path, metavar='REFERENCE')
+    add = parser.add_argument
+    add('samples', type=file_path, metavar='SAMPLES')
+    add('reference', type=file_path, metavar='REFERENCE')
     add_arguments(parser)
-    parser.add_argument(
-        '--bootstrap', type=int, default=0, metavar='N', help='standard errors from N resamplings, such as 20'
+    bootstrap = 'standard errors from N resamplings, such as 20'
+    add('--bootstrap', type=int, default=0, metavar='N', help=bootstrap)
+    same = (
+        'compares samples of some classes with the images of these classes only; the classes of both '
+        'sets must be known: labels, or sub-folders of a folder of images'
     )
-    parser.add_argument(
-        '--same-classes',
-        action='store_true',
-        help='compares samples of some classes with the images of these classes only; the classes of both '
-        'sets must be known: labels, or sub-folders of a folder of images',
-    )
-    parser.add_argument(
-        '--out', type=file_path, metavar='FILE', help='for the result; by default a file in the workdir'
-    )
+    add('--same-classes', action='store_true', help=same)
+    add('--out', type=file_path, metavar='FILE', help='for the result; by default a file in the workdir')
     return parser.parse_args(argv[1:])
 
 

@@ -51,7 +51,12 @@ def open_eval_set(path: str | Path, size: Size | None = None) -> EvalSet:
     """
     path = Path(path)
     if path.is_dir():
-        _check_folder(path)
+        # Of a run, only the samples are: its pictures, such as grids of samples, are none.
+        stamps = (folder / STAMP_FILE for folder in (path, path / 'samples', path / 'diffusion'))
+        is_of_run = shard_folder(path / 'samples') is not None or any(stamp.exists() for stamp in stamps)
+        if is_of_run and shard_folder(path) is None:
+            remedy = f'give its samples, {path / "samples"}, which the stage sample draws'
+            raise UserError(f'{path}', 'is a folder of a run, not of its samples', remedy)
         return with_images(open_images(path, size), shown(path))
     stats = from_file(path)
     if path.suffix != '.npy' and 'arr_0' in names_in_archive(path):
@@ -66,15 +71,6 @@ def with_images(images: ImageSet, name: str = '') -> EvalSet:
     """A set of images. Raises UserError if they are too few for any metric."""
     check_enough(images.name, len(images))
     return EvalSet(name or images.name, images)
-
-
-def _check_folder(path: Path) -> None:
-    """Raises UserError for folders of a run: their pictures, such as grids of samples, are no samples."""
-    stamps = (folder / STAMP_FILE for folder in (path, path / 'samples', path / 'diffusion'))
-    is_of_run = shard_folder(path / 'samples') is not None or any(stamp.exists() for stamp in stamps)
-    if is_of_run and shard_folder(path) is None:
-        remedy = f'give its samples, {path / "samples"}, which the stage sample draws'
-        raise UserError(f'{path}', 'is a folder of a run, not of its samples', remedy)
 
 
 def with_features(

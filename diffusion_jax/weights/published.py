@@ -109,10 +109,10 @@ def paper(
     )
 
 
-def unguided(mark: str = NOT_MEASURED, first: tuple[Published, ...] = ()) -> tuple[Published, ...]:
-    """`first`, then DDPM-250 with this mark, DDIM-25 and a fast solver."""
+def unguided(mark: str = NOT_MEASURED) -> tuple[Published, ...]:
+    """DDPM-250 with this mark, DDIM-25 and a fast solver."""
     ddpm = Published('ddpm', Recipe(DDPM(), (), '250'), mark)
-    return (*first, ddpm, Published('ddim', Recipe(DDIM(), (), 'ddim25')), *FAST)
+    return ddpm, Published('ddim', Recipe(DDIM(), (), 'ddim25')), *FAST
 
 
 def _classifier(scale: float) -> tuple[Guidance, ...]:

@@ -30,7 +30,9 @@ def read_state(path: str | Path) -> dict[str, np.ndarray]:
     path = Path(path)
     if not path.is_file():
         raise UserError(str(path), 'no such file', REMEDY)
-    _check_start(path)
+    with open(path, 'rb') as file:
+        if not file.read(2).startswith(STARTS):
+            raise UserError(str(path), 'is no file of weights', REMEDY)
     torch = _import_torch()
     state = _load(torch, path)
     for wrapper in WRAPPERS:
@@ -58,17 +60,6 @@ def write_state(path: str | Path, state: Mapping[str, np.ndarray]) -> None:
             torch.save(tensors, file)
     except (OSError, RuntimeError) as error:
         raise UserError(str(path), f'cannot be written ({reason(error)})', 'choose another path') from error
-
-
-def _check_start(path: Path) -> None:
-    """UserError unless a file begins like one of PyTorch."""
-    try:
-        with open(path, 'rb') as file:
-            start = file.read(2)
-    except OSError as error:
-        raise UserError(str(path), f'cannot be read ({reason(error)})', REMEDY) from error
-    if not start.startswith(STARTS):
-        raise UserError(str(path), 'is no file of weights', REMEDY)
 
 
 def _load(torch: ModuleType, path: Path) -> Any:

@@ -14,7 +14,7 @@ from diffusion_jax.evaluation.inception.files import InceptionWeights, params_sh
 from diffusion_jax.evaluation.inception.graph_def import read_graph
 from diffusion_jax.evaluation.inception.network import Params, param_shapes
 from diffusion_jax.weights.arrays import check_finite
-from diffusion_jax.weights.torch_files import read_state
+from diffusion_jax.weights.torch_files import STARTS, read_state
 
 RELEASED = ('pt_inception-2015-12-05-6726825d.pth', 'classify_image_graph_def.pb')
 REMEDY = f'use {RELEASED[0]} (pytorch-fid) or {RELEASED[1]} (TensorFlow)'
@@ -36,7 +36,7 @@ def read_inception(path: str | Path) -> InceptionWeights:
         raise UserError(f'{path}', 'is a compressed archive', f'extract it and use its {RELEASED[1]}')
     if content.startswith(b'\n'):  # the first node of a graph
         state = read_graph(path)
-    elif content.startswith((b'PK', b'\x80')):  # both formats of PyTorch
+    elif content.startswith(STARTS):
         state = read_state(path)
     else:
         raise UserError(f'{path}', 'is not a released file of Inception', REMEDY)
