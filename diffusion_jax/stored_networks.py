@@ -17,7 +17,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig, differences, network_differences
 from diffusion_jax.settings import file_path, read_section
 from diffusion_jax.sharding import param_shardings
-from diffusion_jax.training.checkpoints import check_checkpoint, latest_step, load_params, read_network
+from diffusion_jax.training.checkpoints import check_checkpoint, load_params, read_network
 from diffusion_jax.weights.files import Spec, load_weights, read_spec
 from diffusion_jax.weights.foreign import describe_foreign, is_foreign, load_foreign
 from diffusion_jax.workdir import STAMP_FILE, read_stamp
@@ -44,16 +44,10 @@ def describe_stored(path: Path) -> Spec:
     if is_file(path):
         return describe_foreign(path) if is_foreign(path) else read_spec(path)
     stamp = _training_stamp(path)
-    if latest_step(path / CHECKPOINTS) is None:
-        raise UserError(str(path / CHECKPOINTS), 'no checkpoint yet', 'run the training until it saves one')
     process = read_section(DiffusionConfig, stamp.get('diffusion'), f'{path}/{STAMP_FILE}: diffusion')
     size = stamp.get('data', {}).get('low_res_size')
-    return Spec(
-        read_network(path / CHECKPOINTS),
-        process,
-        classes=stored_classes(path),
-        low_res_size=None if size is None else tuple(size),
-    )
+    classes = stored_classes(path)
+    return Spec(read_network(path / CHECKPOINTS), process, classes=classes, low_res_size=size and tuple(size))
 
 
 def stored_classes(path: Path) -> tuple[str, ...]:

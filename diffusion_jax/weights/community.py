@@ -32,20 +32,14 @@ def _unet(size: int, channels: int, blocks: int, **changes: Any) -> UNetConfig:
 
 def _edm(size: int, channels: int, blocks: int, **changes: Any) -> Released:
     network = _unet(size, channels, blocks, qkv_order='new', out_channels=3, dropout=0.1, **changes)
-    published = (EDM_HEUN, *unguided())
-    return Released(network, EDM, published=published, source='openai/consistency_models (MIT)')
+    return Released(network, EDM, published=(EDM_HEUN, *unguided()))
 
 
 def _improved(network: UNetConfig, diffusion: DiffusionConfig, mark: str = NOT_MEASURED) -> Released:
-    return Released(network, diffusion, published=unguided(mark), source='openai/improved-diffusion (MIT)')
+    return Released(network, diffusion, published=unguided(mark))
 
 
-ILVR = Released(
-    _unet(256, 128, 1, attention_resolutions=(16,)),
-    LINEAR,
-    published=unguided(),
-    source='jychoi118/ilvr_adm (license not stated)',
-)
+ILVR = Released(_unet(256, 128, 1, attention_resolutions=(16,)), LINEAR, published=unguided())
 PLAIN: dict[str, Any] = {  # the UNet of Improved DDPM
     'attention_resolutions': (16, 8),
     'num_head_channels': None,

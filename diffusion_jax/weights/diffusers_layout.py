@@ -42,7 +42,8 @@ PARTS = {
     'to_k': 'k',
     'to_v': 'v',
 }
-BLOCK = re.compile(r'(down_blocks|mid_block|up_blocks)(?:\.(\d+))?\.(\w+)\.(\d+)\.(.+)')
+KINDS = 'resnets|attentions|downsamplers|upsamplers'
+BLOCK = re.compile(rf'(down_blocks|mid_block|up_blocks)(?:\.(\d+))?\.({KINDS})\.(\d+)\.(.+)')
 MIDDLE = {('resnets', 0): 0, ('attentions', 0): 1, ('resnets', 1): 2}
 
 
@@ -103,7 +104,7 @@ def _name(key: str, state: State, depth: int) -> str:
         return key
     part, _, leaf = found[5].rpartition('.')
     where, level, kind, i = found[1], int(found[2] or 0), found[3], int(found[4])
-    if part not in PARTS or kind not in ('resnets', 'attentions', 'downsamplers', 'upsamplers'):
+    if part not in PARTS:
         return key
     if where == 'mid_block':
         place = f'middle_block.{MIDDLE.get((kind, i), f"{kind}.{i}")}'

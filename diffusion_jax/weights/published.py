@@ -41,7 +41,6 @@ class Released(NamedTuple):
         published: its recipes, if it is a diffusion model.
         classifier: the name of the model that guides it.
         low_res_size: height and width of the images that an upsampler enlarges.
-        source: where its file is, and the license of its code.
     """
 
     network: UNetConfig | ClassifierConfig
@@ -49,7 +48,6 @@ class Released(NamedTuple):
     config: str = ''
     published: tuple[Published, ...] = ()
     classifier: str = ''
-    source: str = 'openai/guided-diffusion (MIT)'
     low_res_size: Size | None = None
 
     @property
