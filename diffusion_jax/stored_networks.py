@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from diffusion_jax.data.classes import listed
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.errors import UserError
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig, differences, network_differences
@@ -118,4 +119,5 @@ def _training_stamp(folder: Path) -> dict[str, Any]:
         raise UserError(str(folder), 'no such file or folder')
     trained = [str(folder / name) for name in TRAINED_BY if (folder / name).is_dir()]
     remedy = 'give ' + (' or '.join(trained) or 'a folder of training or a file of weights')
-    raise UserError(str(folder), 'is not a folder of training', remedy)
+    held = listed(sorted(f'{entry.name}{"/" * entry.is_dir()}' for entry in folder.iterdir())) or 'nothing'
+    raise UserError(str(folder), f'is not a folder of training (it holds {held})', remedy)

@@ -13,7 +13,6 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -45,10 +44,6 @@ PARTS = {
 KINDS = 'resnets|attentions|downsamplers|upsamplers'
 BLOCK = re.compile(rf'(down_blocks|mid_block|up_blocks)(?:\.(\d+))?\.({KINDS})\.(\d+)\.(.+)')
 MIDDLE = {('resnets', 0): 0, ('attentions', 0): 1, ('resnets', 1): 2}
-
-
-def is_diffusers(keys: Mapping[str, Any]) -> bool:
-    return 'conv_in.weight' in keys and 'mid_block.resnets.0.norm1.weight' in keys
 
 
 def in_their_names(state: State) -> dict[str, np.ndarray]:

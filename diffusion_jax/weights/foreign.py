@@ -56,9 +56,16 @@ def is_foreign(path: str | Path) -> bool:
 def read_foreign(path: str | Path) -> Foreign:
     """Reads a file of PyTorch, see `read_state`, or a safetensors file. Raises UserError if it is damaged."""
     path = Path(path)
-    state = _read_safetensors(path) if path.suffix == SAFETENSORS else read_state(path)
-    diffusers = diffusers_layout.is_diffusers(state)
-    return Foreign(path, diffusers_layout.in_their_names(state) if diffusers else state, diffusers)
+    if path.suffix == SAFETENSORS:
+        try:
+            state = {key: np.asarray(array, np.float32) for key, array in load_file(path).items()}
+        except (OSError, SafetensorError, TypeError, KeyError) as error:
+            raise UserError(str(path), f'cannot be read ({reason(error)})', 'copy it again') from error
+        check_finite(path, state)
+    else:
+        state = read_state(path)
+    named = diffusers_layout.in_their_names(state)
+    return Foreign(path, named, diffusers=named.keys() != state.keys())
 
 
 def recognise(file: Foreign, name: str = '') -> tuple[Spec, str]:
@@ -120,12 +127,3 @@ def load_foreign(path: Path) -> tuple[Spec, Params]:
 @functools.lru_cache(maxsize=8)
 def _describe(path: Path, modified: int, size: int) -> Spec:
     return load_foreign(path)[0]
-
-
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    try:
-        state = {key: np.asarray(array, np.float32) for key, array in load_file(path).items()}
-    except (OSError, SafetensorError, TypeError, KeyError) as error:
-        raise UserError(str(path), f'cannot be read ({reason(error)})', 'copy it again') from error
-    check_finite(path, state)
-    return state

@@ -27,8 +27,7 @@ def published_recipes(
 
     Models that share both have the same recipes; their marks are then given with the names of the models.
 
-    Args:
-        guided: with a classifier, which distinguishes ImageNet's unconditional model from those of LSUN.
+    guided: with a classifier, which distinguishes ImageNet's unconditional model from those of LSUN.
     """
     settings = {name: getattr(network, name) for name in ('dtype', 'remat', 'dropout', 'label_dropout')}
     found = {
