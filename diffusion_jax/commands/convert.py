@@ -14,16 +14,9 @@ from diffusion_jax.checks import one_of
 from diffusion_jax.command_line import Parser, read_config
 from diffusion_jax.config import read_experiment
 from diffusion_jax.errors import UserError
-from diffusion_jax.models import Params
+from diffusion_jax.models import Params, UNetConfig
 from diffusion_jax.settings import file_path
-from diffusion_jax.stored_networks import (
-    CLASSIFIER,
-    DIFFUSION,
-    default_average,
-    describe_stored,
-    load_stored,
-    name_of,
-)
+from diffusion_jax.stored_networks import CLASSIFIER, DIFFUSION, default_average, describe_stored, load_stored
 from diffusion_jax.weights.community import COMMUNITY
 from diffusion_jax.weights.files import Spec, save_weights
 from diffusion_jax.weights.foreign import is_foreign, params_of, read_foreign, recognise
@@ -65,11 +58,12 @@ def main(argv: Sequence[str]) -> int:
     leaves = jax.tree.leaves(params)
     print(f'{source}: {what}; {len(leaves)} arrays, {sum(map(np.size, leaves)):,} parameters')
     print(f'{out}: written, {out.stat().st_size / 1e6:,.1f} MB')
+    kind = DIFFUSION if isinstance(spec.network, UNetConfig) else CLASSIFIER
     config = MODELS[spec.name].config if spec.name else 'CONFIG'
     used = f"diffusion_jax.load('{out}')"
     if config:
         run = f'python -m diffusion_jax.main --config={config} --stage=sample'
-        used = f'{run} --config.pretrained.{name_of(spec.network)}={out}'
+        used = f'{run} --config.pretrained.{kind}={out}'
     print(f'use it: {used}')
     return 0
 

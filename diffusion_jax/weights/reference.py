@@ -17,6 +17,8 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.models import ClassifierConfig, UNetConfig, param_shapes
 from diffusion_jax.models.layout import make_layout
 
+Shapes = Mapping[str, tuple[int, ...]]
+
 
 class Module(NamedTuple):
     """A module of the authors': its key, and the number of trailing axes of length 1 of its weight."""
@@ -117,9 +119,7 @@ def to_reference(config: UNetConfig | ClassifierConfig, params: Mapping[str, Any
     return state
 
 
-def fitted(
-    shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
-) -> dict[str, tuple[int, ...]]:
+def fitted(shapes: Shapes, expected: Shapes) -> Shapes:
     """Shapes as expected where they differ in trailing axes of length 1 only.
 
     A linear map of channels is [out, in], [out, in, 1] or [out, in, 1, 1] in files of different origin.
@@ -167,7 +167,7 @@ def _modules(config: UNetConfig | ClassifierConfig) -> dict[str, Module]:
     return modules | (UNET_OUT if isinstance(config, UNetConfig) else HEADS[config.pool])
 
 
-def _check_shapes(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:
+def _check_shapes(expected: Shapes, found: Shapes) -> None:
     wrong = [
         f'{name}: {expected.get(name, "nothing")} expected, {found.get(name, "nothing")} found'
         for name in {**expected, **found}
