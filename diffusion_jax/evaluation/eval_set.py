@@ -112,7 +112,7 @@ def make_extractor(
         if samples.images is None and reference.images is None:
             raise UserError(setting, 'has no effect: neither set has images', 'omit it')
         weights = load_inception(config.inception)
-        extractor = inception_extractor(weights, mesh, resize=config.resize, batch_size=config.batch_size)
+        extractor = inception_extractor(weights, mesh, config.resize, config.batch_size)
     elif samples.stats.moments is not None and reference.stats.moments is not None:
         extractor = None
     elif stored:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from diffusion_jax.evaluation.inception import network
 from diffusion_jax.evaluation.inception.files import InceptionWeights
@@ -49,9 +50,7 @@ def pixel_extractor(*, rgb: bool = False) -> Extractor:
     return Extractor(name, {'features': f'{PIXELS}, grey as RGB' if rgb else PIXELS}, None, 1024, apply)
 
 
-def inception_extractor(
-    weights: InceptionWeights, mesh: jax.sharding.Mesh, *, resize: str = 'tensorflow', batch_size: int = 64
-) -> Extractor:
+def inception_extractor(weights: InceptionWeights, mesh: Mesh, resize: str, batch_size: int) -> Extractor:
     """Inception v3 on all devices of a mesh: pool_3 as FEATURES, and SPATIAL for sFID."""
     params = jax.device_put(weights.params, replicated(mesh))
     compute = jax.jit(lambda params, images: network.apply(params, images, resize))
