@@ -12,12 +12,13 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from diffusion_jax.data.classes import listed
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.errors import UserError
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig, differences, network_differences
 from diffusion_jax.settings import file_path, read_section
 from diffusion_jax.sharding import param_shardings
-from diffusion_jax.training.checkpoints import check_checkpoint, latest_step, load_params, read_network
+from diffusion_jax.training.checkpoints import check_checkpoint, load_params, read_network
 from diffusion_jax.weights.files import Spec, load_weights, read_spec
 from diffusion_jax.weights.foreign import describe_foreign, is_foreign, load_foreign
 from diffusion_jax.workdir import STAMP_FILE, read_stamp
@@ -40,24 +41,14 @@ def stored_path(path: str | Path, name: str) -> Path:
 
 
 def describe_stored(path: Path) -> Spec:
-    """The network stored at a path and its diffusion process, without the parameters.
-
-    Raises:
-        UserError: no network is stored there.
-    """
+    """The network stored at a path, without the parameters. Raises UserError if there is none."""
     if is_file(path):
         return describe_foreign(path) if is_foreign(path) else read_spec(path)
     stamp = _training_stamp(path)
-    if latest_step(path / CHECKPOINTS) is None:
-        raise UserError(str(path / CHECKPOINTS), 'no checkpoint yet', 'run the training until it saves one')
     process = read_section(DiffusionConfig, stamp.get('diffusion'), f'{path}/{STAMP_FILE}: diffusion')
     size = stamp.get('data', {}).get('low_res_size')
-    return Spec(
-        read_network(path / CHECKPOINTS),
-        process,
-        classes=stored_classes(path),
-        low_res_size=None if size is None else tuple(size),
-    )
+    classes = stored_classes(path)
+    return Spec(read_network(path / CHECKPOINTS), process, classes=classes, low_res_size=size and tuple(size))
 
 
 def stored_classes(path: Path) -> tuple[str, ...]:
@@ -95,16 +86,15 @@ def load_stored(
 ) -> tuple[Params, str]:
     """The parameters stored at a path, and their origin for messages: ', step 1000, average of rate 0.995'.
 
+    Raises UserError if the file or the checkpoint is damaged, or has no such average.
+
     Args:
         mesh: where they go, by `param_shardings`. By default the parameters of a file stay NumPy arrays, and
             those of a training go to the first device.
         ema_rate: see `check_stored`.
-
-    Raises:
-        UserError: the file or the checkpoint is damaged, or has no such average.
     """
     if is_file(path):
-        params = load_foreign(path) if is_foreign(path) else load_weights(path)[1]
+        params = (load_foreign if is_foreign(path) else load_weights)(path)[1]
         return params if mesh is None else jax.device_put(params, param_shardings(mesh, params)), ''
     params, step = load_params(path / CHECKPOINTS, network, ema_rate, mesh)
     return params, f', step {step}' + (f', average of rate {ema_rate}' if ema_rate else '')
@@ -120,12 +110,6 @@ def is_file(path: Path) -> bool:
     return path.suffix == '.safetensors' or path.is_file()
 
 
-def contents(folder: Path) -> str:
-    """The names in a folder, for messages."""
-    names = sorted(f'{entry.name}{"/" * entry.is_dir()}' for entry in folder.iterdir())
-    return ', '.join(names[:12]) + (', …' if len(names) > 12 else '') or 'nothing'
-
-
 def _training_stamp(folder: Path) -> dict[str, Any]:
     """The stamp of a folder of training. Raises UserError if it is none."""
     stamp = read_stamp(folder)
@@ -135,4 +119,5 @@ def _training_stamp(folder: Path) -> dict[str, Any]:
         raise UserError(str(folder), 'no such file or folder')
     trained = [str(folder / name) for name in TRAINED_BY if (folder / name).is_dir()]
     remedy = 'give ' + (' or '.join(trained) or 'a folder of training or a file of weights')
-    raise UserError(str(folder), f'is not a folder of training (it holds {contents(folder)})', remedy)
+    held = listed(sorted(f'{entry.name}{"/" * entry.is_dir()}' for entry in folder.iterdir())) or 'nothing'
+    raise UserError(str(folder), f'is not a folder of training (it holds {held})', remedy)

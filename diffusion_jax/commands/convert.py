@@ -17,6 +17,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.models import Params, UNetConfig
 from diffusion_jax.settings import file_path
 from diffusion_jax.stored_networks import CLASSIFIER, DIFFUSION, default_average, describe_stored, load_stored
+from diffusion_jax.weights.community import COMMUNITY
 from diffusion_jax.weights.files import Spec, save_weights
 from diffusion_jax.weights.foreign import is_foreign, params_of, read_foreign, recognise
 from diffusion_jax.weights.known import MODELS
@@ -46,17 +47,13 @@ SOURCE is
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command with its arguments, its name first; returns the exit code.
-
-    Raises:
-        UserError: the arguments or the source are invalid.
-    """
+    """Runs the command, its name first in argv; returns the exit code."""
     args = _parse(argv)
     source, out = Path(args.source), Path(args.out)
     if out.is_dir() or out.resolve() == source.resolve():
         raise UserError('--out', f'{out} is a folder or the source', 'name another file')
     check_writable(out)
-    spec, params, what = _from_training(source, args.ema) if source.is_dir() else _from_file(source, args)
+    spec, params, what = _read(source, args)
     save_weights(out, spec, params)
     leaves = jax.tree.leaves(params)
     print(f'{source}: {what}; {len(leaves)} arrays, {sum(map(np.size, leaves)):,} parameters')
@@ -72,9 +69,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    names = {'released models': RELEASED, 'models of others': MODELS.keys() - RELEASED.keys()}
-    lines = (f'{what}: ' + ', '.join(sorted(each, key=list(MODELS).index)) for what, each in names.items())
-    epilog = '\n'.join(textwrap.fill(line, 110) for line in lines)
+    models = {'released models': RELEASED, 'models of others': COMMUNITY}
+    epilog = '\n'.join(textwrap.fill(f'{what}: {", ".join(names)}', 110) for what, names in models.items())
     parser = Parser(argv[0], DESCRIPTION, usage=USAGE, epilog=epilog)
     add = parser.add_argument
     add('name', nargs='?', metavar='NAME', help='of a published model; see below')
@@ -98,22 +94,17 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     if args.name and is_folder:
         raise UserError('NAME', f'{args.source} is a folder, not a released model', 'leave it out')
     if args.ema is not None and not is_folder:
-        raise UserError(
-            '--ema', f'{args.source} has no averages', 'leave it out; it is for folders of training'
-        )
+        raise UserError('--ema', f'{args.source} is not a folder of training', 'leave it out')
     return args
 
 
-def _from_training(folder: Path, ema_rate: float | None) -> tuple[Spec, Params, str]:
-    """The network in a folder of training, and its origin in words."""
-    spec = describe_stored(folder)
-    rate = default_average(folder) if ema_rate is None else ema_rate
-    params, origin = load_stored(folder, spec.network, ema_rate=rate)
-    return spec, params, origin.removeprefix(', ')
-
-
-def _from_file(source: Path, args: argparse.Namespace) -> tuple[Spec, Params, str]:
-    """The network in a file of others, and in words which it is."""
+def _read(source: Path, args: argparse.Namespace) -> tuple[Spec, Params, str]:
+    """The network in a folder of training or in a file of others, and in words which it is."""
+    if source.is_dir():
+        spec = describe_stored(source)
+        rate = default_average(source) if args.ema is None else args.ema
+        params, origin = load_stored(source, spec.network, ema_rate=rate)
+        return spec, params, origin.removeprefix(', ')
     if source.suffix == '.safetensors' and source.is_file() and not is_foreign(source):
         raise UserError(str(source), 'is converted already')
     file = read_foreign(source)
@@ -124,7 +115,7 @@ def _from_file(source: Path, args: argparse.Namespace) -> tuple[Spec, Params, st
 def _from_config(args: argparse.Namespace) -> tuple[Spec, str]:
     experiment = read_experiment(read_config(args.config, args.settings))
     kind = args.network or DIFFUSION
-    network = {DIFFUSION: experiment.unet, CLASSIFIER: experiment.classifier}[kind]
+    network = experiment.networks[kind]
     if network is None:
         raise UserError('--network', f'{args.config} has no {kind}', 'give another config or network')
     size = experiment.data.low_res_size if kind == DIFFUSION else None

@@ -30,7 +30,7 @@ is printed.
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command, its name first in argv. Raises UserError if the arguments or the source are wrong."""
+    """Runs the command, its name first in argv; returns the exit code."""
     parser = Parser(argv[0], DESCRIPTION)
     parser.add_argument('source', type=file_path, metavar='SOURCE', help='a file with released weights')
     parser.add_argument('--out', type=file_path, required=True, metavar='FILE', help='replaced if it exists')

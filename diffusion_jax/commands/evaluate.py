@@ -9,14 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_jax.command_line import Parser
-from diffusion_jax.commands.image_sets import (
-    add_arguments,
-    check_out,
-    check_size_is_used,
-    read_config,
-    stem,
-    with_directory,
-)
+from diffusion_jax.commands import image_sets
 from diffusion_jax.data.sources.files import shown
 from diffusion_jax.evaluation import comparison
 from diffusion_jax.evaluation.classes import known_classes, match, sampled_classes
@@ -53,22 +46,20 @@ A stopped run resumes when the same command is given again."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command, its name first in argv; returns the exit code.
-
-    Raises:
-        UserError: the arguments, one of the sets or the weights are wrong.
-        Interrupted: on a signal; extracted features are kept.
-    """
+    """Runs the command, its name first in argv; returns the exit code."""
     args = _parse(argv)
-    config = read_config(args)
+    config = image_sets.read_config(args)
     paths = args.samples, args.reference
-    samples, reference = (with_directory(open_eval_set(path, args.size), args.workdir) for path in paths)
-    check_size_is_used(args.size, samples, reference)
+    opened = [open_eval_set(path, args.size) for path in paths]
+    samples, reference = (image_sets.with_directory(one, args.workdir) for one in opened)
+    image_sets.check_size_is_used(args.size, samples, reference)
     stamps = [_stamp_of(path) for path in paths]
-    reference = _match(samples, reference, stamps, same_classes=args.same_classes)
+    names = [stamp.get('classes') or () for stamp in stamps]
+    ours, theirs = map(known_classes, (samples.images, reference.images), names)
+    reference = match(sampled_classes(ours, theirs), reference, theirs, same_classes=args.same_classes)
     extractor = make_extractor(samples, reference, config, make_mesh(), '--inception')
     out = args.out or args.workdir / _result_name(samples, reference, extractor)
-    out = check_out(out, *paths, args.inception)
+    out = image_sets.check_out(out, *paths, args.inception)
     remedy = f'lower --batch-size ({config.batch_size})'
     with stop_requests() as stop, out_of_memory('the evaluation', remedy):
         result = comparison.evaluate(samples, reference, extractor, stop, config.bootstrap)
@@ -88,39 +79,26 @@ def main(argv: Sequence[str]) -> int:
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser(argv[0], DESCRIPTION)
-    parser.add_argument('samples', type=file_path, metavar='SAMPLES')
-    parser.add_argument('reference', type=file_path, metavar='REFERENCE')
-    add_arguments(parser)
-    parser.add_argument(
-        '--bootstrap', type=int, default=0, metavar='N', help='standard errors from N resamplings, such as 20'
+    add = parser.add_argument
+    add('samples', type=file_path, metavar='SAMPLES')
+    add('reference', type=file_path, metavar='REFERENCE')
+    image_sets.add_arguments(parser)
+    bootstrap = 'standard errors from N resamplings, such as 20'
+    add('--bootstrap', type=int, default=0, metavar='N', help=bootstrap)
+    same = (
+        'compares samples of some classes with the images of these classes only; the classes of both '
+        'sets must be known: labels, or sub-folders of a folder of images'
     )
-    parser.add_argument(
-        '--same-classes',
-        action='store_true',
-        help='compares samples of some classes with the images of these classes only; the classes of both '
-        'sets must be known: labels, or sub-folders of a folder of images',
-    )
-    parser.add_argument(
-        '--out', type=file_path, metavar='FILE', help='for the result; by default a file in the workdir'
-    )
+    add('--same-classes', action='store_true', help=same)
+    add('--out', type=file_path, metavar='FILE', help='for the result; by default a file in the workdir')
     return parser.parse_args(argv[1:])
-
-
-def _match(
-    samples: EvalSet, reference: EvalSet, stamps: Sequence[Mapping[str, Any]], *, same_classes: bool
-) -> EvalSet:
-    """The reference; with --same-classes restricted to the classes of the samples."""
-    names = [stamp.get('classes') or () for stamp in stamps]
-    ours, theirs = map(known_classes, (samples.images, reference.images), names)
-    sampled = sampled_classes(ours, theirs)
-    return match(sampled, reference, theirs, restrict=same_classes, required=same_classes)
 
 
 def _result_name(samples: EvalSet, reference: EvalSet, extractor: Extractor | None) -> str:
     """Differs for other sets and other features."""
     compared = [str(samples.directory), str(reference.directory), extractor and extractor.name]
     digest = zlib.crc32(repr(compared).encode())
-    return f'{stem(samples.name)}-against-{stem(reference.name)}-{digest:08x}.json'
+    return f'{image_sets.stem(samples.name)}-against-{image_sets.stem(reference.name)}-{digest:08x}.json'
 
 
 def _stamp_of(path: str) -> Mapping[str, Any]:

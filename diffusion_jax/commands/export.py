@@ -22,11 +22,7 @@ inverse of `diffusion-jax convert`: their `load_state_dict` takes it. Needs PyTo
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command with its arguments, its name first; returns the exit code.
-
-    Raises:
-        UserError: the arguments or the source are invalid.
-    """
+    """Runs the command, its name first in argv; returns the exit code."""
     parser = Parser(argv[0], DESCRIPTION)
     add = parser.add_argument
     add('source', type=file_path, metavar='SOURCE', help='a file that `diffusion-jax convert` wrote')

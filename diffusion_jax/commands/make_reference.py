@@ -7,15 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from diffusion_jax.command_line import Parser
-from diffusion_jax.command_line import read_config as read_experiment_config
-from diffusion_jax.commands.image_sets import (
-    add_arguments,
-    check_out,
-    check_size_is_used,
-    read_config,
-    with_directory,
-)
+from diffusion_jax.command_line import Parser, read_config
+from diffusion_jax.commands import image_sets
 from diffusion_jax.config import read_experiment
 from diffusion_jax.data.image_sets import open_images
 from diffusion_jax.data.image_sets.source import open_split
@@ -47,25 +40,20 @@ A stopped run resumes when the same command is given again."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command, its name first in argv; returns the exit code.
-
-    Raises:
-        UserError: the arguments, the images or the weights are wrong.
-        Interrupted: on a signal; extracted features are kept.
-    """
+    """Runs the command, its name first in argv; returns the exit code."""
     parser = Parser(argv[0], DESCRIPTION)
     parser.add_argument('images', nargs='?', type=file_path, metavar='IMAGES')
-    add_arguments(parser, inception_required=True)
+    image_sets.add_arguments(parser, inception_required=True)
     parser.add_argument('--config', metavar='NAME|FILE', help='an experiment whose images are used')
     parser.add_argument('--split', choices=('train', 'test'), help="of the config's images; by default train")
     parser.add_argument('--out', type=file_path, required=True, metavar='FILE.npz')
     args, settings = parser.parse_known_args(argv[1:])
-    images = with_directory(_open(args, settings), args.workdir)
-    config = read_config(args)
+    images = image_sets.with_directory(_open(args, settings), args.workdir)
+    config = image_sets.read_config(args)
     extractor = make_extractor(images, images, config, make_mesh(), '--inception')
     if not args.out.endswith('.npz'):
         raise UserError('--out', f'got {args.out!r}', 'must end in .npz')
-    check_out(args.out, args.images, args.inception)
+    image_sets.check_out(args.out, args.images, args.inception)
     with stop_requests() as stop, out_of_memory('the features', f'lower --batch-size ({config.batch_size})'):
         stats = with_features(images, extractor, stop, REFERENCE_ROWS).stats
     assert stats.rows is not None and images.images is not None
@@ -89,12 +77,12 @@ def _open(args: argparse.Namespace, settings: Sequence[str]) -> EvalSet:
     if args.config:
         if args.size:
             raise UserError('--size', 'has no effect with --config', 'use --config.data.image_size')
-        data = read_experiment(read_experiment_config(args.config, settings)).data
+        data = read_experiment(read_config(args.config, settings)).data
         return with_images(open_split(data, args.split or 'train'))
     if settings:
         raise UserError(' '.join(settings), 'unrecognized', 'see --help')
     if args.split:
         raise UserError('--split', f'got {args.split!r} without --config', 'omit it')
     images = with_images(open_images(args.images, args.size))
-    check_size_is_used(args.size, images)
+    image_sets.check_size_is_used(args.size, images)
     return images

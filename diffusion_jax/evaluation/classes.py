@@ -77,42 +77,41 @@ def sampled_classes(samples: Classes | None, reference: Classes | None) -> Sampl
 
 
 def match(
-    sampled: Sampled | None,
-    reference: EvalSet,
-    classes: Classes | None,
-    *,
-    restrict: bool = True,
-    required: bool = False,
+    sampled: Sampled | None, reference: EvalSet, classes: Classes | None, *, same_classes: bool | None = None
 ) -> EvalSet:
     """The reference, restricted to the sampled classes if possible; otherwise with a caveat if it has others.
 
     Args:
         classes: of the images of the reference.
-        restrict: False adds the caveat only.
-        required: raises UserError if the reference cannot be restricted.
+        same_classes: True raises UserError if it cannot be restricted, False adds the caveat only.
     """
     if sampled is None:
-        if required:
+        if same_classes:
             raise UserError('--same-classes', 'the classes of the samples are unknown', 'omit it')
         return reference
     labels, reason = _labels_of(sampled, classes)
-    if reason and sampled.all and not required:
-        return reference
-    if not reason:
-        assert classes is not None
+    if classes is None or reason:
+        if sampled.all and not same_classes:
+            return reference
+    else:
         chosen = np.isin(classes.labels, labels)
         missing = len(labels) - len(np.unique(classes.labels[chosen]))
-        if chosen.all() and not missing:
+        if missing:
+            reason = f'it has no image of {missing} of them'
+        elif chosen.all():
             return reference
-        reason = _obstacle(reference, chosen, missing)
-        if not restrict:
-            reason = reason or 'use --same-classes to exclude its other classes'
-    if reason:
+        elif reference.stats.moments is not None:
+            reason = 'its mu and sigma are of all its images'
+        elif chosen.sum() < LEAST_IMAGES:
+            reason = f'it has only {chosen.sum()} images of them'
+        elif same_classes is False:
+            reason = 'use --same-classes to exclude its other classes'
+    if classes is None or reason:
         problem = f'{reference.name} is not restricted to the samples, {sampled.describe()}: {reason}'
-        if required:
+        if same_classes:
             raise UserError('--same-classes', problem, 'omit it, or give images of these classes only')
         return reference._replace(caveats=(problem,))
-    assert classes is not None and reference.images is not None
+    assert reference.images is not None
     by = 'names' if classes.names else 'numbers'
     caveat = f'{reference.name} does not name its classes; those of the samples were matched by their numbers'
     folder = f'{reference.directory}-classes-{zlib.crc32(repr(sorted(labels)).encode()):08x}'
@@ -122,17 +121,6 @@ def match(
         classes=f'{sampled.describe()}, matched by their {by}',
         caveats=() if classes.names else (caveat,),
     )
-
-
-def _obstacle(reference: EvalSet, chosen: np.ndarray, missing: int) -> str:
-    """Why the reference cannot be restricted to the chosen images; '' if it can."""
-    if missing:
-        return f'it has no image of {missing} of them'
-    if reference.stats.moments is not None:
-        return 'its mu and sigma are of all its images'
-    if chosen.sum() < LEAST_IMAGES:
-        return f'it has only {chosen.sum()} images of them'
-    return ''
 
 
 def _labels_of(sampled: Sampled, classes: Classes | None) -> tuple[Sequence[int], str]:

@@ -18,12 +18,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.config import EvaluateConfig
 from diffusion_jax.evaluation.extraction import extract
 from diffusion_jax.evaluation.extractors import Extractor, inception_extractor, pixel_extractor
-from diffusion_jax.evaluation.feature_stats import (
-    FeatureStats,
-    check_enough,
-    from_file,
-    from_shards,
-)
+from diffusion_jax.evaluation.feature_stats import FeatureStats, check_enough, from_file, from_shards
 from diffusion_jax.evaluation.inception.files import load_inception
 from diffusion_jax.images import Size
 from diffusion_jax.workdir import STAMP_FILE
@@ -52,13 +47,16 @@ def open_eval_set(path: str | Path, size: Size | None = None) -> EvalSet:
     """An npz of images, statistics or features, an .npy of features, a folder of images or of samples.
 
     size: the height and width to which image files in a folder are cropped.
-
-    Raises:
-        UserError: it is none of these, or cannot be used; see `open_images` and `from_file`.
+    Raises UserError if it is none of these, or cannot be used; see `open_images` and `from_file`.
     """
     path = Path(path)
     if path.is_dir():
-        _check_folder(path)
+        # Of a run, only the samples are: its pictures, such as grids of samples, are none.
+        stamps = (folder / STAMP_FILE for folder in (path, path / 'samples', path / 'diffusion'))
+        is_of_run = shard_folder(path / 'samples') is not None or any(stamp.exists() for stamp in stamps)
+        if is_of_run and shard_folder(path) is None:
+            remedy = f'give its samples, {path / "samples"}, which the stage sample draws'
+            raise UserError(f'{path}', 'is a folder of a run, not of its samples', remedy)
         return with_images(open_images(path, size), shown(path))
     stats = from_file(path)
     if path.suffix != '.npy' and 'arr_0' in names_in_archive(path):
@@ -73,15 +71,6 @@ def with_images(images: ImageSet, name: str = '') -> EvalSet:
     """A set of images. Raises UserError if they are too few for any metric."""
     check_enough(images.name, len(images))
     return EvalSet(name or images.name, images)
-
-
-def _check_folder(path: Path) -> None:
-    """Raises UserError for folders of a run: their pictures, such as grids of samples, are no samples."""
-    stamps = (folder / STAMP_FILE for folder in (path, path / 'samples', path / 'diffusion'))
-    is_of_run = shard_folder(path / 'samples') is not None or any(stamp.exists() for stamp in stamps)
-    if is_of_run and shard_folder(path) is None:
-        remedy = f'give its samples, {path / "samples"}, which the stage sample draws'
-        raise UserError(f'{path}', 'is a folder of a run, not of its samples', remedy)
 
 
 def with_features(
@@ -116,16 +105,14 @@ def make_extractor(
     """The extractor for two sets; None to use the statistics of their files.
 
     setting: the name of `config.inception`, for messages.
-
-    Raises:
-        UserError: the sets cannot be compared.
+    Raises UserError if the sets cannot be compared.
     """
     stored = {one.name: moments for one in (samples, reference) if (moments := one.stats.moments) is not None}
     if config.inception:
         if samples.images is None and reference.images is None:
             raise UserError(setting, 'has no effect: neither set has images', 'omit it')
         weights = load_inception(config.inception)
-        extractor = inception_extractor(weights, mesh, resize=config.resize, batch_size=config.batch_size)
+        extractor = inception_extractor(weights, mesh, config.resize, config.batch_size)
     elif samples.stats.moments is not None and reference.stats.moments is not None:
         extractor = None
     elif stored:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from diffusion_jax import shards
 from diffusion_jax.data.image_sets.base import ImageSet, Part, PartImages
+from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.extractors import Extractor
 from diffusion_jax.report import Progress
 from diffusion_jax.shards import Shard
@@ -41,7 +41,7 @@ def extract(
     all_shards = {part: shards.shard(folder, part.start, part.stop) for part in images.parts}
     missing = {part for part in images.parts if not _is_current(all_shards[part], part)}
     own = [part for index, part in enumerate(images.parts) if index % num_hosts == host and part in missing]
-    batch_size = min(extractor.batch_size, max(map(_length, images.parts)))
+    batch_size = min(extractor.batch_size, max(part.stop - part.start for part in images.parts))
     ahead = _read_ahead(images, own)
 
     def compute(start: int, stop: int) -> shards.Rows:
@@ -55,14 +55,10 @@ def extract(
             SIZE: np.array(chunk.images.shape[1:3]),
         }
 
-    done = len(images) - sum(map(_length, missing))
+    done = len(images) - sum(part.stop - part.start for part in missing)
     progress = Progress(f'features of {Path(images.name).name}', len(images))
     shards.write([all_shards[part] for part in own], progress, len(images), compute, stop, done=done)
     return list(all_shards.values())
-
-
-def _length(part: Part) -> int:
-    return part.stop - part.start
 
 
 def _features(images: np.ndarray, extractor: Extractor, batch_size: int) -> dict[str, np.ndarray]:
@@ -84,7 +80,6 @@ def _read_ahead(images: ImageSet, parts: Sequence[Part]) -> Iterator[tuple[Part,
 def _is_current(shard: Shard, part: Part) -> bool:
     """Whether a shard exists, is intact and is of these images."""
     try:
-        with np.load(shard.path) as file:
-            return str(file[IDENTITY]) == part.identity
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return str(shards.read(shard, IDENTITY)[IDENTITY]) == part.identity
+    except UserError:
         return False

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from diffusion_jax.evaluation.inception import network
 from diffusion_jax.evaluation.inception.files import InceptionWeights
@@ -15,9 +16,6 @@ from diffusion_jax.sharding import put_batch, replicated
 FEATURES, SPATIAL = 'features', 'spatial'
 PIXELS = 'pixels in [0, 1]'  # in the protocol
 
-# uint8 [B, H, W, C] → features by name, float32 [B, D] each.
-Apply = Callable[[np.ndarray], Mapping[str, np.ndarray]]
-
 
 class Extractor(NamedTuple):
     """Attributes:
@@ -25,6 +23,7 @@ class Extractor(NamedTuple):
     protocol: what the features depend on other than the images, for the reader of a result.
     dimensions: the number of features; None if it depends on the images.
     batch_size: the largest number of images in a call of `apply`.
+    apply: uint8 [B, H, W, C] → features by name, float32 [B, D] each.
     logits: FEATURES → logits of classes, float32 [N, K]; None for features without classes.
     """
 
@@ -32,7 +31,7 @@ class Extractor(NamedTuple):
     protocol: Mapping[str, Any]
     dimensions: int | None
     batch_size: int
-    apply: Apply
+    apply: Callable[[np.ndarray], Mapping[str, np.ndarray]]
     logits: Callable[[np.ndarray], np.ndarray] | None = None
 
 
@@ -51,9 +50,7 @@ def pixel_extractor(*, rgb: bool = False) -> Extractor:
     return Extractor(name, {'features': f'{PIXELS}, grey as RGB' if rgb else PIXELS}, None, 1024, apply)
 
 
-def inception_extractor(
-    weights: InceptionWeights, mesh: jax.sharding.Mesh, *, resize: str = 'tensorflow', batch_size: int = 64
-) -> Extractor:
+def inception_extractor(weights: InceptionWeights, mesh: Mesh, resize: str, batch_size: int) -> Extractor:
     """Inception v3 on all devices of a mesh: pool_3 as FEATURES, and SPATIAL for sFID."""
     params = jax.device_put(weights.params, replicated(mesh))
     compute = jax.jit(lambda params, images: network.apply(params, images, resize))

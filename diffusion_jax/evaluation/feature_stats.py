@@ -20,7 +20,6 @@ from diffusion_jax.workdir import write_npz
 # authors' reference files hold the same number.
 REFERENCE_ROWS = 10_000
 LEAST_IMAGES = 4  # precision and recall need three neighbours of each
-LARGEST = 1e25  # the sixth powers of KID, and their squares in its error, stay finite in float64
 
 # The arrays of a file.
 SHAPES = {'mu': '[D]', 'sigma': '[D, D]', 'mu_s': '[D]', 'sigma_s': '[D, D]', FEATURES: '[N, D]'}
@@ -58,14 +57,11 @@ def of_features(features: np.ndarray) -> FeatureStats:
 
 
 def from_shards(shards: Sequence[Shard], max_rows: int | None = None, *, name: str = '') -> FeatureStats:
-    """The features in shards of `extract`.
+    """The features in shards of `extract`. Raises UserError if fewer than LEAST_IMAGES images are readable.
 
     Args:
         max_rows: the number of images whose features are kept, drawn at random.
         name: of the set, for messages.
-
-    Raises:
-        UserError: fewer than LEAST_IMAGES images are readable.
     """
     kept = kept_rows(sum(shard.stop - shard.start for shard in shards), max_rows)
     chosen, rows, unreadable, first, count = {}, [], [], 0, 0
@@ -118,9 +114,7 @@ def from_file(path: Path) -> FeatureStats:
     """The statistics mu, sigma, mu_s and sigma_s in an npz, or features [N, D] in an .npy or an npz.
 
     Statistics in a file take precedence over those of its features.
-
-    Raises:
-        UserError: the file cannot be read, or an array does not fit its name.
+    Raises UserError if the file cannot be read, or an array does not fit its name.
     """
     if path.suffix == '.npy':
         arrays = {FEATURES: read_array(path)}
@@ -154,8 +148,6 @@ def _check_array(path: Path, name: str, array: np.ndarray) -> None:
     wrong = np.argwhere(~np.isfinite(array))
     if len(wrong):
         raise UserError(f'{path}', f'{name} is not finite in row {wrong[0][0]}')
-    if max(float(array.max()), -float(array.min())) > LARGEST:
-        raise UserError(f'{path}', f'{name} has values beyond ±{LARGEST:g}', 'scale down both sets')
 
 
 def _moments(path: Path, arrays: dict[str, np.ndarray], mean: str, covariance: str) -> Moments | None:
@@ -165,22 +157,17 @@ def _moments(path: Path, arrays: dict[str, np.ndarray], mean: str, covariance: s
     shapes = [list(array.shape) for array in stored]
     if len(shapes) < 2 or shapes[1] != 2 * shapes[0]:
         raise UserError(f'{path}', f'{mean} and {covariance} have the shapes {shapes}', 'give [D] and [D, D]')
-    _check_covariance(path, covariance, stored[1])
-    return Moments(*(np.asarray(array, np.float64) for array in stored))
-
-
-def _check_covariance(path: Path, name: str, array: np.ndarray) -> None:
-    """Raises UserError unless symmetric and positive semidefinite, up to rounding in the file's dtype."""
-    matrix = np.asarray(array, np.float64)
-    eps = float(max(np.finfo(array.dtype).eps, np.finfo(np.float32).eps))
+    vector, matrix = (np.asarray(array, np.float64) for array in stored)
+    eps = float(max(np.finfo(stored[1].dtype).eps, np.finfo(np.float32).eps))  # of the file's rounding
     tolerance = 16 * eps * len(matrix) ** 0.5 * np.abs(matrix).max()
     remedy = 'it must be a covariance, such as np.cov(features, rowvar=False)'
     if np.abs(matrix - matrix.T).max() > tolerance:
-        raise UserError(f'{path}', f'{name} is not symmetric', remedy)
+        raise UserError(f'{path}', f'{covariance} is not symmetric', remedy)
     try:  # a tenth of the time of eigvalsh
         np.linalg.cholesky(matrix + (tolerance or 1.0) * np.eye(len(matrix)))
     except np.linalg.LinAlgError:
-        raise UserError(f'{path}', f'{name} is not positive semidefinite', remedy) from None
+        raise UserError(f'{path}', f'{covariance} is not positive semidefinite', remedy) from None
+    return Moments(vector, matrix)
 
 
 def save_statistics(path: str | Path, stats: FeatureStats, images: np.ndarray) -> None:

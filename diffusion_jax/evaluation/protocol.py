@@ -69,8 +69,20 @@ def caveats(protocol: Mapping[str, Any], samples: FeatureStats, reference: Featu
     ours, theirs = ('×'.join(map(str, stats.image_size or ())) for stats in (samples, reference))
     if ours and theirs and ours != theirs:
         yield f'the samples have {ours} pixels, the images of the reference {theirs}'
-    if 'inception' in protocol:
-        yield from _deviations(protocol, samples.num_images)
+    if 'inception' not in protocol:
+        return
+    count = samples.num_images
+    if count and count != PAPER_SAMPLES:
+        bias = 'upwards with fewer' if count < PAPER_SAMPLES else 'downwards with more'
+        yield f'{count:,} samples (the paper uses {PAPER_SAMPLES:,}); FID is biased {bias} samples'
+    if not Path(protocol['reference']).name.startswith(PAPER_REFERENCES):
+        yield f"the reference is none of the paper's ({PAPER_REFERENCES}….npz)"
+    if (resize := protocol['inception']['resize']) != 'tensorflow':
+        yield f"images were resized as in {resize}; the paper's as in TensorFlow 1"
+    for name in protocol.get('features_read_from', ()):
+        yield f'the features of {name} were read from a file, perhaps of another Inception'
+    if (source := protocol['inception']['source']) not in RELEASED_FILES:
+        yield f'the weights of Inception are from {source}, which is no released file'
 
 
 def stats_caveats(what: str, stats: FeatureStats) -> Iterator[str]:
@@ -86,21 +98,6 @@ def stats_caveats(what: str, stats: FeatureStats) -> Iterator[str]:
         yield f'{len(stats.unreadable)} {what} were left out: {"; ".join(stats.unreadable[:3])}{more}'
     if stats.skipped:
         yield stats.skipped
-
-
-def _deviations(protocol: Mapping[str, Any], count: int) -> Iterator[str]:
-    """Deviations from the paper's protocol."""
-    if count and count != PAPER_SAMPLES:
-        bias = 'upwards with fewer' if count < PAPER_SAMPLES else 'downwards with more'
-        yield f'{count:,} samples (the paper uses {PAPER_SAMPLES:,}); FID is biased {bias} samples'
-    if not Path(protocol['reference']).name.startswith(PAPER_REFERENCES):
-        yield f"the reference is none of the paper's ({PAPER_REFERENCES}….npz)"
-    if (resize := protocol['inception']['resize']) != 'tensorflow':
-        yield f"images were resized as in {resize}; the paper's as in TensorFlow 1"
-    for name in protocol.get('features_read_from', ()):
-        yield f'the features of {name} were read from a file, perhaps of another Inception'
-    if (source := protocol['inception']['source']) not in RELEASED_FILES:
-        yield f'the weights of Inception are from {source}, which is no released file'
 
 
 def _balance(labels: np.ndarray | None) -> str:

@@ -42,8 +42,7 @@ def save_arrays(
 ) -> None:
     """Writes the complete file or nothing, arrays as float32. Copies only arrays of other dtypes or layouts.
 
-    Raises:
-        UserError: the file cannot be written.
+    Raises UserError if the file cannot be written.
     """
     flat = traverse_util.flatten_dict(params, sep='/')
     # safetensors writes the buffer of a view, whatever its strides.
@@ -64,8 +63,7 @@ def save_arrays(
 def read_header(path: str | Path, format: str, remedy: str) -> Header:
     """Reads a file of `save_arrays` without its arrays, whose damage it does not detect.
 
-    Raises:
-        UserError: there is no such file, it is of another format, or its header is damaged.
+    Raises UserError if there is no such file, it is of another format, or its header is damaged.
     """
     try:
         with safe_open(path, 'numpy') as file:
@@ -87,8 +85,7 @@ def read_header(path: str | Path, format: str, remedy: str) -> Header:
 def load_arrays(path: str | Path, format: str, remedy: str) -> tuple[Header, dict[str, Any]]:
     """Reads a file of `save_arrays`: its header, and its parameters as a nested dict.
 
-    Raises:
-        UserError: see `read_header`; or an array is damaged or not finite.
+    Raises UserError as `read_header`, or if an array is damaged or not finite.
     """
     header, arrays = read_header(path, format, remedy), {}
     for key, checksum in header.checksums.items():

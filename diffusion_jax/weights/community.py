@@ -20,40 +20,26 @@ from diffusion_jax.models import UNetConfig
 from diffusion_jax.weights.published import ADM_TABLE_5, NOT_MEASURED, Published, Released, fid, unguided
 from diffusion_jax.weights.released import LEVELS, LINEAR
 
-ILVR = 'jychoi118/ilvr_adm (license not stated)'
-CONSISTENCY = 'openai/consistency_models (MIT)'
-IMPROVED = 'openai/improved-diffusion (MIT)'
-
 # Their networks are evaluated at any σ; these are 1,000 levels of them.
 EDM = DiffusionConfig(schedule='edm', prediction='edm', variance='fixed_small')
-# 79 evaluations, as in their script.
-EDM_HEUN = (Published('heun', Recipe(Heun(), (), 'karras:40')),)
+EDM_HEUN = Published('heun', Recipe(Heun(), (), 'karras:40'))  # 79 evaluations, as in their script
 
 
 def _unet(size: int, channels: int, blocks: int, **changes: Any) -> UNetConfig:
-    shape = {'image_size': (size, size), 'channel_mult': LEVELS[size]} if size in LEVELS else {}
-    return UNetConfig(**shape | {'model_channels': channels, 'num_res_blocks': blocks} | changes)
+    shape: dict[str, Any] = {'image_size': (size, size), 'channel_mult': LEVELS[size]}
+    return UNetConfig(**shape, model_channels=channels, num_res_blocks=blocks, **changes)
 
 
-def _ilvr() -> Released:
-    return Released(
-        _unet(256, 128, 1, attention_resolutions=(16,)), LINEAR, published=unguided(), source=ILVR
-    )
-
-
-def _edm(network: UNetConfig) -> Released:
-    return Released(network, EDM, published=unguided(first=EDM_HEUN), source=CONSISTENCY)
-
-
-def _edm_lsun() -> Released:
-    network = {'scale_shift_norm': False, 'qkv_order': 'new', 'out_channels': 3, 'dropout': 0.1}
-    return _edm(_unet(256, 256, 2, **network))
+def _edm(size: int, channels: int, blocks: int, **changes: Any) -> Released:
+    network = _unet(size, channels, blocks, qkv_order='new', out_channels=3, dropout=0.1, **changes)
+    return Released(network, EDM, published=(EDM_HEUN, *unguided()))
 
 
 def _improved(network: UNetConfig, diffusion: DiffusionConfig, mark: str = NOT_MEASURED) -> Released:
-    return Released(network, diffusion, published=unguided(mark), source=IMPROVED)
+    return Released(network, diffusion, published=unguided(mark))
 
 
+ILVR = Released(_unet(256, 128, 1, attention_resolutions=(16,)), LINEAR, published=unguided())
 PLAIN: dict[str, Any] = {  # the UNet of Improved DDPM
     'attention_resolutions': (16, 8),
     'num_head_channels': None,
@@ -68,13 +54,11 @@ LSUN = _unet(
 )
 
 COMMUNITY: dict[str, Released] = {
-    'ffhq_10m': _ilvr(),
-    'afhq_dog_4m': _ilvr(),
-    'edm_imagenet64_ema': _edm(
-        _unet(64, 192, 3, num_classes=1000, qkv_order='new', out_channels=3, dropout=0.1)
-    ),
-    'edm_bedroom256_ema': _edm_lsun(),
-    'edm_cat256_ema': _edm_lsun(),
+    'ffhq_10m': ILVR,
+    'afhq_dog_4m': ILVR,
+    'edm_imagenet64_ema': _edm(64, 192, 3, num_classes=1000),
+    'edm_bedroom256_ema': _edm(256, 256, 2, scale_shift_norm=False),
+    'edm_cat256_ema': _edm(256, 256, 2, scale_shift_norm=False),
     'cifar10_uncond_50M_500K': _improved(CIFAR_10, HYBRID),
     'cifar10_uncond_vlb_50M_500K': _improved(CIFAR_10, BOUND),
     'imagenet64_uncond_100M_1500K': _improved(IMAGENET_64, HYBRID),

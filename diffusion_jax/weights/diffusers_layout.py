@@ -13,7 +13,6 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -42,12 +41,9 @@ PARTS = {
     'to_k': 'k',
     'to_v': 'v',
 }
-BLOCK = re.compile(r'(down_blocks|mid_block|up_blocks)(?:\.(\d+))?\.(\w+)\.(\d+)\.(.+)')
+KINDS = 'resnets|attentions|downsamplers|upsamplers'
+BLOCK = re.compile(rf'(down_blocks|mid_block|up_blocks)(?:\.(\d+))?\.({KINDS})\.(\d+)\.(.+)')
 MIDDLE = {('resnets', 0): 0, ('attentions', 0): 1, ('resnets', 1): 2}
-
-
-def is_diffusers(keys: Mapping[str, Any]) -> bool:
-    return 'conv_in.weight' in keys and 'mid_block.resnets.0.norm1.weight' in keys
 
 
 def in_their_names(state: State) -> dict[str, np.ndarray]:
@@ -65,8 +61,7 @@ def in_their_names(state: State) -> dict[str, np.ndarray]:
 def stored_order(path: Path, head_channels: int | None) -> str:
     """The order of the channels of qkv (`TrunkConfig.qkv_order`), from config.json next to a file.
 
-    Raises:
-        UserError: config.json is missing, damaged, or of other heads.
+    Raises UserError if config.json is missing, damaged, or of other heads.
     """
     config = path.parent / 'config.json'
     try:
@@ -104,7 +99,7 @@ def _name(key: str, state: State, depth: int) -> str:
         return key
     part, _, leaf = found[5].rpartition('.')
     where, level, kind, i = found[1], int(found[2] or 0), found[3], int(found[4])
-    if part not in PARTS or kind not in ('resnets', 'attentions', 'downsamplers', 'upsamplers'):
+    if part not in PARTS:
         return key
     if where == 'mid_block':
         place = f'middle_block.{MIDDLE.get((kind, i), f"{kind}.{i}")}'

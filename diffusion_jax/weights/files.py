@@ -52,11 +52,7 @@ class Spec(NamedTuple):
 
 
 def save_weights(path: str | Path, spec: Spec, params: Params) -> None:
-    """Writes the complete file or nothing. Needs no extra memory if the parameters are float32.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+    """Writes a file of weights, with the parameters as float32; see `arrays.save_arrays`."""
     metadata = {
         'network': json.dumps(describe_network(spec.network)),
         'diffusion': json.dumps(dataclasses.asdict(spec.diffusion)),
@@ -71,8 +67,7 @@ def save_weights(path: str | Path, spec: Spec, params: Params) -> None:
 def load_weights(path: str | Path) -> tuple[Spec, Params]:
     """Reads a file of `save_weights`; parameters are a nested dict of float32 NumPy arrays.
 
-    Raises:
-        UserError: there is no such file, it has another format, or it is damaged.
+    Raises UserError if there is no such file, it has another format, or it is damaged.
     """
     header, params = arrays.load_arrays(path, FORMAT, REMEDY)
     return _spec(path, header), params

@@ -54,27 +54,27 @@ def is_foreign(path: str | Path) -> bool:
 
 
 def read_foreign(path: str | Path) -> Foreign:
-    """Reads a file of PyTorch, or a safetensors file.
-
-    Raises:
-        UserError: see `torch_files.read_state`; or a safetensors file is damaged or not finite.
-    """
+    """Reads a file of PyTorch, see `read_state`, or a safetensors file. Raises UserError if it is damaged."""
     path = Path(path)
-    state = _read_safetensors(path) if path.suffix == SAFETENSORS else read_state(path)
-    diffusers = diffusers_layout.is_diffusers(state)
-    return Foreign(path, diffusers_layout.in_their_names(state) if diffusers else state, diffusers)
+    if path.suffix == SAFETENSORS:
+        try:
+            state = {key: np.asarray(array, np.float32) for key, array in load_file(path).items()}
+        except (OSError, SafetensorError, TypeError, KeyError) as error:
+            raise UserError(str(path), f'cannot be read ({reason(error)})', 'copy it again') from error
+        check_finite(path, state)
+    else:
+        state = read_state(path)
+    named = diffusers_layout.in_their_names(state)
+    return Foreign(path, named, diffusers=named.keys() != state.keys())
 
 
 def recognise(file: Foreign, name: str = '') -> tuple[Spec, str]:
     """The published model that a file holds, and in words which it is.
 
     Of models that share an architecture it is the one that the file is named after.
+    Raises UserError if the arrays are not similar to those of any published model.
 
-    Args:
-        name: of the model, instead of recognising it by its arrays.
-
-    Raises:
-        UserError: the arrays are not similar to those of any published model.
+    name: of the model, instead of recognising it by its arrays.
     """
     names = (name,) if name else resembling(file.shapes).names
     if not names:
@@ -90,14 +90,10 @@ def recognise(file: Foreign, name: str = '') -> tuple[Spec, str]:
 
 
 def params_of(file: Foreign, network: UNetConfig | ClassifierConfig, what: str) -> Params:
-    """The parameters in a file.
+    """The parameters in a file. what: the network in words.
 
-    Args:
-        what: the network in words.
-
-    Raises:
-        UserError: the arrays are not those of the network; or config.json is not found next to a file of
-            diffusers.
+    Raises UserError if the arrays are not those of the network, or config.json is not next to a file of
+    diffusers.
     """
     try:
         check_state(network, file.state)
@@ -113,33 +109,21 @@ def params_of(file: Foreign, network: UNetConfig | ClassifierConfig, what: str) 
 
 
 def describe_foreign(path: Path) -> Spec:
-    """The published model that a file holds; see `recognise`."""
+    """`load_foreign` without the parameters; a file is read again only if it has changed."""
     stat = path.stat()
     return _describe(path, stat.st_mtime_ns, stat.st_size)
 
 
-def load_foreign(path: Path) -> Params:
-    """The parameters of the published model that a file holds; see `params_of`."""
+def load_foreign(path: Path) -> tuple[Spec, Params]:
+    """The published model that a file holds, and its parameters; see `recognise` and `params_of`."""
     file = read_foreign(path)
     spec, what = recognise(file)
-    return params_of(file, spec.network, what)
+    digest = 0
+    for array in file.state.values():
+        digest = zlib.crc32(np.ascontiguousarray(array).data, digest)
+    return spec._replace(digest=f'{digest:08x}'), params_of(file, spec.network, what)
 
 
 @functools.lru_cache(maxsize=8)
 def _describe(path: Path, modified: int, size: int) -> Spec:
-    file = read_foreign(path)
-    spec, what = recognise(file)
-    params_of(file, spec.network, what)
-    digest = 0
-    for array in file.state.values():
-        digest = zlib.crc32(np.ascontiguousarray(array).data, digest)
-    return spec._replace(digest=f'{digest:08x}')
-
-
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    try:
-        state = {key: np.asarray(array, np.float32) for key, array in load_file(path).items()}
-    except (OSError, SafetensorError, TypeError, KeyError) as error:
-        raise UserError(str(path), f'cannot be read ({reason(error)})', 'copy it again') from error
-    check_finite(path, state)
-    return state
+    return load_foreign(path)[0]

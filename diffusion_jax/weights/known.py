@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from diffusion_jax.data import imagenet
@@ -11,10 +10,8 @@ from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.models import ClassifierConfig, UNetConfig
 from diffusion_jax.weights.community import COMMUNITY
 from diffusion_jax.weights.published import Published, Released
-from diffusion_jax.weights.reference import fitted, reference_shapes
+from diffusion_jax.weights.reference import Shapes, fitted, reference_shapes
 from diffusion_jax.weights.released import RELEASED
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 MODELS: dict[str, Released] = RELEASED | COMMUNITY
 COMPARED = 6  # architectures that are compared with a file
@@ -27,8 +24,7 @@ def published_recipes(
 
     Models that share both have the same recipes; their marks are then given with the names of the models.
 
-    Args:
-        guided: with a classifier, which distinguishes ImageNet's unconditional model from those of LSUN.
+    guided: with a classifier, which distinguishes ImageNet's unconditional model from those of LSUN.
     """
     settings = {name: getattr(network, name) for name in ('dtype', 'remat', 'dropout', 'label_dropout')}
     found = {

@@ -41,7 +41,6 @@ class Released(NamedTuple):
         published: its recipes, if it is a diffusion model.
         classifier: the name of the model that guides it.
         low_res_size: height and width of the images that an upsampler enlarges.
-        source: where its file is, and the license of its code.
     """
 
     network: UNetConfig | ClassifierConfig
@@ -49,7 +48,6 @@ class Released(NamedTuple):
     config: str = ''
     published: tuple[Published, ...] = ()
     classifier: str = ''
-    source: str = 'openai/guided-diffusion (MIT)'
     low_res_size: Size | None = None
 
     @property
@@ -109,10 +107,10 @@ def paper(
     )
 
 
-def unguided(mark: str = NOT_MEASURED, first: tuple[Published, ...] = ()) -> tuple[Published, ...]:
-    """`first`, then DDPM-250 with this mark, DDIM-25 and a fast solver."""
+def unguided(mark: str = NOT_MEASURED) -> tuple[Published, ...]:
+    """DDPM-250 with this mark, DDIM-25 and a fast solver."""
     ddpm = Published('ddpm', Recipe(DDPM(), (), '250'), mark)
-    return (*first, ddpm, Published('ddim', Recipe(DDIM(), (), 'ddim25')), *FAST)
+    return ddpm, Published('ddim', Recipe(DDIM(), (), 'ddim25')), *FAST
 
 
 def _classifier(scale: float) -> tuple[Guidance, ...]:

@@ -17,6 +17,8 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.models import ClassifierConfig, UNetConfig, param_shapes
 from diffusion_jax.models.layout import make_layout
 
+Shapes = Mapping[str, tuple[int, ...]]
+
 
 class Module(NamedTuple):
     """A module of the authors': its key, and the number of trailing axes of length 1 of its weight."""
@@ -86,11 +88,7 @@ def reference_shapes(config: UNetConfig | ClassifierConfig) -> dict[str, tuple[i
 
 
 def from_reference(config: UNetConfig | ClassifierConfig, state: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Parameters from the authors' state_dict, as float32 NumPy arrays.
-
-    Raises:
-        UserError: the keys and shapes of the state_dict are not those of the network.
-    """
+    """Parameters from the authors' state_dict, as float32 NumPy arrays. Raises as `check_state`."""
     check_state(config, state)
     params = {}
     for entry in _entries(config):
@@ -108,11 +106,7 @@ def check_state(config: UNetConfig | ClassifierConfig, state: Mapping[str, np.nd
 
 
 def to_reference(config: UNetConfig | ClassifierConfig, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The authors' state_dict of a network: the exact inverse of `from_reference`.
-
-    Raises:
-        UserError: the parameters are not those of the network.
-    """
+    """The exact inverse of `from_reference`. Raises UserError unless the parameters are of the network."""
     flat, state = traverse_util.flatten_dict(params, sep='/'), {}
     found = {path: np.shape(array) for path, array in flat.items()}
     _check_shapes({entry.path: entry.shape for entry in _entries(config)}, found)
@@ -125,9 +119,7 @@ def to_reference(config: UNetConfig | ClassifierConfig, params: Mapping[str, Any
     return state
 
 
-def fitted(
-    shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
-) -> dict[str, tuple[int, ...]]:
+def fitted(shapes: Shapes, expected: Shapes) -> Shapes:
     """Shapes as expected where they differ in trailing axes of length 1 only.
 
     A linear map of channels is [out, in], [out, in, 1] or [out, in, 1, 1] in files of different origin.
@@ -175,7 +167,7 @@ def _modules(config: UNetConfig | ClassifierConfig) -> dict[str, Module]:
     return modules | (UNET_OUT if isinstance(config, UNetConfig) else HEADS[config.pool])
 
 
-def _check_shapes(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:
+def _check_shapes(expected: Shapes, found: Shapes) -> None:
     wrong = [
         f'{name}: {expected.get(name, "nothing")} expected, {found.get(name, "nothing")} found'
         for name in {**expected, **found}

@@ -24,15 +24,15 @@ def read_state(path: str | Path) -> dict[str, np.ndarray]:
     """The state_dict in a .pt file, as float32; nothing but arrays is unpickled.
 
     Arrays that are float32 in the file stay in the file, mapped into memory.
-
-    Raises:
-        UserError: the file is missing, damaged or no state_dict, or PyTorch is not installed, or its arrays
-            are not finite in float32.
+    Raises UserError if the file is missing, damaged, no state_dict or not finite in float32, or if PyTorch is
+    not installed.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(str(path), 'no such file', REMEDY)
-    _check_start(path)
+    with open(path, 'rb') as file:
+        if not file.read(2).startswith(STARTS):
+            raise UserError(str(path), 'is no file of weights', REMEDY)
     torch = _import_torch()
     state = _load(torch, path)
     for wrapper in WRAPPERS:
@@ -51,8 +51,7 @@ def read_state(path: str | Path) -> dict[str, np.ndarray]:
 def write_state(path: str | Path, state: Mapping[str, np.ndarray]) -> None:
     """Writes a state_dict like torch.save, the complete file or nothing.
 
-    Raises:
-        UserError: PyTorch is not installed, or the file cannot be written.
+    Raises UserError if PyTorch is not installed, or the file cannot be written.
     """
     torch = _import_torch()
     tensors = OrderedDict((key, torch.from_numpy(array)) for key, array in state.items())
@@ -61,17 +60,6 @@ def write_state(path: str | Path, state: Mapping[str, np.ndarray]) -> None:
             torch.save(tensors, file)
     except (OSError, RuntimeError) as error:
         raise UserError(str(path), f'cannot be written ({reason(error)})', 'choose another path') from error
-
-
-def _check_start(path: Path) -> None:
-    """UserError unless a file begins like one of PyTorch."""
-    try:
-        with open(path, 'rb') as file:
-            start = file.read(2)
-    except OSError as error:
-        raise UserError(str(path), f'cannot be read ({reason(error)})', REMEDY) from error
-    if not start.startswith(STARTS):
-        raise UserError(str(path), 'is no file of weights', REMEDY)
 
 
 def _load(torch: ModuleType, path: Path) -> Any:

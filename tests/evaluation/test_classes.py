@@ -76,11 +76,11 @@ def test_a_reference_that_cannot_be_restricted_gets_a_caveat_or_is_refused(tmp_p
         assert f' of {sampled.num_classes} classes (' in caveat and reason in caveat
         assert unrestricted.images is images and not unrestricted.classes
         with refused('--same-classes', reason):
-            matched(images, sampled, stats=stats, required=True)
-    (caveat,) = matched(archive(tmp_path, four), some, restrict=False).caveats
+            matched(images, sampled, stats=stats, same_classes=True)
+    (caveat,) = matched(archive(tmp_path, four), some, same_classes=False).caveats
     assert '--same-classes' in caveat
     with refused('--same-classes'):
-        matched(images, None, required=True)
+        matched(images, None, same_classes=True)
 
 
 def test_the_same_classes_need_no_caveat(tmp_path):
@@ -91,7 +91,7 @@ def test_the_same_classes_need_no_caveat(tmp_path):
             reference = matched(images, sampled)
             assert reference.images is images and not reference.classes and not reference.caveats
     with refused('--same-classes', 'unknown'):
-        matched(images, every, required=True)
+        matched(images, every, same_classes=True)
 
 
 def test_number_of_classes():

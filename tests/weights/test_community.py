@@ -85,9 +85,8 @@ def test_sizes(name):
     assert plain == (not COMMUNITY[name].network.resblock_updown)
 
 
-def test_names_are_unique_and_sources_are_named():
+def test_names_are_unique():
     assert not COMMUNITY.keys() & RELEASED.keys() and len(MODELS) == 28
-    assert all(model.source.endswith(')') and model.source.count('/') == 1 for model in MODELS.values())
     assert all(model.config == '' for model in COMMUNITY.values())
 
 

@@ -39,11 +39,7 @@ def _block_5(pool: int) -> Block:
     return [
         (Conv('branch1x1', 64),),
         (Conv('branch5x5_1', 48), Conv('branch5x5_2', 64, (5, 5))),
-        (
-            Conv('branch3x3dbl_1', 64),
-            Conv('branch3x3dbl_2', 96, (3, 3)),
-            Conv('branch3x3dbl_3', 96, (3, 3)),
-        ),
+        (Conv('branch3x3dbl_1', 64), Conv('branch3x3dbl_2', 96, (3, 3)), Conv('branch3x3dbl_3', 96, (3, 3))),
         (AVERAGE, Conv('branch_pool', pool)),
     ]
 
@@ -52,11 +48,7 @@ def _block_6(inner: int) -> Block:
     """17x17 pixels; 7x7 convolutions are factored into 1x7 and 7x1."""
     return [
         (Conv('branch1x1', 192),),
-        (
-            Conv('branch7x7_1', inner),
-            Conv('branch7x7_2', inner, (1, 7)),
-            Conv('branch7x7_3', 192, (7, 1)),
-        ),
+        (Conv('branch7x7_1', inner), Conv('branch7x7_2', inner, (1, 7)), Conv('branch7x7_3', 192, (7, 1))),
         (
             Conv('branch7x7dbl_1', inner),
             Conv('branch7x7dbl_2', inner, (7, 1)),

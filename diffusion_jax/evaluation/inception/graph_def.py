@@ -20,9 +20,7 @@ def read_graph(path: str | Path) -> dict[str, np.ndarray]:
     """The weights of a frozen graph, with the names and layouts of the PyTorch port.
 
     Only the names of convolutions and logits matter; other arrays are found by the graph's edges.
-
-    Raises:
-        UserError: the file is damaged, or its graph is not Inception v3 of 2015-12-05.
+    Raises UserError if the file is damaged, or its graph is not Inception v3 of 2015-12-05.
     """
     remedy = 'use classify_image_graph_def.pb from inception-2015-12-05.tgz'
     graph = GraphDef()

@@ -14,7 +14,7 @@ from diffusion_jax.evaluation.inception.files import InceptionWeights, params_sh
 from diffusion_jax.evaluation.inception.graph_def import read_graph
 from diffusion_jax.evaluation.inception.network import Params, param_shapes
 from diffusion_jax.weights.arrays import check_finite
-from diffusion_jax.weights.torch_files import read_state
+from diffusion_jax.weights.torch_files import STARTS, read_state
 
 RELEASED = ('pt_inception-2015-12-05-6726825d.pth', 'classify_image_graph_def.pb')
 REMEDY = f'use {RELEASED[0]} (pytorch-fid) or {RELEASED[1]} (TensorFlow)'
@@ -25,8 +25,7 @@ EPSILON = 1e-3  # of the batch norms
 def read_inception(path: str | Path) -> InceptionWeights:
     """Reads one of the released files; nothing in it is executed.
 
-    Raises:
-        UserError: it is neither, it is damaged, or PyTorch is missing and the file needs it.
+    Raises UserError if it is neither, is damaged, or needs PyTorch, which is missing.
     """
     path = Path(path)
     try:
@@ -37,7 +36,7 @@ def read_inception(path: str | Path) -> InceptionWeights:
         raise UserError(f'{path}', 'is a compressed archive', f'extract it and use its {RELEASED[1]}')
     if content.startswith(b'\n'):  # the first node of a graph
         state = read_graph(path)
-    elif content.startswith((b'PK', b'\x80')):  # both formats of PyTorch
+    elif content.startswith(STARTS):
         state = read_state(path)
     else:
         raise UserError(f'{path}', 'is not a released file of Inception', REMEDY)
@@ -68,9 +67,7 @@ def params_from_state(arrays: Mapping[str, np.ndarray]) -> Params:
     """Our parameters from the PyTorch port's state_dict, batch norms folded into the convolutions.
 
     Other arrays are ignored: num_batches_tracked, and fc.bias, which the Inception score does not use.
-
-    Raises:
-        UserError: an array is missing or has another shape.
+    Raises UserError if an array is missing or has another shape.
     """
     params = {}
     for key, shape in state_shapes().items():

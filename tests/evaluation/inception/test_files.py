@@ -81,12 +81,6 @@ def test_every_flipped_byte_is_found(saved, tmp_path):
     assert not missed
 
 
-def test_parameters_under_another_sha256_are_named(tmp_path):
-    save_inception(tmp_path / 'file', WEIGHTS._replace(sha256=64 * '0'))
-    with pytest.raises(UserError, match='file: damaged .*SHA-256'):
-        load_inception(tmp_path / 'file')
-
-
 def test_what_is_not_ours_is_named(saved, tmp_path):
     save_file({'weight': np.zeros(3, np.float32)}, tmp_path / 'foreign')
     save_arrays(tmp_path / 'network', 'diffusion_jax weights 1', {'a': np.zeros(3)}, {})

@@ -1,11 +1,10 @@
 """TensorFlow's graph. The real file is not available: these graphs have its names and its structure."""
 
-import numpy as np
 import pytest
 
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.inception.graph_def import conv_scopes, read_graph
-from tests.evaluation.inception.foreign import graph_of, random_state, tiny_shapes
+from tests.evaluation.inception.foreign import assert_same, graph_of, random_state, tiny_shapes
 
 STATE = random_state(tiny_shapes())
 GAMMA = {key: array * 3 if key.endswith('bn.weight') else array for key, array in STATE.items()}
@@ -19,12 +18,6 @@ def write(tmp_path):
         return path
 
     return write
-
-
-def assert_same(state, other):
-    assert list(state) == list(other)
-    for key in state:
-        np.testing.assert_array_equal(state[key], other[key], strict=True)
 
 
 def test_a_graph_is_read_bit_for_bit(write):
