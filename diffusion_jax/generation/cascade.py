@@ -15,9 +15,8 @@ import numpy as np
 
 from diffusion_jax.data.classes import check_same_classes
 from diffusion_jax.errors import UserError
-from diffusion_jax.generation import requests
 from diffusion_jax.generation.arguments import whole_number
-from diffusion_jax.generation.requests import Labels
+from diffusion_jax.generation.guides import Labels, class_numbers
 from diffusion_jax.generation.sampling import Samples
 from diffusion_jax.images import Size
 from diffusion_jax.models import UNetConfig
@@ -64,7 +63,7 @@ class Cascade:
         stages = _checked_options({'base': base, 'upsampler': upsampler}, other)
         num_images = whole_number('num_images', num_images, 1)
         seeds = {'seed': seed, 'first': first}
-        y = requests.class_numbers(y, self.base.classes or self.upsampler.classes)
+        y = class_numbers(y, self.base.classes or self.upsampler.classes)
         enlarge = stages['upsampler'] | seeds | {'seed': upsampler_seed(seed)}
         blank = np.zeros((num_images, *self.base.unet.image_size, self.base.unet.image_channels), np.uint8)
         checked = {name: value for name, value in enlarge.items() if name not in BEYOND_REQUEST}

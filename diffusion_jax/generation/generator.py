@@ -31,11 +31,11 @@ from diffusion_jax.generation import functions, guides, options, requests, sampl
 from diffusion_jax.generation.arguments import check_finite
 from diffusion_jax.generation.cascade import then
 from diffusion_jax.generation.description import describe_model
+from diffusion_jax.generation.guides import Labels
 from diffusion_jax.generation.networks import Networks
 from diffusion_jax.generation.populations import check_weights
 from diffusion_jax.generation.program import jitted, reporting, run, to_rows
 from diffusion_jax.generation.purification import purify_images
-from diffusion_jax.generation.requests import Labels
 from diffusion_jax.generation.sampling import Parts, Request, Samples
 from diffusion_jax.images import Size
 from diffusion_jax.memory import OutOfMemory, out_of_memory

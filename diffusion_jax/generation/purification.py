@@ -12,6 +12,7 @@ from diffusion_jax.diffusion import purification
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import requests
 from diffusion_jax.generation.arguments import check_array, first_step
+from diffusion_jax.generation.guides import Labels
 from diffusion_jax.generation.networks import Networks
 from diffusion_jax.generation.options import check_respacing
 from diffusion_jax.generation.program import jitted
@@ -47,7 +48,7 @@ def purify(
 def purify_images(
     model: Generator,
     images: Any,
-    y: requests.Labels | None = None,
+    y: Labels | None = None,
     *,
     start: float,
     guidance: Any = '',
