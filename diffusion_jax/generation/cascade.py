@@ -103,7 +103,7 @@ def check_base(base: UNetConfig, upsampler: UNetConfig, low_res_size: Size | Non
     height, width = base.image_size
     smaller = height < upsampler.image_size[0] and width < upsampler.image_size[1]
     if not smaller or low_res_size not in (None, base.image_size):
-        sizes = f'{"×".join(map(str, low_res_size))}' if low_res_size else 'smaller ones than its own'
+        sizes = '×'.join(map(str, low_res_size)) if low_res_size else 'smaller ones than its own'
         problem = f'its images have {height}×{width} pixels; the upsampler enlarges {sizes}'
         raise UserError(where, problem, 'give a base of this size, or another upsampler')
     classes = base.num_classes, upsampler.num_classes

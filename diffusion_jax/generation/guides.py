@@ -36,23 +36,17 @@ def check_needs(model: Generator, recipe: Recipe) -> None:
 
 def check_network(unet: UNetConfig, recipe: Recipe) -> None:
     """UserError unless the diffusion model's network is one that the guidances can use."""
-    if 'null' in recipe.needs:
-        check_null_class(unet)
-    if 'conditional' in recipe.needs and unet.num_classes is None:
-        problem = 'icg needs a class-conditional diffusion model, and this one has no classes'
-        raise UserError('guidance', problem, 'leave it out, or load a conditional model')
-    for name in (name for each in recipe.guidance for name in getattr(innermost(each), 'blocks', ())):
-        one_of('guidance.blocks', name, attention_blocks(unet))
-
-
-def check_null_class(unet: UNetConfig) -> None:
-    """UserError unless the model was trained with the null class."""
-    if unet.num_classes is None or not unet.label_dropout:
+    if 'null' in recipe.needs and (unet.num_classes is None or not unet.label_dropout):
         raise UserError(
             'guidance',
             'classifier_free needs a class-conditional diffusion model that was trained with label dropout',
             'set config.unet.label_dropout, such as 0.1, and train it; or use icg, which needs no dropout',
         )
+    if 'conditional' in recipe.needs and unet.num_classes is None:
+        problem = 'icg needs a class-conditional diffusion model, and this one has no classes'
+        raise UserError('guidance', problem, 'leave it out, or load a conditional model')
+    for name in (name for each in recipe.guidance for name in getattr(innermost(each), 'blocks', ())):
+        one_of('guidance.blocks', name, attention_blocks(unet))
 
 
 def know_no_class(model: Generator, recipe: Recipe) -> bool:

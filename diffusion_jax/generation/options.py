@@ -40,7 +40,7 @@ from diffusion_jax.diffusion.guidance import (
     innermost,
     scaled,
 )
-from diffusion_jax.diffusion.parts import Part, choices, options
+from diffusion_jax.diffusion.parts import Part, choices, option, options
 from diffusion_jax.diffusion.process import Transition
 from diffusion_jax.diffusion.samplers import SAMPLERS, Sampler
 from diffusion_jax.errors import UserError
@@ -48,6 +48,8 @@ from diffusion_jax.generation import arguments
 
 # A text, a guidance, or a function from denoiser to denoiser; or several of them.
 Guidances = str | Guidance | Callable[[Denoiser], Denoiser] | Sequence[Any]
+
+WEIGHT = option(1.0).metadata  # the limits of the weight of a class
 
 
 def read_sampler(sampler: str | Sampler, eta: float = 0.0) -> Sampler:
@@ -202,7 +204,8 @@ def _read_part(where: str, text: str, known: Mapping[str, type[Part]], **default
         elif key in numbers:
             fields[key] = _number(f'{where}.{key}', value, numbers[key].metadata)
         elif 'weights' in names:
-            fields['weights'] = (*fields.get('weights', ()), _weight(where, key, value))
+            weight = _number(f'{where}.{key}', value, WEIGHT)
+            fields['weights'] = (*fields.get('weights', ()), (int(key) if key.isdecimal() else key, weight))
         else:
             every = [*structure, *numbers]
             has = f'options are {", ".join(every)}' if every else 'it has no options'
@@ -219,11 +222,3 @@ def _number(where: str, value: str, limits: Mapping[str, Any]) -> Any:
         number = (int if limits['whole'] else float)(value)
     arguments.number(where, number, limits)
     return number
-
-
-def _weight(where: str, label: str, value: str) -> tuple[int | str, float]:
-    """A class, by number or name, and its weight."""
-    try:
-        return int(label) if label.isdecimal() else label, float(value)
-    except ValueError as error:
-        raise UserError(f'{where}.{label}', f'got {value!r}', 'must be a number') from error
