@@ -1,8 +1,4 @@
-"""Two stages: a base model samples small images, and an upsampler enlarges them (2105.05233, section 5).
-
-large = load('64x64_diffusion.safetensors').then(load('64_256_upsampler.safetensors'))
-samples = large.sample(8, 207, base={'recipe': 'paper-ddim'})    # samples.base has the small images
-"""
+"""Two stages: a base model samples small images, and an upsampler enlarges them (2105.05233, section 5)."""
 
 from __future__ import annotations
 
@@ -49,8 +45,7 @@ class Cascade:
     ) -> Samples:
         """The enlarged images; the attribute `base` of the result has what the base model sampled.
 
-        Base image i is that of `base.sample` with this seed; the upsampler's noise is that of
-        `upsampler_seed`.
+        Base image i is that of `base.sample` with this seed; the upsampler's seed is `upsampler_seed(seed)`.
 
         Args:
             y: one class for all images or one for each; both models get it.

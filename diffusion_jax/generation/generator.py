@@ -1,8 +1,4 @@
-"""A diffusion model with everything that sampling needs; used by notebooks and the stage `sample`.
-
-    model = load('256x256_diffusion.safetensors', '256x256_classifier.safetensors')
-    show(model.sample(8, 207, recipe='paper-ddim'))
-    show(model.sample(8, 207, recipe='paper-ddim', scale=6.0))    # compiles nothing
+"""A diffusion model with everything that sampling needs; see docs/python.md.
 
 A program is compiled for the networks, the structure of a recipe, and the number of images. Seeds, classes
 and all numbers in a recipe are arguments of it.

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.diffusion import purification
+from diffusion_jax.diffusion.grids import make_grid
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import requests
 from diffusion_jax.generation.arguments import check_array, first_step
 from diffusion_jax.generation.guides import Labels
 from diffusion_jax.generation.networks import Networks
-from diffusion_jax.generation.options import check_respacing
 from diffusion_jax.generation.program import jitted
 from diffusion_jax.generation.sampling import Request, make_parts
 from diffusion_jax.images import to_float
@@ -77,15 +77,13 @@ def purify_images(
         if not is_uint8 and np.abs(images).max() > 2:
             problem = f'got values from {images.min():g} to {images.max():g}'
             raise UserError('images', problem, 'must be uint8, or float in [−1, 1]')
-    if 'x_T' in how:
-        raise UserError('x_T', 'given in addition to images', 'give one of them')
     request = requests.make_request(model, len(images), y, guidance=guidance, **how)
+    requests.check_starts_from_images(request)
     recipe = request.recipe
-    requests.check_keeps_start(recipe)
     if recipe.sampler.population > 1:
         problem = f'{type(recipe.sampler).__name__} weighs images, and purification returns no weights'
         raise UserError('sampler', problem, 'use another sampler')
-    grid = check_respacing(model.diffusion, recipe.respacing, recipe.timesteps)
+    grid = make_grid(model.diffusion, recipe.respacing, recipe.timesteps)
     done = first_step(grid.level, start)
     images = to_float(images) if is_uint8 else jnp.asarray(images, jnp.float32)
     padding = jnp.repeat(images[-1:], len(request.index) - shape[0], axis=0)

@@ -150,9 +150,7 @@ def from_images(
     """The request that starts from noised images, and the number of steps that are skipped."""
     if images is None or start is None:
         raise UserError('images', 'given without start, or start without images', 'give both')
-    if request.x_T is not None:
-        raise UserError('x_T', 'given in addition to images', 'give one of them')
-    check_keeps_start(request.recipe)
+    check_starts_from_images(request)
     done = first_step(levels, start)
     images = full_images(model, 'images', images, num_images, np.uint8)
     check_population(request.recipe, num_images, {'images': images})
@@ -161,11 +159,14 @@ def from_images(
     return request._replace(x_T=jitted(sampling.noised)(images, request, level)), done
 
 
-def check_keeps_start(recipe: Recipe) -> None:
-    """UserError if the sampler does not start from x_T, and would ignore given images."""
-    if not recipe.sampler.keeps_start:
-        problem = f'{type(recipe.sampler).__name__} starts from the measurement'
-        remedy = 'set given_y=False' if hasattr(recipe.sampler, 'given_y') else 'use another sampler'
+def check_starts_from_images(request: Request) -> None:
+    """UserError if x_T is given, too, or the sampler does not start from x_T."""
+    if request.x_T is not None:
+        raise UserError('x_T', 'given in addition to images', 'give one of them')
+    sampler = request.recipe.sampler
+    if not sampler.keeps_start:
+        problem = f'{type(sampler).__name__} starts from the measurement'
+        remedy = 'set given_y=False' if hasattr(sampler, 'given_y') else 'use another sampler'
         raise UserError('images', problem, remedy)
 
 
