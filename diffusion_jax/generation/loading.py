@@ -43,8 +43,6 @@ from diffusion_jax.workdir import read_stamp
 
 logger = logging.getLogger(__name__)
 
-SAMPLES = 'samples'  # the folder of a run that has its samples
-
 
 @out_of_memory('loading weights', 'free memory of the devices, or use larger ones')
 def load(
@@ -168,7 +166,7 @@ def _check_same(names: list[str], other: Spec, model: Spec, path: str | Path, *,
 
 def _samples_stamp(path: Path) -> dict[str, Any]:
     """The stamp of the run's samples that were made with the network in a folder of training, if any."""
-    stamp = {} if is_file(path) else read_stamp(path.parent / SAMPLES) or {}
+    stamp = {} if is_file(path) else read_stamp(path.parent / 'samples') or {}
     folder = stamp.get(path.name, {}).get('folder')
     return stamp if folder is not None and path.parent / folder == path else {}
 
