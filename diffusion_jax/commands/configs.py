@@ -20,8 +20,7 @@ HEADER = ('config', 'size', 'data', 'scale', 'expect', '')
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command with its arguments, its name first; returns the exit code."""
-    parser = Parser(argv[0], DESCRIPTION)
-    parser.parse_args(argv[1:])
+    Parser(argv[0], DESCRIPTION).parse_args(argv[1:])
     experiments = {}
     for name, path in named_configs().items():
         config = load_config(str(path))

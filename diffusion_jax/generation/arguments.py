@@ -125,20 +125,11 @@ def _rows(name: str, value: Any, ndim: int | None) -> np.ndarray:
     """An array of a part, float32 with `ndim` axes; the first may be missing."""
     array = _cast(value, np.float32)
     if array is None:
-        raise UserError(name, f'got {_not_finite(value)}', 'must be an array of finite numbers')
+        raise UserError(name, f'got {shown(value)}', 'must be an array of finite numbers')
     array = array[None] if ndim is not None and array.ndim == ndim - 1 else array
     if ndim is not None and array.ndim != ndim:
         raise UserError(name, f'has the shape {array.shape}', f'must have {ndim - 1} or {ndim} axes')
     return array
-
-
-def _not_finite(value: Any) -> str:
-    """What a value has that no array of finite numbers has."""
-    finite = np.isfinite(value) if getattr(value, 'ndim', 0) > 1 and value.dtype.kind == 'f' else True
-    if np.all(finite):
-        return shown(value)
-    wrong = np.flatnonzero(~np.reshape(finite, (len(value), -1)).all(axis=1))
-    return f'numbers that are not finite in {len(wrong)} of {len(value)} rows, the first is row {wrong[0]}'
 
 
 def _cast(value: Any, dtype: type) -> np.ndarray | None:

@@ -1,8 +1,4 @@
-"""Two stages: a base model samples small images, and an upsampler enlarges them (2105.05233, section 5).
-
-large = load('64x64_diffusion.safetensors').then(load('64_256_upsampler.safetensors'))
-samples = large.sample(8, 207, base={'recipe': 'paper-ddim'})    # samples.base has the small images
-"""
+"""Two stages: a base model samples small images, and an upsampler enlarges them (2105.05233, section 5)."""
 
 from __future__ import annotations
 
@@ -15,9 +11,8 @@ import numpy as np
 
 from diffusion_jax.data.classes import check_same_classes
 from diffusion_jax.errors import UserError
-from diffusion_jax.generation import requests
 from diffusion_jax.generation.arguments import whole_number
-from diffusion_jax.generation.requests import Labels
+from diffusion_jax.generation.guides import Labels, class_numbers
 from diffusion_jax.generation.sampling import Samples
 from diffusion_jax.images import Size
 from diffusion_jax.models import UNetConfig
@@ -50,8 +45,7 @@ class Cascade:
     ) -> Samples:
         """The enlarged images; the attribute `base` of the result has what the base model sampled.
 
-        Base image i is that of `base.sample` with this seed; the upsampler's noise is that of
-        `upsampler_seed`.
+        Base image i is that of `base.sample` with this seed; the upsampler's seed is `upsampler_seed(seed)`.
 
         Args:
             y: one class for all images or one for each; both models get it.
@@ -64,7 +58,7 @@ class Cascade:
         stages = _checked_options({'base': base, 'upsampler': upsampler}, other)
         num_images = whole_number('num_images', num_images, 1)
         seeds = {'seed': seed, 'first': first}
-        y = requests.class_numbers(y, self.base.classes or self.upsampler.classes)
+        y = class_numbers(y, self.base.classes or self.upsampler.classes)
         enlarge = stages['upsampler'] | seeds | {'seed': upsampler_seed(seed)}
         blank = np.zeros((num_images, *self.base.unet.image_size, self.base.unet.image_channels), np.uint8)
         checked = {name: value for name, value in enlarge.items() if name not in BEYOND_REQUEST}
@@ -104,7 +98,7 @@ def check_base(base: UNetConfig, upsampler: UNetConfig, low_res_size: Size | Non
     height, width = base.image_size
     smaller = height < upsampler.image_size[0] and width < upsampler.image_size[1]
     if not smaller or low_res_size not in (None, base.image_size):
-        sizes = f'{"×".join(map(str, low_res_size))}' if low_res_size else 'smaller ones than its own'
+        sizes = '×'.join(map(str, low_res_size)) if low_res_size else 'smaller ones than its own'
         problem = f'its images have {height}×{width} pixels; the upsampler enlarges {sizes}'
         raise UserError(where, problem, 'give a base of this size, or another upsampler')
     classes = base.num_classes, upsampler.num_classes

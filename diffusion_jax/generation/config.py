@@ -103,7 +103,10 @@ class SampleConfig:
         if isinstance(sampler, SMC):
             sampler = dataclasses.replace(sampler, unweighted=True)  # stored samples have no weights
         guidance = options.read_guidance(self.guidance, self.scale)
-        guidance = tuple(each for each in guidance if not _is_off(innermost(each)))
+        # Guidance by a gradient at scale 0 is none.
+        guidance = tuple(
+            each for each in guidance if each.before_clip or getattr(innermost(each), 'scale', 1.0) > 0
+        )
         return Recipe(sampler, guidance, self.respacing, self.clip, self.timesteps)
 
     def with_recipe(self, recipe: Recipe, given: Collection[str] = ()) -> SampleConfig:
@@ -194,33 +197,25 @@ class LikelihoodConfig:
     clip: bool = True
 
 
-def _is_off(guidance: Any) -> bool:
-    """Whether it is guidance by a gradient at scale 0."""
-    return not guidance.before_clip and not getattr(guidance, 'scale', 1.0) > 0
-
-
 def check_sample(config: SampleConfig, num_classes: int) -> None:
     """Raises UserError for a setting that cannot work."""
     between('eta', config.eta, 0, most=1)
     between('scale', config.scale, 0)
     between('low_res_noise', config.low_res_noise, 0, below=1)
-    eta = getattr(config.as_recipe().sampler, 'eta', 0.0)
-    if config.eta and config.eta != eta:
-        raise UserError(
-            'eta', f'got {config.eta:g}', f'the sampler {config.sampler!r} does not use it; set it to 0'
-        )
+    sampler = config.as_recipe().sampler
+    if config.eta and config.eta != getattr(sampler, 'eta', 0.0):
+        remedy = f'the sampler {config.sampler!r} does not use it; set it to 0'
+        raise UserError('eta', f'got {config.eta:g}', remedy)
     if not config.labels_from_file:
         one_of('labels', config.labels, ('balanced', 'random', '<a .npy or .npz file>'))
     elif config.classes:
-        raise UserError(
-            'classes', f'got {config.classes}', f'labels={config.labels} gives all; leave one out'
-        )
-    for key in ('num_samples', 'batch_size', 'grid_columns'):
-        between(key, getattr(config, key), 1, below=INT32)
-    particles = config.as_recipe().sampler.population
+        remedy = f'labels={config.labels} gives all; leave one out'
+        raise UserError('classes', f'got {config.classes}', remedy)
+    between('grid_columns', config.grid_columns, 1, below=INT32)
     for key in ('num_samples', 'batch_size'):
-        if getattr(config, key) % particles:
-            remedy = f'must be a multiple of {particles}, the particles of the sampler'
+        between(key, getattr(config, key), 1, below=INT32)
+        if getattr(config, key) % sampler.population:
+            remedy = f'must be a multiple of {sampler.population}, the particles of the sampler'
             raise UserError(key, f'got {getattr(config, key)}', remedy)
     between('seed', config.seed, 0, below=2**32)
     for label in config.classes:

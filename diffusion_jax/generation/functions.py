@@ -14,7 +14,7 @@ from diffusion_jax.diffusion.denoiser import Denoiser, LogProb, plain
 from diffusion_jax.diffusion.guidance import Function, Reward, innermost
 from diffusion_jax.diffusion.process import Level, Prediction
 from diffusion_jax.diffusion.recipe import Recipe
-from diffusion_jax.errors import UserError
+from diffusion_jax.errors import UserError, reason
 
 if TYPE_CHECKING:
     from diffusion_jax.generation.generator import Generator
@@ -99,8 +99,8 @@ def _traced(where: str, function: Callable[..., Any], *arguments: Any) -> Any:
     except UserError:
         raise
     except Exception as error:
-        line = next(iter(str(error).splitlines()), '')
-        raise UserError(where, f'{type(error).__name__}: {line}'.removesuffix('.'), TRACEABLE) from error
+        problem = f'{type(error).__name__}: {reason(error)}'.removesuffix('.')
+        raise UserError(where, problem, TRACEABLE) from error
 
 
 def _is_array(found: Any, shape: tuple[int, ...]) -> bool:

@@ -1,8 +1,4 @@
-"""A diffusion model with everything that sampling needs; used by notebooks and the stage `sample`.
-
-    model = load('256x256_diffusion.safetensors', '256x256_classifier.safetensors')
-    show(model.sample(8, 207, recipe='paper-ddim'))
-    show(model.sample(8, 207, recipe='paper-ddim', scale=6.0))    # compiles nothing
+"""A diffusion model with everything that sampling needs; see docs/python.md.
 
 A program is compiled for the networks, the structure of a recipe, and the number of images. Seeds, classes
 and all numbers in a recipe are arguments of it.
@@ -31,11 +27,11 @@ from diffusion_jax.generation import functions, guides, options, requests, sampl
 from diffusion_jax.generation.arguments import check_finite
 from diffusion_jax.generation.cascade import then
 from diffusion_jax.generation.description import describe_model
+from diffusion_jax.generation.guides import Labels
 from diffusion_jax.generation.networks import Networks
 from diffusion_jax.generation.populations import check_weights
 from diffusion_jax.generation.program import jitted, reporting, run, to_rows
 from diffusion_jax.generation.purification import purify_images
-from diffusion_jax.generation.requests import Labels
 from diffusion_jax.generation.sampling import Parts, Request, Samples
 from diffusion_jax.images import Size
 from diffusion_jax.memory import OutOfMemory, out_of_memory

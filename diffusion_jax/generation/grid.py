@@ -27,6 +27,7 @@ def image_grid(
 
     Args:
         images: uint8 [N, H, W, C], grey (C = 1) or RGB; the last row may be shorter.
+        columns: the largest number of images in a row.
         scale: each pixel becomes scale×scale pixels; by default tiles are at least 48 wide and high.
         row_labels: drawn at the left of each row.
 
@@ -34,6 +35,7 @@ def image_grid(
         UserError: the images are no such array.
     """
     images = check_array('images', images, ('N', 'H', 'W', 'C'), np.uint8)
+    columns = min(columns, len(images))
     scale = scale or math.ceil(MIN_TILE / min(images.shape[1:3]))
     tiles = images.repeat(scale, axis=1).repeat(scale, axis=2)
     before = ((0, -len(images) % columns), (PADDING, 0), (PADDING, 0), (0, 0))
@@ -61,7 +63,7 @@ def class_grid(
     per_class = min(columns, *(np.sum(labels == label) for label in classes))
     if len(classes) == 1 or per_class == 1:
         first = np.arange(min(columns * columns, len(labels)))
-        return image_grid(take(first), min(columns, len(first)))
+        return image_grid(take(first), columns)
     chosen = np.concatenate([np.flatnonzero(labels == label)[:per_class] for label in classes])
     row_labels = None if names is None else [names[label] if names else str(label) for label in classes]
     return image_grid(take(chosen), per_class, row_labels=row_labels)
@@ -72,8 +74,7 @@ def show(
 ) -> Image.Image:
     """A grid that notebooks display; arguments are those of `image_grid`."""
     images = images.images if isinstance(images, Samples) else images
-    images = check_array('images', images, ('N', 'H', 'W', 'C'), np.uint8)
-    return _picture(image_grid(images, min(columns, len(images)), row_labels=row_labels))
+    return _picture(image_grid(images, columns, row_labels=row_labels))
 
 
 def png_bytes(image: np.ndarray) -> bytes:

@@ -1,8 +1,9 @@
-"""What the guidances of a recipe need of a model: networks, classes, blocks of the network."""
+"""What a recipe needs of a model, and of a request: networks, labels, weights of classes, blocks."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -14,11 +15,13 @@ from diffusion_jax.data.classes import label_of
 from diffusion_jax.diffusion.guidance import Guidance, MixtureGuidance, Modifier, innermost
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.errors import UserError
-from diffusion_jax.generation.arguments import check_array, whole_number
-from diffusion_jax.models import ClassifierConfig, UNetConfig, attention_blocks
+from diffusion_jax.generation.arguments import check_array, one_for_each, whole_number
+from diffusion_jax.models import NULL_CLASS, ClassifierConfig, UNetConfig, attention_blocks
 
 if TYPE_CHECKING:
     from diffusion_jax.generation.generator import Generator
+
+Labels = int | str | Sequence[int | str] | np.ndarray
 
 
 def check_needs(model: Generator, recipe: Recipe) -> None:
@@ -33,23 +36,17 @@ def check_needs(model: Generator, recipe: Recipe) -> None:
 
 def check_network(unet: UNetConfig, recipe: Recipe) -> None:
     """UserError unless the diffusion model's network is one that the guidances can use."""
-    if 'null' in recipe.needs:
-        check_null_class(unet)
-    if 'conditional' in recipe.needs and unet.num_classes is None:
-        problem = 'icg needs a class-conditional diffusion model, and this one has no classes'
-        raise UserError('guidance', problem, 'leave it out, or load a conditional model')
-    for name in (name for each in recipe.guidance for name in getattr(innermost(each), 'blocks', ())):
-        one_of('guidance.blocks', name, attention_blocks(unet))
-
-
-def check_null_class(unet: UNetConfig) -> None:
-    """UserError unless the model was trained with the null class."""
-    if unet.num_classes is None or not unet.label_dropout:
+    if 'null' in recipe.needs and (unet.num_classes is None or not unet.label_dropout):
         raise UserError(
             'guidance',
             'classifier_free needs a class-conditional diffusion model that was trained with label dropout',
             'set config.unet.label_dropout, such as 0.1, and train it; or use icg, which needs no dropout',
         )
+    if 'conditional' in recipe.needs and unet.num_classes is None:
+        problem = 'icg needs a class-conditional diffusion model, and this one has no classes'
+        raise UserError('guidance', problem, 'leave it out, or load a conditional model')
+    for name in (name for each in recipe.guidance for name in getattr(innermost(each), 'blocks', ())):
+        one_of('guidance.blocks', name, attention_blocks(unet))
 
 
 def know_no_class(model: Generator, recipe: Recipe) -> bool:
@@ -65,12 +62,39 @@ def number_of_classes(model: Generator, recipe: Recipe) -> int | None:
     return model.unet.num_classes
 
 
-def class_number(name: str, classes: tuple[str, ...], where: str) -> int:
-    """The number of a class."""
+def labels(model: Generator, num_images: int, y: Labels | None, recipe: Recipe) -> np.ndarray:
+    """int32 [num_images], from one class for all images or one for each; zeros if nothing reads labels.
+
+    −1, no class, is a label of networks that learned it, without a guidance that reads labels.
+    """
+    read = number_of_classes(model, recipe)
+    num_classes = read or (model.classifier.num_classes if model.classifier else len(model.classes))
+    if read is None and (y is None or not num_classes):
+        return np.zeros(num_images, np.int32)
+    least, allowed = 0, f'must be a class from 0 to {num_classes - 1} for every image'
+    if know_no_class(model, recipe) and recipe.needs.isdisjoint({'log_prob', 'y'}):
+        least, allowed = NULL_CLASS, f'{allowed}, or −1, no class'
+    elif know_no_class(model, recipe):
+        allowed += "; −1, no class, needs guidance=''"
+    if y is None:
+        raise UserError('y', 'got None', allowed)
+    array = one_for_each('y', class_numbers(y, model.classes), num_images, np.int32)
+    wrong = array[(array < least) | (array >= num_classes)]
+    if len(wrong):
+        raise UserError('y', f'got {wrong[0]}', allowed)
+    return np.zeros_like(array) if read is None else array
+
+
+def class_numbers(y: Any, classes: tuple[str, ...], where: str = 'y') -> Any:
+    """Classes by number, from names or numbers; `where` is the argument in messages."""
+    if isinstance(y, (list, tuple)):
+        return [class_numbers(each, classes, where) for each in y]
+    if not isinstance(y, str):
+        return y
     if not classes:
-        problem = f'got {name!r}'
-        raise UserError(where, problem, 'give numbers: the names of the classes of this model are unknown')
-    return label_of(name, imagenet.synonyms(classes))
+        remedy = 'give numbers: the names of the classes of this model are unknown'
+        raise UserError(where, f'got {y!r}', remedy)
+    return label_of(y, imagenet.synonyms(classes))
 
 
 def with_class_weights(
@@ -98,10 +122,7 @@ def _weights(weights: Any, num_images: int, num_classes: int | None, classes: tu
     if isinstance(weights, tuple) and weights and isinstance(weights[0], tuple):
         weights = dict(weights)
     if isinstance(weights, dict):
-        given = {
-            class_number(name, classes, where) if isinstance(name, str) else name: weight
-            for name, weight in weights.items()
-        }
+        given = {class_numbers(label, classes, where): weight for label, weight in weights.items()}
         known = num_classes or max(given, default=0) + 1
         weights = np.zeros(known, np.float32)
         for label, weight in given.items():

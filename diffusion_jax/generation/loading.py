@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +43,6 @@ from diffusion_jax.workdir import read_stamp
 
 logger = logging.getLogger(__name__)
 
-SAMPLES = 'samples'  # the folder of a run that has its samples
-
 
 @out_of_memory('loading weights', 'free memory of the devices, or use larger ones')
 def load(
@@ -76,9 +73,8 @@ def load(
     use_compilation_cache()
     compile_fast_on_gpus()
     model, paths = describe(diffusion, classifier, weak=weak, dtype=dtype, mesh=mesh)
-    networks: dict[str, Any] = {DIFFUSION: model.unet, CLASSIFIER: model.classifier}
-    if model.weak is not None:
-        networks[WEAK] = model.weak.unet
+    weak_unet = model.weak.unet if model.weak else None
+    networks: dict[str, Any] = {DIFFUSION: model.unet, CLASSIFIER: model.classifier, WEAK: weak_unet}
     params = {
         name: load_stored(path, networks[name], model.mesh, average_of(path, name))[0]
         for name, path in paths.items()
@@ -97,8 +93,13 @@ def describe(
     """What `load` returns, without parameters, and the file or folder of each network by its name."""
     one_of('dtype', dtype, DTYPES)
     mesh = make_mesh() if mesh is None else mesh
-    paths = _network_paths(diffusion, classifier, weak)
-    guided = CLASSIFIER in paths
+    paths = {DIFFUSION: stored_path(diffusion, DIFFUSION)}
+    guide = stored_path(diffusion if classifier is None else classifier, CLASSIFIER)
+    guided = classifier is not None or guide != Path(file_path(diffusion))
+    if guided:
+        paths[CLASSIFIER] = guide
+    if weak is not None:
+        paths[WEAK] = stored_path(weak, DIFFUSION)
     stored = {name: describe_stored(path) for name, path in paths.items()}
     _check_networks(paths, stored)
     configs: dict[str, Any] = {
@@ -141,47 +142,31 @@ def check_weak(weak: Spec, model: Spec, path: str | Path) -> None:
     """UserError unless a diffusion model can be the weak one for a model."""
     if not isinstance(weak.network, UNetConfig):
         raise UserError(str(path), 'holds a classifier', 'give a diffusion model as weak')
-    _check_same(('image_size', 'image_channels', 'low_res'), weak, model, path)
-    if weak.network.num_classes is not None:
-        _check_same(('num_classes',), weak, model, path)
-        check_same_classes(str(path), weak.classes, 'the diffusion model', model.classes)
+    _check_same(['low_res'], weak, model, path, classes=weak.network.num_classes is not None)
 
 
 def check_guide(guide: Spec, model: Spec, path: str | Path) -> None:
     """UserError unless a classifier can guide a model."""
     if not isinstance(guide.network, ClassifierConfig):
         raise UserError(str(path), 'holds no classifier', 'give it as the first argument')
-    shared = ('image_size', 'image_channels')
-    _check_same((*shared, 'num_classes') if model.network.num_classes else shared, guide, model, path)
-    if model.network.num_classes is not None:
-        check_same_classes(str(path), guide.classes, 'the diffusion model', model.classes)
+    _check_same([], guide, model, path, classes=model.network.num_classes is not None)
 
 
-def _check_same(names: Sequence[str], other: Spec, model: Spec, path: str | Path) -> None:
-    """UserError unless both have the same noise levels, and these settings of their networks."""
+def _check_same(names: list[str], other: Spec, model: Spec, path: str | Path, *, classes: bool) -> None:
+    """UserError unless both have the same images, noise levels, `names` of their networks, and `classes`."""
+    names = ['image_size', 'image_channels', *names, *(['num_classes'] if classes else [])]
     theirs = {name: getattr(other.network, name) for name in names} | other.diffusion.levels
     ours = {name: getattr(model.network, name) for name in names} | model.diffusion.levels
     for name, value in ours.items():
         if theirs[name] != value:
             raise UserError(str(path), f'{name} is {theirs[name]}', f'that of the diffusion model is {value}')
-
-
-def _network_paths(
-    diffusion: str | Path, classifier: str | Path | None, weak: str | Path | None
-) -> dict[str, Path]:
-    """The files or folders of the networks by name, from the arguments of `load`."""
-    paths = {DIFFUSION: stored_path(diffusion, DIFFUSION)}
-    guide = stored_path(diffusion if classifier is None else classifier, CLASSIFIER)
-    if classifier is not None or guide != Path(file_path(diffusion)):
-        paths[CLASSIFIER] = guide
-    if weak is not None:
-        paths[WEAK] = stored_path(weak, DIFFUSION)
-    return paths
+    if classes:
+        check_same_classes(str(path), other.classes, 'the diffusion model', model.classes)
 
 
 def _samples_stamp(path: Path) -> dict[str, Any]:
     """The stamp of the run's samples that were made with the network in a folder of training, if any."""
-    stamp = {} if is_file(path) else read_stamp(path.parent / SAMPLES) or {}
+    stamp = {} if is_file(path) else read_stamp(path.parent / 'samples') or {}
     folder = stamp.get(path.name, {}).get('folder')
     return stamp if folder is not None and path.parent / folder == path else {}
 

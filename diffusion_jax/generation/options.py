@@ -40,7 +40,7 @@ from diffusion_jax.diffusion.guidance import (
     innermost,
     scaled,
 )
-from diffusion_jax.diffusion.parts import Part, choices, options
+from diffusion_jax.diffusion.parts import Part, choices, option, options
 from diffusion_jax.diffusion.process import Transition
 from diffusion_jax.diffusion.samplers import SAMPLERS, Sampler
 from diffusion_jax.errors import UserError
@@ -48,6 +48,8 @@ from diffusion_jax.generation import arguments
 
 # A text, a guidance, or a function from denoiser to denoiser; or several of them.
 Guidances = str | Guidance | Callable[[Denoiser], Denoiser] | Sequence[Any]
+
+WEIGHT = option(1.0).metadata  # the limits of the weight of a class
 
 
 def read_sampler(sampler: str | Sampler, eta: float = 0.0) -> Sampler:
@@ -153,8 +155,6 @@ def _given(value: Any) -> str:
 
 def _read_modified(text: str, scale: Any) -> Guidance:
     name, *modifiers = text.split('/')
-    if name.partition(':')[0].strip() in MODIFIERS:
-        raise UserError('guidance', f'got {text!r}', f'must follow another, as in classifier/{name.strip()}')
     guidance = _read_part('guidance', name, GUIDANCES, scale=scale)
     for modifier in modifiers:
         guidance = _read_modifier(_read_part('guidance', modifier, MODIFIERS, guidance=guidance))
@@ -184,10 +184,8 @@ def _read_modifier(modifier: Modifier) -> Modifier:
 
 def _read_part(where: str, text: str, known: Mapping[str, type[Part]], **defaults: Any) -> Any:
     """The part that a text names. defaults: of fields that the text omits and the part has."""
-    name, colon, given = (piece.strip() for piece in text.partition(':'))
+    name, _, given = (piece.strip() for piece in text.partition(':'))
     one_of(where, name, known)
-    if colon and not given:
-        raise UserError(where, f'got {text!r}', f'give options after the colon, or only {name}')
     numbers, structure = options(known[name]), choices(known[name])
     names = [field.name for field in dataclasses.fields(known[name])]
     fields = {key: value for key, value in defaults.items() if key in names}
@@ -202,7 +200,8 @@ def _read_part(where: str, text: str, known: Mapping[str, type[Part]], **default
         elif key in numbers:
             fields[key] = _number(f'{where}.{key}', value, numbers[key].metadata)
         elif 'weights' in names:
-            fields['weights'] = (*fields.get('weights', ()), _weight(where, key, value))
+            weight = _number(f'{where}.{key}', value, WEIGHT)
+            fields['weights'] = (*fields.get('weights', ()), (int(key) if key.isdecimal() else key, weight))
         else:
             every = [*structure, *numbers]
             has = f'options are {", ".join(every)}' if every else 'it has no options'
@@ -219,11 +218,3 @@ def _number(where: str, value: str, limits: Mapping[str, Any]) -> Any:
         number = (int if limits['whole'] else float)(value)
     arguments.number(where, number, limits)
     return number
-
-
-def _weight(where: str, label: str, value: str) -> tuple[int | str, float]:
-    """A class, by number or name, and its weight."""
-    try:
-        return int(label) if label.isdecimal() else label, float(value)
-    except ValueError as error:
-        raise UserError(f'{where}.{label}', f'got {value!r}', 'must be a number') from error

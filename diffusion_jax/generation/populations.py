@@ -9,7 +9,6 @@ import numpy as np
 
 from diffusion_jax.diffusion.guidance import Reward, innermost
 from diffusion_jax.diffusion.inverse import PiGDM
-from diffusion_jax.diffusion.process import Transition
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation.arguments import NotFinite
@@ -40,13 +39,6 @@ def check_population(recipe: Recipe, num_images: int, rows: dict[str, Any]) -> N
                     remedy = f'must be the same for each {size} particles of {sampler}'
                     where = getattr(path[-1], 'name', name) if path else name  # of a part's field
                     raise UserError(where, 'differs within a population', remedy)
-
-
-def check_levels(recipe: Recipe, grid: Transition) -> None:
-    """UserError if particles would have to start again, at a noisier level."""
-    if grid.renoise is not None and recipe.sampler.population > 1:
-        remedy = f'{type(recipe.sampler).__name__} needs levels that fall'
-        raise UserError('respacing', f'got {recipe.respacing!r}', remedy)
 
 
 def check_weights(log_weight: np.ndarray, size: int, index: np.ndarray) -> None:

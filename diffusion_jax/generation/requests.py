@@ -5,34 +5,29 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
-from diffusion_jax.checks import INT32, one_of
+from diffusion_jax.checks import INT32, between, one_of
 from diffusion_jax.diffusion.guidance import innermost
 from diffusion_jax.diffusion.process import Level
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.errors import UserError
-from diffusion_jax.generation import arguments, guides, options, sampling
+from diffusion_jax.generation import guides, options, sampling
 from diffusion_jax.generation.arguments import check_array, first_step, one_for_each, traced, whole_number
 from diffusion_jax.generation.functions import check_functions
-from diffusion_jax.generation.low_res import low_res_images, low_res_noise_of
+from diffusion_jax.generation.guides import Labels
 from diffusion_jax.generation.measurements import checked
-from diffusion_jax.generation.populations import check_levels, check_population
+from diffusion_jax.generation.populations import check_population
 from diffusion_jax.generation.program import jitted
 from diffusion_jax.generation.sampling import Request
-from diffusion_jax.models import NULL_CLASS
 from diffusion_jax.settings import nearest
 from diffusion_jax.sharding import batch_sharding, replicated
 
 if TYPE_CHECKING:
     from diffusion_jax.generation.generator import Generator
-
-
-Labels = int | str | Sequence[int | str] | np.ndarray
 
 
 def make_request(
@@ -75,16 +70,40 @@ def make_request(
     request = Request(
         seed=np.uint32(whole_number('seed', seed, below=2**32)),
         index=np.arange(first, first + num_images, dtype=np.int32),
-        y=labels(model, num_images, y, recipe),
+        y=guides.labels(model, num_images, y, recipe),
         recipe=checked(traced(recipe, num_images), images),
-        low_res=low_res_images(model, num_images, low_res),
+        low_res=_low_res_images(model, num_images, low_res),
         x_T=None if x_T is None else full_images(model, 'x_T', x_T, num_images, np.float32),
-        low_res_noise=low_res_noise_of(model, num_images, low_res_noise, recipe),
+        low_res_noise=_low_res_noise(model, num_images, low_res_noise, recipe),
     )
     check_population(recipe, num_images, {key: getattr(request, key) for key in ('y', 'recipe', 'low_res')})
     request = put(model, num_images, request, recipe.sampler.population)
     check_functions(model, recipe, len(request.index))
     return request
+
+
+def _low_res_images(model: Generator, num_images: int, low_res: Any) -> np.ndarray | None:
+    """The images that an upsampler enlarges, None for any other model."""
+    if model.unet.low_res:
+        size = model.low_res_size or ('h', 'w')
+        return check_array('low_res', low_res, (num_images, *size, model.unet.image_channels), np.uint8)
+    if low_res is not None:
+        raise UserError('low_res', 'given to a model that is no upsampler', 'leave it out')
+    return None
+
+
+def _low_res_noise(model: Generator, num_images: int, noise: Any, recipe: Recipe) -> np.ndarray | None:
+    """float32 [num_images], None without noise."""
+    noise = one_for_each('low_res_noise', noise, num_images, np.float32)
+    for extreme in (noise.min(), noise.max()):
+        between('low_res_noise', extreme.item(), 0, below=1)
+    if not noise.any():
+        return None
+    if not model.unet.low_res:
+        raise UserError('low_res_noise', 'given to a model that is no upsampler', 'leave it out')
+    if recipe.sampler.population > 1:
+        raise UserError('low_res_noise', 'would differ between the particles of an image', 'leave it out')
+    return noise
 
 
 def put(model: Generator, num_images: int, tree: Any, population: int = 1) -> Any:
@@ -112,22 +131,17 @@ def of_images(
     recipe: Recipe,
     *,
     index: Any = None,
-    seed: int = 0,
-    low_res: np.ndarray | None = None,
+    **how: Any,
 ) -> tuple[Request, jax.Array, int]:
-    """A request for given images, the images on the devices, and their number."""
+    """A request for given images, the images on the devices, and their number; how: see `make_request`."""
     images = full_images(model, 'images', images, 'B', np.uint8)
     number = len(images)
-    index = check_array('index', np.arange(number) if index is None else index, (number,), np.int32)
-    whole_number('index', index.min())
-    request = Request(
-        np.uint32(whole_number('seed', seed, below=2**32)),
-        index,
-        labels(model, number, y, recipe),
-        recipe,
-        low_res_images(model, number, low_res),
-    )
-    return *put(model, number, (request, images)), number
+    request = make_request(model, number, y, recipe=recipe, **how)
+    if index is not None:
+        index = check_array('index', index, (number,), np.int32)
+        whole_number('index', index.min())
+        request = request._replace(index=put(model, number, index))
+    return request, put(model, number, images), number
 
 
 def from_images(
@@ -136,9 +150,7 @@ def from_images(
     """The request that starts from noised images, and the number of steps that are skipped."""
     if images is None or start is None:
         raise UserError('images', 'given without start, or start without images', 'give both')
-    if request.x_T is not None:
-        raise UserError('x_T', 'given in addition to images', 'give one of them')
-    check_keeps_start(request.recipe)
+    check_starts_from_images(request)
     done = first_step(levels, start)
     images = full_images(model, 'images', images, num_images, np.uint8)
     check_population(request.recipe, num_images, {'images': images})
@@ -147,42 +159,15 @@ def from_images(
     return request._replace(x_T=jitted(sampling.noised)(images, request, level)), done
 
 
-def check_keeps_start(recipe: Recipe) -> None:
-    """UserError if the sampler does not start from x_T, and would ignore given images."""
-    if not recipe.sampler.keeps_start:
-        problem = f'{type(recipe.sampler).__name__} starts from the measurement'
-        remedy = 'set given_y=False' if hasattr(recipe.sampler, 'given_y') else 'use another sampler'
+def check_starts_from_images(request: Request) -> None:
+    """UserError if x_T is given, too, or the sampler does not start from x_T."""
+    if request.x_T is not None:
+        raise UserError('x_T', 'given in addition to images', 'give one of them')
+    sampler = request.recipe.sampler
+    if not sampler.keeps_start:
+        problem = f'{type(sampler).__name__} starts from the measurement'
+        remedy = 'set given_y=False' if hasattr(sampler, 'given_y') else 'use another sampler'
         raise UserError('images', problem, remedy)
-
-
-def labels(model: Generator, num_images: int, y: Labels | None, recipe: Recipe) -> np.ndarray:
-    """int32 [num_images], from one class for all images or one for each; zeros if nothing reads labels.
-
-    −1, no class, is a label of networks that learned it, without a guidance that reads labels.
-    """
-    read = guides.number_of_classes(model, recipe)
-    num_classes = read or (model.classifier.num_classes if model.classifier else len(model.classes))
-    if read is None and (y is None or not num_classes):
-        return np.zeros(num_images, np.int32)
-    least, allowed = 0, f'must be a class from 0 to {num_classes - 1} for every image'
-    if guides.know_no_class(model, recipe) and recipe.needs.isdisjoint({'log_prob', 'y'}):
-        least, allowed = NULL_CLASS, f'{allowed}, or −1, no class'
-    elif guides.know_no_class(model, recipe):
-        allowed += "; −1, no class, needs guidance=''"
-    if y is None:
-        raise UserError('y', 'got None', allowed)
-    array = one_for_each('y', class_numbers(y, model.classes), num_images, np.int32)
-    wrong = array[(array < least) | (array >= num_classes)]
-    if len(wrong):
-        raise UserError('y', f'got {wrong[0]}', allowed)
-    return np.zeros_like(array) if read is None else array
-
-
-def class_numbers(y: Labels | None, classes: tuple[str, ...]) -> Any:
-    """Classes by number, from names or numbers."""
-    if isinstance(y, (list, tuple)):
-        return [class_numbers(each, classes) for each in y]
-    return guides.class_number(y, classes, 'y') if isinstance(y, str) else y
 
 
 def full_images(model: Generator, name: str, images: Any, num_images: int | str, dtype: type) -> np.ndarray:
@@ -200,13 +185,10 @@ def read_recipe(
 ) -> Recipe:
     """A recipe of the model with the changes that are not None. UserError unless the model supports it."""
     recipes, grids = dict(model.recipes), dict(model.grids)
-    if recipe is None or isinstance(recipe, str):
-        name = model.recipes[0][0] if recipe is None else recipe
-        one_of('recipe', name, recipes)
-        recipe = recipes[name]
     if not isinstance(recipe, Recipe):
-        known = f'must be one of {", ".join(recipes)}, or a Recipe'
-        raise UserError('recipe', f'got {arguments.shown(recipe)}', known)
+        name = model.recipes[0][0] if recipe is None else recipe
+        one_of('recipe', name, list(recipes))
+        recipe = recipes[name]
     fields = [field.name for field in dataclasses.fields(Recipe)]
     for name in changes.keys() - {*fields}:
         known = [*list(inspect.signature(make_request).parameters)[2:-1], *fields]
@@ -230,7 +212,9 @@ def read_recipe(
     if scale is not None and scale.any() and not any(each is scale for each in scales):
         raise UserError('scale', 'given without a guidance that uses it', 'leave it out')
     grid = options.check_respacing(model.diffusion, recipe.respacing, recipe.timesteps, grids)
-    check_levels(recipe, grid)
+    if grid.renoise is not None and recipe.sampler.population > 1:
+        remedy = f'{type(recipe.sampler).__name__} needs levels that fall'
+        raise UserError('respacing', f'got {recipe.respacing!r}', remedy)
     one_of('clip', recipe.clip, (True, False))
     guides.check_needs(model, recipe)
     return recipe
@@ -246,4 +230,4 @@ def labels_at(model: Generator, sigma: Any, y: Any, recipe: Recipe) -> Any:
             raise UserError('sigma', f'got {sigma}', 'must be above 0')
     if isinstance(y, jax.core.Tracer):
         return y
-    return labels(model, np.size(y), y, recipe)
+    return guides.labels(model, np.size(y), y, recipe)

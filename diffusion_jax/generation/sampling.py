@@ -117,9 +117,9 @@ def make_parts(networks: Networks, params: dict[str, Params], request: Request) 
 def guided_denoiser(networks: Networks, params: dict[str, Params], request: Request) -> Denoiser:
     """The diffusion model, clipped, with all guidance of the recipe."""
     recipe, y, low_res = request.recipe, request.y, conditioning_images(request)
+    grid = recipe.respacing, recipe.timesteps
 
     def model(y: jax.Array, identity: tuple[str, ...] = ()) -> Denoiser:
-        grid = recipe.respacing, recipe.timesteps
         return make_denoiser(networks, params['diffusion'], y, low_res, *grid, identity)
 
     models = Models(
@@ -137,7 +137,6 @@ def guided_denoiser(networks: Networks, params: dict[str, Params], request: Requ
         log_prob = make_log_prob(networks, params['classifier'], y)
         models = models._replace(log_prob=log_prob, logits=make_logits(networks, params['classifier']))
     if networks.weak:
-        grid = recipe.respacing, recipe.timesteps
         models = models._replace(weak=make_denoiser(networks.weak, params[WEAK], y, low_res, *grid))
     denoise = model(y)
     for guidance in (each for each in recipe.guidance if each.before_clip):
@@ -170,7 +169,7 @@ def generate(
     Args:
         params: 'diffusion', and 'classifier' and 'weak' if a guidance needs them.
         record: (state, prediction, transition) → what to keep of every step.
-        remat: recomputes each step in a backward pass.
+        remat: recomputes each step in a backward pass, which then keeps one state a step.
     """
     parts = make_parts(networks, params, request)
     state, records = sample(*parts, record=record, remat=remat)

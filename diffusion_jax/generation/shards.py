@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from diffusion_jax.report import Progress
-from diffusion_jax.shards import SHARDS, Shard, fill, list_shards, read
+from diffusion_jax.shards import SHARDS, fill, list_shards, read
 from diffusion_jax.workdir import atomic_file
 
 Draw = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -43,8 +42,8 @@ def draw_samples(
         images, labels = draw(np.arange(start, start + batch_size))
         return {'arr_0': images[: stop - start], 'arr_1': labels[: stop - start].astype(np.int64)}
 
-    hosts = {'host': host, 'num_hosts': num_hosts}
-    fill(directory / SHARDS, progress, num_samples, batch_size, compute, stop, **hosts)
+    folder = directory / SHARDS
+    fill(folder, progress, num_samples, batch_size, compute, stop, host=host, num_hosts=num_hosts)
 
 
 def join(directory: Path, path: Path) -> None:
@@ -54,15 +53,10 @@ def join(directory: Path, path: Path) -> None:
         stale.unlink()  # left by a run that was killed here; it can be many gigabytes
     with atomic_file(path) as file, zipfile.ZipFile(file, 'w') as archive:
         for name in ('arr_0', 'arr_1'):
+            first = read(shards[0], name)[name]
+            header = np.lib.format.header_data_from_array_1_0(first)
+            shape = (shards[-1].stop, *first.shape[1:])
             with archive.open(f'{name}.npy', 'w', force_zip64=True) as member:
-                _write_array(member, shards, name)
-
-
-def _write_array(member: IO[bytes], shards: Sequence[Shard], name: str) -> None:
-    for shard in shards:
-        array = read(shard, name)[name]
-        if shard.start == 0:
-            header = np.lib.format.header_data_from_array_1_0(array)
-            shape = (shards[-1].stop, *array.shape[1:])
-            np.lib.format.write_array_header_1_0(member, header | {'shape': shape})
-        member.write(array.tobytes())
+                np.lib.format.write_array_header_1_0(member, header | {'shape': shape})
+                for shard in shards:
+                    member.write(read(shard, name)[name].tobytes())

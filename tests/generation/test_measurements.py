@@ -187,7 +187,7 @@ def cases():
         'function': (dps, Measurement(lambda x: x @ np.ones(3), TRUTH), 'operator', 'FunctionOperator', '3'),
         'number of axes': (dps, Measurement(Mask(np.ones(8)), TRUTH), 'Mask.mask', (8,)),
         'not masked': (dps, Measurement(MASK, TRUTH), 'Measurement.y', 'mask'),
-        'not finite': (dps, Measurement(MASK, nan), 'Measurement.y', 'row 1'),
+        'not finite': (dps, Measurement(MASK, nan), 'Measurement.y', 'from nan to nan'),
         'too large': (dps, Measurement(MASK, 1e300 * np.ones((4, 8, 8, 1))), 'Measurement.y', 'finite'),
         'noise': (dps, Measurement(MASK, Y, -0.1), 'Measurement.noise', -0.1),
         'no noise': (daps, Measurement(MASK, Y), 'Measurement.noise', 'DAPS'),
