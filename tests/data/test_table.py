@@ -176,8 +176,10 @@ def test_rows_that_cannot_work_are_named(root, text, where, values):
         ('[1]', 'line 1', ['list']),
         ('{"path": 3}', 'line 1', ['path']),
         ('{"path": "x.png", "kind": "a"}', 'line 1', ['path, kind']),
+        ('{"path": "\\u0000.png", "label": 1}', 'line 1', ['path']),
         ('{"path": "x.png", "label": 1.5}', 'line 1', ['1.5']),
         ('{"path": "x.png", "label": true}', 'line 1', ['True']),
+        ('{"path": "\\ud800.png", "label": 1}', 'line 1', []),
         ('{"path": ', 'x.jsonl', []),
     ],
 )

@@ -203,9 +203,13 @@ def _row(table: str, line: int, cells: Any) -> Row:
         raise UserError(where, f'is {type(cells).__name__}', 'every line must be a JSON object')
     columns = [str(name) for name in cells]
     path = next((cells[name] for name in PATHS if name in cells), None)
-    if not path or not isinstance(path, str):
+    if not path or not isinstance(path, str) or '\0' in path:
         problem = f'has no path; its columns are {listed(columns)}'
         raise UserError(where, problem, f'one must be {" or ".join(PATHS)}')
+    try:
+        os.fsencode(path)
+    except ValueError as error:
+        raise UserError(where, f'its path {path!r} cannot be that of a file') from error
     path = os.path.normpath(path)
     if os.path.isabs(path):  # relative to the table where it can be, as folders in it are splits
         path = path.removeprefix(os.path.join(os.path.abspath(os.path.dirname(table)), ''))
