@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import fcntl
 import json
-import logging
 import math
 import os
 import socket
@@ -19,8 +18,6 @@ import jax
 import numpy as np
 
 from diffusion_jax.errors import UserError, reason
-
-logger = logging.getLogger(__name__)
 
 LOCK_FILE = '.lock'
 STAMP_FILE = 'stamp.json'
@@ -43,15 +40,6 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def if_possible(path: Path) -> Iterator[None]:
-    """Writes a file that no result depends on: a failure is logged."""
-    try:
-        yield
-    except OSError as error:
-        logger.warning('%s: cannot be written (%s); left out', path, reason(error))
 
 
 def check_writable(path: str | Path) -> None:

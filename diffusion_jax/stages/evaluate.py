@@ -29,10 +29,9 @@ from diffusion_jax.evaluation.extractors import Extractor
 from diffusion_jax.evaluation.feature_stats import LEAST_IMAGES
 from diffusion_jax.evaluation.protocol import report, sampling_protocol
 from diffusion_jax.stages import sample
-from diffusion_jax.stages.conditioning import classes_to_sample
 from diffusion_jax.stages.drawing import is_complete
 from diffusion_jax.stages.run import Run
-from diffusion_jax.stages.sample import UNGUIDED, sample_classes
+from diffusion_jax.stages.sample import UNGUIDED, classes_to_sample, sample_classes
 from diffusion_jax.stages.stamps import Results, stamp_difference
 from diffusion_jax.workdir import write_json
 

@@ -15,6 +15,7 @@ from diffusion_jax.data.classes import listed
 from diffusion_jax.data.image_sets.archive import open_samples
 from diffusion_jax.diffusion.samplers import SAMPLERS
 from diffusion_jax.errors import UserError
+from diffusion_jax.evaluation.classes import Sampled
 from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.generator import Generator
 from diffusion_jax.generation.grid import class_grid, save_png
@@ -27,9 +28,8 @@ from diffusion_jax.hosts import raise_together
 from diffusion_jax.interruption import interruptible
 from diffusion_jax.sharding import check_batch_size
 from diffusion_jax.shards import SHARDS
-from diffusion_jax.stages import base, conditioning, networks, stamps
-from diffusion_jax.stages.conditioning import Conditioning
-from diffusion_jax.stages.drawing import draw_missing, is_complete
+from diffusion_jax.stages import base, networks, stamps
+from diffusion_jax.stages.drawing import draw_missing, is_complete, load_labels, requested_labels
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.stamps import Results
 from diffusion_jax.stored_networks import CLASSIFIER, DIFFUSION, TRAINED_BY, describe_stored, stored_classes
@@ -42,6 +42,9 @@ SAMPLES_FILE, GRID_FILE, PNG_FOLDER = 'samples.npz', 'grid.png', 'png'
 UNGUIDED = 'unguided'
 # Settings that do not change the samples.
 FILES = ('name', 'recipe', 'batch_size', 'weak', 'base_samples', 'npz', 'png', 'unguided', 'grid_columns')
+
+# Sample indices [B] → labels [B], and for an upsampler the images that it enlarges, uint8 [B, h, w, C].
+Conditioning = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 
 
 def check(run: Run) -> None:
@@ -61,7 +64,7 @@ def check(run: Run) -> None:
     if run.experiment.unet.low_res:
         base.check(run)
     else:
-        conditioning.make_conditioning(run)
+        make_conditioning(run)
     networks.report_unread_images(run)
 
 
@@ -121,6 +124,36 @@ def main(run: Run, results: Results) -> None:
     if config.with_unguided:
         _draw_all(run, directory / UNGUIDED, generator.unguided(), names)
     _draw_all(run, directory, generator, names)
+
+
+def make_conditioning(run: Run) -> Conditioning:
+    """The labels that the config requests; for an upsampler the base images and their labels.
+
+    Raises:
+        UserError: the files of labels or base images do not exist or do not fit.
+    """
+    if run.experiment.unet.low_res:
+        images, labels = base.open_base(run)
+        return lambda index: (labels[index % len(images)], images.take(index % len(images)))
+    requested = requested_labels(run)
+    return lambda index: (requested(index), None)
+
+
+def classes_to_sample(run: Run, num_samples: int, *, guided: bool) -> Sampled | None:
+    """The classes that the first samples will have; None if the networks know no classes."""
+    config, unet = run.experiment.sample, run.experiment.unet
+    num_classes: Any = run.experiment.data.num_classes
+    if unet.num_classes is None and (unet.low_res or not guided):
+        return None
+    if unet.low_res and not base.is_sampled(run):
+        labels = base.open_base(run)[1]
+    else:
+        labels = (
+            load_labels(run) if config.labels_from_file else np.array(config.classes or range(num_classes))
+        )
+    if config.labels != 'random':  # any class may occur among random labels
+        labels = labels[: num_samples // config.as_recipe().sampler.population]
+    return Sampled(tuple(np.unique(labels).tolist()), num_classes)
 
 
 def make_generator(run: Run, params: dict[str, Any]) -> Generator:
@@ -184,8 +217,7 @@ def _draw_all(run: Run, directory: Path, generator: Generator, names: Sequence[s
     guidance = f'scale {config.scale:g}' if config.guidance == 'classifier' else config.guidance
     title = f'samples, {guidance if generator.recipes[0][1].guidance else UNGUIDED}'
     particles = config.as_recipe().sampler.population  # unguided samples have the same labels
-    condition = conditioning.make_conditioning(run)
-    batch = functools.partial(draw, run, generator, condition, population=particles)
+    batch = functools.partial(draw, run, generator, make_conditioning(run), population=particles)
     draw_missing(run, directory, title, batch, particles)
     with raise_together():
         if jax.process_index() == 0:
