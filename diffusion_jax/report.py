@@ -90,7 +90,7 @@ class MetricsWriter(contextlib.AbstractContextManager):
 
     def __init__(self, directory: str | Path, resume_step: int = 0):
         self._path, self._events = Path(os.devnull), None
-        self._waiting, self._failed = b'', False
+        self._waiting = b''
         if jax.process_index() == 0:
             self._path = Path(directory) / METRICS_FILE
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,15 +128,14 @@ class MetricsWriter(contextlib.AbstractContextManager):
         self._append(b'')
 
     def _append(self, data: bytes) -> None:
+        failed_before = bool(self._waiting)
         self._waiting += data
         try:
             while self._waiting:
                 self._waiting = self._waiting[self._file.write(self._waiting) :]
-            self._failed = False
         except OSError as error:
-            if not self._failed:
+            if not failed_before:
                 logger.warning('%s: cannot be written now (%s)', self._path, reason(error))
-            self._failed = True
 
     def _add_event(self, step: int, **content: Any) -> None:
         self._tensorboard('write_event', Event(wall_time=time.time(), step=step, **content))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -26,8 +24,7 @@ from diffusion_jax.models import ClassifierConfig, UNetConfig, describe_network
 from diffusion_jax.models.description import NEWER
 from diffusion_jax.report import MetricsWriter, last_logged_step
 from diffusion_jax.sharding import check_batch_size, put_batch
-from diffusion_jax.stages.finetune import check_start, load_start
-from diffusion_jax.stages.networks import check_classes, start_stamp
+from diffusion_jax.stages.networks import check_classes, check_start, load_start, start_stamp
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.stamps import check_stamp, settings_of
 from diffusion_jax.stored_networks import CHECKPOINTS, CLASSIFIER, DIFFUSION, TRAINED_BY
@@ -82,7 +79,6 @@ def check(run: Run, name: str) -> None:
     config, start = getattr(experiment, stage), getattr(experiment.pretrained, name)
     key = f'{stage}.batch_size' + (f' / {stage}.microbatches' if config.microbatches > 1 else '')
     check_batch_size(run.mesh, config.batch_size // config.microbatches, key)
-    _check_batch_fits(run, stage, config.batch_size // jax.process_count())
     if start:
         check_start(Path(start), experiment.networks[name], experiment.diffusion)
     check_classes(run)
@@ -91,17 +87,6 @@ def check(run: Run, name: str) -> None:
         remedy = 'prepare them with --size=full, or set it to False'
         raise UserError(f'config.{stage}.random_crop', problem, remedy)
     run.check_images('train')
-
-
-def _check_batch_fits(run: Run, stage: str, num_images: int) -> None:
-    """Raises UserError if the host cannot hold its part of a batch, as uint8 and as float32."""
-    data, available = run.experiment.data, os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-    needed = 5 * num_images * math.prod((*data.image_size, data.image_channels))
-    if needed > available:
-        problem = (
-            f'the images of a batch need {needed / 1e9:,.0f} GB of the {available / 1e9:,.0f} GB of memory'
-        )
-        raise UserError(f'config.{stage}.batch_size', problem, 'lower it')
 
 
 def complete(run: Run, training: Training) -> bool:

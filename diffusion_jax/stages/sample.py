@@ -159,14 +159,17 @@ def classes_to_sample(run: Run, num_samples: int, *, guided: bool) -> Sampled | 
 def make_generator(run: Run, params: dict[str, Any]) -> Generator:
     """The networks of the experiment, with guidance if the classifier's parameters are given."""
     experiment, recipe = run.experiment, run.experiment.sample.as_recipe()
-    guided = CLASSIFIER in params
+    guided, weak = CLASSIFIER in params, None
+    if WEAK in params:
+        process = describe_stored(networks.network_path(run, WEAK)).diffusion
+        weak = Networks(networks.network_of(run, WEAK), process, mesh=run.mesh)
     return Generator(
         unet=experiment.unet,
         diffusion=experiment.diffusion,
         params=params,
         mesh=run.mesh,
         classifier=experiment.classifier if guided else None,
-        weak=_weak(run) if WEAK in params else None,
+        weak=weak,
         recipes=(('run', recipe if guided else recipe.without_classifier()),),
         low_res_size=experiment.data.low_res_size,
     )
@@ -204,11 +207,6 @@ def draw_while_training(
 
 def _networks(config: SampleConfig) -> list[str]:
     return [DIFFUSION, *([CLASSIFIER] if config.guided else []), *([WEAK] if config.weak else [])]
-
-
-def _weak(run: Run) -> Networks:
-    process = describe_stored(networks.network_path(run, WEAK)).diffusion
-    return Networks(networks.network_of(run, WEAK), process, mesh=run.mesh)
 
 
 def _draw_all(run: Run, directory: Path, generator: Generator, names: Sequence[str]) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from flax import traverse_util
+
 from diffusion_jax import config
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.errors import UserError
@@ -93,12 +95,7 @@ def _complete(name: str, section: Any) -> Any:
     return defaults | dict(section)
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flatten(value, f'{prefix}{key}.')
-        else:
-            # Older stamps hold paths as they were typed, such as images/.
-            flat[f'{prefix}{key}'] = file_path(value) if isinstance(value, str) and '/' in value else value
-    return flat
+def _flatten(tree: dict[str, Any]) -> dict[str, Any]:
+    flat = traverse_util.flatten_dict(tree, keep_empty_nodes=True, sep='.')
+    # Older stamps hold paths as they were typed, such as images/.
+    return {key: file_path(x) if isinstance(x, str) and '/' in x else x for key, x in flat.items()}

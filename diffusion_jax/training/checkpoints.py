@@ -101,18 +101,15 @@ def load_params(
         UserError: see `check_checkpoint`; or the checkpoint is damaged, or a parameter is not finite.
     """
     step = check_checkpoint(directory, config, ema_rate)
-    params = _read_params(directory, step, ema_rate, config, mesh or make_mesh(devices=all_devices()[:1]))
+    shapes, item = models.param_shapes(config), _item(ema_rate)
+    shardings = param_shardings(mesh or make_mesh(devices=all_devices()[:1]), shapes)
+    params = read(directory, step, {item: abstract_on(shardings, shapes)}, ())[0][item]
     all_finite = jax.jit(lambda tree: jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), tree))(params)
     for name, finite in traverse_util.flatten_dict(all_finite, sep='/').items():
         if not finite:
-            folder, problem = directory / str(step), f'{name} of {_item(ema_rate)} is not finite'
+            folder, problem = directory / str(step), f'{name} of {item} is not finite'
             raise UserError(str(folder), problem, 'train again from an earlier checkpoint')
     return params, step
-
-
-def _read_params(directory: Path, step: int, ema_rate: float, config: Any, mesh: Mesh) -> Params:
-    shapes, item = models.param_shapes(config), _item(ema_rate)
-    return read(directory, step, {item: abstract_on(param_shardings(mesh, shapes), shapes)}, ())[0][item]
 
 
 def _item(ema_rate: float) -> str:
