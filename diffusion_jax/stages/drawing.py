@@ -14,7 +14,6 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.sampling import sample_keys
 from diffusion_jax.generation.shards import draw_samples
-from diffusion_jax.hosts import any_process
 from diffusion_jax.report import Progress
 from diffusion_jax.shards import SHARDS, gaps
 from diffusion_jax.stages.run import Run
@@ -70,9 +69,6 @@ def draw_missing(run: Run, directory: Path, title: str, draw: Draw, population: 
     population: the number of samples that belong together, and are in one batch.
     """
     num_samples = run.experiment.sample.num_samples
-    # All hosts decide before any of them changes what the others read.
-    if not any_process(not is_complete(directory, num_samples)):
-        return
     size = -(-run.batch_size('sample', num_samples) // population) * population
     progress = Progress(title, num_samples)
     draw_samples(

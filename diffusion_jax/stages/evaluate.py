@@ -8,7 +8,6 @@ import functools
 import json
 import logging
 import zlib
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +149,7 @@ def _open_reference(reference: str, data: DataConfig, sampled: Sampled | None, d
     return match(sampled, opened, known_classes(opened.images)) if sampled else opened
 
 
-def fits(run: Run) -> AbstractContextManager[None]:
+def fits(run: Run) -> contextlib.AbstractContextManager[None]:
     """If the block runs out of memory, raises UserError with the setting to lower."""
     setting = 'evaluate.batch_size' if run.experiment.evaluate.inception else 'sample.num_samples'
     return run.fits('the evaluation', setting)

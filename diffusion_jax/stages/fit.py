@@ -6,7 +6,6 @@ import contextlib
 import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -192,7 +191,7 @@ def _start(
     return first_state(training.objective, training.network, training.config, abstract, key, params), {}
 
 
-def training_fits(run: Run, name: str) -> AbstractContextManager[None]:
+def training_fits(run: Run, name: str) -> contextlib.AbstractContextManager[None]:
     """If training runs out of memory, names the settings to change; see `Run.fits`."""
     stage = TRAINED_BY[name]
     alternatives = f', raise config.{stage}.microbatches or config.mesh.fsdp'
@@ -201,7 +200,7 @@ def training_fits(run: Run, name: str) -> AbstractContextManager[None]:
     return run.fits(f'training the {name} model', f'{stage}.batch_size', alternatives)
 
 
-def initialization_fits(run: Run, name: str) -> AbstractContextManager[None]:
+def initialization_fits(run: Run, name: str) -> contextlib.AbstractContextManager[None]:
     """The same for the state, whose size does not depend on the batch."""
     alternatives = f', or raise config.mesh.fsdp ({run.experiment.mesh.fsdp}) with more devices'
     return run.fits(f'initializing the {name} model', f'{SECTIONS[name]}.model_channels', alternatives)

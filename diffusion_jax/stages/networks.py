@@ -78,8 +78,7 @@ def average_of(run: Run, name: str) -> float:
         return rate
     path, rates = network_path(run, name), run.experiment.train.ema_rates
     if TRAINED_BY[name] not in run.stages and path != run.workdir / name:
-        stamp = read_stamp(path)
-        rates = stamp['train']['ema_rates'] if stamp and 'train' in stamp else rates
+        rates = (read_stamp(path) or {}).get('train', {}).get('ema_rates', rates)
     return max(rates, default=0.0)
 
 
