@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import math
 import re
 
 BYTES = {'f32': 4, 's32': 4, 'u32': 4, 'bf16': 2, 'pred': 1}
@@ -37,9 +36,3 @@ def exchanged(program: str) -> dict[str, list[tuple[str, tuple[int, ...]]]]:
                 found[kind].append((dtype, tuple(int(size) for size in sizes.split(',') if size)))
         seen.add(key)
     return found
-
-
-def num_bytes(array: tuple[str, tuple[int, ...]]) -> int:
-    """The size of an array of `exchanged`."""
-    dtype, shape = array
-    return BYTES[dtype] * math.prod(shape)

@@ -13,6 +13,7 @@ import jax
 from diffusion_jax.data.checking import check_images
 from diffusion_jax.data.sources import Source, make_source
 from diffusion_jax.experiment import Experiment
+from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.memory import out_of_memory
 
 
@@ -47,6 +48,13 @@ class Run:
     def on(self, mesh: jax.sharding.Mesh) -> Run:
         """The same run on another mesh."""
         return dataclasses.replace(self, mesh=mesh)
+
+    def unguided(self, num_samples: int = 0) -> Run:
+        """The same run with unguided samples, and with another number of them if one is given."""
+        sample = self.experiment.sample
+        number = {'num_samples': num_samples or sample.num_samples}
+        sample = dataclasses.replace(sample, scale=0.0, guidance=SampleConfig.guidance, **number)
+        return dataclasses.replace(self, experiment=dataclasses.replace(self.experiment, sample=sample))
 
     def batch_size(self, stage: str, num_images: int) -> int:
         """The batch size of a stage, reduced to the smallest that has all images."""

@@ -15,7 +15,6 @@ from diffusion_jax.data.classes import listed
 from diffusion_jax.data.image_sets.archive import open_samples
 from diffusion_jax.diffusion.samplers import SAMPLERS
 from diffusion_jax.errors import UserError
-from diffusion_jax.evaluation.classes import Sampled
 from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.generation.generator import Generator
 from diffusion_jax.generation.grid import class_grid, save_png
@@ -29,7 +28,7 @@ from diffusion_jax.interruption import interruptible
 from diffusion_jax.sharding import check_batch_size
 from diffusion_jax.shards import SHARDS
 from diffusion_jax.stages import base, networks, stamps
-from diffusion_jax.stages.drawing import draw_missing, is_complete, load_labels, requested_labels
+from diffusion_jax.stages.drawing import draw_missing, is_complete, requested_labels
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.stamps import Results
 from diffusion_jax.stored_networks import CLASSIFIER, DIFFUSION, TRAINED_BY, describe_stored, stored_classes
@@ -137,23 +136,6 @@ def make_conditioning(run: Run) -> Conditioning:
         return lambda index: (labels[index % len(images)], images.take(index % len(images)))
     requested = requested_labels(run)
     return lambda index: (requested(index), None)
-
-
-def classes_to_sample(run: Run, num_samples: int, *, guided: bool) -> Sampled | None:
-    """The classes that the first samples will have; None if the networks know no classes."""
-    config, unet = run.experiment.sample, run.experiment.unet
-    num_classes: Any = run.experiment.data.num_classes
-    if unet.num_classes is None and (unet.low_res or not guided):
-        return None
-    if unet.low_res and not base.is_sampled(run):
-        labels = base.open_base(run)[1]
-    else:
-        labels = (
-            load_labels(run) if config.labels_from_file else np.array(config.classes or range(num_classes))
-        )
-    if config.labels != 'random':  # any class may occur among random labels
-        labels = labels[: num_samples // config.as_recipe().sampler.population]
-    return Sampled(tuple(np.unique(labels).tolist()), num_classes)
 
 
 def make_generator(run: Run, params: dict[str, Any]) -> Generator:

@@ -44,7 +44,7 @@ def check(run: Run) -> None:
         if run.experiment.unet.low_res:
             problem = 'is set, but an upsampler is evaluated only by the stages sample and evaluate'
             raise UserError('config.train.evaluate_every', problem, 'set it to 0')
-        evaluate.check(run.on(local_mesh(run.mesh)), guided=False)
+        evaluate.check(run.on(local_mesh(run.mesh)).unguided())
 
 
 def locate(run: Run) -> fit.Training:
@@ -113,7 +113,7 @@ def _reduced_images(run: Run) -> Conditioning:
 def _evaluate_samples(run: Run) -> Call:
     """Extracts the reference's features now, into the workdir, where the stage `evaluate` finds them."""
     batch_size, num_samples = run.experiment.sample.batch_size, run.experiment.train.evaluate_samples
-    reference = evaluate.open_reference(run, guided=False, num_samples=num_samples)
+    reference = evaluate.open_reference(run.unguided(num_samples))
     extractor = evaluate.extractor_of(run.on(local_mesh(run.mesh)), reference)
     reference = with_features(reference, extractor, run.stop, REFERENCE_ROWS)
     conditioning = make_conditioning(run)

@@ -144,11 +144,7 @@ class Checkpoints:
             self._failure = f'step {self.latest_step} could not be saved ({why})'
         elif jax.process_index() == 0 and self._keep:
             for step in sorted(ocp.utils.checkpoint_steps(self.directory))[: -self._keep]:
-                replaced = self.directory / str(step)
-                try:
-                    replaced.rename(f'{replaced}{PARTIAL}')
-                except OSError as error:
-                    logger.warning('%s: cannot be removed (%s)', replaced, reason(error))
+                shutil.rmtree(self.directory / str(step), ignore_errors=True)
         self._refresh(agree)
 
     def _refresh(self, agree: Callable[[bool], bool] = any_process) -> None:
