@@ -80,10 +80,7 @@ def with_defaults(
     """A config with every setting: what a section does not name has its default. Values are not checked.
 
     With `sample.recipe`, the settings that the recipe decides have no defaults, so that those that are given
-    take precedence.
-
-    Raises:
-        UserError: a section or a setting does not exist.
+    take precedence. Raises UserError for a section or a setting that does not exist.
     """
     config: dict[str, Any] = {'stages': stages, 'seed': seed, 'deterministic': deterministic}
     for name in SECTIONS | sections:

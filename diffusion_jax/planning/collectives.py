@@ -19,8 +19,7 @@ def exchanged(program: str) -> dict[str, list[tuple[str, tuple[int, ...]]]]:
     An asynchronous operation appears several times in the program, under one channel. For TPUs a
     reduce-scatter is an all-reduce in a fusion of that name.
 
-    Args:
-        program: the text of a `jax.stages.Compiled`.
+    program: the text of a `jax.stages.Compiled`.
     """
     found, seen, computation = collections.defaultdict(list), set(), ''
     for line in program.splitlines():

@@ -131,8 +131,7 @@ def make_program(experiment: Experiment, stage: str, mesh: Mesh) -> Program:
 def estimated(job: Job, factor: float = 1.0) -> Needs:
     """What a step needs, by arithmetic. With fsdp a device also holds the parameters that it gathers.
 
-    Args:
-        factor: for the temporaries, such as those of a compiled program over their estimate.
+    factor: for the temporaries, such as those of a compiled program over their estimate.
     """
     cost, _, (first, *rest) = _traced(job)
     shardings = param_shardings(AbstractMesh(job.mesh_shape, AXES), first)

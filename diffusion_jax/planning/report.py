@@ -127,8 +127,7 @@ def least_seconds(job: Job, needs: Needs) -> float | None:
 def candidates(job: Job, needs: Needs) -> list[tuple[Job, Needs]]:
     """At most three, the fastest first; none if the settings of the job are good or nothing fits.
 
-    Args:
-        needs: of the job; if compiled, the estimates of others are scaled like its own.
+    needs: of the job; if compiled, the estimates of others are scaled like its own.
     """
     if needs.fits is None:
         return []

@@ -48,8 +48,7 @@ class Topology(NamedTuple):
 def read_topology(name: str) -> Topology:
     """The topology of a name: 'local', 'v5e:2x4', 'v5e' (one chip), 'h100' or 'h100:8'.
 
-    Raises:
-        UserError: there is no such chip or arrangement, or libtpu is not installed.
+    Raises UserError if there is no such chip or arrangement, or libtpu is not installed.
     """
     if name == LOCAL:
         devices = tuple(all_devices())

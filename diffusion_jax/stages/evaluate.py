@@ -106,11 +106,7 @@ def extractor_of(run: Run, reference: EvalSet) -> Extractor:
 
 
 def open_reference(run: Run) -> EvalSet:
-    """The set that samples are compared with, restricted to their classes if possible.
-
-    Raises:
-        UserError: it cannot be used.
-    """
+    """The set that samples are compared with, restricted to their classes if possible."""
     reference = run.experiment.evaluate.reference
     directory = run.workdir / 'features' / Path(reference).stem
     return _open_reference(reference, run.experiment.data, classes_to_sample(run), directory)

@@ -91,8 +91,7 @@ def check(run: Run, name: str) -> None:
 def complete(run: Run, training: Training) -> bool:
     """Whether the last step is saved, and logged, which follows its hooks. Its readers check the checkpoint.
 
-    Raises:
-        UserError: the folder holds a training with other settings or on other images.
+    Raises UserError if the folder holds a training with other settings or on other images.
     """
     directory, name, now = training.directory, training.directory.name, training.stamp
     other = f'train in another --workdir from its parameters: --stage={TRAINED_BY[name]} '

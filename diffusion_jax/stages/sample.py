@@ -126,11 +126,7 @@ def main(run: Run, results: Results) -> None:
 
 
 def make_conditioning(run: Run) -> Conditioning:
-    """The labels that the config requests; for an upsampler the base images and their labels.
-
-    Raises:
-        UserError: the files of labels or base images do not exist or do not fit.
-    """
+    """The labels that the config requests; for an upsampler the base images and their labels."""
     if run.experiment.unet.low_res:
         images, labels = base.open_base(run)
         return lambda index: (labels[index % len(images)], images.take(index % len(images)))

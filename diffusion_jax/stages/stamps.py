@@ -58,10 +58,7 @@ def locate(base: Path, section: str, stamp: dict[str, Any], name: str = '') -> R
 
     These are named after the differences from the first: settings of the config's section and steps of
     checkpoints, such as samples/scale=2.0 or samples/scale=2.0,diffusion.step=4000, or else all differences;
-    a name that is taken ends in a digest.
-
-    Raises:
-        UserError: the folder has another stamp.
+    a name that is taken ends in a digest. Raises UserError if the folder has another stamp.
     """
     first = {} if name else read_stamp(base) or {}
     difference = {key: new for key, (_, new) in stamp_difference(first, stamp).items()}

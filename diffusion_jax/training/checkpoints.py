@@ -71,12 +71,9 @@ def _require_step(directory: Path) -> int:
 
 
 def check_checkpoint(directory: Path, config: UNetConfig | ClassifierConfig, ema_rate: float = 0.0) -> int:
-    """The step of the newest checkpoint, after checking its network and averages.
+    """The step of the newest checkpoint. UserError unless it is of this architecture and has the average.
 
     ema_rate: the rate of an average; 0 for the parameters themselves.
-
-    Raises:
-        UserError: no checkpoint, another architecture, or no average of this rate.
     """
     wrong = network_differences(read_network(directory), config)
     step = _require_step(directory)
@@ -97,8 +94,7 @@ def load_params(
 
     mesh: the parameters are placed on it by `param_shardings`; by default on the first device.
 
-    Raises:
-        UserError: see `check_checkpoint`; or the checkpoint is damaged, or a parameter is not finite.
+    Raises UserError also if the checkpoint is damaged, or a parameter is not finite.
     """
     step = check_checkpoint(directory, config, ema_rate)
     shapes, item = models.param_shapes(config), _item(ema_rate)

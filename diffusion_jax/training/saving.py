@@ -103,10 +103,9 @@ class Checkpoints:
     def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """The newest intact state and its progress. Newer checkpoints are moved to `damaged/`, with warnings.
 
-        abstract: the state as ShapeDtypeStructs with the shardings of the result.
+        Raises UserError if no checkpoint is intact; then none is moved.
 
-        Raises:
-            UserError: no checkpoint is intact; none is moved.
+        abstract: the state as ShapeDtypeStructs with the shardings of the result.
         """
         damaged: dict[int, str] = {}
         for step in sorted(ocp.utils.checkpoint_steps(self.directory), reverse=True):
