@@ -58,7 +58,7 @@ def check(run: Run) -> None:
 
 
 def open_base(run: Run) -> tuple[ImageSet, np.ndarray]:
-    """The images, and their labels [N]; of given ones only the first is read. UserError if they do not fit."""
+    """The images, and their labels [N] (of given ones the first is read). UserError if they do not fit."""
     if is_sampled(run):
         sampled = open_samples(locate(run).directory)
         assert sampled.labels is not None
