@@ -36,13 +36,11 @@ BAR = '{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total} [{elapsed}<{remaining}, 
 
 
 class Progress:
-    """A tqdm bar of `total` units, of which `start` are done; a line every `interval` seconds in files."""
+    """A tqdm bar of `total` units; a line every `interval` seconds in files."""
 
-    def __init__(
-        self, title: str, total: int, *, start: int = 0, unit: str = 'images', interval: float = 10.0
-    ):
+    def __init__(self, title: str, total: int, *, unit: str = 'images', interval: float = 10.0):
         self._title, self._total, self._unit, self._interval = title, total, unit, interval
-        self._done = start
+        self._done = 0
 
     def begin(self, done: int) -> Progress:
         """Sets the number that is done already."""

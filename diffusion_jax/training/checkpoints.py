@@ -190,16 +190,13 @@ def digests(items: dict[str, Any], records: dict[str, Any]) -> dict[str, Any]:
 
 def digest(tree: Any) -> dict[str, int]:
     """Path of a leaf → Σ hash(bits, index) mod 2³² over its elements."""
-    paths, leaves = zip(*jax.tree_util.tree_flatten_with_path(tree)[0], strict=True)
-    numbers = []
-    for leaf in leaves:
-        numbers.append(_digest(leaf))
+    numbers = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        numbers[jax.tree_util.keystr(path)] = number = _digest(leaf)
         if jax.default_backend() == 'cpu':
             # Programs with collectives that run at the same time would starve each other there.
-            numbers[-1].block_until_ready()
-    return {
-        jax.tree_util.keystr(path): int(n) for path, n in zip(paths, jax.device_get(numbers), strict=True)
-    }
+            number.block_until_ready()
+    return {path: int(number) for path, number in jax.device_get(numbers).items()}
 
 
 @jax.jit  # of one leaf: compiled once for every shape, not for every tree

@@ -83,7 +83,7 @@ def run(
     start, overdue = _step(state), False
     recent = MetricsAccumulator(start, sums, config.max_skipped)
     try:
-        with Progress(name, config.num_steps, start=start, unit='steps') as progress, calls.profiler:
+        with Progress(name, config.num_steps, unit='steps').begin(start) as progress, calls.profiler:
             for step in range(start if sums else start + 1, config.num_steps + 1):
                 if step > start:
                     with calls.timer.spending('waiting'):
