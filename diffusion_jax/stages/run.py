@@ -52,8 +52,8 @@ class Run:
     def unguided(self, num_samples: int = 0) -> Run:
         """The same run with unguided samples, and with another number of them if one is given."""
         sample = self.experiment.sample
-        number = {'num_samples': num_samples or sample.num_samples}
-        sample = dataclasses.replace(sample, scale=0.0, guidance=SampleConfig.guidance, **number)
+        number = num_samples or sample.num_samples
+        sample = dataclasses.replace(sample, scale=0.0, guidance=SampleConfig.guidance, num_samples=number)
         return dataclasses.replace(self, experiment=dataclasses.replace(self.experiment, sample=sample))
 
     def batch_size(self, stage: str, num_images: int) -> int:
