@@ -45,7 +45,6 @@ class Options(NamedTuple):
 
     Attributes:
         config: the config file's experiment with all changes made by flags, as a plain nested dict.
-        stages: those that --stage names.
         hosts: None if this process is the only one of the run.
     """
 

@@ -105,14 +105,10 @@ def with_defaults(
 
 
 def read_experiment(config: Mapping[str, Any], stored_classes: Sequence[str] = ()) -> Experiment:
-    """The experiment of a config, which is a plain nested dict, checked.
+    """The experiment of a config, which is a plain nested dict. Raises UserError if a setting cannot work.
 
-    Args:
-        stored_classes: the names of the classes of a stored network. Without them the images are listed if
-            the config does not give the number of classes, or names some.
-
-    Raises:
-        UserError: a setting cannot work; the message has its name, its value and what is allowed.
+    stored_classes: the names of the classes of a stored network. Without them the images are listed if the
+        config does not give the number of classes, or names some.
     """
     data, sample = _with_classes(
         read_section(DataConfig, config.get('data'), 'config.data'),

@@ -32,7 +32,6 @@ class Topology(NamedTuple):
     Attributes:
         chip: None for unknown devices, such as CPUs.
         memory: bytes of each device that programs can use; None if unknown.
-        count: the number of devices.
         devices: what programs are compiled for; () where they cannot be.
         hosts: the number of machines; each draws its own samples.
     """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -17,14 +16,13 @@ from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.memory import out_of_memory
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Run:
     """An experiment in its working directory.
 
     Attributes:
         mesh: all devices for a training, those of this host for any other stage.
         stop: whether the user or the machine has requested a stop.
-        stages: the stages that are run, in this order.
         checked: the splits whose images were checked.
     """
 

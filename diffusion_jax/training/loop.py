@@ -72,8 +72,7 @@ def run(
     """Trains from `state` to `config.num_steps`. A step may be followed by a checkpoint, hooks and a line of
     the log, in this order; a resumed run repeats the last two for the step that it resumes from.
 
-    Args:
-        sums: the metrics since the last line of the log of a resumed run; {} otherwise.
+    sums: the metrics since the last line of the log of a resumed run; {} otherwise.
 
     Raises:
         Interrupted: `stop` returned True.
