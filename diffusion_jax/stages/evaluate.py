@@ -107,9 +107,8 @@ def extractor_of(run: Run, reference: EvalSet) -> Extractor:
 
 def open_reference(run: Run) -> EvalSet:
     """The set that samples are compared with, restricted to their classes if possible."""
-    reference = run.experiment.evaluate.reference
-    directory = run.workdir / 'features' / Path(reference).stem
-    return _open_reference(reference, run.experiment.data, classes_to_sample(run), directory)
+    config, data = run.experiment.evaluate, run.experiment.data
+    return _open_reference(config.reference, data, classes_to_sample(run), run.workdir / 'features')
 
 
 def classes_to_sample(run: Run) -> Sampled | None:
@@ -120,10 +119,10 @@ def classes_to_sample(run: Run) -> Sampled | None:
         return None
     if unet.low_res and not base.is_sampled(run):
         labels = base.open_base(run)[1]
+    elif config.labels_from_file:
+        labels = load_labels(run)
     else:
-        labels = (
-            load_labels(run) if config.labels_from_file else np.array(config.classes or range(num_classes))
-        )
+        labels = np.array(config.classes or range(num_classes))
     if config.labels != 'random':  # any class may occur among random labels
         labels = labels[: config.num_samples // config.as_recipe().sampler.population]
     names = sample_classes(run)
@@ -141,7 +140,7 @@ def _open_reference(reference: str, data: DataConfig, sampled: Sampled | None, d
         sampled = None if sampled is None or sampled.all else sampled  # labels can be slow to read
     else:
         opened = open_eval_set(reference, data.image_size)
-    opened = opened._replace(directory=directory)
+    opened = opened._replace(directory=directory / Path(reference).stem)
     return match(sampled, opened, known_classes(opened.images)) if sampled else opened
 
 
