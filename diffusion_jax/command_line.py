@@ -45,7 +45,6 @@ class Options(NamedTuple):
 
     Attributes:
         config: the config file's experiment with all changes made by flags, as a plain nested dict.
-        stages: those that --stage names.
         hosts: None if this process is the only one of the run.
     """
 
@@ -84,8 +83,7 @@ def parse_flags(argv: Sequence[str]) -> Options:
 def read_config(name: str, settings: Sequence[str] = ()) -> dict[str, Any]:
     """The experiment of a config, by name or file, with changes by --config.SECTION.SETTING=VALUE.
 
-    Raises:
-        UserError: something is wrong with the config file, or an argument is no setting.
+    Raises UserError if something is wrong with the file, or an argument is no setting.
     """
     return changed(load_config(name).experiment, _read_settings(settings, ()))
 
@@ -93,10 +91,8 @@ def read_config(name: str, settings: Sequence[str] = ()) -> dict[str, Any]:
 def changed(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """A config in which settings, by dotted names, have other values; a section that is None is removed.
 
-    A recipe of samples does not change the settings that are given in addition to it.
-
-    Raises:
-        UserError: a setting is of a section that the config does not have.
+    A recipe of samples does not change the settings that are given in addition to it. Raises UserError for a
+    setting of a section that the config does not have.
     """
     config = {name: dict(value) if isinstance(value, Mapping) else value for name, value in config.items()}
     for name, value in settings.items():

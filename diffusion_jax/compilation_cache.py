@@ -20,9 +20,8 @@ LARGEST = 4 * 2**30  # bytes of all entries
 def use_compilation_cache() -> None:
     """Keeps compiled programs in a folder of the user, unless JAX was told where to, or not to, keep them.
 
-    JAX_COMPILATION_CACHE_DIR names another folder; if it is empty, programs are not kept. If the folder
-    cannot be written, programs are compiled each time. Any number of processes and machines may share one:
-    the name of an entry depends on the program, on the version of XLA and on the device.
+    JAX_COMPILATION_CACHE_DIR names another folder; if it is empty, or the folder cannot be written, programs
+    are not kept. Any number of processes and machines may share one.
     """
     if VARIABLE in os.environ or jax.config.values['jax_compilation_cache_dir']:
         return

@@ -80,10 +80,7 @@ def with_defaults(
     """A config with every setting: what a section does not name has its default. Values are not checked.
 
     With `sample.recipe`, the settings that the recipe decides have no defaults, so that those that are given
-    take precedence.
-
-    Raises:
-        UserError: a section or a setting does not exist.
+    take precedence. Raises UserError for a section or a setting that does not exist.
     """
     config: dict[str, Any] = {'stages': stages, 'seed': seed, 'deterministic': deterministic}
     for name in SECTIONS | sections:
@@ -108,14 +105,10 @@ def with_defaults(
 
 
 def read_experiment(config: Mapping[str, Any], stored_classes: Sequence[str] = ()) -> Experiment:
-    """The experiment of a config, which is a plain nested dict, checked.
+    """The experiment of a config, which is a plain nested dict. Raises UserError if a setting cannot work.
 
-    Args:
-        stored_classes: the names of the classes of a stored network. Without them the images are listed if
-            the config does not give the number of classes, or names some.
-
-    Raises:
-        UserError: a setting cannot work; the message has its name, its value and what is allowed.
+    stored_classes: the names of the classes of a stored network. Without them the images are listed if the
+        config does not give the number of classes, or names some.
     """
     data, sample = _with_classes(
         read_section(DataConfig, config.get('data'), 'config.data'),

@@ -38,12 +38,10 @@ def named_configs() -> dict[str, Path]:
 def load_config(text: str) -> Config:
     """Runs a config file and calls its `get_config`.
 
-    Args:
-        text: a path or a name, with or without .py; `:argument` after it is an argument for `get_config`. An
-            existing file takes precedence.
+    Raises UserError if there is no such file or name, it cannot be run, or it returns no experiment.
 
-    Raises:
-        UserError: there is no such file or name, the file cannot be run, or it returns no experiment.
+    text: a path or a name, with or without .py; `:argument` after it is an argument for `get_config`. An
+        existing file takes precedence.
     """
     path, arguments = _find(text)
     with _located(path):

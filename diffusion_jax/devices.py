@@ -8,11 +8,7 @@ from diffusion_jax.errors import UserError, reason
 
 
 def all_devices() -> list[jax.Device]:
-    """The devices of all hosts. The first call starts JAX's backends.
-
-    Raises:
-        UserError: JAX cannot start the platform that JAX_PLATFORMS names, or any.
-    """
+    """The devices of all hosts. The first call starts JAX's backends; UserError if it cannot."""
     try:
         return jax.devices()
     except (RuntimeError, AssertionError) as error:  # an assertion where a plugin is not installed

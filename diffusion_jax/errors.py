@@ -3,7 +3,6 @@
 import os
 import re
 import sys
-from typing import Any
 
 from diffusion_jax.streams import PatientStream
 
@@ -19,9 +18,6 @@ class UserError(Exception):
     def __init__(self, where: str, problem: str, remedy: str = ''):
         self.where, self.problem, self.remedy = where, problem, remedy
         super().__init__(f'{where}: {problem}' + (f'; {remedy}' if remedy else ''))
-
-    def __reduce__(self) -> tuple[Any, ...]:  # worker processes that read images raise it, too
-        return type(self).__new__, (type(self), *self.args), vars(self)
 
 
 def say(text: str) -> None:

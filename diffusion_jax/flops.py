@@ -13,8 +13,7 @@ def count_flops(jaxpr: Any) -> float:
     `lax.while_loop` counts once, of the branches of a `lax.cond` the largest. What a library computes in one
     call (cuDNN's attention) has no jaxpr and is not counted.
 
-    Args:
-        jaxpr: such as `jax.make_jaxpr(f)(x)` or `jitted.trace(x).jaxpr`, with the shapes of all devices.
+    jaxpr: such as `jax.make_jaxpr(f)(x)` or `jitted.trace(x).jaxpr`, with the shapes of all devices.
     """
     return sum(map(flops_of, getattr(jaxpr, 'jaxpr', jaxpr).eqns))
 

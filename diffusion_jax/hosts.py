@@ -28,14 +28,7 @@ SHUTDOWN_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Hosts:
-    """How a run finds its hosts.
-
-    Attributes:
-        coordinator: HOST:PORT of the first host; None if JAX detects it, and the next two.
-        num_hosts, host: the number of hosts, and which of them this is.
-        initialization_timeout: seconds that the hosts wait for each other at the start.
-        heartbeat_timeout: seconds of silence after which a host is dead, which ends the others.
-    """
+    """How a run finds its hosts: the flags of `command_line`; without a coordinator JAX detects them."""
 
     coordinator: str | None
     num_hosts: int | None
@@ -47,10 +40,8 @@ class Hosts:
 def connect(hosts: Hosts) -> None:
     """Makes the devices of all hosts known to each; must be called before JAX is asked for devices.
 
-    Ends the process with exit code 1 if the hosts do not connect in time.
-
-    Raises:
-        UserError: no cluster was detected, or JAX finds no devices.
+    Ends the process with exit code 1 if the hosts do not connect in time. Raises UserError if no cluster was
+    detected, or JAX finds no devices.
     """
     seconds = hosts.initialization_timeout
     this = 'one that a cluster started'

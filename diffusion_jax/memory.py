@@ -19,10 +19,8 @@ class OutOfMemory(UserError):
 def out_of_memory(part: str, remedy: str, raises: type[UserError] = UserError) -> Iterator[None]:
     """Raises UserError where the block runs out of memory. When nested, the innermost one raises.
 
-    Args:
-        part: what the block computes, such as 'sampling'.
-        remedy: which settings to change, each with its value.
-        raises: OutOfMemory if an enclosing block may give a better remedy.
+    part: what the block computes, such as 'sampling'.
+    raises: OutOfMemory if an enclosing block may give a better remedy.
     """
     try:
         yield

@@ -70,20 +70,11 @@ def classifier_training(num_steps: int, **changes: Any) -> Section:
 def sampling(name: str, **changes: Any) -> Section:
     """Table 14: 50,000 images by ancestral sampling, on which the paper's numbers are computed."""
     paper = dict(RELEASED[name].recipes)['paper']
-    decided = {
-        'sampler': 'ddpm',
-        'respacing': paper.respacing,
-        'scale': sum(innermost(guidance).scale for guidance in paper.guidance),
-    }
-    return (
-        ({} if 'recipe' in changes else decided)
-        | {
-            'num_samples': 50_000,
-            'batch_size': 32,
-            'labels': 'random',
-        }
-        | changes
-    )
+    section = {'num_samples': 50_000, 'batch_size': 32, 'labels': 'random'}
+    if 'recipe' not in changes:
+        scale = sum(innermost(guidance).scale for guidance in paper.guidance)
+        section |= {'sampler': 'ddpm', 'respacing': paper.respacing, 'scale': scale}
+    return section | changes
 
 
 def evaluation(reference: str) -> Section:

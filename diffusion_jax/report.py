@@ -36,13 +36,11 @@ BAR = '{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total} [{elapsed}<{remaining}, 
 
 
 class Progress:
-    """A tqdm bar of `total` units, of which `start` are done; a line every `interval` seconds in files."""
+    """A tqdm bar of `total` units; a line every `interval` seconds in files."""
 
-    def __init__(
-        self, title: str, total: int, *, start: int = 0, unit: str = 'images', interval: float = 10.0
-    ):
+    def __init__(self, title: str, total: int, *, unit: str = 'images', interval: float = 10.0):
         self._title, self._total, self._unit, self._interval = title, total, unit, interval
-        self._done = start
+        self._done = 0
 
     def begin(self, done: int) -> Progress:
         """Sets the number that is done already."""
@@ -90,7 +88,7 @@ class MetricsWriter(contextlib.AbstractContextManager):
 
     def __init__(self, directory: str | Path, resume_step: int = 0):
         self._path, self._events = Path(os.devnull), None
-        self._waiting, self._failed = b'', False
+        self._waiting = b''
         if jax.process_index() == 0:
             self._path = Path(directory) / METRICS_FILE
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,15 +126,14 @@ class MetricsWriter(contextlib.AbstractContextManager):
         self._append(b'')
 
     def _append(self, data: bytes) -> None:
+        failed_before = bool(self._waiting)
         self._waiting += data
         try:
             while self._waiting:
                 self._waiting = self._waiting[self._file.write(self._waiting) :]
-            self._failed = False
         except OSError as error:
-            if not self._failed:
+            if not failed_before:
                 logger.warning('%s: cannot be written now (%s)', self._path, reason(error))
-            self._failed = True
 
     def _add_event(self, step: int, **content: Any) -> None:
         self._tensorboard('write_event', Event(wall_time=time.time(), step=step, **content))

@@ -49,9 +49,8 @@ def read_section(
 ) -> Section:
     """A dataclass from a mapping of exactly its fields; those with defaults are optional.
 
-    Args:
-        where: the name of the section in messages, such as 'config.unet'.
-        derived: fields that follow from other sections; naming one in this section is an error.
+    where: the name of the section in messages, such as 'config.unet'.
+    derived: fields that follow from other sections; naming one in this section is an error.
     """
     if isinstance(section, cls):
         return section

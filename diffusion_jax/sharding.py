@@ -37,11 +37,7 @@ class MeshConfig:
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh over `devices`, by default those of all hosts.
-
-    Raises:
-        UserError: JAX finds no devices, or the sizes do not use each exactly once.
-    """
+    """A mesh over `devices`, by default those of all hosts. UserError unless the sizes use each once."""
     devices = all_devices() if devices is None else devices
     shape = mesh_shape(data, fsdp, len(devices))
     # Explicit axes, the default of newer JAX, would ask a network's operations for their outputs' shardings.
@@ -49,7 +45,7 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | Non
 
 
 def mesh_shape(data: int, fsdp: int, num_devices: int) -> tuple[int, int]:
-    """The sizes of the axes. UserError unless they use each device once."""
+    """The sizes of the axes; see `make_mesh`."""
     ways = num_devices // fsdp if data == -1 and fsdp > 0 else data
     if ways < 1 or fsdp < 1 or ways * fsdp != num_devices:
         remedy = f'their product must be {num_devices}, the number of devices; data=-1 uses all that remain'
@@ -101,8 +97,7 @@ def param_shardings(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
 def abstract_on(shardings: Any, tree: Any) -> Any:
     """A tree of arrays or ShapeDtypeStructs as ShapeDtypeStructs with these shardings.
 
-    Args:
-        shardings: one for each leaf of the tree, or one for all leaves below it.
+    shardings: one for each leaf of the tree, or one for all leaves below it.
     """
 
     def place(sharding: NamedSharding, leaves: Any) -> Any:

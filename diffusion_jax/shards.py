@@ -45,13 +45,10 @@ def fill(
 ) -> None:
     """Writes the missing shards of the rows 0 … num_rows − 1.
 
-    All hosts call it; each writes every num_hosts-th shard, and all return when the last one is done.
+    All hosts call it; each writes every num_hosts-th shard, and all return when the last one is done. Raises
+    Interrupted if `stop` of any host returns True; the next call continues.
 
-    Args:
-        compute: (start, stop) → arrays of these rows, at most batch_size of them.
-
-    Raises:
-        Interrupted: `stop` of any host returned True; the next call continues.
+    compute: (start, stop) → arrays of these rows, at most batch_size of them.
     """
     missing = gaps(directory, num_rows, batch_size)
     # The owner of a shard depends on its position alone, since hosts list the folder at different times.

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import fcntl
 import json
-import logging
 import math
 import os
 import socket
@@ -19,8 +18,6 @@ import jax
 import numpy as np
 
 from diffusion_jax.errors import UserError, reason
-
-logger = logging.getLogger(__name__)
 
 LOCK_FILE = '.lock'
 STAMP_FILE = 'stamp.json'
@@ -43,15 +40,6 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def if_possible(path: Path) -> Iterator[None]:
-    """Writes a file that no result depends on: a failure is logged."""
-    try:
-        yield
-    except OSError as error:
-        logger.warning('%s: cannot be written (%s); left out', path, reason(error))
 
 
 def check_writable(path: str | Path) -> None:
@@ -84,11 +72,7 @@ def write_npz(path: str | Path, **arrays: np.ndarray) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes what `normalise` accepts as indented JSON, atomically.
-
-    Raises:
-        UserError: a number is not finite, which JSON cannot express; nothing is written.
-    """
+    """Writes what `normalise` accepts as indented JSON, atomically. UserError if a number is not finite."""
     value = normalise(value)
     for key, number in jax.tree_util.tree_leaves_with_path(value):
         if isinstance(number, float) and not math.isfinite(number):
@@ -121,12 +105,9 @@ def normalise(value: Any) -> Any:
 
 @contextlib.contextmanager
 def lock(directory: str | Path) -> Iterator[None]:
-    """Holds a folder for this process; it is made if it does not exist.
+    """Holds a folder, which is made if needed, until the block or the process ends, however it ends.
 
-    The operating system releases the lock when the process ends, however it ends.
-
-    Raises:
-        UserError: the folder cannot be written, or another process holds it.
+    Raises UserError if the folder cannot be written, or another process holds it.
     """
     path = Path(directory) / LOCK_FILE
     try:

@@ -2,7 +2,6 @@
 
 import errno
 import logging
-import pickle
 from types import SimpleNamespace
 
 import jax
@@ -10,7 +9,6 @@ import pytest
 
 from diffusion_jax import main
 from diffusion_jax.commands import cli
-from diffusion_jax.data.sources.reading import UnreadableImage
 from diffusion_jax.errors import UserError, reason
 from diffusion_jax.exits import exit_code
 from diffusion_jax.interruption import Interrupted
@@ -66,12 +64,6 @@ def test_whatever_fails_where_jax_finds_no_device_is_that(monkeypatch, capsys):
     monkeypatch.setattr(jax, 'devices', ends(AssertionError()))
     assert exit_code(ends(AssertionError())) == 2
     assert 'JAX_PLATFORMS' in capsys.readouterr().err
-
-
-@pytest.mark.parametrize('error', [UserError('x', 'got 3', 'must be 4'), UnreadableImage('x.png', 'damaged')])
-def test_errors_cross_processes(error):
-    copy = pickle.loads(pickle.dumps(error))
-    assert type(copy) is type(error) and str(copy) == str(error) and vars(copy) == vars(error)
 
 
 def test_a_reason_is_one_line_and_never_empty():

@@ -26,7 +26,7 @@ def shown(stream):
 
 def test_lines_without_a_terminal(monkeypatch):
     monkeypatch.setattr('sys.stderr', stream := io.StringIO())
-    with Progress('train', 40, start=10, unit='steps', interval=0) as progress:
+    with Progress('train', 40, unit='steps', interval=0).begin(10) as progress:
         progress.update(20, {'loss': 0.25, 'images/s': 1234.5})
         progress.update(40)
     assert shown(stream)[:3] == [

@@ -27,11 +27,7 @@ Settings are changed by --config.SECTION.SETTING=VALUE. docs/plan.md explains th
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command with its arguments, its name first; returns the exit code.
-
-    Raises:
-        UserError: the config, the topology or the stages are invalid, or do not fit together.
-    """
+    """Runs the command with its arguments, its name first; returns the exit code."""
     parser = Parser(argv[0], DESCRIPTION)
     add = parser.add_argument
     add('--config', required=True, metavar='NAME|FILE', help='a name that `configs` lists, or a Python file')

@@ -77,7 +77,7 @@ def prepare(job: Job, planned: Manifest) -> Manifest:
         write_manifest(job.folder, manifest)
         existing = {shard.number for shard in manifest.shards}
         total = planned.source['images']
-        with Progress(f'preparing {shown(job.folder)}', total, start=_done(manifest)) as progress:
+        with Progress(f'preparing {shown(job.folder)}', total).begin(_done(manifest)) as progress:
             for number in sorted({*range(manifest.num_shards)} - existing):
                 manifest = _with_shard(job, manifest, number, progress)
                 write_manifest(job.folder, manifest)

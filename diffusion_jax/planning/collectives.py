@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import math
 import re
 
 BYTES = {'f32': 4, 's32': 4, 'u32': 4, 'bf16': 2, 'pred': 1}
@@ -20,8 +19,7 @@ def exchanged(program: str) -> dict[str, list[tuple[str, tuple[int, ...]]]]:
     An asynchronous operation appears several times in the program, under one channel. For TPUs a
     reduce-scatter is an all-reduce in a fusion of that name.
 
-    Args:
-        program: the text of a `jax.stages.Compiled`.
+    program: the text of a `jax.stages.Compiled`.
     """
     found, seen, computation = collections.defaultdict(list), set(), ''
     for line in program.splitlines():
@@ -37,9 +35,3 @@ def exchanged(program: str) -> dict[str, list[tuple[str, tuple[int, ...]]]]:
                 found[kind].append((dtype, tuple(int(size) for size in sizes.split(',') if size)))
         seen.add(key)
     return found
-
-
-def num_bytes(array: tuple[str, tuple[int, ...]]) -> int:
-    """The size of an array of `exchanged`."""
-    dtype, shape = array
-    return BYTES[dtype] * math.prod(shape)

@@ -22,7 +22,7 @@ from diffusion_jax.experiment import Experiment
 from diffusion_jax.generation.networks import Networks
 from diffusion_jax.generation.program import sample_program
 from diffusion_jax.memory import is_out_of_memory
-from diffusion_jax.planning.collectives import exchanged, num_bytes
+from diffusion_jax.planning.collectives import BYTES, exchanged
 from diffusion_jax.planning.cost import Cost, estimate
 from diffusion_jax.planning.topology import Topology
 from diffusion_jax.program import Program
@@ -131,8 +131,7 @@ def make_program(experiment: Experiment, stage: str, mesh: Mesh) -> Program:
 def estimated(job: Job, factor: float = 1.0) -> Needs:
     """What a step needs, by arithmetic. With fsdp a device also holds the parameters that it gathers.
 
-    Args:
-        factor: for the temporaries, such as those of a compiled program over their estimate.
+    factor: for the temporaries, such as those of a compiled program over their estimate.
     """
     cost, _, (first, *rest) = _traced(job)
     shardings = param_shardings(AbstractMesh(job.mesh_shape, AXES), first)
@@ -172,7 +171,8 @@ def compiled(job: Job) -> Needs:
         # XLA counts the body of the loop over microbatches once.
         moved=cost_analysis['bytes accessed'] * cost.num_bytes / once.num_bytes,
         exchanged={
-            kind: sum(map(num_bytes, each)) for kind, each in exchanged(program.as_text() or '').items()
+            kind: sum(BYTES[dtype] * math.prod(shape) for dtype, shape in arrays)
+            for kind, arrays in exchanged(program.as_text() or '').items()
         },
         seconds=time.perf_counter() - start,
     )

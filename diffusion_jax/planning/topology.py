@@ -32,7 +32,6 @@ class Topology(NamedTuple):
     Attributes:
         chip: None for unknown devices, such as CPUs.
         memory: bytes of each device that programs can use; None if unknown.
-        count: the number of devices.
         devices: what programs are compiled for; () where they cannot be.
         hosts: the number of machines; each draws its own samples.
     """
@@ -48,8 +47,7 @@ class Topology(NamedTuple):
 def read_topology(name: str) -> Topology:
     """The topology of a name: 'local', 'v5e:2x4', 'v5e' (one chip), 'h100' or 'h100:8'.
 
-    Raises:
-        UserError: there is no such chip or arrangement, or libtpu is not installed.
+    Raises UserError if there is no such chip or arrangement, or libtpu is not installed.
     """
     if name == LOCAL:
         devices = tuple(all_devices())

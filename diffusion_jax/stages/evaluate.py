@@ -8,7 +8,6 @@ import functools
 import json
 import logging
 import zlib
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +27,8 @@ from diffusion_jax.evaluation.eval_set import EvalSet, make_extractor, open_eval
 from diffusion_jax.evaluation.extractors import Extractor
 from diffusion_jax.evaluation.feature_stats import LEAST_IMAGES
 from diffusion_jax.evaluation.protocol import report, sampling_protocol
-from diffusion_jax.stages import sample
-from diffusion_jax.stages.conditioning import classes_to_sample
-from diffusion_jax.stages.drawing import is_complete
+from diffusion_jax.stages import base, sample
+from diffusion_jax.stages.drawing import is_complete, load_labels
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import UNGUIDED, sample_classes
 from diffusion_jax.stages.stamps import Results, stamp_difference
@@ -41,12 +39,9 @@ logger = logging.getLogger(__name__)
 locate = sample.locate  # an evaluation is one of samples
 
 
-def check(run: Run, *, guided: bool | None = None) -> None:
-    """Raises UserError if the samples could not be compared with the reference.
-
-    guided: whether samples will be guided, by default as in the stage `sample`.
-    """
-    extractor_of(run, open_reference(run, guided=guided))
+def check(run: Run) -> None:
+    """Raises UserError if the samples could not be compared with the reference."""
+    extractor_of(run, open_reference(run))
     num_samples = run.experiment.sample.num_samples
     if num_samples < LEAST_IMAGES:
         raise UserError('config.sample.num_samples', f'got {num_samples}', f'evaluate needs {LEAST_IMAGES}')
@@ -80,14 +75,14 @@ def evaluate(run: Run, samples: Results) -> dict[str, Any]:
     extractor = extractor_of(run, reference)
     result = _evaluate_folder(run, samples.directory, reference, extractor)
     conditions, remarks = sampling_protocol(samples.stamp) | result.pop('protocol'), result.pop('remarks')
-    if _classes(run) is None:
+    if classes_to_sample(run) is None:
         conditions['class_balance'] = 'drawn without classes'
     if run.experiment.sample.with_unguided:
         unguided = _evaluate_folder(run, samples.directory / UNGUIDED, reference, extractor)
         result |= {f'unguided_{name}': x for name, x in unguided.items() if isinstance(x, float)}
         if errors := unguided.get('standard_errors'):
             result['standard_errors'] |= {f'unguided_{name}': x for name, x in errors.items()}
-        if reference.classes and _classes(run, guided=False) is None:
+        if reference.classes and classes_to_sample(run.unguided()) is None:
             remarks.append('the unguided samples are of any class; their reference is that of the guided')
     return result | {'remarks': remarks, 'protocol': conditions, 'stamp': _stamp(run, samples)}
 
@@ -110,34 +105,32 @@ def extractor_of(run: Run, reference: EvalSet) -> Extractor:
     return extractor
 
 
-def open_reference(run: Run, *, guided: bool | None = None, num_samples: int = 0) -> EvalSet:
-    """The set that samples are compared with, restricted to their classes if possible.
-
-    Args:
-        guided: whether the samples are guided, by default as in the stage `sample`.
-        num_samples: by default that of the stage `sample`.
-
-    Raises:
-        UserError: it cannot be used.
-    """
-    reference = run.experiment.evaluate.reference
-    directory = run.workdir / 'features' / Path(reference).stem
-    sampled = _classes(run, guided=guided, num_samples=num_samples)
-    return _open_reference(reference, run.experiment.data, sampled, directory)
+def open_reference(run: Run) -> EvalSet:
+    """The set that samples are compared with, restricted to their classes if possible."""
+    config, data = run.experiment.evaluate, run.experiment.data
+    return _open_reference(config.reference, data, classes_to_sample(run), run.workdir / 'features')
 
 
-def _classes(run: Run, *, guided: bool | None = None, num_samples: int = 0) -> Sampled | None:
-    """The classes of the samples, with their names if these are known."""
-    config = run.experiment.sample
-    guided = config.guided if guided is None else guided
-    sampled = classes_to_sample(run, num_samples or config.num_samples, guided=guided)
-    if sampled is None:
+def classes_to_sample(run: Run) -> Sampled | None:
+    """The classes that the samples will have, and their names if known; None if networks know no classes."""
+    config, unet = run.experiment.sample, run.experiment.unet
+    num_classes: Any = run.experiment.data.num_classes
+    if unet.num_classes is None and (unet.low_res or not config.guided):
         return None
+    if unet.low_res and not base.is_sampled(run):
+        labels = base.open_base(run)[1]
+    elif config.labels_from_file:
+        labels = load_labels(run)
+    else:
+        labels = np.array(config.classes or range(num_classes))
+    if config.labels != 'random':  # any class may occur among random labels
+        labels = labels[: config.num_samples // config.as_recipe().sampler.population]
     names = sample_classes(run)
     if not names:
         with contextlib.suppress(UserError):  # of a pretrained network the images may not be available
             names = class_names(run.source('train'))
-    return sampled._replace(names=names if len(names) == sampled.num_classes else ())
+    names = names if len(names) == num_classes else ()
+    return Sampled(tuple(np.unique(labels).tolist()), num_classes, names)
 
 
 @functools.cache  # opening a folder can take minutes
@@ -147,11 +140,11 @@ def _open_reference(reference: str, data: DataConfig, sampled: Sampled | None, d
         sampled = None if sampled is None or sampled.all else sampled  # labels can be slow to read
     else:
         opened = open_eval_set(reference, data.image_size)
-    opened = opened._replace(directory=directory)
+    opened = opened._replace(directory=directory / Path(reference).stem)
     return match(sampled, opened, known_classes(opened.images)) if sampled else opened
 
 
-def fits(run: Run) -> AbstractContextManager[None]:
+def fits(run: Run) -> contextlib.AbstractContextManager[None]:
     """If the block runs out of memory, raises UserError with the setting to lower."""
     setting = 'evaluate.batch_size' if run.experiment.evaluate.inception else 'sample.num_samples'
     return run.fits('the evaluation', setting)

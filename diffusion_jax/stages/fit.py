@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import math
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,8 +23,7 @@ from diffusion_jax.models import ClassifierConfig, UNetConfig, describe_network
 from diffusion_jax.models.description import NEWER
 from diffusion_jax.report import MetricsWriter, last_logged_step
 from diffusion_jax.sharding import check_batch_size, put_batch
-from diffusion_jax.stages.finetune import check_start, load_start
-from diffusion_jax.stages.networks import check_classes, start_stamp
+from diffusion_jax.stages.networks import check_classes, check_start, load_start, start_stamp
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.stamps import check_stamp, settings_of
 from diffusion_jax.stored_networks import CHECKPOINTS, CLASSIFIER, DIFFUSION, TRAINED_BY
@@ -82,7 +78,6 @@ def check(run: Run, name: str) -> None:
     config, start = getattr(experiment, stage), getattr(experiment.pretrained, name)
     key = f'{stage}.batch_size' + (f' / {stage}.microbatches' if config.microbatches > 1 else '')
     check_batch_size(run.mesh, config.batch_size // config.microbatches, key)
-    _check_batch_fits(run, stage, config.batch_size // jax.process_count())
     if start:
         check_start(Path(start), experiment.networks[name], experiment.diffusion)
     check_classes(run)
@@ -93,22 +88,10 @@ def check(run: Run, name: str) -> None:
     run.check_images('train')
 
 
-def _check_batch_fits(run: Run, stage: str, num_images: int) -> None:
-    """Raises UserError if the host cannot hold its part of a batch, as uint8 and as float32."""
-    data, available = run.experiment.data, os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-    needed = 5 * num_images * math.prod((*data.image_size, data.image_channels))
-    if needed > available:
-        problem = (
-            f'the images of a batch need {needed / 1e9:,.0f} GB of the {available / 1e9:,.0f} GB of memory'
-        )
-        raise UserError(f'config.{stage}.batch_size', problem, 'lower it')
-
-
 def complete(run: Run, training: Training) -> bool:
     """Whether the last step is saved, and logged, which follows its hooks. Its readers check the checkpoint.
 
-    Raises:
-        UserError: the folder holds a training with other settings or on other images.
+    Raises UserError if the folder holds a training with other settings or on other images.
     """
     directory, name, now = training.directory, training.directory.name, training.stamp
     other = f'train in another --workdir from its parameters: --stage={TRAINED_BY[name]} '
@@ -207,7 +190,7 @@ def _start(
     return first_state(training.objective, training.network, training.config, abstract, key, params), {}
 
 
-def training_fits(run: Run, name: str) -> AbstractContextManager[None]:
+def training_fits(run: Run, name: str) -> contextlib.AbstractContextManager[None]:
     """If training runs out of memory, names the settings to change; see `Run.fits`."""
     stage = TRAINED_BY[name]
     alternatives = f', raise config.{stage}.microbatches or config.mesh.fsdp'
@@ -216,7 +199,7 @@ def training_fits(run: Run, name: str) -> AbstractContextManager[None]:
     return run.fits(f'training the {name} model', f'{stage}.batch_size', alternatives)
 
 
-def initialization_fits(run: Run, name: str) -> AbstractContextManager[None]:
+def initialization_fits(run: Run, name: str) -> contextlib.AbstractContextManager[None]:
     """The same for the state, whose size does not depend on the batch."""
     alternatives = f', or raise config.mesh.fsdp ({run.experiment.mesh.fsdp}) with more devices'
     return run.fits(f'initializing the {name} model', f'{SECTIONS[name]}.model_channels', alternatives)

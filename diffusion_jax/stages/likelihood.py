@@ -94,10 +94,7 @@ def mean_terms(directory: Path, num_images: int) -> dict[str, Any]:
     """Means over the first images of the shards: numbers, and arrays [T] from the first timestep on.
 
     `standard_error` is that of `bits_per_dimension` as a mean over images. Unreadable images, which have a
-    negative index in the shards, are excluded; `left_out` is their number.
-
-    Raises:
-        UserError: fewer than two images are left.
+    negative index in the shards, are excluded; `left_out` is their number. UserError if fewer than 2 remain.
     """
     totals = []
     sums: dict[str, Any] = dict.fromkeys(('prior', 'vb', 'x_0_mse', 'eps_mse'), 0.0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -13,17 +12,17 @@ import jax
 from diffusion_jax.data.checking import check_images
 from diffusion_jax.data.sources import Source, make_source
 from diffusion_jax.experiment import Experiment
+from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.memory import out_of_memory
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Run:
     """An experiment in its working directory.
 
     Attributes:
         mesh: all devices for a training, those of this host for any other stage.
         stop: whether the user or the machine has requested a stop.
-        stages: the stages that are run, in this order.
         checked: the splits whose images were checked.
     """
 
@@ -47,6 +46,13 @@ class Run:
     def on(self, mesh: jax.sharding.Mesh) -> Run:
         """The same run on another mesh."""
         return dataclasses.replace(self, mesh=mesh)
+
+    def unguided(self, num_samples: int = 0) -> Run:
+        """The same run with unguided samples, and with another number of them if one is given."""
+        sample = self.experiment.sample
+        number = num_samples or sample.num_samples
+        sample = dataclasses.replace(sample, scale=0.0, guidance=SampleConfig.guidance, num_samples=number)
+        return dataclasses.replace(self, experiment=dataclasses.replace(self.experiment, sample=sample))
 
     def batch_size(self, stage: str, num_images: int) -> int:
         """The batch size of a stage, reduced to the smallest that has all images."""

@@ -27,9 +27,8 @@ from diffusion_jax.hosts import raise_together
 from diffusion_jax.interruption import interruptible
 from diffusion_jax.sharding import check_batch_size
 from diffusion_jax.shards import SHARDS
-from diffusion_jax.stages import base, conditioning, networks, stamps
-from diffusion_jax.stages.conditioning import Conditioning
-from diffusion_jax.stages.drawing import draw_missing, is_complete
+from diffusion_jax.stages import base, networks, stamps
+from diffusion_jax.stages.drawing import draw_missing, is_complete, requested_labels
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.stamps import Results
 from diffusion_jax.stored_networks import CLASSIFIER, DIFFUSION, TRAINED_BY, describe_stored, stored_classes
@@ -42,6 +41,9 @@ SAMPLES_FILE, GRID_FILE, PNG_FOLDER = 'samples.npz', 'grid.png', 'png'
 UNGUIDED = 'unguided'
 # Settings that do not change the samples.
 FILES = ('name', 'recipe', 'batch_size', 'weak', 'base_samples', 'npz', 'png', 'unguided', 'grid_columns')
+
+# Sample indices [B] → labels [B], and for an upsampler the images that it enlarges, uint8 [B, h, w, C].
+Conditioning = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 
 
 def check(run: Run) -> None:
@@ -61,7 +63,7 @@ def check(run: Run) -> None:
     if run.experiment.unet.low_res:
         base.check(run)
     else:
-        conditioning.make_conditioning(run)
+        make_conditioning(run)
     networks.report_unread_images(run)
 
 
@@ -123,17 +125,29 @@ def main(run: Run, results: Results) -> None:
     _draw_all(run, directory, generator, names)
 
 
+def make_conditioning(run: Run) -> Conditioning:
+    """The labels that the config requests; for an upsampler the base images and their labels."""
+    if run.experiment.unet.low_res:
+        images, labels = base.open_base(run)
+        return lambda index: (labels[index % len(images)], images.take(index % len(images)))
+    requested = requested_labels(run)
+    return lambda index: (requested(index), None)
+
+
 def make_generator(run: Run, params: dict[str, Any]) -> Generator:
     """The networks of the experiment, with guidance if the classifier's parameters are given."""
     experiment, recipe = run.experiment, run.experiment.sample.as_recipe()
-    guided = CLASSIFIER in params
+    guided, weak = CLASSIFIER in params, None
+    if WEAK in params:
+        process = describe_stored(networks.network_path(run, WEAK)).diffusion
+        weak = Networks(networks.network_of(run, WEAK), process, mesh=run.mesh)
     return Generator(
         unet=experiment.unet,
         diffusion=experiment.diffusion,
         params=params,
         mesh=run.mesh,
         classifier=experiment.classifier if guided else None,
-        weak=_weak(run) if WEAK in params else None,
+        weak=weak,
         recipes=(('run', recipe if guided else recipe.without_classifier()),),
         low_res_size=experiment.data.low_res_size,
     )
@@ -173,19 +187,13 @@ def _networks(config: SampleConfig) -> list[str]:
     return [DIFFUSION, *([CLASSIFIER] if config.guided else []), *([WEAK] if config.weak else [])]
 
 
-def _weak(run: Run) -> Networks:
-    process = describe_stored(networks.network_path(run, WEAK)).diffusion
-    return Networks(networks.network_of(run, WEAK), process, mesh=run.mesh)
-
-
 def _draw_all(run: Run, directory: Path, generator: Generator, names: Sequence[str]) -> None:
     """Draws the missing samples of a folder, and writes the files made of all of them."""
     config = run.experiment.sample
     guidance = f'scale {config.scale:g}' if config.guidance == 'classifier' else config.guidance
     title = f'samples, {guidance if generator.recipes[0][1].guidance else UNGUIDED}'
     particles = config.as_recipe().sampler.population  # unguided samples have the same labels
-    condition = conditioning.make_conditioning(run)
-    batch = functools.partial(draw, run, generator, condition, population=particles)
+    batch = functools.partial(draw, run, generator, make_conditioning(run), population=particles)
     draw_missing(run, directory, title, batch, particles)
     with raise_together():
         if jax.process_index() == 0:

@@ -13,6 +13,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from flax import traverse_util
+
 from diffusion_jax import config
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.errors import UserError
@@ -56,10 +58,7 @@ def locate(base: Path, section: str, stamp: dict[str, Any], name: str = '') -> R
 
     These are named after the differences from the first: settings of the config's section and steps of
     checkpoints, such as samples/scale=2.0 or samples/scale=2.0,diffusion.step=4000, or else all differences;
-    a name that is taken ends in a digest.
-
-    Raises:
-        UserError: the folder has another stamp.
+    a name that is taken ends in a digest. Raises UserError if the folder has another stamp.
     """
     first = {} if name else read_stamp(base) or {}
     difference = {key: new for key, (_, new) in stamp_difference(first, stamp).items()}
@@ -93,12 +92,7 @@ def _complete(name: str, section: Any) -> Any:
     return defaults | dict(section)
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flatten(value, f'{prefix}{key}.')
-        else:
-            # Older stamps hold paths as they were typed, such as images/.
-            flat[f'{prefix}{key}'] = file_path(value) if isinstance(value, str) and '/' in value else value
-    return flat
+def _flatten(tree: dict[str, Any]) -> dict[str, Any]:
+    flat = traverse_util.flatten_dict(tree, keep_empty_nodes=True, sep='.')
+    # Older stamps hold paths as they were typed, such as images/.
+    return {key: file_path(x) if isinstance(x, str) and '/' in x else x for key, x in flat.items()}

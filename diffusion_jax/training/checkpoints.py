@@ -71,12 +71,9 @@ def _require_step(directory: Path) -> int:
 
 
 def check_checkpoint(directory: Path, config: UNetConfig | ClassifierConfig, ema_rate: float = 0.0) -> int:
-    """The step of the newest checkpoint, after checking its network and averages.
+    """The step of the newest checkpoint. UserError unless it is of this architecture and has the average.
 
     ema_rate: the rate of an average; 0 for the parameters themselves.
-
-    Raises:
-        UserError: no checkpoint, another architecture, or no average of this rate.
     """
     wrong = network_differences(read_network(directory), config)
     step = _require_step(directory)
@@ -97,22 +94,18 @@ def load_params(
 
     mesh: the parameters are placed on it by `param_shardings`; by default on the first device.
 
-    Raises:
-        UserError: see `check_checkpoint`; or the checkpoint is damaged, or a parameter is not finite.
+    Raises UserError also if the checkpoint is damaged, or a parameter is not finite.
     """
     step = check_checkpoint(directory, config, ema_rate)
-    params = _read_params(directory, step, ema_rate, config, mesh or make_mesh(devices=all_devices()[:1]))
+    shapes, item = models.param_shapes(config), _item(ema_rate)
+    shardings = param_shardings(mesh or make_mesh(devices=all_devices()[:1]), shapes)
+    params = read(directory, step, {item: abstract_on(shardings, shapes)}, ())[0][item]
     all_finite = jax.jit(lambda tree: jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), tree))(params)
     for name, finite in traverse_util.flatten_dict(all_finite, sep='/').items():
         if not finite:
-            folder, problem = directory / str(step), f'{name} of {_item(ema_rate)} is not finite'
+            folder, problem = directory / str(step), f'{name} of {item} is not finite'
             raise UserError(str(folder), problem, 'train again from an earlier checkpoint')
     return params, step
-
-
-def _read_params(directory: Path, step: int, ema_rate: float, config: Any, mesh: Mesh) -> Params:
-    shapes, item = models.param_shapes(config), _item(ema_rate)
-    return read(directory, step, {item: abstract_on(param_shardings(mesh, shapes), shapes)}, ())[0][item]
 
 
 def _item(ema_rate: float) -> str:
@@ -197,16 +190,13 @@ def digests(items: dict[str, Any], records: dict[str, Any]) -> dict[str, Any]:
 
 def digest(tree: Any) -> dict[str, int]:
     """Path of a leaf → Σ hash(bits, index) mod 2³² over its elements."""
-    paths, leaves = zip(*jax.tree_util.tree_flatten_with_path(tree)[0], strict=True)
-    numbers = []
-    for leaf in leaves:
-        numbers.append(_digest(leaf))
+    numbers = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        numbers[jax.tree_util.keystr(path)] = number = _digest(leaf)
         if jax.default_backend() == 'cpu':
             # Programs with collectives that run at the same time would starve each other there.
-            numbers[-1].block_until_ready()
-    return {
-        jax.tree_util.keystr(path): int(n) for path, n in zip(paths, jax.device_get(numbers), strict=True)
-    }
+            number.block_until_ready()
+    return {path: int(number) for path, number in jax.device_get(numbers).items()}
 
 
 @jax.jit  # of one leaf: compiled once for every shape, not for every tree

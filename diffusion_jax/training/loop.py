@@ -35,9 +35,6 @@ class Hook(NamedTuple):
     every: int
     call: Call
 
-    def is_due(self, step: int, num_steps: int) -> bool:
-        return self.every > 0 and (step % self.every == 0 or step == num_steps)
-
 
 def leave_if(stop: Stop) -> None:
     """Raises Interrupted if `stop` returns True."""
@@ -75,8 +72,7 @@ def run(
     """Trains from `state` to `config.num_steps`. A step may be followed by a checkpoint, hooks and a line of
     the log, in this order; a resumed run repeats the last two for the step that it resumes from.
 
-    Args:
-        sums: the metrics since the last line of the log of a resumed run; {} otherwise.
+    sums: the metrics since the last line of the log of a resumed run; {} otherwise.
 
     Raises:
         Interrupted: `stop` returned True.
@@ -86,7 +82,7 @@ def run(
     start, overdue = _step(state), False
     recent = MetricsAccumulator(start, sums, config.max_skipped)
     try:
-        with Progress(name, config.num_steps, start=start, unit='steps') as progress, calls.profiler:
+        with Progress(name, config.num_steps, unit='steps').begin(start) as progress, calls.profiler:
             for step in range(start if sums else start + 1, config.num_steps + 1):
                 if step > start:
                     with calls.timer.spending('waiting'):
@@ -95,7 +91,8 @@ def run(
                     recent.add(metrics)
                     calls.timer.count_step(metrics)
                     leave_if(calls.stop)
-                last, overdue = step == config.num_steps, overdue or _is_due(step, config.checkpoint_every)
+                last = step == config.num_steps
+                overdue = overdue or _is_due(step, config.checkpoint_every, config)
                 # The parameters may be what makes steps fail: they must not replace an older checkpoint.
                 if last or (overdue and recent.sums() and not recent.skipped_in_a_row):
                     with calls.timer.spending('paused', after=state):
@@ -125,13 +122,13 @@ def _finish_step(
     """Calls hooks and logs a line, if these are due."""
     values: dict[str, float] = {}
     for hook in calls.hooks:
-        if hook.is_due(step, config.num_steps):
+        if _is_due(step, hook.every, config):
             leave_if(calls.stop)
             with calls.timer.spending('paused', after=state):
                 begin = time.perf_counter()
                 values |= hook.call(step, state, calls.stop)
                 values[f'time/{hook.name}_s'] = time.perf_counter() - begin
-    if step == config.num_steps or _is_due(step, config.log_every):
+    if _is_due(step, config.log_every, config):
         values = recent.flush() | {'skipped_steps': skipped_steps(state)} | calls.timer.flush() | values
     if values:
         calls.writer.scalars(step, values)
@@ -143,5 +140,5 @@ def _step(state: TrainState) -> int:
     return int(jax.device_get(state.step))
 
 
-def _is_due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0
+def _is_due(step: int, every: int, config: TrainConfig) -> bool:
+    return every > 0 and (step % every == 0 or step == config.num_steps)

@@ -42,13 +42,6 @@ def draw_noise(key: jax.Array, batch: dict[str, jax.Array], t: jax.Array) -> Inp
     return {'x_0': x_0, 'eps': jax.random.normal(key, x_0.shape, jnp.float32), 't': t, 'y': batch['label']}
 
 
-def _draw_low_res_noise(key: jax.Array, shape: tuple[int, ...], low: float, high: float) -> Inputs:
-    """For `augment`: strengths [B], and noise of this shape, [B, h, w, C]."""
-    strength = jax.random.uniform(jax.random.fold_in(key, 1), shape[:1], minval=low, maxval=high)
-    eps = jax.random.normal(jax.random.fold_in(key, 2), shape, jnp.float32)
-    return {'low_res_noise': strength, 'low_res_eps': eps}
-
-
 def diffusion_objective(
     unet: UNetConfig,
     diffusion: DiffusionConfig,
@@ -70,8 +63,10 @@ def diffusion_objective(
             dropped = jax.random.bernoulli(jax.random.fold_in(key, 0), unet.label_dropout, t.shape)
             inputs['y'] = jnp.where(dropped, models.NULL_CLASS, inputs['y'])
         if low_res_size and low_res_noise:
+            (low, high), keys = low_res_noise, [jax.random.fold_in(key, number) for number in (1, 2)]
             shape = len(t), *low_res_size, unet.image_channels
-            inputs |= _draw_low_res_noise(key, shape, *low_res_noise)
+            inputs['low_res_noise'] = jax.random.uniform(keys[0], shape[:1], minval=low, maxval=high)
+            inputs['low_res_eps'] = jax.random.normal(keys[1], shape, jnp.float32)
         return inputs
 
     def losses(params: Params, inputs: Inputs, key: jax.Array | None) -> dict[str, jax.Array]:

@@ -103,10 +103,9 @@ class Checkpoints:
     def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """The newest intact state and its progress. Newer checkpoints are moved to `damaged/`, with warnings.
 
-        abstract: the state as ShapeDtypeStructs with the shardings of the result.
+        Raises UserError if no checkpoint is intact; then none is moved.
 
-        Raises:
-            UserError: no checkpoint is intact; none is moved.
+        abstract: the state as ShapeDtypeStructs with the shardings of the result.
         """
         damaged: dict[int, str] = {}
         for step in sorted(ocp.utils.checkpoint_steps(self.directory), reverse=True):
@@ -144,11 +143,7 @@ class Checkpoints:
             self._failure = f'step {self.latest_step} could not be saved ({why})'
         elif jax.process_index() == 0 and self._keep:
             for step in sorted(ocp.utils.checkpoint_steps(self.directory))[: -self._keep]:
-                replaced = self.directory / str(step)
-                try:
-                    replaced.rename(f'{replaced}{PARTIAL}')
-                except OSError as error:
-                    logger.warning('%s: cannot be removed (%s)', replaced, reason(error))
+                shutil.rmtree(self.directory / str(step), ignore_errors=True)
         self._refresh(agree)
 
     def _refresh(self, agree: Callable[[bool], bool] = any_process) -> None:

@@ -9,8 +9,9 @@ from diffusion_jax.generation.shards import draw_samples, join
 from diffusion_jax.report import Progress
 from diffusion_jax.stages import sample
 from diffusion_jax.stages.base import content_digest, open_base
-from diffusion_jax.stages.conditioning import classes_to_sample, make_conditioning
-from diffusion_jax.stages.labels import load_labels, make_labels
+from diffusion_jax.stages.drawing import load_labels, make_labels
+from diffusion_jax.stages.evaluate import classes_to_sample
+from diffusion_jax.stages.sample import make_conditioning
 from tests.stages.runs import make_run
 
 INDEX = np.arange(25)
@@ -39,13 +40,13 @@ def test_random_labels_depend_on_the_seed_and_the_index():
 def test_the_classes_of_the_first_samples():
     """The evaluation during training samples another number than the stage."""
     run = make_run(unet__class_conditional=True)
-    assert classes_to_sample(run, 3, guided=False).labels == (0, 1, 2)
-    assert classes_to_sample(run, 12, guided=False).all
+    assert classes_to_sample(run.unguided(3)).labels == (0, 1, 2)
+    assert classes_to_sample(run.unguided(12)).all
     random = make_run(unet__class_conditional=True, sample__labels='random')
-    assert classes_to_sample(random, 3, guided=False).all
-    assert classes_to_sample(make_run(), 3, guided=False) is None
+    assert classes_to_sample(random.unguided(3)).all
+    assert classes_to_sample(make_run().unguided()) is None
     populations = make_run(unet__class_conditional=True, sample__sampler='smc:particles=2')
-    assert classes_to_sample(populations, 6, guided=False).labels == (0, 1, 2)
+    assert classes_to_sample(populations.unguided(6)).labels == (0, 1, 2)
 
 
 @pytest.mark.parametrize('kind', ['npy', 'npz'])

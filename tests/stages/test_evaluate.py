@@ -80,8 +80,8 @@ TEST = digits_source('test')
     ],
 )
 def test_a_split_is_restricted_to_the_sampled_classes(changes, classes):
-    guided = changes.pop('guided', False)
-    reference = open_reference(make_run(**changes), guided=guided)
+    guided, run = changes.pop('guided', False), make_run(**changes)
+    reference = open_reference(run if guided else run.unguided())
     np.testing.assert_array_equal(
         reference.images.read_all(), TEST.images[np.isin(TEST.labels, list(classes))]
     )

@@ -131,12 +131,6 @@ def test_a_state_that_does_not_fit_is_not_mended_by_the_batch():
     )
 
 
-def test_a_batch_larger_than_memory_is_refused_before_it_is_made():
-    with pytest.raises(UserError) as error:
-        train.check(make_run(train__batch_size=2 * 10**9, train__microbatches=1))
-    assert error.value.where == 'config.train.batch_size' and '640 GB' in error.value.problem
-
-
 @pytest.fixture
 def images(tmp_path):
     """Settings of a folder of two classes."""

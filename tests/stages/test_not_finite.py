@@ -11,9 +11,8 @@ from diffusion_jax.generation.arguments import NotFinite
 from diffusion_jax.generation.shards import draw_samples
 from diffusion_jax.models import param_shapes
 from diffusion_jax.report import Progress
-from diffusion_jax.stages import sample_quality, train
-from diffusion_jax.stages.conditioning import make_conditioning
-from diffusion_jax.stages.sample import draw_while_training
+from diffusion_jax.stages import train
+from diffusion_jax.stages.sample import draw_while_training, make_conditioning
 from tests.stages.runs import make_run
 from tests.training.states import said
 
@@ -31,13 +30,13 @@ def test_no_shard_is_written_of_them(tmp_path):
     assert [path.name for path in (tmp_path / 'shards').iterdir()] == ['00000000-00000004.npz']
 
 
-@pytest.mark.parametrize('stage', [train, sample_quality], ids=['grid', 'evaluation'])
-def test_training_reports_them_and_continues(stage, tmp_path, caplog):
+@pytest.mark.parametrize('name', ['grid', 'evaluation'])
+def test_training_reports_them_and_continues(name, tmp_path, caplog):
     run = make_run(tmp_path, sample__num_samples=16)
     params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.nan), param_shapes(run.experiment.unet))
     state = SimpleNamespace(ema={}, params=params)
-    call = train._draw_grids(run, None) if stage is train else sample_quality.evaluate_samples(run)
-    assert call(3, state, lambda: False) == {}
+    hooks = {hook.name: hook for hook in train.make_hooks(run, None)}
+    assert hooks[name].call(3, state, lambda: False) == {}
     (line,) = [text for text in said(caplog) if 'not finite' in text]
     assert str(tmp_path / 'diffusion') in line and 'at step 3' in line and 'index' in line
     assert not (tmp_path / 'diffusion' / 'grids').exists()
