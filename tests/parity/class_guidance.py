@@ -24,7 +24,7 @@ from diffusion_jax.diffusion.guidance import (
     Models,
     Rescale,
 )
-from diffusion_jax.diffusion.guidance.entropy import entropy_factor
+from diffusion_jax.diffusion.guidance.classifier import entropy_factor
 from diffusion_jax.diffusion.process import Level, from_eps, from_x_0
 from diffusion_jax.diffusion.samplers import DDIM, DDPM
 from diffusion_jax.diffusion.samplers.elucd import additional_variance

@@ -19,24 +19,11 @@ from diffusion_jax.diffusion.parts import Number, option
 from diffusion_jax.diffusion.process import Level, Prediction, align, from_x_0
 
 
-def threshold(denoise: Denoiser, percentile: Number) -> Denoiser:
-    """Thresholds the predicted x_0 and derives eps from it; percentile: in [0, 1], interpolated linearly."""
-
-    def thresholded(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
-        prediction, memory = denoise(x_t, level, memory)
-        magnitudes = jnp.abs(prediction.x_0).reshape(len(x_t), -1)
-        limit = align(jnp.maximum(jnp.quantile(magnitudes, percentile, axis=1), 1.0), x_t)
-        x_0, eps, *_ = from_x_0(jnp.clip(prediction.x_0, -limit, limit) / limit, x_t, level)
-        return prediction._replace(x_0=x_0, eps=eps), memory
-
-    return denoise._replace(call=thresholded)
-
-
 class DynamicThreshold(Guidance):
     """Thresholds x_0 at a quantile of each image, in place of clipping.
 
     Attributes:
-      percentile: the quantile, as a fraction.
+      percentile: the quantile, as a fraction; interpolated linearly.
     """
 
     percentile: Number = option(default=0.995, most=1.0)
@@ -44,4 +31,11 @@ class DynamicThreshold(Guidance):
     asks_once: ClassVar[bool] = True
 
     def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
-        return threshold(denoise, self.percentile)
+        def thresholded(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
+            prediction, memory = denoise(x_t, level, memory)
+            magnitudes = jnp.abs(prediction.x_0).reshape(len(x_t), -1)
+            limit = align(jnp.maximum(jnp.quantile(magnitudes, self.percentile, axis=1), 1.0), x_t)
+            x_0, eps, *_ = from_x_0(jnp.clip(prediction.x_0, -limit, limit) / limit, x_t, level)
+            return prediction._replace(x_0=x_0, eps=eps), memory
+
+        return denoise._replace(call=thresholded)

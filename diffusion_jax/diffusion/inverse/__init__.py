@@ -19,23 +19,3 @@ from diffusion_jax.diffusion.inverse.operators import (
 from diffusion_jax.diffusion.inverse.pigdm import PiGDM
 from diffusion_jax.diffusion.inverse.reddiff import REDDiff
 from diffusion_jax.diffusion.inverse.repaint import RePaint
-
-__all__ = [
-    'DAPS',
-    'DDNM',
-    'DDRM',
-    'DPS',
-    'Blur',
-    'Dense',
-    'DiffPIR',
-    'Downsample',
-    'Gray',
-    'Mask',
-    'Measurement',
-    'Operator',
-    'PiGDM',
-    'REDDiff',
-    'RePaint',
-    'adjoint',
-    'dense',
-]
