@@ -36,7 +36,7 @@ from diffusion_jax.diffusion.particles import (
 from diffusion_jax.diffusion.parts import Number, option, static
 from diffusion_jax.diffusion.process import Prediction, Transition, is_last
 from diffusion_jax.diffusion.samplers.ddpm import DDPM, ancestral_kernel
-from diffusion_jax.diffusion.samplers.sampler import Noise, Sampler
+from diffusion_jax.diffusion.samplers.loop import Noise, Sampler
 
 
 class Particles(NamedTuple):

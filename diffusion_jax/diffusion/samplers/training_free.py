@@ -28,7 +28,7 @@ from diffusion_jax.diffusion.log_probs import ascend, smoothed
 from diffusion_jax.diffusion.parts import Number, option, static
 from diffusion_jax.diffusion.process import Prediction, Transition, align
 from diffusion_jax.diffusion.samplers.ddim import ddim_kernel
-from diffusion_jax.diffusion.samplers.sampler import Image, Noise, Sampler
+from diffusion_jax.diffusion.samplers.loop import Image, Noise, Sampler
 
 
 class TFG(Sampler):
