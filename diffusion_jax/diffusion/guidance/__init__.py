@@ -10,18 +10,25 @@ from diffusion_jax.diffusion.guidance.clean import AscentGuidance, CalibratedGui
 from diffusion_jax.diffusion.guidance.extrapolation import (
     ICG,
     PAG,
+    SAG,
     AutoGuidance,
     ClassifierFreeGuidance,
     Extrapolation,
 )
 from diffusion_jax.diffusion.guidance.guidance import Function, Guidance, Models
 from diffusion_jax.diffusion.guidance.modifiers import Interval, Modifier, Reuse
-from diffusion_jax.diffusion.guidance.projection import APG, Rescale
 from diffusion_jax.diffusion.guidance.reconstruction import MonteCarloGuidance, ReconstructionGuidance
-from diffusion_jax.diffusion.guidance.scales import Ramp, Scheduled, Varying, innermost, scaled
-from diffusion_jax.diffusion.guidance.self_attention import SAG
-from diffusion_jax.diffusion.guidance.step_sizes import Adam, GradientModifier, Normalized
-from diffusion_jax.diffusion.guidance.threshold import DynamicThreshold
+from diffusion_jax.diffusion.guidance.saturation import APG, DynamicThreshold, Rescale
+from diffusion_jax.diffusion.guidance.strength import (
+    Adam,
+    GradientModifier,
+    Normalized,
+    Ramp,
+    Scheduled,
+    Varying,
+    innermost,
+    scaled,
+)
 
 GUIDANCES: dict[str, type[Guidance]] = {
     'classifier': ClassifierGuidance,
