@@ -25,7 +25,7 @@ from jax import Array
 
 from diffusion_jax.diffusion.denoiser import Denoiser
 from diffusion_jax.diffusion.inverse.measurement import Measurement
-from diffusion_jax.diffusion.inverse.operators import SMALLEST
+from diffusion_jax.diffusion.inverse.operators import SMALLEST, adjoint
 from diffusion_jax.diffusion.parts import Number, option, static
 from diffusion_jax.diffusion.process import Level, Transition, align
 from diffusion_jax.diffusion.samplers import Noise, Sampler
@@ -108,7 +108,8 @@ class DDRM(Sampler):
 
     def _of_y(self, weight: Any, x: Array) -> Array:
         """V weight(S) Vᵀ A⁺y; weight is 0 where nothing is measured."""
-        adjoint = self.measurement.adjoint(self.measurement.y, x)
-        return self.measurement.operator.spectral(
-            lambda s: weight(s) / jnp.where(s > SMALLEST, s, 1.0) ** 2, adjoint
+        operator = self.measurement.operator
+        return operator.spectral(
+            lambda s: weight(s) / jnp.where(s > SMALLEST, s, 1.0) ** 2,
+            adjoint(operator, self.measurement.y, x),
         )

@@ -175,11 +175,6 @@ def dense(function: Callable[[Array], Array], shape: tuple[int, int, int]) -> De
     return Dense(function, values[None], vectors[None])
 
 
-def as_operator(operator: Any) -> Operator:
-    """The operator itself, or a FunctionOperator."""
-    return operator if isinstance(operator, Operator) else FunctionOperator(operator)
-
-
 def adjoint(operator: Callable[[Array], Array], y: Array, x: Array) -> Array:
     """Aᵀy; x: an image [B, H, W, C] that gives shape and dtype."""
     out = jax.eval_shape(operator, x)

@@ -47,7 +47,7 @@ class PiGDM(Guidance):
 
             x_0, pull, (prediction, following) = jax.vjp(estimate, x_t, has_aux=True)
             variance, noise = jnp.square(level.sigma), jnp.square(measurement.noise)
-            pulled = measurement.solve(variance, noise, measurement.adjoint(measurement.residual(x_0), x_0))
+            pulled = measurement.correction(x_0, variance, noise)
             (gradient,) = pull(pulled)
             value = self.scale * self._log_prob(x_0, pulled, variance)
             return add_gradient(prediction, align(self.scale, x_t) * gradient, value), following
