@@ -1,4 +1,7 @@
-"""Inverse problems y = A x_0 + noise: operators, measurements, and the methods that sample x_0 given y."""
+"""Inverse problems y = A x_0 + noise: operators, measurements, and the methods that sample x_0 given y.
+
+docs/inverse_problems.md compares the methods: their cost, and what they sample where the posterior is known.
+"""
 
 from diffusion_jax.diffusion.inverse.daps import DAPS
 from diffusion_jax.diffusion.inverse.ddnm import DDNM, DiffPIR, RePaint

@@ -1,12 +1,7 @@
 """Methods that move each estimate x̂_0 or x_t to the measurement, without a gradient: DDNM, DiffPIR, RePaint.
 
-Each step costs one evaluation of the denoiser. DDNM and DiffPIR then make x_{t-1} of the moved estimate x̂ and
-an eps of which a share is renewed:
-
-    x_{t-1} = α'·x̂ + σ'·(√(1−share)·eps + √share·noise)
-
-Where nothing is measured the variance then tends to (1 + √(1−share))/2 of the true one for many steps: .76 at
-η = .85, share = η².
+DDNM and DiffPIR make x_{t-1} of the moved estimate x̂ and an eps of which a share is renewed. Where nothing is
+measured its variance then tends to (1 + √(1−share))/2 of the true one for many steps.
 """
 
 from __future__ import annotations
@@ -95,9 +90,8 @@ class RePaint(Sampler):
         x_{t-1} ~ p(x_{t-1}|x_t)                         eq. 8b; guidance acts on the mean, as in DDPM
 
     The first step replaces nothing, since its x_T is noise. The paper resamples on a grid that goes up again:
-    `respacing='repaint:250/10,10'` has 250 levels, jumps of 10, each stretch 10 times; it has 2,410
-    evaluations and 2,160 steps up. Without jumps the other part fits the measured one badly: on Gaussian data
-    its mean is .13 posterior standard deviations off, and .04 with jumps of 5 steps, 3 times.
+    `respacing='repaint:250/10,10'` has 250 levels, jumps of 10, each stretch 10 times. Without jumps the
+    other part fits the measured one badly.
 
     The measurement is taken as exact, and the last step does not replace: compose the result with y if it
     must agree to the bit.
