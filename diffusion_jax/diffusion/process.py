@@ -19,8 +19,6 @@ import jax.numpy as jnp
 from jax import Array
 
 Coefficient = Any  # Array, or np.ndarray on the host
-
-
 SIGMA_DATA = 0.5  # EDM's σ_data: the standard deviation of the pixels of clean images
 
 
@@ -120,6 +118,20 @@ def add_noise(x_0: Array, eps: Array, level: Level) -> Array:
     """x_t ~ q(x_t|x_0) (DDPM, eq. 4)."""
     level = align(level, x_0)
     return level.alpha * x_0 + level.sigma * eps
+
+
+def augment(low_res: Array, eps: Array, strength: Array) -> Array:
+    """√(1−s²)·z + s·eps on the small image z that an upsampler enlarges (Ho et al. 2021, 2106.15282).
+
+    A base model's images differ from the reduced images of a training; an upsampler that was trained with
+    noise depends less on their details. Unlike in the source, the network is not told s.
+
+    Args:
+      low_res: z, float [B, h, w, C] in [−1, 1].
+      eps: standard normal, like z.
+      strength: s, [B], from 0 to below 1.
+    """
+    return add_noise(low_res, eps, Level(jnp.zeros_like(strength), jnp.sqrt(1 - strength**2), strength))
 
 
 def marginal(x_0: Array, level: Level) -> Gaussian:

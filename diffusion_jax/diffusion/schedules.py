@@ -125,13 +125,8 @@ def _strided(num_timesteps: int, count: int) -> list[int]:
 
 def _spread(size: int, count: int) -> list[int]:
     stride = (size - 1) / (count - 1) if count > 1 else 1.0
-    offsets = []
-    position = 0.0
-    for _ in range(count):
-        offsets.append(round(position))
-        # A product would not drift like this sum; published results depend on how its halves are rounded.
-        position += stride
-    return offsets
+    # A product would not drift like this sum; published results depend on how its halves are rounded.
+    return [round(position) for position in np.cumsum([0.0, *count * [stride]])[:count]]
 
 
 def make_schedule(

@@ -14,12 +14,11 @@ import jax
 import jax.numpy as jnp
 
 from diffusion_jax.diffusion import variational_bound
-from diffusion_jax.diffusion.augmentation import augment
 from diffusion_jax.diffusion.denoiser import Denoiser, clip
 from diffusion_jax.diffusion.grids import inversion, make_grid
 from diffusion_jax.diffusion.guidance import Models
 from diffusion_jax.diffusion.parts import Part, static
-from diffusion_jax.diffusion.process import Level, Transition, add_noise
+from diffusion_jax.diffusion.process import Level, Transition, add_noise, augment
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import loop, sample
 from diffusion_jax.diffusion.samplers.loop import Carry, NoiseAt, Record, noise_of
@@ -50,7 +49,7 @@ class Request(NamedTuple):
         y: int32 [B], their classes.
         low_res: uint8 [B, h, w, C], the images that an upsampler enlarges.
         x_T: float32 [B, H, W, C], the start; by default sampled from the seed.
-        low_res_noise: float32 [B], the standard deviation of noise on `low_res`; see `augmentation`.
+        low_res_noise: float32 [B], the standard deviation of noise on `low_res`; see `augment`.
     """
 
     seed: Any

@@ -38,25 +38,6 @@ from diffusion_jax.models.description import describe_network, differences, netw
 from diffusion_jax.models.layout import attention_blocks
 from diffusion_jax.models.unet import UNet
 
-__all__ = [
-    'NULL_CLASS',
-    'ClassifierConfig',
-    'Params',
-    'TrunkConfig',
-    'UNetConfig',
-    'apply',
-    'apply_with_attention',
-    'attention_blocks',
-    'check_classifier',
-    'check_unet',
-    'describe_network',
-    'differences',
-    'init',
-    'network_differences',
-    'network_of',
-    'param_shapes',
-]
-
 Params = dict[str, Any]
 NETWORKS = {UNetConfig: UNet, ClassifierConfig: Classifier}
 

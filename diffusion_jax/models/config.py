@@ -139,9 +139,8 @@ def check_classifier(config: ClassifierConfig) -> None:
 
 
 def _check_trunk(config: TrunkConfig) -> None:
-    _check_positive(config, 'image_size', 'image_channels', 'model_channels', 'channel_mult')
+    _check_positive(config, 'image_size', 'image_channels', 'model_channels', 'channel_mult', 'norm_groups')
     _check_positive(config, 'num_res_blocks', 'attention_resolutions', 'num_heads', 'num_head_channels')
-    _check_positive(config, 'norm_groups')
     one_of('qkv_order', config.qkv_order, QKV_ORDERS)
     one_of('dtype', config.dtype, DTYPES)
     between('dropout', config.dropout, 0, below=1)

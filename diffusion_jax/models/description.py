@@ -24,11 +24,10 @@ NEWER = ('label_dropout', 'norm_groups')
 
 def describe_network(config: UNetConfig | ClassifierConfig) -> dict[str, Any]:
     """The meaning of parameters as JSON: the architecture, and whether the null class was trained."""
-    defaults = {field.name: field.default for field in dataclasses.fields(config)}
     return {
         name: value
         for name, value in _all_described(config).items()
-        if name not in NEWER or value != defaults[name]
+        if name not in NEWER or value != getattr(type(config), name)
     }
 
 

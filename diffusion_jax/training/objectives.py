@@ -10,10 +10,9 @@ import jax.numpy as jnp
 import optax
 
 from diffusion_jax import models
-from diffusion_jax.diffusion.augmentation import augment
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.diffusion.losses import diffusion_loss
-from diffusion_jax.diffusion.process import add_noise, network_input
+from diffusion_jax.diffusion.process import add_noise, augment, network_input
 from diffusion_jax.diffusion.schedules import row, schedule_of, transitions
 from diffusion_jax.images import Size, area_downsample, to_float
 from diffusion_jax.models import ClassifierConfig, Params, UNetConfig

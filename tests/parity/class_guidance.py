@@ -24,10 +24,10 @@ from diffusion_jax.diffusion.guidance import (
     Models,
     Rescale,
 )
-from diffusion_jax.diffusion.guidance.entropy import entropy_factor
+from diffusion_jax.diffusion.guidance.classifier import entropy_factor
 from diffusion_jax.diffusion.process import Level, from_eps, from_x_0
 from diffusion_jax.diffusion.samplers import DDIM, DDPM
-from diffusion_jax.diffusion.samplers.elucd import additional_variance
+from diffusion_jax.diffusion.samplers.ddpm import additional_variance
 from diffusion_jax.diffusion.schedules import float64_transitions, make_schedule
 from tests.diffusion.mixture import affine_map
 from tests.parity.case import Case, Check

@@ -1,24 +1,34 @@
-"""Guidance: functions from denoiser to denoiser. A new one is one file here and one line in GUIDANCES."""
+"""Guidance: functions from denoiser to denoiser. A new one is a class here and one line in GUIDANCES."""
 
-from diffusion_jax.diffusion.guidance.ascent import AscentGuidance
-from diffusion_jax.diffusion.guidance.autoguidance import AutoGuidance
-from diffusion_jax.diffusion.guidance.classifier import ClassifierGuidance, classifier_guidance
-from diffusion_jax.diffusion.guidance.classifier_free import ICG, ClassifierFreeGuidance
-from diffusion_jax.diffusion.guidance.clean import CalibratedGuidance, CleanGuidance, clean_guidance
-from diffusion_jax.diffusion.guidance.entropy import EntropyGuidance, entropy_guidance
-from diffusion_jax.diffusion.guidance.extrapolation import Extrapolation, extrapolate
+from diffusion_jax.diffusion.guidance.classifier import (
+    ClassifierGuidance,
+    EntropyGuidance,
+    MixtureGuidance,
+    classifier_guidance,
+)
+from diffusion_jax.diffusion.guidance.clean import AscentGuidance, CalibratedGuidance, CleanGuidance, Reward
+from diffusion_jax.diffusion.guidance.extrapolation import (
+    ICG,
+    PAG,
+    SAG,
+    AutoGuidance,
+    ClassifierFreeGuidance,
+    Extrapolation,
+)
 from diffusion_jax.diffusion.guidance.guidance import Function, Guidance, Models
-from diffusion_jax.diffusion.guidance.mixture import MixtureGuidance
 from diffusion_jax.diffusion.guidance.modifiers import Interval, Modifier, Reuse
-from diffusion_jax.diffusion.guidance.monte_carlo import MonteCarloGuidance
-from diffusion_jax.diffusion.guidance.perturbed_attention import PAG
-from diffusion_jax.diffusion.guidance.projection import APG, Rescale
-from diffusion_jax.diffusion.guidance.reconstruction import ReconstructionGuidance, reconstruction_guidance
-from diffusion_jax.diffusion.guidance.reward import Reward, reward
-from diffusion_jax.diffusion.guidance.scales import Ramp, Scheduled, Varying, innermost, scaled
-from diffusion_jax.diffusion.guidance.self_attention import SAG
-from diffusion_jax.diffusion.guidance.step_sizes import Adam, GradientModifier, Normalized
-from diffusion_jax.diffusion.guidance.threshold import DynamicThreshold, threshold
+from diffusion_jax.diffusion.guidance.reconstruction import MonteCarloGuidance, ReconstructionGuidance
+from diffusion_jax.diffusion.guidance.saturation import APG, DynamicThreshold, Rescale
+from diffusion_jax.diffusion.guidance.strength import (
+    Adam,
+    GradientModifier,
+    Normalized,
+    Ramp,
+    Scheduled,
+    Varying,
+    innermost,
+    scaled,
+)
 
 GUIDANCES: dict[str, type[Guidance]] = {
     'classifier': ClassifierGuidance,
@@ -46,47 +56,3 @@ MODIFIERS: dict[str, type[Modifier]] = {
     'rescale': Rescale,
     'apg': APG,
 }
-
-__all__ = [
-    'APG',
-    'GUIDANCES',
-    'ICG',
-    'MODIFIERS',
-    'PAG',
-    'SAG',
-    'Adam',
-    'AscentGuidance',
-    'AutoGuidance',
-    'CalibratedGuidance',
-    'ClassifierFreeGuidance',
-    'ClassifierGuidance',
-    'CleanGuidance',
-    'DynamicThreshold',
-    'EntropyGuidance',
-    'Extrapolation',
-    'Function',
-    'GradientModifier',
-    'Guidance',
-    'Interval',
-    'MixtureGuidance',
-    'Models',
-    'Modifier',
-    'MonteCarloGuidance',
-    'Normalized',
-    'Ramp',
-    'ReconstructionGuidance',
-    'Rescale',
-    'Reuse',
-    'Reward',
-    'Scheduled',
-    'Varying',
-    'classifier_guidance',
-    'clean_guidance',
-    'entropy_guidance',
-    'extrapolate',
-    'innermost',
-    'reconstruction_guidance',
-    'reward',
-    'scaled',
-    'threshold',
-]

@@ -71,12 +71,12 @@ class Guidance(Part):
         raise NotImplementedError
 
 
-class EstimateGuidance(Guidance):
-    """A guidance by a log-probability of the estimate of x_0.
+class LogProbGuidance(Guidance):
+    """A guidance by a log-probability.
 
     Attributes:
       scale: the factor of the log-probability.
-      log_prob: (x̂_0, level of x_t) → [B], differentiable; by default the classifier's, of a clean image.
+      log_prob: (images, level) → [B], differentiable; by default the classifier's.
     """
 
     scale: Number = option(default=1.0, per_image=True)
@@ -85,6 +85,13 @@ class EstimateGuidance(Guidance):
     @property
     def needs(self) -> tuple[str, ...]:
         return () if self.log_prob else ('log_prob',)
+
+
+class EstimateGuidance(LogProbGuidance):
+    """A guidance by a log-probability of the estimate of x_0.
+
+    log_prob is of (x̂_0, level of x_t); by default it is the classifier's, of a clean image.
+    """
 
     def log_prob_of(self, models: Models) -> LogProb:
         """The caller's function, or that of the classifier."""

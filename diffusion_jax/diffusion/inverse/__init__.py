@@ -1,9 +1,11 @@
-"""Inverse problems y = A x_0 + noise: operators, measurements, and the methods that sample x_0 given y."""
+"""Inverse problems y = A x_0 + noise: operators, measurements, and the methods that sample x_0 given y.
+
+docs/inverse_problems.md compares the methods: their cost, and what they sample where the posterior is known.
+"""
 
 from diffusion_jax.diffusion.inverse.daps import DAPS
-from diffusion_jax.diffusion.inverse.ddnm import DDNM
+from diffusion_jax.diffusion.inverse.ddnm import DDNM, DiffPIR, RePaint
 from diffusion_jax.diffusion.inverse.ddrm import DDRM
-from diffusion_jax.diffusion.inverse.diffpir import DiffPIR
 from diffusion_jax.diffusion.inverse.dps import DPS
 from diffusion_jax.diffusion.inverse.measurement import Measurement
 from diffusion_jax.diffusion.inverse.operators import (
@@ -18,24 +20,3 @@ from diffusion_jax.diffusion.inverse.operators import (
 )
 from diffusion_jax.diffusion.inverse.pigdm import PiGDM
 from diffusion_jax.diffusion.inverse.reddiff import REDDiff
-from diffusion_jax.diffusion.inverse.repaint import RePaint
-
-__all__ = [
-    'DAPS',
-    'DDNM',
-    'DDRM',
-    'DPS',
-    'Blur',
-    'Dense',
-    'DiffPIR',
-    'Downsample',
-    'Gray',
-    'Mask',
-    'Measurement',
-    'Operator',
-    'PiGDM',
-    'REDDiff',
-    'RePaint',
-    'adjoint',
-    'dense',
-]

@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from diffusion_jax.diffusion.inverse.operators import adjoint, as_operator, solve
+from diffusion_jax.diffusion.inverse.operators import FunctionOperator, Operator, adjoint, solve
 from diffusion_jax.diffusion.parts import Number, Part, option, rows
 
 
@@ -25,8 +25,8 @@ class Measurement(Part):
     noise: Number = option(default=0.0, per_image=True)
 
     def __post_init__(self) -> None:
-        if callable(self.operator):
-            object.__setattr__(self, 'operator', as_operator(self.operator))
+        if callable(self.operator) and not isinstance(self.operator, Operator):
+            object.__setattr__(self, 'operator', FunctionOperator(self.operator))
 
     def residual(self, x_0: Array) -> Array:
         """y − A x_0, [B, …]."""
@@ -41,15 +41,11 @@ class Measurement(Part):
         """log p(y|x_0) without its constant, [B]; needs noise above 0."""
         return -self.squared_error(x_0) / (2 * jnp.asarray(self.noise) ** 2)
 
-    def adjoint(self, y: Array, x: Array) -> Array:
-        """Aᵀy, for images like x."""
-        return adjoint(self.operator, y, x)
-
-    def solve(self, a: Any, b: Any, v: Array) -> Array:
-        """(a·AᵀA + b)⁻¹ v; see `operators.solve`."""
-        return solve(self.operator, a, b, v)
+    def correction(self, x_0: Array, a: Any, b: Any, y: Array | None = None) -> Array:
+        """(a·AᵀA + b)⁻¹ Aᵀ(y − A x_0), which is A⁺(y − A x_0)/a where b is 0; a, b: [] or [B]."""
+        residual = (self.y if y is None else y) - self.operator(x_0)
+        return solve(self.operator, a, b, adjoint(self.operator, residual, x_0))
 
     def projected(self, x_0: Array, y: Array | None = None) -> Array:
         """x_0 + A⁺(y − A x_0), the nearest image to x_0 with the measurement y."""
-        residual = (self.y if y is None else y) - self.operator(x_0)
-        return x_0 + self.solve(1.0, 0.0, self.adjoint(residual, x_0))
+        return x_0 + self.correction(x_0, 1.0, 0.0, y)

@@ -149,11 +149,11 @@ class Dense(Operator):
 
     def spectral(self, function: Spectrum, x: Array) -> Array:
         vectors, values = jnp.asarray(self.vectors, x.dtype), jnp.asarray(self.values, x.dtype)
+        vectors = jnp.broadcast_to(vectors, (len(x), *vectors.shape[1:]))
         unmeasured = function(jnp.zeros((1, 1, 1, 1), x.dtype))
-        coordinates = jnp.einsum('bri,bi->br', *_same_rows(vectors, x.reshape(len(x), -1)))
+        coordinates = jnp.einsum('bri,bi->br', vectors, x.reshape(len(x), -1))
         change = function(values[..., None, None]) - unmeasured
-        coordinates = change[..., 0, 0] * coordinates
-        measured = jnp.einsum('bri,br->bi', *_same_rows(vectors, coordinates))
+        measured = jnp.einsum('bri,br->bi', vectors, change[..., 0, 0] * coordinates)
         return unmeasured * x + measured.reshape(x.shape)
 
 
@@ -173,11 +173,6 @@ def dense(function: Callable[[Array], Array], shape: tuple[int, int, int]) -> De
     matrix = np.asarray(jax.lax.map(lambda x: function(x[None])[0], basis)).reshape(size, -1).T
     _, values, vectors = np.linalg.svd(matrix, full_matrices=False)
     return Dense(function, values[None], vectors[None])
-
-
-def as_operator(operator: Any) -> Operator:
-    """The operator itself, or a FunctionOperator."""
-    return operator if isinstance(operator, Operator) else FunctionOperator(operator)
 
 
 def adjoint(operator: Callable[[Array], Array], y: Array, x: Array) -> Array:
@@ -227,7 +222,3 @@ def conjugate_gradients(product: Callable[[Array], Array], v: Array) -> Array:
 def _filtered(x: Array, transfer: Array) -> Array:
     spectrum = jnp.fft.rfft2(x, axes=(1, 2)) * transfer
     return jnp.fft.irfft2(spectrum, s=x.shape[1:3], axes=(1, 2)).astype(x.dtype)
-
-
-def _same_rows(vectors: Array, x: Array) -> tuple[Array, Array]:
-    return jnp.broadcast_to(vectors, (len(x), *vectors.shape[1:])), x

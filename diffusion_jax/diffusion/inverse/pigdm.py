@@ -5,10 +5,7 @@
 
 It is exact for data with the covariance I, for which r² is the variance of x_0 given x_t. Here the
 gradient is a score that every sampler applies in its way. The paper adds α·r² times it to the step of
-DDIM, which is more than the score's share: on Gaussian data the measured directions then have 0 to .2 of
-the posterior's variance, as a score .75 to 1.25 of it. Other implementations have other weights.
-
-An evaluation costs one of the denoiser and one gradient through it.
+DDIM, which is more than the score's share. Other implementations have other weights.
 """
 
 from __future__ import annotations
@@ -47,7 +44,7 @@ class PiGDM(Guidance):
 
             x_0, pull, (prediction, following) = jax.vjp(estimate, x_t, has_aux=True)
             variance, noise = jnp.square(level.sigma), jnp.square(measurement.noise)
-            pulled = measurement.solve(variance, noise, measurement.adjoint(measurement.residual(x_0), x_0))
+            pulled = measurement.correction(x_0, variance, noise)
             (gradient,) = pull(pulled)
             value = self.scale * self._log_prob(x_0, pulled, variance)
             return add_gradient(prediction, align(self.scale, x_t) * gradient, value), following

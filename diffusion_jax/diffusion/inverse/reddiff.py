@@ -4,10 +4,7 @@
 
 over the levels of the grid, from noisy to clean. The means are those of the release (over the
 measurement's entries, and over pixels), so λ = 0.25 has its meaning; the noise of the measurement is not
-used. The result is close to a posterior mode. Adam's step has the length `rate` in every pixel, so small
-grids need a larger one.
-
-A step costs one evaluation of the denoiser, without a gradient.
+used. Adam's step has the length `rate` in every pixel, so small grids need a larger one.
 """
 
 from __future__ import annotations

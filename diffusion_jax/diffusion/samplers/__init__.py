@@ -1,19 +1,18 @@
-"""Samplers: one file a family, one shared loop. A new sampler is one file here and one line in SAMPLERS."""
+"""Samplers: one file a family, one shared loop. A new one is a class here and a line in SAMPLERS."""
 
 from diffusion_jax.diffusion.samplers.adams import IPNDM, AdamsBashforth
 from diffusion_jax.diffusion.samplers.ddim import DDIM, ddim_kernel
-from diffusion_jax.diffusion.samplers.ddpm import DDPM, ancestral_kernel
+from diffusion_jax.diffusion.samplers.ddpm import DDPM, EluCD, ancestral_kernel
 from diffusion_jax.diffusion.samplers.dpm_solver import (
     DPMSolverPP2M,
     DPMSolverPP2MSDE,
+    DPMSolverPP2S,
     DPMSolverPP3M,
     DPMSolverPP3MSDE,
+    DPMSolverPP3S,
 )
-from diffusion_jax.diffusion.samplers.elucd import EluCD
 from diffusion_jax.diffusion.samplers.heun import EDM_IMAGENET64, Heun
-from diffusion_jax.diffusion.samplers.loop import sample
-from diffusion_jax.diffusion.samplers.sampler import Image, Noise, Sampler
-from diffusion_jax.diffusion.samplers.singlestep import DPMSolverPP2S, DPMSolverPP3S
+from diffusion_jax.diffusion.samplers.loop import Image, Noise, Sampler, sample
 from diffusion_jax.diffusion.samplers.smc import SMC, Particles, propose
 from diffusion_jax.diffusion.samplers.training_free import TFG
 from diffusion_jax.diffusion.samplers.unipc import UniPC, UniPCBH1
@@ -36,32 +35,3 @@ SAMPLERS: dict[str, type[Sampler]] = {
     'smc': SMC,
     'elucd': EluCD,
 }
-
-__all__ = [
-    'DDIM',
-    'DDPM',
-    'EDM_IMAGENET64',
-    'IPNDM',
-    'SAMPLERS',
-    'SMC',
-    'TFG',
-    'AdamsBashforth',
-    'DPMSolverPP2M',
-    'DPMSolverPP2MSDE',
-    'DPMSolverPP2S',
-    'DPMSolverPP3M',
-    'DPMSolverPP3MSDE',
-    'DPMSolverPP3S',
-    'EluCD',
-    'Heun',
-    'Image',
-    'Noise',
-    'Particles',
-    'Sampler',
-    'UniPC',
-    'UniPCBH1',
-    'ancestral_kernel',
-    'ddim_kernel',
-    'propose',
-    'sample',
-]

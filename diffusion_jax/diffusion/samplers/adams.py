@@ -15,6 +15,7 @@ from jax import Array
 from diffusion_jax.diffusion.denoiser import Denoiser
 from diffusion_jax.diffusion.parts import Number, option
 from diffusion_jax.diffusion.process import Transition, align, is_last
+from diffusion_jax.diffusion.samplers.loop import Noise, Sampler
 from diffusion_jax.diffusion.samplers.multistep import (
     History,
     combine,
@@ -24,7 +25,6 @@ from diffusion_jax.diffusion.samplers.multistep import (
     relative,
     weights,
 )
-from diffusion_jax.diffusion.samplers.sampler import Noise, Sampler
 
 # On equal steps, by order.
 EQUAL_STEPS = (

@@ -16,7 +16,7 @@ from jax import Array
 from diffusion_jax.diffusion.denoiser import Denoiser
 from diffusion_jax.diffusion.parts import Number, option
 from diffusion_jax.diffusion.process import Gaussian, Prediction, Transition, align
-from diffusion_jax.diffusion.samplers.sampler import Image, Noise, Sampler
+from diffusion_jax.diffusion.samplers.loop import Image, Noise, Sampler
 
 
 def ddim_kernel(prediction: Prediction, x_t: Array, transition: Transition, eta: Number) -> Gaussian:

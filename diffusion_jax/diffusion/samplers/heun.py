@@ -16,7 +16,7 @@ from jax import Array
 from diffusion_jax.diffusion.denoiser import Denoiser
 from diffusion_jax.diffusion.parts import LARGEST, Number, option
 from diffusion_jax.diffusion.process import Level, Transition, align
-from diffusion_jax.diffusion.samplers.sampler import Image, Noise, Sampler
+from diffusion_jax.diffusion.samplers.loop import Image, Noise, Sampler
 
 
 class Heun(Sampler):

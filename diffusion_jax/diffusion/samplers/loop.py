@@ -1,10 +1,14 @@
-"""The loop that all samplers share. The noise of an image depends on its own key and on nothing else."""
+"""What a sampler is, and the loop that all samplers share.
+
+A sampler is a pair of pure functions over a state, as in optax. The noise of an image depends on its own key
+and on nothing else.
+"""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,16 +16,68 @@ import numpy as np
 from jax import Array
 
 from diffusion_jax.diffusion.denoiser import Denoiser, score_shift
+from diffusion_jax.diffusion.parts import Part
 from diffusion_jax.diffusion.process import Gaussian, Level, Prediction, Transition, align
-from diffusion_jax.diffusion.samplers.sampler import Noise, Sampler
 from diffusion_jax.diffusion.schedules import row
 
+# i → the i-th draw of N(0, 1) of this step, like x; sampled when it is called. A traced i is at least 1.
+Noise = Callable[[Array | int], Array]
 # (position, i) → the i-th draw of the step at this position, 1 … N; the first draw at position 0 is x_T.
 NoiseAt = Callable[[Array | int, Array | int], Array]
 # (state before a step, the first prediction in it before its gradient is applied, transition) → any pytree.
 Record = Callable[[Any, Prediction, Transition], Any]
 # The state of the sampler and the memory of the denoiser.
 Carry = tuple[Any, Any]
+
+
+class Image(NamedTuple):
+    """The state of a sampler that carries x alone."""
+
+    x: Array
+
+
+class Sampler(Part):
+    """A sampler. A subclass is a frozen dataclass and a pytree; see `Part`.
+
+    Attributes:
+      evaluations: of the denoiser in one step.
+      last_evaluations: in the last step, to the clean image.
+      shifts_mean: the sampler applies the gradient of guidance itself (2105.05233, Algorithm 1). All other
+        samplers get `score_shift(denoise)`.
+      order: of convergence to the probability-flow ODE, with the default options; None if it is random.
+      random_option: the option that makes it random unless it is 0, if `order` is not None.
+      keeps_start: it starts from x_T; False if the start depends on a measurement instead.
+    """
+
+    evaluations: ClassVar[int] = 1
+    last_evaluations: ClassVar[int] = 1
+    shifts_mean: ClassVar[bool] = False
+    order: ClassVar[int | None] = None
+    random_option: ClassVar[str | None] = None
+    keeps_start: ClassVar[bool] = True
+
+    @property
+    def population(self) -> int:
+        """The number of consecutive images that depend on each other."""
+        return 1
+
+    def unguided(self) -> Sampler:
+        """The sampler of the same recipe without guidance."""
+        return self
+
+    def init(self, x_T: Array) -> Any:
+        """The state before the first step: a pytree that has x."""
+        return Image(x_T)
+
+    def restart(self, state: Any, x: Array) -> Any:
+        """The state after a transition that adds noise, which made x from the state's."""
+        return self.init(x)
+
+    def step(
+        self, denoise: Denoiser, state: Any, memory: Any, transition: Transition, noise: Noise
+    ) -> tuple[Any, Any]:
+        """The state and the denoiser's memory after a transition; levels are [] in the loop."""
+        raise NotImplementedError
 
 
 def noise_of(keys: Array, shape: tuple[int, ...]) -> NoiseAt:
@@ -103,50 +159,35 @@ def _stepper(
     grid = jax.tree.map(jnp.asarray, grid)
 
     def step(carry: Carry, position: Array) -> tuple[Carry, Any]:
-        transition = row(grid, position - 1)
-        arguments = sampler, denoise, transition, functools.partial(noise_at, position), record
+        transition, noise = row(grid, position - 1), functools.partial(noise_at, position)
+
+        def sampled(carry: Carry) -> tuple[Carry, Any]:
+            state, memory = carry
+            estimate = denoise
+            if record is not None:
+                estimate, memory = _keep_first(denoise, state.x, transition.level, memory)
+            shifted = estimate if sampler.shifts_mean else score_shift(estimate)
+            following, memory = sampler.step(shifted, state, memory, transition, noise)
+            if record is None:
+                return (following, memory), None
+            memory, prediction, _ = memory
+            return (following, memory), record(state, prediction, transition)
+
+        def renoised(carry: Carry) -> tuple[Carry, Any]:
+            """x ~ q(x_next|x_t) at a noisier level, where the sampler starts again."""
+            (state, memory), records = carry, None
+            if record is not None:
+                nothing = _no_prediction(denoise, state.x, transition.level, memory)
+                records = record(state, nothing, transition)
+            mean_xt, log_beta = align((transition.mean_xt, transition.log_beta), state.x)
+            x = Gaussian(mean_xt * state.x, jnp.exp(log_beta), log_beta).draw(noise(0))
+            return (sampler.restart(state, x), memory), records
+
         if grid.renoise is None:
-            return _step(*arguments, carry)
-        branches = functools.partial(_renoise, *arguments), functools.partial(_step, *arguments)
-        return jax.lax.cond(transition.renoise, *branches, carry)
+            return sampled(carry)
+        return jax.lax.cond(transition.renoise, renoised, sampled, carry)
 
     return step
-
-
-def _step(
-    sampler: Sampler,
-    denoise: Denoiser,
-    transition: Transition,
-    noise: Noise,
-    record: Record | None,
-    carry: Carry,
-) -> tuple[Carry, Any]:
-    state, memory = carry
-    if record is not None:
-        denoise, memory = _keep_first(denoise, state.x, transition.level, memory)
-    shifted = denoise if sampler.shifts_mean else score_shift(denoise)
-    following, memory = sampler.step(shifted, state, memory, transition, noise)
-    if record is None:
-        return (following, memory), None
-    memory, first, _ = memory
-    return (following, memory), record(state, first, transition)
-
-
-def _renoise(
-    sampler: Sampler,
-    denoise: Denoiser,
-    transition: Transition,
-    noise: Noise,
-    record: Record | None,
-    carry: Carry,
-) -> tuple[Carry, Any]:
-    """A transition to a noisier level: x ~ q(x_next|x_t), and the sampler starts again."""
-    (state, memory), records = carry, None
-    if record is not None:
-        records = record(state, _no_prediction(denoise, state.x, transition.level, memory), transition)
-    mean_xt, log_beta = align((transition.mean_xt, transition.log_beta), state.x)
-    x = Gaussian(mean_xt * state.x, jnp.exp(log_beta), log_beta).draw(noise(0))
-    return (sampler.restart(state, x), memory), records
 
 
 def _keep_first(denoise: Denoiser, x_t: Array, level: Level, memory: Any) -> tuple[Denoiser, Any]:

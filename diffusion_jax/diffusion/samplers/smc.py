@@ -3,7 +3,7 @@
 The twisted diffusion sampler (2306.17775, Algorithm 1) and FK steering (2501.06848, Algorithm 1). At a level,
 with log-weights W of P particles:
 
-    W += log G_t                         from r_t = s·log p(y|x_t) of the guidance; see `potentials`
+    W += log G_t                         from r_t = s·log p(y|x_t) of the guidance; see `diffusion.particles`
     resample, if ESS < threshold·P       each particle takes the state and the memory of its ancestor
     x_{t-1} ~ q = N(μ + Σ·g, Σ)          g = s·∇ log p(y|x_t)
     W += log p(x_{t-1}|x_t) − log q      p = N(μ, Σ), the chain without the gradient
@@ -36,7 +36,7 @@ from diffusion_jax.diffusion.particles import (
 from diffusion_jax.diffusion.parts import Number, option, static
 from diffusion_jax.diffusion.process import Prediction, Transition, is_last
 from diffusion_jax.diffusion.samplers.ddpm import DDPM, ancestral_kernel
-from diffusion_jax.diffusion.samplers.sampler import Noise, Sampler
+from diffusion_jax.diffusion.samplers.loop import Noise, Sampler
 
 
 class Particles(NamedTuple):
@@ -48,7 +48,7 @@ class Particles(NamedTuple):
         ∫ p(x)·p(y|x)^s when summed over a population.
       ancestors: int32, of the last resampling.
       ess: the effective sample size before it.
-      lineage: see `potentials`.
+      lineage: see `diffusion.particles`.
       steps: int32 [], done.
     """
 
@@ -74,7 +74,7 @@ class SMC(Sampler):
         0 never.
       every: k of the levels at which particles are weighed and resampled. 'max' and 'sum' reward a particle
         each time, so that their weights degenerate if that is often.
-      potential: 'difference', 'max' or 'sum'; see `potentials`.
+      potential: 'difference', 'max' or 'sum'; see `diffusion.particles`.
       resampling: 'systematic' or 'multinomial'.
       unweighted: resamples once more at the end; then all weights of a population are equal.
     """

@@ -9,9 +9,8 @@
 recurrences are transitions of the grid: 'travel:100/1,2' has two (see `diffusion.jumps`). The gradient of
 guidances is added to Δ_t: with `Adam` around `ReconstructionGuidance` it is Adam DPS (2603.16797).
 
-Each step costs one evaluation and one gradient of the network, and inner + 1 of f̃. The release divides the
-weights ᾱ/ᾱ′ by their mean over the grid: its ρ and μ are ours times that mean, .91 for 100 steps of the
-linear schedule and .92 of the cosine. Special cases are LGD (mu = 0) and MPGD (rho = 0).
+The release divides the weights ᾱ/ᾱ′ by their mean over the grid: its ρ and μ are ours times that mean, .91
+for 100 steps of the linear schedule and .92 of the cosine. Special cases are LGD (mu = 0) and MPGD (rho = 0).
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from diffusion_jax.diffusion.log_probs import ascend, smoothed
 from diffusion_jax.diffusion.parts import Number, option, static
 from diffusion_jax.diffusion.process import Prediction, Transition, align
 from diffusion_jax.diffusion.samplers.ddim import ddim_kernel
-from diffusion_jax.diffusion.samplers.sampler import Image, Noise, Sampler
+from diffusion_jax.diffusion.samplers.loop import Image, Noise, Sampler
 
 
 class TFG(Sampler):

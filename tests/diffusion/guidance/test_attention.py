@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.diffusion.guidance import PAG, SAG, Models
-from diffusion_jax.diffusion.guidance.self_attention import gaussian_blur
+from diffusion_jax.diffusion.guidance.extrapolation import gaussian_blur
 from diffusion_jax.diffusion.process import add_noise
 from tests.diffusion.guidance.calls import GRID, MIXTURE, START
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax.diffusion.guidance import ClassifierGuidance, EntropyGuidance, Models
-from diffusion_jax.diffusion.guidance.entropy import entropy_factor
+from diffusion_jax.diffusion.guidance.classifier import entropy_factor
 from diffusion_jax.diffusion.process import Level
 from tests.diffusion.guidance.calls import GRID, MIXTURE, SIGMAS, START, Calls, run
 

@@ -7,7 +7,7 @@ import pytest
 
 from diffusion_jax.diffusion.denoiser import score_shift
 from diffusion_jax.diffusion.guidance import ClassifierGuidance, MixtureGuidance, Models
-from diffusion_jax.diffusion.guidance.mixture import log_mixture
+from diffusion_jax.diffusion.guidance.classifier import log_mixture
 from diffusion_jax.diffusion.process import Level
 from tests.diffusion.guidance.calls import MIXTURE, START
 from tests.diffusion.mixture import vp_levels

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.diffusion.denoiser import clip, plain
-from diffusion_jax.diffusion.guidance import DynamicThreshold, Models, threshold
+from diffusion_jax.diffusion.guidance import DynamicThreshold, Models
 from diffusion_jax.diffusion.process import from_x_0
 from tests.diffusion.mixture import vp_levels
 
@@ -29,10 +29,11 @@ def test_large_estimates_are_scaled_by_a_quantile_of_their_image():
 
 
 def test_clipping_does_nothing_afterwards_and_it_is_no_clipping():
-    thresholded, clipped = threshold(plain(denoise), 0.9), clip(plain(denoise))
+    thresholded = DynamicThreshold(0.9).wrap(plain(denoise), Models())
+    clipped = clip(plain(denoise))
     x_t = jnp.asarray(X_T, jnp.float32)
     found = thresholded(x_t, LEVEL)[0].x_0
     np.testing.assert_allclose(clip(thresholded)(x_t, LEVEL)[0].x_0, found, atol=1e-6)
     assert jnp.abs(found - clipped(x_t, LEVEL)[0].x_0).max() > 0.1
-    at_most = threshold(plain(denoise), 1.0)(x_t, LEVEL)[0].x_0
+    at_most = DynamicThreshold(1.0).wrap(plain(denoise), Models())(x_t, LEVEL)[0].x_0
     np.testing.assert_allclose(at_most[2], X_0[2] / np.abs(X_0[2]).max(), rtol=1e-5)

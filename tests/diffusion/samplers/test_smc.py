@@ -18,7 +18,6 @@ from diffusion_jax.diffusion.guidance import (
     Reuse,
     Reward,
     classifier_guidance,
-    reward,
 )
 from diffusion_jax.diffusion.process import Gaussian, posterior
 from diffusion_jax.diffusion.samplers import DDPM, SMC, sample
@@ -100,7 +99,8 @@ def test_a_reused_gradient_keeps_its_log_probability():
 
 def test_several_guidances_multiply():
     denoise = classifier_guidance(DATA.denoiser(variance='fixed_large'), DATA.log_prob, 0.5)
-    denoise = reward(classifier_guidance(denoise, DATA.log_prob, 1.0), clean_log_prob, 0.5)
+    denoise = classifier_guidance(denoise, DATA.log_prob, 1.0)
+    denoise = Reward(0.5, clean_log_prob).wrap(denoise, Models())
     denoise = Reuse(ClassifierGuidance(1.0, DATA.log_prob), 2).wrap(denoise, Models())
     found = deviations(SMC(16, threshold=0.5), denoise, GRID, 3.0, variance='fixed_large')
     assert np.abs(found).max() < 4

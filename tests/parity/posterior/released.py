@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.diffusion.inverse import DAPS, DDRM, Measurement
+from diffusion_jax.diffusion.inverse import DAPS, DDRM, Measurement, adjoint
+from diffusion_jax.diffusion.inverse.operators import solve
 from diffusion_jax.diffusion.parts import Number, option, static
 from diffusion_jax.diffusion.samplers import DDIM, Image, Sampler, ddim_kernel
 
@@ -104,6 +105,6 @@ class IdealDAPS(DAPS):
         def root(s):
             return jnp.sqrt(1 / (precision[0] + s**2 * precision[1]))
 
-        residual = m.adjoint(m.residual(x_0), x_0) * precision[1]
-        mean = x_0 + m.solve(precision[1], precision[0], residual)
+        residual = adjoint(m.operator, m.residual(x_0), x_0) * precision[1]
+        mean = x_0 + solve(m.operator, precision[1], precision[0], residual)
         return mean + m.operator.spectral(root, noise(1))

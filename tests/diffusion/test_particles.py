@@ -1,4 +1,4 @@
-"""Resampling: how often particles are chosen, and that no weight is lost."""
+"""Resampling: how often particles are chosen, and that no weight is lost. Potentials: they have one sum."""
 
 import jax
 import jax.numpy as jnp
@@ -6,16 +6,26 @@ import numpy as np
 import pytest
 
 from diffusion_jax.diffusion.particles import (
+    POTENTIALS,
     RESAMPLING,
+    Lineage,
     effective_sample_size,
     log_mean_exp,
     multinomial,
+    remainder,
     resample,
     systematic,
     take,
 )
 
 WEIGHTS = np.array([0.05, 0.4, 0.0, 0.25, 0.3])
+
+REWARDS = np.array([[-3.0, -1.0], [-2.0, -4.0], [-2.5, -0.5]])
+EXPECTED = {
+    'difference': [[-3, -1], [1, -3], [-0.5, 3.5]],
+    'max': [[-3, -1], [-2, -1], [-2, -0.5]],
+    'sum': [[-3, -1], [-5, -5], [-7.5, -5.5]],
+}
 
 
 def log_weights(shift=0.0):
@@ -87,3 +97,25 @@ def test_rows_are_taken_within_populations():
         jax.random.key_data(found['keys']), jax.random.key_data(tree['keys'][index])
     )
     assert found['count'] is tree['count'] and found['others'] is tree['others']
+
+
+@pytest.mark.parametrize('name', POTENTIALS)
+def test_the_definitions_and_the_last_potential(name):
+    potential, running = POTENTIALS[name]
+    lineage, found = Lineage(jnp.zeros(2), jnp.full(2, running)), []
+    for rewards in REWARDS:
+        log_potential, lineage = potential(jnp.asarray(rewards), lineage)
+        found.append(log_potential)
+    np.testing.assert_allclose(found, EXPECTED[name])
+    last = jnp.array([-0.25, -0.75])
+    np.testing.assert_allclose(np.sum(found, axis=0) + remainder(last, lineage), last, rtol=1e-6)
+
+
+@pytest.mark.parametrize('name', POTENTIALS)
+def test_a_weight_of_zero_stays_zero(name):
+    potential, running = POTENTIALS[name]
+    lineage, log_weight = Lineage(jnp.zeros(1), jnp.full(1, running)), jnp.zeros(1)
+    for reward in (-jnp.inf, -jnp.inf, -1.0):
+        log_potential, lineage = potential(jnp.full(1, reward), lineage)
+        log_weight = log_weight + log_potential
+    assert log_weight + remainder(jnp.zeros(1), lineage) == -jnp.inf

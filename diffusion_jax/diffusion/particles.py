@@ -1,12 +1,24 @@
-"""Resampling of weighted particles: Douc, Cappé & Moulines (cs/0507025), sections 2.1 and 2.4.
+"""Weighted populations of images: resampling, and potentials that reward particles on their way.
 
-A scheme maps log-weights [..., P] and uniform numbers in [0, 1) to ancestors, int32 [..., P]: particle j is
-replaced by particle ancestors[j] of its population. Particle i is chosen P·w_i times on average, and never if
-its weight is 0.
+A batch [B] consists of B/P populations of P particles each, one after the other.
+
+Resampling (Douc, Cappé & Moulines, cs/0507025, sections 2.1 and 2.4): a scheme maps log-weights [..., P] and
+uniform numbers in [0, 1) to ancestors, int32 [..., P]: particle j is replaced by particle ancestors[j] of its
+population. Particle i is chosen P·w_i times on average, and never if its weight is 0.
+
+Potentials (FK steering, 2501.06848, section 3.2) make a weight of r_t = s·log p(y|x_t), or of λ·r(x̂_0):
+
+    difference    log G_t = r_t − r_{t+1}        its sum is r_t; with a proposal this is TDS (2306.17775)
+    max           log G_t = max_{s≥t} r_s        keeps particles that were good once
+    sum           log G_t = Σ_{s≥t} r_s          keeps those that were good for long
+
+The last potential is r_0(x_0) minus the sum of the lineage's others, so all have the same target: r_t before
+the last decides only which particles are kept.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -52,11 +64,7 @@ def multinomial(log_weights: Array, uniforms: Array) -> Array:
     return _at(log_weights, uniforms)
 
 
-Scheme = Callable[[Array, Array], Array]
-RESAMPLING: dict[str, Scheme] = {
-    'systematic': systematic,
-    'multinomial': multinomial,
-}
+RESAMPLING = {'systematic': systematic, 'multinomial': multinomial}
 
 
 def resample(
@@ -93,11 +101,46 @@ def _at(log_weights: Array, positions: Array) -> Array:
     total = jnp.cumsum(jax.nn.softmax(log_weights, axis=-1), axis=-1)
     total = total / total[..., -1:]
     positions = jnp.minimum(positions, 1 - jnp.finfo(positions.dtype).epsneg)  # rounding can reach 1
-
-    def search(total: Array, positions: Array) -> Array:
-        return jnp.searchsorted(total, positions, side='right')
-
-    for _ in total.shape[:-1]:
-        search = jax.vmap(search)
+    search = jnp.vectorize(functools.partial(jnp.searchsorted, side='right'), signature='(p),(q)->(q)')
     found = search(total, positions)
     return jnp.minimum(found, total.shape[-1] - 1).astype(jnp.int32)  # weights that are not finite
+
+
+class Lineage(NamedTuple):
+    """What is known of a particle and its ancestors; [B].
+
+    Attributes:
+      total: the sum of their log-potentials.
+      running: the maximum or the sum of their log-probabilities; unused by 'difference'.
+    """
+
+    total: Array
+    running: Array
+
+
+def remainder(log_prob: Array, lineage: Lineage) -> Array:
+    """What makes the sum of the log-potentials log_prob; 0 for a lineage whose weight is 0 already."""
+    return jnp.where(jnp.isneginf(lineage.total), 0.0, log_prob - lineage.total)
+
+
+def difference(log_prob: Array, lineage: Lineage) -> tuple[Array, Lineage]:
+    return remainder(log_prob, lineage), lineage._replace(total=log_prob)
+
+
+def maximum(log_prob: Array, lineage: Lineage) -> tuple[Array, Lineage]:
+    running = jnp.maximum(lineage.running, log_prob)
+    return running, Lineage(lineage.total + running, running)
+
+
+def cumulative(log_prob: Array, lineage: Lineage) -> tuple[Array, Lineage]:
+    running = lineage.running + log_prob
+    return running, Lineage(lineage.total + running, running)
+
+
+# (r_t, lineage) → log G_t, the lineage with it; and `running` before the first.
+Potential = Callable[[Array, Lineage], tuple[Array, Lineage]]
+POTENTIALS: dict[str, tuple[Potential, float]] = {
+    'difference': (difference, 0.0),
+    'max': (maximum, -jnp.inf),
+    'sum': (cumulative, 0.0),
+}

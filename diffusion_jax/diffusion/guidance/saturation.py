@@ -1,11 +1,13 @@
-"""Two remedies for the saturation of extrapolation at large scales; they act on any `Extrapolation`.
+"""Remedies for the saturation of extrapolation at large scales; none costs an evaluation of its own.
 
-    rescale:  ε̂ ← φ·std(ε)/std(ε̂)·ε̂ + (1−φ)·ε̂                         2305.08891, eq. 15 and 16
-    APG:      m ← D − D_weak + β·m                                       2410.02416, algorithm 1
-              u = m·min(1, r/‖m‖)
-              D̂ = D + (w−1)·(u⊥ + η·u∥),  split along D
+    threshold:  x̂_0 ← clip(x̂_0, −s, s)/s,  s = max(1, quantile of |x̂_0|)   Imagen, 2205.11487, section 2.3
+    rescale:    ε̂ ← φ·std(ε)/std(ε̂)·ε̂ + (1−φ)·ε̂                           2305.08891, eq. 15 and 16
+    APG:        m ← D − D_weak + β·m                                         2410.02416, algorithm 1
+                u = m·min(1, r/‖m‖)
+                D̂ = D + (w−1)·(u⊥ + η·u∥),  split along D
 
-D is the model's prediction of x_0; std and norms are over one image. Neither costs an evaluation of its own.
+D is the model's prediction of x_0; quantile, std and norms are over one image. The threshold follows other
+guidances; rescale and APG act on any `Extrapolation`.
 """
 
 from __future__ import annotations
@@ -16,9 +18,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from diffusion_jax.diffusion.denoiser import Denoiser
-from diffusion_jax.diffusion.guidance.guidance import Models
+from diffusion_jax.diffusion.guidance.guidance import Guidance, Models
 from diffusion_jax.diffusion.guidance.modifiers import Modifier, evaluate_first
-from diffusion_jax.diffusion.guidance.scales import innermost, scaled
+from diffusion_jax.diffusion.guidance.strength import innermost, scaled
 from diffusion_jax.diffusion.parts import LARGEST, Number, option
 from diffusion_jax.diffusion.process import Level, Prediction, align, from_eps, from_x_0
 
@@ -42,6 +44,28 @@ def projected(update: Array, onto: Array, eta: Number, radius: Number) -> Array:
     square = _sum(onto**2)
     parallel = _sum(update * onto) / jnp.where(square > 0, square, 1) * onto
     return update + (eta - 1) * parallel
+
+
+class DynamicThreshold(Guidance):
+    """Thresholds x_0 at a quantile of each image, in place of clipping: it is in [−1, 1] afterwards.
+
+    Attributes:
+      percentile: the quantile, as a fraction; interpolated linearly.
+    """
+
+    percentile: Number = option(default=0.995, most=1.0)
+    before_clip: ClassVar[bool] = True
+    asks_once: ClassVar[bool] = True
+
+    def wrap(self, denoise: Denoiser, models: Models) -> Denoiser:
+        def thresholded(x_t: Array, level: Level, memory: Any) -> tuple[Prediction, Any]:
+            prediction, memory = denoise(x_t, level, memory)
+            magnitudes = jnp.abs(prediction.x_0).reshape(len(x_t), -1)
+            limit = align(jnp.maximum(jnp.quantile(magnitudes, self.percentile, axis=1), 1.0), x_t)
+            x_0, eps, *_ = from_x_0(jnp.clip(prediction.x_0, -limit, limit) / limit, x_t, level)
+            return prediction._replace(x_0=x_0, eps=eps), memory
+
+        return denoise._replace(call=thresholded)
 
 
 class Rescale(Modifier):
