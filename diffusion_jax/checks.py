@@ -1,7 +1,5 @@
 """Checks of single values of settings and arguments, which raise UserError."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Collection, Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """What devices can do at most, from NVIDIA's data sheets and Google's pages on each TPU."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """The command line: flags, and settings of the config as --config.SECTION.SETTING=VALUE."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path

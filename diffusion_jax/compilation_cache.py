@@ -1,7 +1,5 @@
 """Shorter compilation: programs are kept for the next process, and GPUs try fewer kernels."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib.metadata
 import os

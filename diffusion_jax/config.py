@@ -4,8 +4,6 @@ Each section of a config becomes a dataclass. Settings that a network shares wit
 channels, classes) are filled in here.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Config files: found by path or by name, and run; an error in one names the file and its line."""
 
-from __future__ import annotations
-
 import contextlib
 import difflib
 import os

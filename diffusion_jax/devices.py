@@ -1,7 +1,5 @@
 """The devices that JAX finds."""
 
-from __future__ import annotations
-
 import jax
 
 from diffusion_jax.errors import UserError, reason

@@ -1,7 +1,5 @@
 """How a program ends: its exit code, and one line after an error that a user can act on."""
 
-from __future__ import annotations
-
 import errno
 import traceback
 from collections.abc import Callable

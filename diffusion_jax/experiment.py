@@ -1,7 +1,5 @@
 """An experiment as frozen dataclasses, each defined where it is used, with the checks of all settings."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Collection
 from typing import Any

@@ -1,7 +1,5 @@
 """The FLOPs of a program, counted from its jaxpr: the same number for every device and compiler."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

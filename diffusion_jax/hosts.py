@@ -4,8 +4,6 @@ A host is one process of `jax.distributed`. All get the same command; the first 
 others connect to.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import threading

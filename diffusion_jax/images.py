@@ -1,7 +1,5 @@
 """Pixels between files and networks, on the device: scaling to [−1, 1] and back, and reduction."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import numpy as np

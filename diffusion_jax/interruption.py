@@ -1,7 +1,5 @@
 """SIGINT, SIGTERM and SIGHUP as a flag that long loops poll, so that they can save before they exit."""
 
-from __future__ import annotations
-
 import concurrent.futures
 import contextlib
 import os

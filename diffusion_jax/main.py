@@ -1,7 +1,5 @@
 """`python -m diffusion_jax.main`: run an experiment, such as --config=digits --workdir=runs/digits."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import logging

@@ -1,7 +1,5 @@
 """Out of memory, on a device or on the host, as an error that a user can act on."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 from collections.abc import Iterator

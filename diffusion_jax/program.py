@@ -1,7 +1,5 @@
 """A jitted function together with the shapes that it is compiled for."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import jax

@@ -5,8 +5,6 @@ Architectures are those of the released models (weights/released.py), training s
 .999, a constant learning rate of 1e-4, no weight decay, an average of rate .9999.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -3,8 +3,6 @@
 With several hosts only the first shows and writes them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging
@@ -42,12 +40,12 @@ class Progress:
         self._title, self._total, self._unit, self._interval = title, total, unit, interval
         self._done = 0
 
-    def begin(self, done: int) -> Progress:
+    def begin(self, done: int) -> 'Progress':
         """Sets the number that is done already."""
         self._done = done
         return self
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> 'Progress':
         stream = PatientStream(sys.stderr)
         options = {'file': stream, 'bar_format': BAR, 'dynamic_ncols': True}
         if not stream.isatty() and not issubclass(tqdm, tqdm_notebook):

@@ -3,8 +3,6 @@
 The type of each setting is the annotation of its field; its meaning is in the dataclass's docstring.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import difflib

@@ -4,8 +4,6 @@ A batch is split over both axes of the mesh; large parameters, with their averag
 alone. Sizes (n, 1) are plain data parallelism, (1, n) is fully sharded, anything between is both.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ A shard is an npz with the rows start … stop − 1, called <start>-<stop>.npz.
 again, so a killed run resumes. Hosts that share the folder each compute their part of the missing ones.
 """
 
-from __future__ import annotations
-
 import functools
 import re
 import zipfile

@@ -4,8 +4,6 @@
 other formats are opened, too.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

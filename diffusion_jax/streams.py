@@ -1,7 +1,5 @@
 """Output for people: a stream that is closed, full or not read changes no program and no exit code."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys
@@ -16,7 +14,7 @@ UNUSABLE = (AttributeError, OSError, ValueError)  # a stream that is None, broke
 class PatientStream:
     """A text stream that drops what cannot be written, and escapes characters that its encoding lacks."""
 
-    def __init__(self, stream: TextIO | PatientStream | None):
+    def __init__(self, stream: 'TextIO | PatientStream | None'):
         self._stream: Any = stream
 
     def write(self, text: str) -> int:

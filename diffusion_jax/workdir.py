@@ -1,7 +1,5 @@
 """Files of results: written completely or not at all, by one run at a time, with a stamp of their origin."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import fcntl

@@ -36,8 +36,6 @@ FLOPs are XLA's count of the program compiled for a CPU, including recomputation
 GPU can omit products that libraries compute (https://github.com/jax-ml/jax/issues/22249).
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import importlib.metadata

@@ -9,8 +9,6 @@ the largest resident memory, including mapped files, minus the memory after all 
 Writes convert_memory.json and .md (a table) to experiments/results/. Takes a few minutes on 2 CPU cores.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import platform

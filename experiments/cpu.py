@@ -7,8 +7,6 @@ cores: a forward pass, a guided DDIM step, a training step, and 3×3 convolution
 turn, in processes of their own. Prints medians as Markdown.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import statistics

@@ -11,8 +11,6 @@ what lossless formats of a prepared image cost.
 Writes data_speed.json and .md to experiments/results/. Takes 4 minutes on 2 CPU cores.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -7,8 +7,6 @@ real: the digits in memory, and images in memory that are cropped and mirrored a
 matters, so a CPU is enough.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import os

@@ -7,8 +7,6 @@ that the line before it selected, as with config.deterministic. --once omits bot
 for minutes.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -8,8 +8,6 @@ real training and test digits, a lower bound for samples. Writes <workdir>/agree
 if guided samples agree less than --required.
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import sys

@@ -6,8 +6,6 @@
 Prints a table.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import statistics

@@ -12,8 +12,6 @@ digits_<samplers or guidance>.json, .md (a table) and .png to experiments/result
 .json file are kept: to continue a sweep of the same weights that was stopped.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import json

@@ -5,8 +5,6 @@
 The methods, their settings and the two problems are those of tests/diffusion/inverse/laws.py.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

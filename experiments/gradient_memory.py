@@ -8,8 +8,6 @@ parameters. Memory is the compiler's, for one device. Writes gradient_memory.md 
 a few minutes on 2 CPU cores.
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import importlib.metadata

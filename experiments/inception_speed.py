@@ -8,8 +8,6 @@ in a new process; the first call, which compiles ours, is not counted.
 Writes inception_speed.json and .md (a table) to experiments/results/. Takes some minutes on 2 CPU cores.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib.util
 import json

@@ -10,8 +10,6 @@ rates of a copy and of a matrix product, measured on the device. Programs of a c
 an H100 takes less than 4 minutes.
 """
 
-from __future__ import annotations
-
 import argparse
 import concurrent.futures
 import functools

@@ -11,8 +11,6 @@ against --size, by this package only.
 Writes metrics_speed.json and .md (a table) to experiments/results/.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -5,8 +5,6 @@
 Writes <out>.json and <out>.md, a table.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import json

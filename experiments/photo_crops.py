@@ -16,8 +16,6 @@ known copyright restrictions; 'galaxies', the Hubble eXtreme Deep Field, of NASA
 scikit-learn: 'flower' by vultilion and 'temple' by danielbuechele, both CC BY 2.0.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

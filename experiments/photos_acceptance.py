@@ -17,8 +17,6 @@ interpolation.
 Writes <run>/acceptance.json. The exit code is 1 if a requirement is missed.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

@@ -3,8 +3,6 @@
 python experiments/photos_picture.py runs/small runs/large docs/photos.png
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

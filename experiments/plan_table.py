@@ -8,8 +8,6 @@
 Rows are stored in results/plan.json one by one. To compute a row again, remove it from the file.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import time

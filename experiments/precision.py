@@ -7,8 +7,6 @@ The difference of an image to float32 is the root mean square over its pixels, i
 change more than others, because guidance amplifies small differences. On CPUs 'tensorfloat32' is float32.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 

@@ -18,8 +18,6 @@ The grid 50 begins at the last timestep, where DDIM multiplies a gradient by 632
 docs/inverse_problems.md.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 from pathlib import Path

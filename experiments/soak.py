@@ -11,8 +11,6 @@ The full disk is a tmpfs, which only root can mount; other users skip these faul
 Writes results/soak.md and results/soak.json. The exit code is 1 if anything differs.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -12,8 +12,6 @@ sliced Wasserstein distance of 4,096 images to as many of the mixture, along 64 
 between two sets of the mixture's own images is the floor of that.
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import json

@@ -1,7 +1,5 @@
 """The paper's configs: each at full size by its shapes, and shrunk from training to samples."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import json

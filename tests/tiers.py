@@ -1,7 +1,5 @@
 """Which of many similar tests are fast ones."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable
 from typing import Any
 

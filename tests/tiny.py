@@ -1,7 +1,5 @@
 """Networks and settings as small as they get, for tests that are about something else."""
 
-from __future__ import annotations
-
 from diffusion_jax.diffusion.config import DiffusionConfig
 from diffusion_jax.generation.config import SampleConfig
 from diffusion_jax.models import ClassifierConfig, UNetConfig

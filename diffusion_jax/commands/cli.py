@@ -1,7 +1,5 @@
 """`diffusion-jax NAME …`: every command by its name."""
 
-from __future__ import annotations
-
 import difflib
 import functools
 import sys

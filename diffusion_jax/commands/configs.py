@@ -1,7 +1,5 @@
 """`diffusion-jax configs`: every config that has a name, with what to expect of it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from diffusion_jax.command_line import Parser

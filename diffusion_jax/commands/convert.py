@@ -1,7 +1,5 @@
 """`diffusion-jax convert`: released, foreign or own weights into one file that describes its network."""
 
-from __future__ import annotations
-
 import argparse
 import textwrap
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """`diffusion-jax convert-inception`: Inception's released weights into the one file that evaluation reads."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`diffusion-jax evaluate`: compares two sets of images, features or statistics by the paper's metrics."""
 
-from __future__ import annotations
-
 import argparse
 import zlib
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """`diffusion-jax export`: one of our files of weights as a .pt file that the authors' code loads."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from diffusion_jax.command_line import Parser

@@ -1,7 +1,5 @@
 """What the commands that read images share: their arguments, and where features and results go."""
 
-from __future__ import annotations
-
 import argparse
 import zlib
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`diffusion-jax make-reference`: the authors' reference file of any images."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """`diffusion-jax plan`: how much memory and how much time an experiment needs, before it is run."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from diffusion_jax.checks import INT32, between, one_of

@@ -1,7 +1,5 @@
 """`diffusion-jax prepare`: any images once, cropped, as files that training reads without decoding."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from collections.abc import Sequence

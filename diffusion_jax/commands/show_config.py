@@ -1,7 +1,5 @@
 """`diffusion-jax show-config`: every setting of a config with its value and its meaning."""
 
-from __future__ import annotations
-
 import dataclasses
 import shlex
 from collections.abc import Iterator, Sequence

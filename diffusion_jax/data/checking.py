@@ -1,7 +1,5 @@
 """Reads images before work that would meet an unreadable one hours later."""
 
-from __future__ import annotations
-
 import concurrent.futures
 import contextlib
 import logging

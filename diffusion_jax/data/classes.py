@@ -1,7 +1,5 @@
 """Classes by name: which label a name stands for, and how names are listed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from diffusion_jax.errors import UserError

@@ -1,7 +1,5 @@
 """Which images a run reads, and how they are prepared."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from diffusion_jax.checks import between, one_of

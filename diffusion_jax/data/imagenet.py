@@ -4,8 +4,6 @@ The names are those of WordNet 3.0 (© 2006 Princeton University), one class a l
 most common name first.
 """
 
-from __future__ import annotations
-
 import functools
 import zlib
 from collections.abc import Sequence

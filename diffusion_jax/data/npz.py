@@ -1,7 +1,5 @@
 """Arrays in npz and npy files, and the authors' npz of images: arr_0, with their labels as arr_1."""
 
-from __future__ import annotations
-
 import contextlib
 import struct
 import zipfile

@@ -5,8 +5,6 @@ Only then does each host take its rows and load them. So the n-th global batch h
 number of hosts, and a saved position is one number that is valid on any of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Reads any source once and stores its pixels in shards, from which training reads without decoding."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import hashlib

@@ -1,7 +1,5 @@
 """The crops of the authors' release (guided_diffusion/image_datasets.py), on the host: uint8 [H, W, C]."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Settings of the diffusion process and of what the network predicts."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

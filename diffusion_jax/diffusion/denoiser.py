@@ -4,8 +4,6 @@ A denoiser estimates x_0 and eps at a noise level. It may carry a memory from on
 as momentum or a gradient that is used again; most have none.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

@@ -16,8 +16,6 @@ level is replaced by the nearest trained one, as in EDM ('nearest'). Several lev
 Every grid ends with the step to the clean image. All of it is float64 on the host.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 

@@ -20,8 +20,6 @@ RePaint counts its levels from the clean end and leaves the noisiest stretch out
 noisy end and includes the step to the clean image.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import jax

@@ -1,7 +1,5 @@
 """Log-probabilities: with gradients, of clean images, averaged over draws, and their ascent."""
 
-from __future__ import annotations
-
 import math
 
 import jax

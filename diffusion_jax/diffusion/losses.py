@@ -9,8 +9,6 @@
 L_vlb is in bits per dimension.
 """
 
-from __future__ import annotations
-
 import math
 
 import jax

@@ -16,8 +16,6 @@ The last potential is r_0(x_0) minus the sum of the lineage's others, so all hav
 the last decides only which particles are kept.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple

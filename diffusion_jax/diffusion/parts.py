@@ -7,8 +7,6 @@ arguments; fields that are `static` are structure.
         strength: Number = option(1.0, most=2.0)
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any, ClassVar, dataclass_transform
 

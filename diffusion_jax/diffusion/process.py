@@ -9,8 +9,6 @@ A denoiser estimates x_0 (x̂_0) and eps from x_t; whichever its network predict
 first line. Images are [B, H, W, C], coefficients [] or [B].
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, NamedTuple
 

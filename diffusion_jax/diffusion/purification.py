@@ -8,8 +8,6 @@ adjoint equation, which belongs to infinitely short steps. It noises to t = 150 
 for CIFAR-10, where σ = sigma/alpha of the linear schedule is .52 and .34.
 """
 
-from __future__ import annotations
-
 import jax
 from jax import Array
 

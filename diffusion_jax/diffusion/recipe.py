@@ -1,7 +1,5 @@
 """A recipe: how images are sampled, as data."""
 
-from __future__ import annotations
-
 import dataclasses
 
 from diffusion_jax.diffusion.guidance import ClassifierGuidance, Guidance, innermost, scaled
@@ -42,16 +40,16 @@ class Recipe(Part):
         inner = map(innermost, self.guidance)
         return next((guidance.scale for guidance in inner if 'scale' in options(guidance)), 1.0)
 
-    def with_scale(self, scale: Number) -> Recipe:
+    def with_scale(self, scale: Number) -> 'Recipe':
         """The recipe whose guidances have this scale; classifier guidance is added if there is none."""
         guidance = tuple(scaled(each, scale) for each in self.guidance) or (ClassifierGuidance(scale),)
         return dataclasses.replace(self, guidance=guidance)
 
-    def unguided(self) -> Recipe:
+    def unguided(self) -> 'Recipe':
         """The recipe without guidance."""
         return dataclasses.replace(self, sampler=self.sampler.unguided(), guidance=())
 
-    def without_classifier(self) -> Recipe:
+    def without_classifier(self) -> 'Recipe':
         """The recipe without the guidances that need a classifier, and without particles if none is left."""
         guidance = tuple(each for each in self.guidance if CLASSIFIER.isdisjoint(each.needs))
         weighted = guidance or self.sampler.population == 1

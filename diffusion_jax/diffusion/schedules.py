@@ -14,8 +14,6 @@ All of it is float64 on the host; `transitions` casts to float32 what the device
 impossible raise ValueError.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -8,8 +8,6 @@ The state is a dict of arrays, part of the training state:
   loss_second_moment: {'history': float32 [T, 10], the last losses, 'counts': int32 [T], their number}.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 from jax import Array

@@ -6,8 +6,6 @@ one. States are x̄ = x_t/alpha = x_0 + σ·eps, for which a step is x̄_j = x̄
 trained. All of it is NumPy, float64.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 METRICS = ('dev', 'l1', 'l2')

@@ -6,8 +6,6 @@ Each transition has one term (`losses.vb_term`; L_0 is the decoder of uint8 pixe
 KL(q(x_T|x_0) ‖ N(0, 1)) at the noisiest level.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

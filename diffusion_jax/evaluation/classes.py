@@ -4,8 +4,6 @@ If the reference names its classes, they are matched by name. If it only numbers
 number, with a caveat. Names are never matched with numbers: classes may be in any order.
 """
 
-from __future__ import annotations
-
 import os
 import zlib
 from collections.abc import Sequence

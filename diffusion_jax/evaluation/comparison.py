@@ -1,7 +1,5 @@
 """Compares two image sets by every metric that the available data permit."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The two sets that an evaluation compares: images, statistics of their features, or both."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple

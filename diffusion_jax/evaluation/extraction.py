@@ -1,7 +1,5 @@
 """Features of a set of images in shards, one for each part, so that an interrupted extraction resumes."""
 
-from __future__ import annotations
-
 import concurrent.futures
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Extractors: from images to the features that metrics compare."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Features of a set of images and their moments, from shards of features or from a file."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple

@@ -3,8 +3,6 @@
 Heusel et al. 2017 (arXiv 1706.08500):  d² = |μ_a − μ_b|² + Tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import NamedTuple
 

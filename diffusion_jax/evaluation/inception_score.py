@@ -1,7 +1,5 @@
 """The Inception score: Salimans et al. 2016 (arXiv 1606.03498)."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.special import entr, softmax
 

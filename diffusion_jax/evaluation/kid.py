@@ -4,8 +4,6 @@ The unbiased estimate of MMD² = E k(x, x′) + E k(y, y′) − 2 E k(x, y), wi
 pairs. The usual mean over random subsets estimates the same number, with noise of its own.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 BLOCK = 512  # rows of a matrix of kernels that are in memory at a time

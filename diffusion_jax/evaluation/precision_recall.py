@@ -4,8 +4,6 @@ A set of features is represented by the union of balls around each feature that 
 neighbour in the set. Precision is the share of samples inside the balls of the reference, recall the reverse.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import NamedTuple
 

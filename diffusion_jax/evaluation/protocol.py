@@ -1,7 +1,5 @@
 """The protocol behind a result, and how it deviates from the paper's."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any

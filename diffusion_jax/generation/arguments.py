@@ -1,7 +1,5 @@
 """Checks of numbers and arrays that callers give. A cast changes no value, except that floats are rounded."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any

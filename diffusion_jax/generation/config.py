@@ -1,7 +1,5 @@
 """Settings of sampling, and of the likelihood of images."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -109,7 +107,7 @@ class SampleConfig:
         )
         return Recipe(sampler, guidance, self.respacing, self.clip, self.timesteps)
 
-    def with_recipe(self, recipe: Recipe, given: Collection[str] = ()) -> SampleConfig:
+    def with_recipe(self, recipe: Recipe, given: Collection[str] = ()) -> 'SampleConfig':
         """These settings with those that a published recipe decides; the `given` ones stay."""
         guidance = [options.text_of(each, GUIDANCES, omit='scale') for each in recipe.guidance]
         decided: dict[str, Any] = {

@@ -4,8 +4,6 @@ A program is compiled for the networks, the structure of a recipe, and the numbe
 and all numbers in a recipe are arguments of it.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -81,7 +79,7 @@ class Generator:
     def networks(self) -> Networks:
         return Networks(self.unet, self.diffusion, self.classifier, self.mesh, self.weak)
 
-    def unguided(self) -> Generator:
+    def unguided(self) -> 'Generator':
         """The same model without the networks that guide it, and with recipes without guidance."""
         recipes = tuple((name, recipe.unguided()) for name, recipe in self.recipes)
         params = {'diffusion': self.params['diffusion']}

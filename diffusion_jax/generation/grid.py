@@ -1,7 +1,5 @@
 """Many images as one picture."""
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Sets of images as PNG files, one an image, named <index>_<label>.png."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

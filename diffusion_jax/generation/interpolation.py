@@ -1,7 +1,5 @@
 """Interpolation between the noises of two images."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

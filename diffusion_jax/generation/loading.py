@@ -1,7 +1,5 @@
 """Opens stored networks as a Generator: files of weights, folders of training, and runs."""
 
-from __future__ import annotations
-
 import dataclasses
 import logging
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Checks of measurements in a recipe: their shapes, and what the methods need of their operators."""
 
-from __future__ import annotations
-
 import dataclasses
 from functools import partial
 from typing import Any

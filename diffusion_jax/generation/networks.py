@@ -1,7 +1,5 @@
 """Networks as denoisers and log-probabilities, with parameters and conditioning closed over."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -35,7 +33,7 @@ class Networks(NamedTuple):
     diffusion: DiffusionConfig
     classifier: ClassifierConfig | None = None
     mesh: Mesh | None = None
-    weak: Networks | None = None
+    weak: 'Networks | None' = None
 
 
 def make_denoiser(

@@ -10,8 +10,6 @@ Weights of classes are options named by the class: 'mixture:7=0.5,8=0.5'; blocks
 'pag:scale=2,blocks=middle encoder.14'.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import re

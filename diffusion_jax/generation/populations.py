@@ -1,7 +1,5 @@
 """Checks for samplers whose images depend on each other in populations, such as SMC."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

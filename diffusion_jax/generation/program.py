@@ -1,7 +1,5 @@
 """The functions of `sampling` as compiled programs on a mesh."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

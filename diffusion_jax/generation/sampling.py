@@ -5,8 +5,6 @@ whatever batch and device it is sampled in. The exception is `SMC`: a population
 and the index of its first image.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Many samples in a folder, in shards that are written completely or not at all, and one file of all."""
 
-from __future__ import annotations
-
 import zipfile
 from collections.abc import Callable
 from pathlib import Path

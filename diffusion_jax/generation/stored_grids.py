@@ -3,8 +3,6 @@
 In a folder of training they are in `respacings.json`, beside a file of weights in `<name>.respacings.json`.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

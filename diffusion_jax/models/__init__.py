@@ -16,8 +16,6 @@ Parameters are a plain nested dict of float32 arrays:
 Kernels are [height, width, in, out], and [in, out] where they act on single pixels.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from typing import Any

@@ -1,7 +1,5 @@
 """Self-attention over the pixels of a feature map."""
 
-from __future__ import annotations
-
 import functools
 import re
 from typing import Any

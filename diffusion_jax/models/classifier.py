@@ -1,7 +1,5 @@
 """The classifier p(y|x_t) of noisy images: the UNet's encoder and middle, and a head (paper, section 4)."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 from flax import nnx

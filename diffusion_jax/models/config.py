@@ -1,7 +1,5 @@
 """The settings of a network, and their checks."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import dataclass
 

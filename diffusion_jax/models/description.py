@@ -1,7 +1,5 @@
 """The architecture of a network as JSON, stored with its parameters."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """The layers of the networks. Images are [B, H, W, C]; initial values are PyTorch's."""
 
-from __future__ import annotations
-
 import functools
 import math
 from typing import Any

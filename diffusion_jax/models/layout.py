@@ -3,8 +3,6 @@
 The constructors of the networks and the table of the authors' key names read it.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from diffusion_jax.models.config import ClassifierConfig, TrunkConfig, UNetConfig

@@ -1,7 +1,5 @@
 """Group normalization (Wu & He, 1803.08494), with the modulation and the activation after it."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Encoder and middle: what the UNet and the classifier share."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

@@ -1,7 +1,5 @@
 """The UNet of diffusion models (paper, section 3), and with a low-resolution image the upsampler."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 from flax import nnx

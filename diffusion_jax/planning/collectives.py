@@ -1,7 +1,5 @@
 """What devices exchange, read from a compiled program."""
 
-from __future__ import annotations
-
 import collections
 import re
 

@@ -11,8 +11,6 @@ Nothing is compiled, and the result is the same on every machine. The model of t
 - An array is held from the operation that writes it to the last one that reads it, in the jaxpr's order.
 """
 
-from __future__ import annotations
-
 import collections
 import dataclasses
 import math

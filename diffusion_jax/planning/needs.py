@@ -1,7 +1,5 @@
 """What a step of a stage needs on each device: compiled for it, or estimated."""
 
-from __future__ import annotations
-
 import collections
 import concurrent.futures
 import dataclasses
@@ -73,7 +71,7 @@ class Job(NamedTuple):
         """The number of devices that share a batch."""
         return math.prod(self.mesh_shape)
 
-    def changed(self, **sections: dict[str, Any]) -> Job:
+    def changed(self, **sections: dict[str, Any]) -> 'Job':
         """The job with other settings, such as train={'microbatches': 4}."""
         replaced = {
             name: dataclasses.replace(getattr(self.experiment, name), **values)

@@ -1,7 +1,5 @@
 """A plan as text, and other settings: those with which a step fits, or makes more of the device."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from typing import Any

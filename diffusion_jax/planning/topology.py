@@ -1,7 +1,5 @@
 """The devices that a plan is for: local ones, TPUs that libtpu describes, or a number of GPUs."""
 
-from __future__ import annotations
-
 import importlib.util
 import itertools
 import math

@@ -1,7 +1,5 @@
 """The images that an upsampler enlarges: those of a base model, which are sampled first, or given ones."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Draws what the section sample of a config requests: labels, and the missing samples of a folder."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Stage `evaluate`: metrics of the samples, in a JSON file together with how they were made."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

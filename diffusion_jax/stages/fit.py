@@ -1,7 +1,5 @@
 """Trains one network in its own folder, or resumes where an earlier run stopped."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import logging

@@ -1,7 +1,5 @@
 """Stage `likelihood`: the variational bound in bits per dimension of real images, with all its terms."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Callable

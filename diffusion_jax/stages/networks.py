@@ -1,7 +1,5 @@
 """Where the networks of a run are stored, which parameters sampling uses, and what a training starts from."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import logging

@@ -1,7 +1,5 @@
 """What every stage is given."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -43,11 +41,11 @@ class Run:
             check_images(self.source(split), self.experiment.data, split, self.stop)
             self.checked.add(split)
 
-    def on(self, mesh: jax.sharding.Mesh) -> Run:
+    def on(self, mesh: jax.sharding.Mesh) -> 'Run':
         """The same run on another mesh."""
         return dataclasses.replace(self, mesh=mesh)
 
-    def unguided(self, num_samples: int = 0) -> Run:
+    def unguided(self, num_samples: int = 0) -> 'Run':
         """The same run with unguided samples, and with another number of them if one is given."""
         sample = self.experiment.sample
         number = num_samples or sample.num_samples

@@ -1,7 +1,5 @@
 """Stage `sample`: images from the trained networks, in shards, as one file on request, and as a picture."""
 
-from __future__ import annotations
-
 import functools
 import logging
 from collections.abc import Callable, Sequence

@@ -4,8 +4,6 @@ Stamps of older versions stay valid: a setting that the stored stamp lacks had i
 lacks was not recorded and is not compared, and a setting that only the stored stamp has no longer exists.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 import zlib

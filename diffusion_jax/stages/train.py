@@ -1,7 +1,5 @@
 """Stage `train`: the diffusion model, with grids of samples and metrics of samples while it is trained."""
 
-from __future__ import annotations
-
 import dataclasses
 import logging
 

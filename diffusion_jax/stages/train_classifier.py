@@ -1,7 +1,5 @@
 """Stage `train_classifier`: p(y|x_t), which guides the diffusion model."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

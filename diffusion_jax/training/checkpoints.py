@@ -7,8 +7,6 @@ average, `training` (optimizer, timestep sampler, key), and as JSON `network` (t
 Training resumes from the newest intact one. Other readers refuse a damaged one: results name their step.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import math

@@ -1,7 +1,5 @@
 """Settings of a training run, of a diffusion model or of a classifier."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from diffusion_jax.checks import INT32, between, one_of

@@ -1,7 +1,5 @@
 """The training loop, which knows nothing about the network that it trains."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence

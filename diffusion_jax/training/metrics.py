@@ -1,7 +1,5 @@
 """Metrics as (total, count) pairs, so that means over batches, steps and devices are exact."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import jax

@@ -1,7 +1,5 @@
 """The training objective of each kind of network: the loss of every example, and its random inputs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 

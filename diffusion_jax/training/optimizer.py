@@ -1,7 +1,5 @@
 """AdamW, its learning rate over the run, and averages of the parameters."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

@@ -1,7 +1,5 @@
 """The training step as a program on a mesh, and the state that it starts from."""
 
-from __future__ import annotations
-
 import functools
 
 import jax

@@ -3,8 +3,6 @@
 Damaged checkpoints are moved to `damaged/`, where no reader looks; they are not deleted.
 """
 
-from __future__ import annotations
-
 import itertools
 import logging
 import shutil
@@ -52,7 +50,7 @@ class Checkpoints:
         self.directory.mkdir(parents=True, exist_ok=True)
         self._refresh()
 
-    def __enter__(self) -> Checkpoints:
+    def __enter__(self) -> 'Checkpoints':
         """Raises UserError if hosts see different checkpoints."""
         check_same(f'checkpoints in {self.directory}', sorted(ocp.utils.checkpoint_steps(self.directory)))
         return self

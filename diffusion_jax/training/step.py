@@ -3,8 +3,6 @@
 It is a pure function of (state, batch). The compiler inserts the collectives for arguments that are sharded.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple

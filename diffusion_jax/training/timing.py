@@ -3,8 +3,6 @@
 Names of these numbers contain a slash: unlike metrics they differ between runs.
 """
 
-from __future__ import annotations
-
 import collections
 import contextlib
 import logging

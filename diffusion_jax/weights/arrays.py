@@ -4,8 +4,6 @@ safetensors has no checksums, so the metadata (all of them texts) also hold the 
 JSON, and the `digest`, a checksum of the metadata.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import zlib

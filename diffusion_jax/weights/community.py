@@ -8,8 +8,6 @@ Networks and processes are those of the flags in their public code:
                                          openai/improved-diffusion, README, improved_diffusion/script_util.py
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -7,8 +7,6 @@ these are the thirds of the authors' one array, in which every head has its own 
 queries, keys and values.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

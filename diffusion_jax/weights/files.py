@@ -4,8 +4,6 @@ Keys are the paths of the parameters, such as 'middle/attention/qkv/kernel'; arr
 hold the `network` and the `diffusion` process as JSON, and the `name` of the released model.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path

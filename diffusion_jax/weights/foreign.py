@@ -1,7 +1,5 @@
 """Files of weights of others: PyTorch's, and safetensors in the layout of diffusers or of the authors."""
 
-from __future__ import annotations
-
 import functools
 import zlib
 from pathlib import Path

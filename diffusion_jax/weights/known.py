@@ -1,7 +1,5 @@
 """All published models by name, and which of them a network or a file is."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any, NamedTuple
 

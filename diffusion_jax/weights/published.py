@@ -1,7 +1,5 @@
 """Recipes of published models, each with its published figure and source, or 'not measured'."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from diffusion_jax.diffusion.config import DiffusionConfig

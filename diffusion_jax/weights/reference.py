@@ -4,8 +4,6 @@ The authors' arrays are PyTorch's: Conv2d [out, in, height, width], Conv1d [out,
 Our kernels are [height, width, in, out], or [in, out] for whatever acts on single pixels.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple

@@ -4,8 +4,6 @@ Names are those of the files without `.pt`, as in https://github.com/openai/guid
 the table does not name have ADM's defaults: see `TrunkConfig` and `DiffusionConfig`.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from diffusion_jax.diffusion.config import DiffusionConfig

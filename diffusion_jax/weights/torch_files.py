@@ -1,7 +1,5 @@
 """PyTorch's files of weights, read and written as NumPy arrays. PyTorch itself is the extra `convert`."""
 
-from __future__ import annotations
-
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping

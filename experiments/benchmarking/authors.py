@@ -9,8 +9,6 @@ Their training loop does more than is timed here: it copies images to the device
 image, and wraps the network in DistributedDataParallel. That would only make it slower.
 """
 
-from __future__ import annotations
-
 import copy
 import importlib
 import json

@@ -6,8 +6,6 @@ they do not fit on the device together, one is loaded after the other. What fail
 what there is no time for too: rows come in the order of their importance.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import statistics

@@ -1,7 +1,5 @@
 """What is compared: every program of both sides, as a row to fill."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Its argument is a job in JSON: `config` and `settings`. Prints the seconds of ea
 parameters are random numbers: a file of weights is not read.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import time

@@ -1,7 +1,5 @@
 """A config in the flags of the authors' code."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Where the time of a call goes: kernels of jax.profiler's trace, by kind."""
 
-from __future__ import annotations
-
 import collections
 import re
 import tempfile

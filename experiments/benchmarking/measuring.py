@@ -1,7 +1,5 @@
 """Compiles a program and measures what a call of it needs."""
 
-from __future__ import annotations
-
 import time
 from typing import NamedTuple
 

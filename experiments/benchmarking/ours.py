@@ -4,8 +4,6 @@ Its argument is a job in JSON: `config` and `settings` as on the command line, `
 `half` for both networks in bfloat16.
 """
 
-from __future__ import annotations
-
 import json
 import statistics
 import sys

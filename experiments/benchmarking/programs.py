@@ -1,7 +1,5 @@
 """The programs that are timed: each part of a config, with random parameters and images."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math

@@ -1,7 +1,5 @@
 """What a measured process and the one that asks it say to each other: lines of JSON. Needs only Python."""
 
-from __future__ import annotations
-
 import gc
 import json
 import os

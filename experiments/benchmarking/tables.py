@@ -1,7 +1,5 @@
 """The results of a comparison as Markdown."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Processes that are asked by `protocol`: each has a program of its own, and may fail alone."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Compare lossless formats of prepared images by bytes and CPU time, for data_speed.py."""
 
-from __future__ import annotations
-
 import io
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """The two pipelines that data_speed.py compares. Imports here are those that both Pythons have."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The results of data_speed.py in Markdown."""
 
-from __future__ import annotations
-
 from typing import Any
 
 NEEDED = {64: 300, 256: 53}  # images/s that one H100 trains in bfloat16 (gpu.md)

@@ -6,8 +6,6 @@
 The second command replaces the notebook. Both need the extras `dev` and `experiments`.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

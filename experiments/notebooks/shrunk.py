@@ -10,8 +10,6 @@ Photographs: cat, Stéfan van der Walt, and coffee, Rachel Michetti, both CC0; t
 Palace, danielbuechele, and dahlia, vultilion, both CC BY 2.0.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

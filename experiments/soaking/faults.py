@@ -1,7 +1,5 @@
 """Faults of a run. Each ends the run, checks its effect and returns a description of it."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import random

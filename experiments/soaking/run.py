@@ -1,7 +1,5 @@
 """The run under test: a tiny training on the digits, in a separate process."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -3,8 +3,6 @@
 Pixels are independent: x_0 ~ N(mean, variance), y|x_0 ~ N(x_0, likelihood_variance).
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import jax

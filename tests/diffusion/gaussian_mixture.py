@@ -4,8 +4,6 @@ Images are [B, 1, 1, d]. The exact denoiser and the exact p(y|x_t) are known; wh
 is computed in float64 on the host.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import jax
@@ -26,7 +24,7 @@ class GaussianMixture(NamedTuple):
     y: np.ndarray
     s_y: float
 
-    def on(self, grid: Transition, dtype=np.float32) -> Tabulated:
+    def on(self, grid: Transition, dtype=np.float32) -> 'Tabulated':
         """The exact models at the levels of a grid and at the clean image."""
         alpha, sigma = (np.append(v, end) for v, end in zip(grid.level[1:], (1.0, 0.0), strict=True))
         a, s = (v.astype(np.float64)[:, None, None, None] for v in (alpha, sigma))

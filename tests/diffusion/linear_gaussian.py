@@ -3,8 +3,6 @@
 x_0 ~ N(mean, covariance), y = A·x_0 + N(0, s_y²), images [B, 1, 1, d].
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import jax.numpy as jnp

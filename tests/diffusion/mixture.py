@@ -1,7 +1,5 @@
 """A mixture of Gaussians in image shape: data whose exact denoiser, likelihoods and ODE are known."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +19,7 @@ class Mixture(NamedTuple):
     means: np.ndarray
     stds: np.ndarray
 
-    def only(self, k: int) -> Mixture:
+    def only(self, k: int) -> 'Mixture':
         """Component k alone."""
         return Mixture(np.ones(1), self.means[k : k + 1], self.stds[k : k + 1])
 

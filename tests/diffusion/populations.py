@@ -1,7 +1,5 @@
 """Weighted averages over independent populations, with their standard errors."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

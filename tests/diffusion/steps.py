@@ -1,7 +1,5 @@
 """One step of a sampler as a function of arrays."""
 
-from __future__ import annotations
-
 from jax import Array
 
 from diffusion_jax.diffusion.denoiser import Denoiser, score_shift

@@ -1,7 +1,5 @@
 """Samplers against closed forms: with Gaussian data every step is affine and carries moments exactly."""
 
-from __future__ import annotations
-
 import functools
 
 import jax

@@ -1,7 +1,5 @@
 """A recorded case: numbers that the authors' PyTorch code produced, and the settings that produced them."""
 
-from __future__ import annotations
-
 import functools
 import json
 from collections.abc import Callable, Mapping
@@ -31,7 +29,7 @@ class Case:
         with np.load(self.path.with_suffix('.npz')) as file:
             return dict(file)
 
-    def sibling(self, name: str) -> Case:
+    def sibling(self, name: str) -> 'Case':
         """Another case of the same folder, by name with or without a suffix."""
         return Case(self.path.with_name(Path(name).stem + '.json'))
 

@@ -3,8 +3,6 @@
 Where a released form is not the paper's, the check has it as a few lines of its own.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Callable

@@ -9,8 +9,6 @@ difference, both computed beside it and never guessed:
   derivatives. Where that is more than the tolerance, it is the tolerance.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-_recorders: list[list[Comparison]] = []
+_recorders: 'list[list[Comparison]]' = []
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Crops, scaling and downsampling against the authors' release."""
 
-from __future__ import annotations
-
 import random
 
 import jax

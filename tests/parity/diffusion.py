@@ -5,8 +5,6 @@ it takes 1−ᾱ in float32 (`release_ddim_step`; in guidance by the score it do
 its x_0), and it loses the small masses of the discretized Gaussian (`release_log_likelihood`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import jax

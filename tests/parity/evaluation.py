@@ -1,7 +1,5 @@
 """The metrics against those of the authors' evaluator, and against brute force in float64."""
 
-from __future__ import annotations
-
 import functools
 
 import numpy as np

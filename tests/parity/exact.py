@@ -4,8 +4,6 @@ Nothing here calls the package: given betas and ᾱ it can decide where ours and
 part. Equation numbers are of DDPM (2006.11239) and Improved DDPM (2102.09672) where not said otherwise.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

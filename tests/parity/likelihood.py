@@ -1,7 +1,5 @@
 """The discretized Gaussian as the release computes it, a defect that ours mends: to reproduce its records."""
 
-from __future__ import annotations
-
 import math
 
 import jax

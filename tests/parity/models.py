@@ -1,7 +1,5 @@
 """Checks of recorded cases: networks, their gradients and their weights."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import re

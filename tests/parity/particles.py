@@ -4,8 +4,6 @@ The target of N steps is the law of the unguided chain times p(y|x)^s. It is com
 error of independent populations.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import re

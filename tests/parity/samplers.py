@@ -4,8 +4,6 @@ Recorded images are [..., C, H, W], ours [..., H, W, C]. Where a record has x̄ 
 `solver_runs` reads the records; `NOT_OFFERED` in `solver_variants` lists the methods that are not compared.
 """
 
-from __future__ import annotations
-
 import functools
 
 import jax

@@ -1,7 +1,5 @@
 """Checks of schedules and of their respacing, in float64."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """A recorded run of a sampler: its samplers, levels, states and noise, in our layout."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

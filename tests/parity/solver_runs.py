@@ -1,7 +1,5 @@
 """Reads recorded runs of public samplers as runs of ours, with variants where their releases differ."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any

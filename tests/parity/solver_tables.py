@@ -1,7 +1,5 @@
 """Tables and grids of public samplers, exact solutions of the ODE, and grids chosen by GITS."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -1,7 +1,5 @@
 """What public samplers do that ours do not: variants of their releases, and methods that are not offered."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

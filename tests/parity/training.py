@@ -1,7 +1,5 @@
 """Checks of recorded cases: optimizer, averages, and complete training steps of the authors' loop."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple

@@ -4,8 +4,6 @@ Recorded vectors [B, d] are images [B, 1, 1, d]. The denoiser E[x_0|x_t] is comp
 and covariance; the log-likelihood is −‖y − A·x_0‖²/(2·s_y²).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

@@ -7,8 +7,6 @@ that by up to √(1−ᾱ)/√ᾱ, 1e4 at the end of a cosine schedule, and x gr
 coarser than the tolerance of a step. So `Rounding` takes both through the very step that is checked.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass

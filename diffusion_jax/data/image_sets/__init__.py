@@ -1,7 +1,5 @@
 """Images on disk that are read once, in order: samples, and what they are compared with."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from diffusion_jax.data.image_sets.archive import open_archive, open_samples, shard_folder

@@ -1,7 +1,5 @@
 """Images in npz files, as arr_0, with their labels as arr_1: the authors' format, and samples in shards."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What all sets of images have, and the sets that are arrays."""
 
-from __future__ import annotations
-
 import os
 import zlib
 from collections.abc import Callable, Sequence
@@ -70,7 +68,7 @@ class ImageSet:
         images = {owner: self.read(self.parts[owner]).images for owner in np.unique(owners)}
         return np.stack([images[owner][i - ends[owner]] for i, owner in zip(indices, owners, strict=True)])
 
-    def choose(self, chosen: np.ndarray) -> ImageSet:
+    def choose(self, chosen: np.ndarray) -> 'ImageSet':
         """The images where `chosen`, bool [N], is true, in their order."""
         indices = np.flatnonzero(chosen)
         labels = None if self.labels is None else self.labels[chosen]

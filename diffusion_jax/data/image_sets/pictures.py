@@ -1,7 +1,5 @@
 """Pictures of any size, cropped to one as images are for training."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The images of a folder or of a split; an unreadable one does not stop the others."""
 
-from __future__ import annotations
-
 import collections
 import concurrent.futures
 import dataclasses
@@ -60,7 +58,7 @@ class SourceImages(ImageSet):
             images.append(image)
         return np.stack(images)
 
-    def choose(self, chosen: np.ndarray) -> SourceImages:
+    def choose(self, chosen: np.ndarray) -> 'SourceImages':
         """See ImageSet. Reads no image."""
         parts = self._parts_of(np.flatnonzero(chosen))
         return dataclasses.replace(self, parts=parts, order=self.order[chosen])

@@ -1,7 +1,5 @@
 """Images in a .zip or an uncompressed .tar, read without unpacking it."""
 
-from __future__ import annotations
-
 import functools
 import os
 import posixpath

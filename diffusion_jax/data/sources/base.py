@@ -1,7 +1,5 @@
 """What every source of images offers; images in memory, and encoded ones."""
 
-from __future__ import annotations
-
 import functools
 import os
 import zlib

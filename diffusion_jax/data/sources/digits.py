@@ -1,7 +1,5 @@
 """The 1,797 handwritten 8×8 digits that scikit-learn carries: real images without a download."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from diffusion_jax.data.sources.base import ArraySource

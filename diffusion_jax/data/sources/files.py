@@ -1,7 +1,5 @@
 """Which files of a folder are images, and which are skipped."""
 
-from __future__ import annotations
-
 import functools
 import os
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """A folder of image files."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass

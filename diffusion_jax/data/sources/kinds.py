@@ -1,7 +1,5 @@
 """The kinds of sources, which of them is at a path, and how the images of a split are opened."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import glob

@@ -1,7 +1,5 @@
 """LSUN's layout: an LMDB whose values are image files (WebP, JPEG, …) and whose keys are any bytes."""
 
-from __future__ import annotations
-
 import functools
 import os
 import zlib

@@ -1,7 +1,5 @@
 """The authors' npz of images, arr_0, and their labels, arr_1; read from disk image by image."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Images that `diffusion-jax prepare` stored as pixels in ArrayRecord files, and the manifest of them."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import os

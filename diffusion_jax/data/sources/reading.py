@@ -1,7 +1,5 @@
 """How an image file becomes pixels: one treatment for training, evaluation and references."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 

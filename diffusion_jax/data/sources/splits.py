@@ -1,7 +1,5 @@
 """Which images are of a split, and of which class: by their paths, or by what a file says of them."""
 
-from __future__ import annotations
-
 import glob
 import os
 from collections.abc import Callable, Collection, Sequence

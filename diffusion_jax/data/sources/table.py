@@ -1,7 +1,5 @@
 """A table of images and their labels, CSV or JSONL; also metadata.csv as in Hugging Face's imagefolder."""
 
-from __future__ import annotations
-
 import csv
 import functools
 import itertools

@@ -1,7 +1,5 @@
 """A prepared TensorFlow data set, read without TensorFlow: its files must be ArrayRecord files."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import glob

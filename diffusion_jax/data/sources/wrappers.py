@@ -1,7 +1,5 @@
 """Sources for training: unreadable images are replaced, and small images are decoded once."""
 
-from __future__ import annotations
-
 import itertools
 import logging
 import threading

@@ -12,8 +12,6 @@ guidance and not after it. Variants, each of which costs one evaluation of the c
     mixture    g = s·∇ log Σ_k w_k·p(k|x_t)
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, ClassVar
 

@@ -9,8 +9,6 @@ clipped it is taken at the clipped image. Through the network (`reconstruction`)
 gradient, too.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import jax

@@ -14,8 +14,6 @@ Each costs one more evaluation of a network, sag two. Between two Gaussians the 
 other than 0 and 1 its law is not p_strong^w·p_weak^(1−w), whatever the sampler.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import jax

@@ -1,7 +1,5 @@
 """A guidance is a function from denoiser to denoiser; in a recipe it is a part whose `wrap` applies it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

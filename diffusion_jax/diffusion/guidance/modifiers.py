@@ -1,7 +1,5 @@
 """Guidances that change when another one acts: in an interval of noise levels, or every k-th evaluation."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -8,8 +8,6 @@ The log-probability need not be trained on noisy images. With the variance of x_
 is ΠGDM. Both cost one evaluation of the network and its gradient.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

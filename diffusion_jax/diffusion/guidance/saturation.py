@@ -10,8 +10,6 @@ D is the model's prediction of x_0; quantile, std and norms are over one image. 
 guidances; rescale and APG act on any `Extrapolation`.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import jax.numpy as jnp

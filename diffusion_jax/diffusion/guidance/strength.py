@@ -1,7 +1,5 @@
 """Guidances that change how strongly another one acts: its scale at each level, or its gradient's length."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from typing import Any

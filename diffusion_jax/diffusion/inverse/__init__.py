@@ -4,7 +4,6 @@ docs/inverse_problems.md compares the methods: their cost, and what they sample 
 """
 
 from diffusion_jax.diffusion.inverse.daps import DAPS
-from diffusion_jax.diffusion.inverse.projections import DDNM, DiffPIR, RePaint
 from diffusion_jax.diffusion.inverse.ddrm import DDRM
 from diffusion_jax.diffusion.inverse.dps import DPS
 from diffusion_jax.diffusion.inverse.measurement import Measurement
@@ -19,4 +18,5 @@ from diffusion_jax.diffusion.inverse.operators import (
     dense,
 )
 from diffusion_jax.diffusion.inverse.pigdm import PiGDM
+from diffusion_jax.diffusion.inverse.projections import DDNM, DiffPIR, RePaint
 from diffusion_jax.diffusion.inverse.reddiff import REDDiff

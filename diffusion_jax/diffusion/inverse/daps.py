@@ -11,8 +11,6 @@ release has the gradient of ‖y − A x‖²/s², so its effective noise is s/�
 2/(‖A‖²/s² + 1/σ̄²). The operator need not be linear.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar, NamedTuple
 
 import jax

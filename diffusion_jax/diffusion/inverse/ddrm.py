@@ -11,8 +11,6 @@ The start is α·ȳ with the noise √(σ² − n_i²) where σ ≥ n_i, else σ
 and its last step of a measurement without noise returns x̂_0.)
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar, NamedTuple
 
 import jax

@@ -7,8 +7,6 @@ paper's normalisation of ζ. The release takes one norm over the batch; here it 
 noise of the measurement has no influence. Any differentiable operator works, linear or not.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import jax

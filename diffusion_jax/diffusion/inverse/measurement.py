@@ -1,7 +1,5 @@
 """A measurement y = A x_0 + noise·n of a clean image, n ~ N(0, I)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax.numpy as jnp

@@ -6,8 +6,6 @@ operator has to return singular vectors; the steps of DDRM (2201.11793), which i
 such functions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

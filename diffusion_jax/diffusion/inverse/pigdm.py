@@ -8,8 +8,6 @@ gradient is a score that every sampler applies in its way. The paper adds α·r�
 DDIM, which is more than the score's share. Other implementations have other weights.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import jax

@@ -4,8 +4,6 @@ DDNM and DiffPIR make x_{t-1} of the moved estimate x̂ and an eps of which a sh
 measured its variance then tends to (1 + √(1−share))/2 of the true one for many steps.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import jax.numpy as jnp

@@ -7,8 +7,6 @@ measurement's entries, and over pixels), so λ = 0.25 has its meaning; the noise
 used. Adam's step has the length `rate` in every pixel, so small grids need a larger one.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar, NamedTuple
 
 import jax

@@ -5,8 +5,6 @@
 One evaluation a step; the first steps are of lower order, and the last one, to the clean image, of the first.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import jax.numpy as jnp

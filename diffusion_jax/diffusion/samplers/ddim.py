@@ -6,8 +6,6 @@
 With guidance x̂_0 and ε̂ are those of the shifted score (2105.05233, Algorithm 2).
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import jax.numpy as jnp

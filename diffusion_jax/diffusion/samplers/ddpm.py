@@ -3,8 +3,6 @@
 DDPM (2006.11239), Algorithm 2; with the gradient g of guidance 2105.05233, Algorithm 1.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp

@@ -17,8 +17,6 @@ at λ + r·h, and needs nothing from the steps before it.
 with M_1(h) = 1 − (1 − e^{−h})/h. The last step, to the clean image, is of first order, which is DDIM.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 

@@ -4,8 +4,6 @@ In x̄ = x_t/alpha at σ = sigma/alpha the ODE is dx̄/dσ = ε̂. A step first 
 fresh noise, then lowers it with the mean of the slopes at both ends; to the clean image with the first slope.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, ClassVar
 

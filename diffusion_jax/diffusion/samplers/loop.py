@@ -4,8 +4,6 @@ A sampler is a pair of pure functions over a state, as in optax. The noise of an
 and on nothing else.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
@@ -61,7 +59,7 @@ class Sampler(Part):
         """The number of consecutive images that depend on each other."""
         return 1
 
-    def unguided(self) -> Sampler:
+    def unguided(self) -> 'Sampler':
         """The sampler of the same recipe without guidance."""
         return self
 

@@ -5,8 +5,6 @@ integral over a step is Σ_j w_j·f_j. Its weights depend on the nodes alone and
 any grid may be used. With few estimates, as after the start, the degree is lower.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, NamedTuple
 

@@ -14,8 +14,6 @@ the gradient, in these steps, times p(y|x_0)^s. Guidance that changes x̂_0 itse
 guidance, belongs to the chain.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar, NamedTuple
 
 import jax

@@ -13,8 +13,6 @@ The release divides the weights ᾱ/ᾱ′ by their mean over the grid: its ρ a
 for 100 steps of the linear schedule and .92 of the cosine. Special cases are LGD (mu = 0) and MPGD (rho = 0).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any, ClassVar
 

@@ -5,8 +5,6 @@ now of one order more (UniC); the next step starts from the corrected x (UniP, A
 step, to the clean image, is of first order. The equations of the steps are those of DPM-Solver++.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp

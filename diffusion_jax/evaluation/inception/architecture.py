@@ -4,8 +4,6 @@ TensorFlow's version of 2015-12-05, which published FIDs use: average pools do n
 block pools by maximum. Names are those of the PyTorch port.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 

@@ -1,7 +1,5 @@
 """Our file of Inception's parameters: a safetensors file that records the origin of the parameters."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 from typing import NamedTuple

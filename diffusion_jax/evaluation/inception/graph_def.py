@@ -1,7 +1,5 @@
 """TensorFlow's classify_image_graph_def.pb, read without TensorFlow."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 

@@ -7,8 +7,6 @@ Parameters are a nested dict of float32 arrays, named after the PyTorch port, ba
     logits/kernel [2048, 1008]                             of the classifier; its bias is not used
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

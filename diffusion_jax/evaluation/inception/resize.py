@@ -3,8 +3,6 @@
 Published numbers depend on the method: neither smooths first, and they differ in the positions of pixels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import jax

@@ -1,7 +1,5 @@
 """Released files of Inception v3 (2015-12-05). The file type is detected from the contents."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path

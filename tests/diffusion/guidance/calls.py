@@ -1,7 +1,5 @@
 """How often something is evaluated while a compiled program runs, and what samplers are given."""
 
-from __future__ import annotations
-
 import jax
 import numpy as np
 

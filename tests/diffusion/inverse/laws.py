@@ -3,8 +3,6 @@
 experiments/exactness.py makes the table of docs/exactness.md.
 """
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
 from typing import NamedTuple

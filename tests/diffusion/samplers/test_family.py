@@ -3,8 +3,6 @@
 Samplers are arguments of jitted functions, so that all of a kind share one program.
 """
 
-from __future__ import annotations
-
 import dataclasses
 
 import jax

@@ -1,7 +1,5 @@
 """The Gaussian kernels of DDPM and DDIM: their densities, their draws, and the weights that follow."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -1,7 +1,5 @@
 """Exact laws of the methods on Gaussian data with a linear measurement, and their steps as affine maps."""
 
-from __future__ import annotations
-
 import jax
 import numpy as np
 

@@ -1,7 +1,5 @@
 """The law of what a sampler makes of x_T ~ N(0, I): exactly for affine steps, otherwise by Monte Carlo."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import jax

@@ -1,7 +1,5 @@
 """The methods of recorded laws by their keys: `ddrm_eta0.85_etab0.5` → sampler, guidance and variance."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Posterior sampling of a mixture: values at points, and simulated laws of the methods."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import numpy as np

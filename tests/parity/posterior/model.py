@@ -3,8 +3,6 @@
 Images are [B, 1, 1, d], levels [].
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from typing import Any

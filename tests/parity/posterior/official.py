@@ -1,7 +1,5 @@
 """Recorded runs of the authors' implementations: the same start and noise, in float64."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import jax

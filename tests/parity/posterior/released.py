@@ -1,7 +1,5 @@
 """Steps as some released implementations make them, where ours differ; and steps of papers without a part."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

@@ -1,7 +1,5 @@
 """Runs of our samplers from the start and the noise of a recorded run, in float64."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
