@@ -1,5 +1,6 @@
 """What all tests share: eight CPU devices, a compilation cache that outlives the run, and fixed examples."""
 
+import gc
 import logging
 import os
 from importlib.metadata import version
@@ -24,8 +25,11 @@ FLAGS = [
 if version('jaxlib').startswith('0.10.'):  # a version that does not know a flag stops
     FLAGS += ['--xla_cpu_use_fusion_emitters=false', '--xla_cpu_prefer_vector_width=128']
 os.environ.setdefault('XLA_FLAGS', ' '.join(FLAGS))
+os.environ.setdefault('JAX_TRACEBACK_IN_LOCATIONS_LIMIT', '0')  # nobody reads where an operation comes from
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
+
+gc.set_threshold(200_000, 20, 100)  # tracing makes many objects, and few of them are garbage
 
 settings.register_profile('fixed', derandomize=True, deadline=None)
 settings.load_profile('fixed')

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest import mock
 
 import jax
@@ -103,24 +103,32 @@ class _TrainingRun:
     def replay(self, params: dict, gradients: Callable) -> Iterator[Step]:
         optimizer = make_optimizer(self.config('constant'))
         state, ema = optimizer.init(params), dict.fromkeys(self.train['ema_rate'].split(','), params)
+
+        @jax.jit
+        def update(params: dict, state: Any, ema: dict, summed: dict, number: int, lagging: float) -> tuple:
+            updates, state = optimizer.update(summed, state, params)
+            params = optax.apply_updates(params, jax.tree.map(lambda u: u * lagging, updates))
+            square = jax.tree.map(lambda nu: nu / (1 - 0.999**number), optax.tree.get(state, 'nu'))
+            return params, state, update_ema(ema, params, number, warmup=False), square
+
         for number, log in enumerate(self.logs, start=1):
             inputs, before = self.inputs(number - 1), params
             with mock.patch.object(losses, 'discretized_gaussian_log_likelihood', release_log_likelihood):
-                grads, values = gradients(params, inputs)
-            summed = jax.tree.map(lambda g: g * self.microbatches, grads)
+                summed, values = gradients(params, inputs)
             logged = means(add_up([batch_metrics(values, inputs, self.num_timesteps)]))
             logged |= {'grad_norm': optax.tree.norm(summed), 'param_norm': optax.tree.norm(before)}
-            updates, state = optimizer.update(summed, state, params)
             lagging = log['lr_used'] / self.train['lr']
-            updates = jax.tree.map(lambda u, lagging=lagging: u * lagging, updates)
-            params = optax.apply_updates(params, updates)
-            ema = update_ema(ema, params, number, warmup=False)
-            square = jax.tree.map(lambda nu, n=number: nu / (1 - 0.999**n), optax.tree.get(state, 'nu'))
+            params, state, ema, square = update(params, state, ema, summed, number, lagging)
             yield Step({name: float(value) for name, value in logged.items()}, summed, square, params, ema)
 
     def check(self) -> None:
         start = from_reference(self.network, _weights_of(self.case))
-        gradients = jax.jit(lambda params, x: mean_gradients(self.losses, params, x, None, self.microbatches))
+
+        @jax.jit
+        def gradients(params: dict, inputs: dict) -> tuple[dict, dict]:
+            grads, values = mean_gradients(self.losses, params, inputs, None, self.microbatches)
+            return jax.tree.map(lambda g: g * self.microbatches, grads), values
+
         others = [self.replay(_disturbed(start, seed), gradients) for seed in range(2)]
         reach = jax.tree.map(np.zeros_like, start)
         for log, ours, *near in zip(self.logs, self.replay(start, gradients), *others, strict=True):
