@@ -65,7 +65,7 @@ def choose_grid(
     one_of('metric', metric, METRICS)
     coefficient = float(check_array('coefficient', coefficient, (), np.float64))
     grid = check_respacing(model.diffusion, teacher, how.get('timesteps', 'fractional'))
-    if grid.renoise is not None or not (np.diff(grid.level.sigma) < 0).all():
+    if not (np.diff(grid.level.sigma) < 0).all():
         raise UserError('teacher', f'got {teacher!r}', 'must have distinct levels, and no restarts')
     levels = whole_number('levels', levels, 2, len(grid.level.t) + 1)
     how = {'sampler': 'ipndm'} | how

@@ -327,5 +327,6 @@ def test_settings_that_need_other_pixels_are_refused(images):
     Path('out/test').mkdir()
     with refused('out/test', 'manifest.json'):
         make_source(prepared(name='prepared'), 'test')
-    with pytest.raises(UserError, match='--size'):
-        prepare(size='big')
+    for size in ('big', '0', '8x8x8'):
+        with pytest.raises(UserError, match='--size'):
+            prepare(size=size)

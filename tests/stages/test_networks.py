@@ -117,8 +117,9 @@ def test_another_file_makes_other_samples(files, tmp_path):
     weights = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.05, np.float32), stored)
     model = generation.load(files['diffusion'])
     save_weights(copy, Spec(model.unet, model.diffusion), weights)
-    assert run(tmp_path, 'sample', pretrained__diffusion=copy, **change) == 0
-    assert len(list((tmp_path / 'samples').rglob('samples.npz'))) == 2
+    assert run(tmp_path, 'sample', pretrained__diffusion=copy, **change, sample__npz=False) == 0
+    assert len(list((tmp_path / 'samples').rglob('grid.png'))) == 2
+    assert len(list((tmp_path / 'samples').rglob('samples.npz'))) == 1
 
 
 @pytest.mark.parametrize(
