@@ -2,9 +2,9 @@
 
     python experiments/cpu.py --against ../guided-diffusion --torch-python ../torch/bin/python
 
-PATH is a checkout of https://github.com/openai/guided-diffusion. Both sides compute in float32 with all
-cores: a forward pass, a guided DDIM step, a training step, and 3×3 convolutions alone. They are called in
-turn, in processes of their own. Prints medians as Markdown.
+The first path is that of a checkout of https://github.com/openai/guided-diffusion. Both sides compute in
+float32 with all cores: a forward pass, a guided DDIM step, a training step, and 3×3 convolutions alone. They
+are called in turn, in processes of their own. Prints medians as Markdown.
 """
 
 import argparse
