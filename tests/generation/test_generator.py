@@ -219,6 +219,8 @@ def test_progress_within_a_batch_and_images_as_floats(model, capfd):
     assert steps == [(done, 5) for done in range(6)]
     assert found.x_0.dtype == np.float32
     assert_equal(to_uint8(found.x_0), found.images)
+    model.sample(2, 3, **STEPS)
+    assert not capfd.readouterr().err
     model.sample(2, 3, progress=True, **STEPS)
     assert '2/2' in capfd.readouterr().err
 
