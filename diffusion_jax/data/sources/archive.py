@@ -20,7 +20,8 @@ from diffusion_jax.data.npz import LOCAL_HEADER, content_offset
 from diffusion_jax.data.sources.base import NamedSource
 from diffusion_jax.data.sources.files import HIDDEN, Listing, is_image, shown
 from diffusion_jax.data.sources.folder import check_listing
-from diffusion_jax.data.sources.splits import SPLITS, by_path, place_of
+from diffusion_jax.data.sources.labels import by_path
+from diffusion_jax.data.sources.splits import SPLITS, place_of
 from diffusion_jax.errors import UserError, reason
 
 # How files of other programs begin, and the command that makes an uncompressed tar of them.
