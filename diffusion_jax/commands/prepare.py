@@ -14,6 +14,7 @@ from diffusion_jax.data.sources import open_source
 from diffusion_jax.data.sources.files import shown
 from diffusion_jax.data.sources.kinds import resolve
 from diffusion_jax.data.sources.prepared import MANIFEST_FILE, is_prepared
+from diffusion_jax.errors import UserError
 from diffusion_jax.images import Size
 from diffusion_jax.interruption import stop_requests
 from diffusion_jax.settings import file_path
@@ -43,8 +44,10 @@ def main(argv: Sequence[str]) -> int:
     args = _parser(argv[0]).parse_args(argv[1:])
     between('--threads', args.threads, 1)
     between('--max-skipped', args.max_skipped, 0)
+    if not (args.source or args.tfds_name):
+        raise UserError('SOURCE', 'is empty', 'name a folder of images, an archive, a table or a data set')
     splits = [split.strip() for split in args.split.split(',')]
-    # Files beside the folders of splits would be data of another kind.
+    # Other files next to the splits would be read as another kind of data.
     ours = {Path(split).parts[0] for split in splits if split}
     check_no_others(Path(args.out), lambda path: not ours or path.name in ours or is_prepared(path))
     max_skipped = args.max_skipped if args.on_error == 'skip' else 0

@@ -10,8 +10,9 @@ from diffusion_jax.settings import FilePath
 READING_SETTINGS = ('num_workers', 'on_error', 'max_skipped', 'check_files')
 # Settings of where images are. A training depends on their names instead, so that images may be moved.
 LOCATION_SETTINGS = ('path', 'train_split', 'test_split')
-# The kinds of sources; data.sources.kinds has how each is recognised and opened.
+# What gives the class of an image.
 LABELS = ('folder', 'prefix', 'none')
+# The kinds of sources; data.sources.kinds has how each is recognised and opened.
 KINDS = ('digits', 'folder', 'archive', 'table', 'npz', 'lmdb', 'prepared', 'tfds')
 
 

@@ -6,7 +6,6 @@ import zipfile
 import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -81,6 +80,8 @@ def _open(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
+    except OSError as error:
+        raise UserError(str(path), f'cannot be read ({reason(error)})') from error
     except UNREADABLE as error:
         raise UserError(str(path), f'is no npz file, or a damaged one ({reason(error)})') from error
 
@@ -93,12 +94,11 @@ def _read_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) ->
             member.seek(0)
             return np.lib.format.read_array(member)
     with open(path, 'rb') as file:
-        offset = content_start(file, info.header_offset) + header
+        file.seek(info.header_offset)
+        offset = file.tell() + content_offset(file.read(LOCAL_HEADER)) + header
     return np.memmap(path, dtype, 'r', offset, shape, 'F' if fortran else 'C')
 
 
-def content_start(archive: BinaryIO, header: int) -> int:
+def content_offset(header: bytes) -> int:
     """Where the content of a zip's member begins: after its local header, its name and its extra field."""
-    archive.seek(header)
-    lengths = struct.unpack('<HH', archive.read(LOCAL_HEADER)[-4:])
-    return header + LOCAL_HEADER + sum(lengths)
+    return LOCAL_HEADER + sum(struct.unpack('<HH', header[-4:]))

@@ -67,7 +67,8 @@ def prepare(job: Job, planned: Manifest) -> Manifest:
         UserError: the folder holds something else, images cannot be read, or the disk is full.
         Interrupted: `job.stop` returned True; the next call continues.
     """
-    check_no_others(job.folder, lambda path: is_prepared(job.folder))
+    if not is_prepared(job.folder):
+        check_no_others(job.folder, lambda path: False)
     with lock(job.folder), _writing(job.folder):
         manifest = _existing(job.folder, planned) if is_prepared(job.folder) else planned
         if manifest.complete:
@@ -85,7 +86,9 @@ def prepare(job: Job, planned: Manifest) -> Manifest:
 
 
 def check_no_others(folder: Path, allowed: Callable[[Path], bool]) -> None:
-    """Raises UserError for anything in a folder, hidden files aside, that is not allowed there."""
+    """Raises UserError if a folder contains a visible entry that is not allowed, or is a file."""
+    if folder.is_file():
+        raise UserError(shown(folder), 'is a file', 'name a folder that does not exist or is empty')
     others = sorted(path for path in folder.glob('[!.]*') if not allowed(path))
     if others:
         problem = f'contains other files, such as {shown(others[0].name)}'
@@ -191,8 +194,9 @@ def _record_file(path: Path) -> Iterator[Callable[[bytes], None]]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except RuntimeError as error:
-        call, _, problem = str(error).partition(' failed: ')  # No space left on device; writing …
-        if call != 'write()':
+        # ArrayRecord's are such as 'write() failed: No space left on device; writing out/train/…'.
+        _, failed, problem = str(error).partition('() failed: ')
+        if not failed:
             raise
         raise _not_written(path, problem.partition(';')[0]) from error
     finally:

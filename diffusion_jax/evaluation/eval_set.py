@@ -49,7 +49,7 @@ def open_eval_set(path: str | Path, size: Size | None = None) -> EvalSet:
     """
     path = Path(path)
     if path.is_dir():
-        # Of a run, only the samples are: its pictures, such as grids of samples, are none.
+        # Refuse a folder of a run: its pictures, such as grids, are not samples.
         stamps = (folder / STAMP_FILE for folder in (path, path / 'samples', path / 'diffusion'))
         is_of_run = shard_folder(path / 'samples') is not None or any(stamp.exists() for stamp in stamps)
         if is_of_run and shard_folder(path) is None:

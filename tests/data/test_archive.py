@@ -158,7 +158,7 @@ def test_encrypted_and_rare_zips_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize('suffix', ['zip', 'tar'])
-def test_an_image_that_changed_since_it_was_listed_is_named(tmp_path, suffix):
+def test_an_image_that_changed_since_it_was_listed_is_named(tmp_path, suffix, monkeypatch):
     path = write(tmp_path / f'x.{suffix}', ['a/1.png', 'a/2.png'])
     source = source_of(path)
     content = bytearray(path.read_bytes())
@@ -170,6 +170,22 @@ def test_an_image_that_changed_since_it_was_listed_is_named(tmp_path, suffix):
     path.write_bytes(content[: source.members[1][0] + 20])
     with refused('a/2.png', 'the archive ends', kind=UnreadableImage):
         source[1]
+    monkeypatch.setattr('diffusion_jax.data.sources.archive.LARGEST', 10)
+    with refused('a/1.png', 'bytes', kind=UnreadableImage):
+        source[0]
+
+
+@pytest.mark.parametrize('suffix', ['zip', 'tar'])
+def test_an_archive_that_is_replaced_or_removed_is_read_as_it_was_listed(tmp_path, suffix):
+    path = write(tmp_path / f'x.{suffix}', ['a/1.png', 'a/2.png'])
+    source = source_of(path)
+    other = write(tmp_path / f'y.{suffix}', ['a/1.png', 'a/2.png'], lambda index: png(index + 2))
+    os.replace(other, path)
+    assert [source[i]['image'].tobytes() for i in range(2)] == [PIXELS[i].tobytes() for i in range(2)]
+    open_source.cache_clear()
+    assert source_of(path)[0]['image'].tobytes() == PIXELS[2].tobytes()
+    path.unlink()
+    assert source[1]['image'].tobytes() == PIXELS[1].tobytes()
 
 
 @pytest.mark.parametrize('suffix', ['zip', 'tar'])

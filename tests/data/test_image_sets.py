@@ -1,6 +1,7 @@
 """Sets of images: every kind is read completely and in order, and what cannot be used is named."""
 
 import dataclasses
+import errno
 import os
 
 import numpy as np
@@ -92,8 +93,18 @@ def test_an_npz_that_is_not_intact_is_refused(tmp_path):
         open_images(path)
     np.savez(path, IMAGES)
     path.write_bytes(path.read_bytes()[:-100])
-    with refused('x.npz'):
+    with refused('x.npz', 'is no npz file'):
         open_images(path)
+
+
+def test_an_npz_that_the_system_does_not_read_is_not_called_damaged(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    np.savez(tmp_path / 'x.npz', IMAGES)
+    monkeypatch.setattr('zipfile.ZipFile', refuse)
+    with refused('x.npz', 'cannot be read (Permission denied)'):
+        open_images(tmp_path / 'x.npz')
 
 
 ORDER = [2, 0, 1, 3]  # in which the four images of a folder are read

@@ -11,6 +11,7 @@ from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.sources import lmdb as lmdb_module
 from diffusion_jax.data.sources import make_source, open_source
 from diffusion_jax.data.sources.reading import UnreadableImage, read_picture
+from diffusion_jax.errors import UserError
 from tests.data.test_faults import RGB, encoded
 from tests.errors import refused
 
@@ -99,3 +100,12 @@ def test_the_package_is_asked_for_where_it_is_missing(lsun, monkeypatch):
     monkeypatch.setitem(sys.modules, 'lmdb', None)
     with refused('bedroom_train_lmdb', "pip install 'diffusion_jax[lmdb]'"):
         source_of(lsun)
+
+
+def test_what_concerns_all_images_makes_no_image_unreadable(lsun, monkeypatch):
+    source = source_of(lsun)
+    lmdb_module._environment.cache_clear()
+    monkeypatch.setitem(sys.modules, 'lmdb', None)
+    with pytest.raises(UserError, match='pip install') as error:
+        source[0]
+    assert not isinstance(error.value, UnreadableImage)

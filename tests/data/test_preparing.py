@@ -312,6 +312,40 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_behind(images):
     assert prepare().complete
 
 
+@pytest.mark.parametrize('call', ['open', 'write', 'close'])
+def test_a_disk_that_is_full_is_one_line_whichever_call_meets_it(images, monkeypatch, call):
+    class Writer(preparing.ArrayRecordWriter):
+        def close(self):
+            super().close()
+            raise RuntimeError(f'{call}() failed: No space left on device; in a file')
+
+    monkeypatch.setattr(preparing, 'ArrayRecordWriter', Writer)
+    with refused('00000.array_record', 'cannot be written (No space left on device)', 'make room'):
+        prepare()
+    assert sorted(os.listdir('out/train')) == ['.lock', 'manifest.json']
+
+
+def test_another_error_of_the_writer_stays(images, monkeypatch):
+    def fail(*args):
+        raise RuntimeError('a defect')
+
+    monkeypatch.setattr(preparing, 'ArrayRecordWriter', fail)
+    with pytest.raises(RuntimeError, match='a defect'):
+        prepare()
+
+
+def test_arguments_that_name_no_folder_are_refused(images):
+    Path('notes.txt').write_text('mine')
+    with refused('notes.txt', 'is a file'):
+        prepare(out='notes.txt')
+    Path('out').mkdir()
+    Path('out/train').write_text('mine')
+    with refused('out/train', 'is a file'):
+        prepare()
+    with refused('SOURCE', 'is empty'):
+        main(['diffusion-jax prepare', '', '--out=new', '--size=16'])
+
+
 def test_settings_that_need_other_pixels_are_refused(images):
     prepare()
     with refused('config.data.image_size', '16×17', '16×16'):

@@ -2,5 +2,3 @@
 
 from diffusion_jax.data.sources.base import Source
 from diffusion_jax.data.sources.kinds import class_names, describe, make_source, open_source, resolve
-
-__all__ = ['Source', 'class_names', 'describe', 'make_source', 'open_source', 'resolve']

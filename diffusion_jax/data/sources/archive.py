@@ -10,17 +10,18 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from diffusion_jax.data.classes import listed
 from diffusion_jax.data.config import DataConfig
-from diffusion_jax.data.npz import content_start
+from diffusion_jax.data.npz import LOCAL_HEADER, content_offset
 from diffusion_jax.data.sources.base import NamedSource
 from diffusion_jax.data.sources.files import HIDDEN, Listing, is_image, shown
 from diffusion_jax.data.sources.folder import check_listing
-from diffusion_jax.data.sources.splits import SPLITS, by_path, place_of
+from diffusion_jax.data.sources.labels import by_path
+from diffusion_jax.data.sources.splits import SPLITS, place_of
 from diffusion_jax.errors import UserError, reason
 
 # How files of other programs begin, and the command that makes an uncompressed tar of them.
@@ -28,6 +29,7 @@ COMPRESSED = {b'\x1f\x8b': 'gzip', b'BZh': 'bzip2', b'\xfd7zXZ': 'xz', b'(\xb5/\
 SUFFIXES = ('.zip', '.tar', '.tgz', '.tbz2', '.txz', '.tzst', '.tar.gz', '.tar.bz2', '.tar.xz', '.tar.zst')
 DAMAGED = (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, tarfile.TarError)
 IN_TAR = -1  # stands for the method of compression
+LARGEST = 2**30  # bytes of an unpacked file; a larger one is damaged or made to exhaust the memory
 
 
 class Member(NamedTuple):
@@ -43,16 +45,36 @@ class Member(NamedTuple):
 Entry = tuple[str, Member | None]  # a file by its name; None for a link or a device
 
 
+class OpenFile:
+    """A file that threads read at any position. While it is open, replacing its path changes nothing."""
+
+    def __init__(self, path: str):
+        self.path, self.file = path, open(path, 'rb')
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OpenFile, (self.path,)
+
+    def read(self, start: int, size: int) -> bytes:
+        """Raises OSError, or ValueError where the file ends before."""
+        data = os.pread(self.file.fileno(), size, start)
+        if len(data) < size:
+            raise ValueError('the archive ends in it')
+        return data
+
+
 @dataclass(frozen=True)
 class ArchiveSource(NamedSource):
-    """members: int64 [N, 5], a `Member` a row. files: the archive."""
+    """members: int64 [N, 5], a `Member` a row. archive: the file that was listed."""
 
     members: np.ndarray = field(kw_only=True)
-    files: Sequence[str] = field(kw_only=True)
+    archive: OpenFile = field(kw_only=True)
+
+    @property
+    def files(self) -> Sequence[str]:  # type: ignore[override]
+        return (self.archive.path,)
 
     def encoded(self, index: int) -> bytes:
-        with open(self.files[0], 'rb') as file:
-            return _read(file, Member(*map(int, self.members[index])))
+        return _read(self.archive, Member(*map(int, self.members[index])))
 
 
 def archive_source(config: DataConfig, split: str, class_names: tuple[str, ...] | None) -> ArchiveSource:
@@ -64,7 +86,7 @@ def archive_source(config: DataConfig, split: str, class_names: tuple[str, ...] 
     path, inside = place_of(config, split)
     if not os.path.isfile(path):
         raise UserError(shown(path), 'is no archive', 'set config.data.path to a .zip or .tar file')
-    entries = _entries(path, os.stat(path).st_mtime_ns)
+    archive, entries = _listed(path, os.stat(path).st_mtime_ns)
     root = os.path.join(path, _folder(path, entries, inside, split)).rstrip(os.sep)
     listing, members, below = Listing(root), dict[str, Member](), os.path.join(root, '')
     for name, member in entries:
@@ -80,7 +102,7 @@ def archive_source(config: DataConfig, split: str, class_names: tuple[str, ...] 
     labels, class_names = by_path(names, root, config, split, class_names)
     table = np.array([members[name] for name in names], np.int64)
     named = (config.image_channels, names, root, listing.summary())
-    return ArchiveSource(labels, class_names, *named, members=table, files=(path,))
+    return ArchiveSource(labels, class_names, *named, members=table, archive=archive)
 
 
 def is_archive(path: str) -> bool:
@@ -110,24 +132,25 @@ def _folder(path: str, entries: Sequence[Entry], inside: str, split: str) -> str
 
 
 @functools.lru_cache(maxsize=1)  # the headers of a tar are everywhere in it; training and test share them
-def _entries(path: str, modified: int) -> list[Entry]:
-    """All files in an archive. Raises UserError where it cannot be read without unpacking."""
+def _listed(path: str, modified: int) -> tuple[OpenFile, list[Entry]]:
+    """An archive and all files in it. Raises UserError where it cannot be read without unpacking."""
     try:
-        with open(path, 'rb') as file:
-            start = file.read(8)
+        archive = OpenFile(path)
+        start = archive.file.read(8)
         command = next((command for magic, command in COMPRESSED.items() if start.startswith(magic)), None)
         if command is not None:
             problem = 'is compressed as a whole, so that its images cannot be read in any order'
             remedy = f'uncompress it: `{command} -dc {shown(Path(path).name)} > uncompressed.tar`'
             raise UserError(shown(path), problem, remedy)
         # Not by is_zipfile: a tar whose last file is a zip passes for one.
-        return list(_in_zip(path) if start.startswith(b'PK') else _in_tar(path))
+        entries = _in_zip if start.startswith(b'PK') else _in_tar
+        return archive, list(entries(archive.file, path))
     except DAMAGED as error:
         raise UserError(shown(path), f'cannot be read as a zip or tar file ({reason(error)})') from error
 
 
-def _in_zip(path: str) -> Iterator[Entry]:
-    with zipfile.ZipFile(path) as archive:
+def _in_zip(file: BinaryIO, path: str) -> Iterator[Entry]:
+    with zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
             if info.is_dir():
                 continue
@@ -144,8 +167,9 @@ def _normal(name: str) -> str:
     return posixpath.normpath(name).lstrip('/')
 
 
-def _in_tar(path: str) -> Iterator[Entry]:
-    with tarfile.open(path, 'r:') as archive:
+def _in_tar(file: BinaryIO, path: str) -> Iterator[Entry]:
+    file.seek(0)
+    with tarfile.open(path, 'r:', file) as archive:
         while (info := archive.next()) is not None:
             archive.members = []  # type: ignore[attr-defined]  # of a million files it would keep a gigabyte
             if not info.isdir():
@@ -154,13 +178,15 @@ def _in_tar(path: str) -> Iterator[Entry]:
                 yield _normal(info.name), member if is_file else None
 
 
-def _read(file: BinaryIO, member: Member) -> bytes:
-    file.seek(member.start if member.method == IN_TAR else content_start(file, member.start))
-    data = file.read(member.packed)
-    if len(data) < member.packed:
-        raise ValueError('the archive ends in it')
+def _read(archive: OpenFile, member: Member) -> bytes:
+    if member.size > LARGEST:
+        raise ValueError(f'it has {member.size:,} bytes')
+    if member.method == IN_TAR:
+        return archive.read(member.start, member.size)
+    start = member.start + content_offset(archive.read(member.start, LOCAL_HEADER))
+    data = archive.read(start, member.packed)
     if member.method == zipfile.ZIP_DEFLATED:
         data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, member.size + 1)
-    if member.method != IN_TAR and zlib.crc32(data) != member.checksum:
+    if zlib.crc32(data) != member.checksum:
         raise ValueError('its checksum is wrong')
     return data

@@ -12,7 +12,7 @@ import numpy as np
 from diffusion_jax.data.sources.files import relative, shown
 from diffusion_jax.data.sources.reading import UnreadableImage, read_picture
 from diffusion_jax.data.transforms import as_array
-from diffusion_jax.errors import reason
+from diffusion_jax.errors import UserError, reason
 from diffusion_jax.images import Size
 
 
@@ -69,13 +69,15 @@ class EncodedSource(Source):
         return len(self.labels)
 
     def encoded(self, index: int) -> str | bytes:
-        """The path or the content of an image file; any error makes the image unreadable."""
+        """The path or the content of an image file; any error but UserError makes the image unreadable."""
         raise NotImplementedError
 
     def picture(self, index: int) -> dict[str, Any]:
         name = self.name_of(index)
         try:
             encoded = self.encoded(index)
+        except UserError:  # it concerns all images, such as a package that is missing
+            raise
         except Exception as error:
             raise UnreadableImage(name, f'cannot be read ({reason(error)})') from error
         return {'image': read_picture(encoded, self.channels, name), 'label': int(self.labels[index])}
@@ -87,7 +89,7 @@ class NamedSource(EncodedSource):
 
     Attributes:
         names: their paths; of images in an archive, below the path of the archive.
-        root: what is above all of them.
+        root: the folder that contains all of them.
     """
 
     names: Sequence[str]

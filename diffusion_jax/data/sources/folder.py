@@ -9,7 +9,8 @@ import numpy as np
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.sources.base import NamedSource
 from diffusion_jax.data.sources.files import Listing, is_image, list_images, shown
-from diffusion_jax.data.sources.splits import by_path, no_split, place_of
+from diffusion_jax.data.sources.labels import by_path
+from diffusion_jax.data.sources.splits import no_split, place_of
 from diffusion_jax.errors import UserError
 
 

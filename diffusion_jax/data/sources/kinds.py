@@ -20,7 +20,7 @@ from diffusion_jax.data.sources.npz import is_npz, npz_source
 from diffusion_jax.data.sources.prepared import is_prepared, prepared_source
 from diffusion_jax.data.sources.splits import SPLITS, place_of
 from diffusion_jax.data.sources.table import contradicts_folders, is_table, table_source
-from diffusion_jax.data.sources.tfds import tfds_source, version_folder
+from diffusion_jax.data.sources.tfds import is_tfds, tfds_source
 from diffusion_jax.errors import UserError
 
 
@@ -29,14 +29,14 @@ class Kind(NamedTuple):
 
     Attributes:
         opens: (config, split, class names of the training images, or None where these are wanted) → source.
-        recognises: a path, which exists, → true where it is of this kind; it reads few files.
+        recognises: whether a path, which exists, is of this kind; it reads few files.
         names_classes: the source itself names the classes of every split; in other kinds those of the test
             images are the classes of the training images.
         numbers_classes: the classes may have numbers only; then config.data.num_classes may tell how many.
     """
 
     opens: Callable[[DataConfig, str, tuple[str, ...] | None], Source]
-    recognises: Callable[[str], object]
+    recognises: Callable[[str], bool]
     names_classes: bool = False
     numbers_classes: bool = False
 
@@ -52,7 +52,7 @@ KINDS: dict[str, Kind] = {
     'npz': Kind(npz_source, is_npz, numbers_classes=True),
     'lmdb': Kind(lmdb_source, is_lmdb),
     'prepared': Kind(prepared_source, is_prepared),
-    'tfds': Kind(tfds_source, version_folder, names_classes=True, numbers_classes=True),
+    'tfds': Kind(tfds_source, is_tfds, names_classes=True, numbers_classes=True),
 }
 
 

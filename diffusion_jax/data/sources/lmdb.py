@@ -10,7 +10,8 @@ from typing import Any
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.sources.base import EncodedSource
 from diffusion_jax.data.sources.files import shown
-from diffusion_jax.data.sources.splits import by_path, check_undivided
+from diffusion_jax.data.sources.labels import by_path
+from diffusion_jax.data.sources.splits import check_undivided
 from diffusion_jax.errors import UserError, reason
 
 DATA_FILE = 'data.mdb'

@@ -11,8 +11,9 @@ from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.npz import checksum, read_images
 from diffusion_jax.data.sources.base import Source
 from diffusion_jax.data.sources.files import shown
+from diffusion_jax.data.sources.labels import integer_classes, numbered
 from diffusion_jax.data.sources.reading import converted
-from diffusion_jax.data.sources.splits import check_undivided, integer_classes, numbered
+from diffusion_jax.data.sources.splits import check_undivided
 from diffusion_jax.data.transforms import Picture, as_picture
 from diffusion_jax.errors import UserError
 

@@ -17,7 +17,8 @@ from diffusion_jax.data.classes import listed
 from diffusion_jax.data.config import DataConfig
 from diffusion_jax.data.sources.files import relative, shown
 from diffusion_jax.data.sources.folder import FolderSource
-from diffusion_jax.data.sources.splits import SPLITS, integer_classes, name_of_split, numbered, place_of
+from diffusion_jax.data.sources.labels import integer_classes, numbered
+from diffusion_jax.data.sources.splits import SPLITS, name_of_split, place_of
 from diffusion_jax.errors import UserError, reason
 
 PATHS = ('file_name', 'path', 'image', 'filename')

@@ -84,7 +84,11 @@ def tfds_source(config: DataConfig, split: str, class_names: tuple[str, ...] | N
     return TfdsSource(records, class_names, config.image_channels, f'{name}, split {split!r}', version)
 
 
-def version_folder(path: str) -> str | None:
+def is_tfds(path: str) -> bool:
+    return _version_folder(path) is not None
+
+
+def _version_folder(path: str) -> str | None:
     """The folder of a prepared data set: DATA_DIR/mnist/3.0.1, also for DATA_DIR/mnist with one version."""
     info = 'dataset_info.json'
     found = glob.glob(info, root_dir=path) or glob.glob(f'*/{info}', root_dir=path)
@@ -99,7 +103,7 @@ def _prepared_builder(config: DataConfig) -> Any:
         where, what = 'config.data.tfds_name', f'{name} in {data_dir}'
         open_builder = functools.partial(tfds.builder, name, data_dir=data_dir)
         command = f'tfds build {name} --file_format=array_record --data_dir={data_dir}'
-    elif folder := version_folder(data_dir):
+    elif folder := _version_folder(data_dir):
         where, what = 'config.data.path', folder
         open_builder = functools.partial(tfds.builder_from_directory, folder)
         command = f'tfds convert_format --dataset_version_dir={folder} --out_file_format=array_record'
