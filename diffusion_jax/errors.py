@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from typing import Any
 
 from diffusion_jax.streams import PatientStream
 
@@ -18,6 +19,9 @@ class UserError(Exception):
     def __init__(self, where: str, problem: str, remedy: str = ''):
         self.where, self.problem, self.remedy = where, problem, remedy
         super().__init__(f'{where}: {problem}' + (f'; {remedy}' if remedy else ''))
+
+    def __reduce__(self) -> tuple[Any, ...]:  # to be pickled and copied: args is the text alone
+        return type(self).__new__, (type(self), *self.args), vars(self)
 
 
 def say(text: str) -> None:
