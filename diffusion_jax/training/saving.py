@@ -141,7 +141,11 @@ class Checkpoints:
             self._failure = f'step {self.latest_step} could not be saved ({why})'
         elif jax.process_index() == 0 and self._keep:
             for step in sorted(ocp.utils.checkpoint_steps(self.directory))[: -self._keep]:
-                shutil.rmtree(self.directory / str(step), ignore_errors=True)
+                replaced = self.directory / str(step)
+                try:  # a folder that is only half removed must not be a checkpoint
+                    replaced.rename(f'{replaced}{PARTIAL}')
+                except OSError as error:
+                    logger.warning('%s: cannot be removed (%s)', replaced, reason(error))
         self._refresh(agree)
 
     def _refresh(self, agree: Callable[[bool], bool] = any_process) -> None:
