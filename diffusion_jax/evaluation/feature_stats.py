@@ -17,6 +17,7 @@ from diffusion_jax.workdir import write_npz
 # Precision, recall and KID use this many images of a reference, drawn at random; moments are of all. The
 # authors' reference files hold the same number.
 REFERENCE_ROWS = 10_000
+LARGEST = 1e25  # the sixth powers of KID, and their squares in its error, stay finite in float64
 LEAST_IMAGES = 4  # precision and recall need three neighbours of each
 
 # The arrays of a file.
@@ -146,6 +147,8 @@ def _check_array(path: Path, name: str, array: np.ndarray) -> None:
     wrong = np.argwhere(~np.isfinite(array))
     if len(wrong):
         raise UserError(f'{path}', f'{name} is not finite in row {wrong[0][0]}')
+    if max(float(array.max()), -float(array.min())) > LARGEST:
+        raise UserError(f'{path}', f'{name} has values beyond ±{LARGEST:g}', 'scale down both sets')
 
 
 def _moments(path: Path, arrays: dict[str, np.ndarray], mean: str, covariance: str) -> Moments | None:

@@ -3,6 +3,8 @@
 import contextlib
 import functools
 import logging
+import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,7 +85,17 @@ def check(run: Run, name: str) -> None:
         problem = 'got True, but the prepared images were cropped to {}×{}'.format(*size)
         remedy = 'prepare them with --size=full, or set it to False'
         raise UserError(f'config.{stage}.random_crop', problem, remedy)
+    _check_batch_fits(run, stage, config.batch_size // jax.process_count())
     run.check_images('train')
+
+
+def _check_batch_fits(run: Run, stage: str, num_images: int) -> None:
+    """Raises UserError if the host cannot hold its part of a batch, as uint8 and as float32."""
+    data, available = run.experiment.data, os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    needed = 5 * num_images * math.prod((*data.image_size, data.image_channels))
+    if needed > available:
+        problem = f'its images need {needed / 1e9:,.0f} GB of the {available / 1e9:,.0f} GB of memory'
+        raise UserError(f'config.{stage}.batch_size', problem, 'lower it')
 
 
 def complete(run: Run, training: Training) -> bool:
