@@ -122,7 +122,10 @@ def _weights(weights: Any, num_images: int, num_classes: int | None, classes: tu
     if isinstance(weights, tuple) and weights and isinstance(weights[0], tuple):
         weights = dict(weights)
     if isinstance(weights, dict):
-        given = {class_numbers(label, classes, where): weight for label, weight in weights.items()}
+        numbers = [
+            class_numbers(label, classes, where) if isinstance(label, str) else label for label in weights
+        ]
+        given = {whole_number(where, n): weight for n, weight in zip(numbers, weights.values(), strict=True)}
         known = num_classes or max(given, default=0) + 1
         weights = np.zeros(known, np.float32)
         for label, weight in given.items():

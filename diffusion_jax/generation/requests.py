@@ -15,7 +15,7 @@ from diffusion_jax.diffusion.guidance import innermost
 from diffusion_jax.diffusion.process import Level
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.errors import UserError
-from diffusion_jax.generation import guides, options, sampling
+from diffusion_jax.generation import arguments, guides, options, sampling
 from diffusion_jax.generation.arguments import check_array, first_step, one_for_each, traced, whole_number
 from diffusion_jax.generation.functions import check_functions
 from diffusion_jax.generation.guides import Labels
@@ -85,6 +85,8 @@ def make_request(
 def _low_res_images(model: Generator, num_images: int, low_res: Any) -> np.ndarray | None:
     """The images that an upsampler enlarges, None for any other model."""
     if model.unet.low_res:
+        if low_res is None:
+            raise UserError('low_res', 'got None', 'give the images that this model enlarges')
         size = model.low_res_size or ('h', 'w')
         return check_array('low_res', low_res, (num_images, *size, model.unet.image_channels), np.uint8)
     if low_res is not None:
@@ -187,7 +189,9 @@ def read_recipe(
     recipes, grids = dict(model.recipes), dict(model.grids)
     if not isinstance(recipe, Recipe):
         name = model.recipes[0][0] if recipe is None else recipe
-        one_of('recipe', name, list(recipes))
+        if not isinstance(name, str) or name not in recipes:
+            known = f'must be one of {", ".join(recipes)}, or a Recipe'
+            raise UserError('recipe', f'got {arguments.shown(recipe)}', known)
         recipe = recipes[name]
     fields = [field.name for field in dataclasses.fields(Recipe)]
     for name in changes.keys() - {*fields}:
