@@ -12,7 +12,7 @@ import numpy as np
 from diffusion_jax.data.classes import check_same_classes
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation.arguments import whole_number
-from diffusion_jax.generation.guides import Labels, class_numbers
+from diffusion_jax.generation.labels import Labels, class_numbers
 from diffusion_jax.generation.sampling import Samples
 from diffusion_jax.images import Size
 from diffusion_jax.models import UNetConfig

@@ -13,7 +13,7 @@ from diffusion_jax.diffusion.grids import make_grid
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import requests
 from diffusion_jax.generation.arguments import check_array, first_step
-from diffusion_jax.generation.guides import Labels
+from diffusion_jax.generation.labels import Labels
 from diffusion_jax.generation.networks import Networks
 from diffusion_jax.generation.program import jitted
 from diffusion_jax.generation.sampling import Request, make_parts
@@ -39,7 +39,7 @@ def purify(
     Args:
         request: its seed and index give the noise, its recipe the steps.
         done: the steps of the recipe's grid that are skipped; the images are noised to the level after them.
-        remat: see `generate`.
+        remat: recomputes each step in a backward pass, which then keeps one state a step.
     """
     sampler, denoise, grid, noise_at, _ = make_parts(networks, params, request)
     return purification.purify(sampler, denoise, grid, noise_at, images, done, remat=remat)
@@ -62,7 +62,7 @@ def purify_images(
     Args:
         images: float [B, H, W, C] in [−1, 1], or uint8.
         start: the seed's noise is added up to the first level of the grid with σ = sigma/alpha at most this.
-        remat: see `generate`.
+        remat: recomputes each step in a backward pass, which then keeps one state a step.
         y, guidance, how: see `request`; by default unguided.
 
     Raises:

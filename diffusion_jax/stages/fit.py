@@ -23,7 +23,8 @@ from diffusion_jax.models import ClassifierConfig, UNetConfig, describe_network
 from diffusion_jax.models.description import NEWER
 from diffusion_jax.report import MetricsWriter, last_logged_step
 from diffusion_jax.sharding import check_batch_size, put_batch
-from diffusion_jax.stages.networks import check_classes, check_start, load_start, start_stamp
+from diffusion_jax.stages.finetune import check_start, load_start
+from diffusion_jax.stages.networks import check_classes, start_stamp
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.stamps import check_stamp, settings_of
 from diffusion_jax.stored_networks import CHECKPOINTS, CLASSIFIER, DIFFUSION, TRAINED_BY
