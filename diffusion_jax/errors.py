@@ -11,9 +11,10 @@ from diffusion_jax.streams import PatientStream
 class UserError(Exception):
     """Bad input; exit code 2. Its text is one line, `where: problem; remedy`.
 
-    where: the setting, file or argument that is wrong, such as 'config.train.batch_size'.
-    problem: what is wrong with it, with the value that was found.
-    remedy: what is allowed, or what to do; empty if `problem` makes it obvious.
+    Attributes:
+        where: the setting, file or argument that is wrong, such as 'config.train.batch_size'.
+        problem: what is wrong with it, with the value that was found.
+        remedy: what is allowed, or what to do; empty if `problem` makes it obvious.
     """
 
     def __init__(self, where: str, problem: str, remedy: str = ''):

@@ -25,17 +25,19 @@ SHAPES = {'mu': '[D]', 'sigma': '[D, D]', 'mu_s': '[D]', 'sigma_s': '[D, D]', FE
 
 
 class FeatureStats(NamedTuple):
-    """Attributes:
-    num_images: that the moments are of; 0 if unknown.
-    moments: of the features.
-    spatial: the moments of Inception's spatial features.
-    features: [N, D] of any float type, of all images or of some.
-    spatial_features: [N, D] likewise.
-    rows: [N], the indices of these images in the set; None if the features are from a file.
-    image_size: height and width.
-    extractor: the name of the extractor that computed the statistics; '' if a file does not record it.
-    unreadable: '<file>: <reason>' for each image that could not be read.
-    skipped: the other files of a folder, by kind; '' if there were none.
+    """Features of a set of images, and what is known of the set.
+
+    Attributes:
+        num_images: that the moments are of; 0 if unknown.
+        moments: of the features.
+        spatial: the moments of Inception's spatial features.
+        features: [N, D] of any float type, of all images or of some.
+        spatial_features: [N, D] likewise.
+        rows: [N], the indices of these images in the set; None if the features are from a file.
+        image_size: height and width.
+        extractor: the name of the extractor that computed the statistics; '' if a file does not record it.
+        unreadable: '<file>: <reason>' for each image that could not be read.
+        skipped: the other files of a folder, by kind; '' if there were none.
     """
 
     num_images: int = 0

@@ -110,7 +110,8 @@ class Generator:
 
         Raises:
             UserError: an argument is missing, has another shape or type, is out of range or not finite, or
-                is not used. NotFinite: images are not finite.
+                is not used.
+            NotFinite: images are not finite.
         """
         request = self.request(num_images, y, **how)
         recipe, done = request.recipe, 0

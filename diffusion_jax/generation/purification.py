@@ -58,15 +58,13 @@ def purify_images(
     """Purified images, float32 [B, H, W, C] about in [−1, 1], on the devices (DiffPure, 2205.07460).
 
     It may be jitted and differentiated: images may be traced. The gradient goes through all steps.
+    Raises UserError if an argument is missing, or has another shape or type.
 
     Args:
         images: float [B, H, W, C] in [−1, 1], or uint8.
         start: the seed's noise is added up to the first level of the grid with σ = sigma/alpha at most this.
         remat: recomputes each step in a backward pass, which then keeps one state a step.
         y, guidance, how: see `request`; by default unguided.
-
-    Raises:
-        UserError: an argument is missing, or has another shape or type.
     """
     shape, is_uint8 = np.shape(images), getattr(images, 'dtype', None) == np.uint8
     size = (*model.unet.image_size, model.unet.image_channels)

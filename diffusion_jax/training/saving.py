@@ -29,12 +29,11 @@ TIMEOUT_SECONDS = 300  # of a host whose write waits for the other hosts
 
 
 class Checkpoints:
-    """The newest checkpoints in a folder, for the one run that writes there.
+    """The `keep` newest checkpoints in a folder (None keeps all), for the one run that writes there.
 
     A failed save, typically because of a full disk, is reported in one line; older checkpoints stay. Hosts
     write together; if one of them fails all do.
 
-    keep: the number of checkpoints that are kept; None keeps all.
     latest_step: the newest step, which may still be being written; None without a checkpoint.
     """
 
