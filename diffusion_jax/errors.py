@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from typing import Any
 
 from diffusion_jax.streams import PatientStream
 
@@ -10,14 +11,18 @@ from diffusion_jax.streams import PatientStream
 class UserError(Exception):
     """Bad input; exit code 2. Its text is one line, `where: problem; remedy`.
 
-    where: the setting, file or argument that is wrong, such as 'config.train.batch_size'.
-    problem: what is wrong with it, with the value that was found.
-    remedy: what is allowed, or what to do; empty if `problem` makes it obvious.
+    Attributes:
+        where: the setting, file or argument that is wrong, such as 'config.train.batch_size'.
+        problem: what is wrong with it, with the value that was found.
+        remedy: what is allowed, or what to do; empty if `problem` makes it obvious.
     """
 
     def __init__(self, where: str, problem: str, remedy: str = ''):
         self.where, self.problem, self.remedy = where, problem, remedy
         super().__init__(f'{where}: {problem}' + (f'; {remedy}' if remedy else ''))
+
+    def __reduce__(self) -> tuple[Any, ...]:  # to be pickled and copied: args is the text alone
+        return type(self).__new__, (type(self), *self.args), vars(self)
 
 
 def say(text: str) -> None:

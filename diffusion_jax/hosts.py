@@ -26,7 +26,14 @@ SHUTDOWN_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Hosts:
-    """How a run finds its hosts: the flags of `command_line`; without a coordinator JAX detects them."""
+    """How a run finds its hosts.
+
+    Attributes:
+        coordinator: HOST:PORT of the first host; None if JAX detects it, and the next two.
+        num_hosts, host: the number of hosts, and which of them this is.
+        initialization_timeout: seconds that the hosts wait for each other at the start.
+        heartbeat_timeout: seconds of silence after which a host is dead, which ends the others.
+    """
 
     coordinator: str | None
     num_hosts: int | None

@@ -19,8 +19,9 @@ import jax
 from diffusion_jax.command_line import read_config
 from diffusion_jax.config import read_without_images
 from diffusion_jax.main import set_up
+from diffusion_jax.planning.candidates import least_seconds
 from diffusion_jax.planning.needs import Job, compiled, estimated
-from diffusion_jax.planning.report import least_seconds, three_digits
+from diffusion_jax.planning.report import three_digits
 from diffusion_jax.planning.topology import read_topology
 from diffusion_jax.workdir import write_json
 

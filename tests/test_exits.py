@@ -1,7 +1,9 @@
 """The exit code and the line of every way to end."""
 
+import copy
 import errno
 import logging
+import pickle
 from types import SimpleNamespace
 
 import jax
@@ -9,6 +11,7 @@ import pytest
 
 from diffusion_jax import main
 from diffusion_jax.commands import cli
+from diffusion_jax.data.sources.reading import UnreadableImage
 from diffusion_jax.errors import UserError, reason
 from diffusion_jax.exits import exit_code
 from diffusion_jax.interruption import Interrupted
@@ -44,6 +47,12 @@ def test_exit_codes_and_lines(capsys, error, code, line):
     assert exit_code(ends(error)) == code
     out, err = capsys.readouterr()
     assert out == '' and err.count('\n') == bool(line) and line in err
+
+
+@pytest.mark.parametrize('error', [UserError('x', 'got 3', 'must be 4'), UnreadableImage('x.png', 'damaged')])
+def test_errors_are_pickled_and_copied(error):
+    for other in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(other) is type(error) and str(other) == str(error) and vars(other) == vars(error)
 
 
 def test_commands_end_as_the_program_does(monkeypatch, capsys):

@@ -17,6 +17,7 @@ from diffusion_jax.workdir import write_npz
 # Precision, recall and KID use this many images of a reference, drawn at random; moments are of all. The
 # authors' reference files hold the same number.
 REFERENCE_ROWS = 10_000
+LARGEST = 1e25  # the sixth powers of KID, and their squares in its error, stay finite in float64
 LEAST_IMAGES = 4  # precision and recall need three neighbours of each
 
 # The arrays of a file.
@@ -24,17 +25,19 @@ SHAPES = {'mu': '[D]', 'sigma': '[D, D]', 'mu_s': '[D]', 'sigma_s': '[D, D]', FE
 
 
 class FeatureStats(NamedTuple):
-    """Attributes:
-    num_images: that the moments are of; 0 if unknown.
-    moments: of the features.
-    spatial: the moments of Inception's spatial features.
-    features: [N, D] of any float type, of all images or of some.
-    spatial_features: [N, D] likewise.
-    rows: [N], the indices of these images in the set; None if the features are from a file.
-    image_size: height and width.
-    extractor: the name of the extractor that computed the statistics; '' if a file does not record it.
-    unreadable: '<file>: <reason>' for each image that could not be read.
-    skipped: the other files of a folder, by kind; '' if there were none.
+    """Features of a set of images, and what is known of the set.
+
+    Attributes:
+        num_images: that the moments are of; 0 if unknown.
+        moments: of the features.
+        spatial: the moments of Inception's spatial features.
+        features: [N, D] of any float type, of all images or of some.
+        spatial_features: [N, D] likewise.
+        rows: [N], the indices of these images in the set; None if the features are from a file.
+        image_size: height and width.
+        extractor: the name of the extractor that computed the statistics; '' if a file does not record it.
+        unreadable: '<file>: <reason>' for each image that could not be read.
+        skipped: the other files of a folder, by kind; '' if there were none.
     """
 
     num_images: int = 0
@@ -146,6 +149,8 @@ def _check_array(path: Path, name: str, array: np.ndarray) -> None:
     wrong = np.argwhere(~np.isfinite(array))
     if len(wrong):
         raise UserError(f'{path}', f'{name} is not finite in row {wrong[0][0]}')
+    if max(float(array.max()), -float(array.min())) > LARGEST:
+        raise UserError(f'{path}', f'{name} has values beyond ±{LARGEST:g}', 'scale down both sets')
 
 
 def _moments(path: Path, arrays: dict[str, np.ndarray], mean: str, covariance: str) -> Moments | None:

@@ -12,7 +12,7 @@ import numpy as np
 from diffusion_jax.data.classes import check_same_classes
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation.arguments import whole_number
-from diffusion_jax.generation.guides import Labels, class_numbers
+from diffusion_jax.generation.labels import Labels, class_numbers
 from diffusion_jax.generation.sampling import Samples
 from diffusion_jax.images import Size
 from diffusion_jax.models import UNetConfig
@@ -46,14 +46,12 @@ class Cascade:
         """The enlarged images; the attribute `base` of the result has what the base model sampled.
 
         Base image i is that of `base.sample` with this seed; the upsampler's seed is `upsampler_seed(seed)`.
+        Raises what `Generator.sample` raises, for the upsampler's arguments before the base is sampled.
 
         Args:
             y: one class for all images or one for each; both models get it.
             seed, first: the images are those with the indices first, first + 1, … of the seed.
             base, upsampler: options of one stage, such as {'scale': 2.0}; see `Generator.sample`.
-
-        Raises:
-            UserError: see `Generator.sample`; those of the upsampler come before the base is sampled.
         """
         stages = _checked_options({'base': base, 'upsampler': upsampler}, other)
         num_images = whole_number('num_images', num_images, 1)
@@ -71,8 +69,7 @@ class Cascade:
 def then(base: Generator, upsampler: Generator) -> Cascade:
     """Both models as one that samples enlarged images.
 
-    Raises:
-        UserError: the second is no upsampler, or not one of the images and classes of the first.
+    Raises UserError if the second is no upsampler, or not one of the images and classes of the first.
     """
     unet = getattr(upsampler, 'unet', None)
     if unet is None or not unet.low_res:

@@ -25,7 +25,7 @@ from diffusion_jax.generation import functions, guides, options, requests, sampl
 from diffusion_jax.generation.arguments import check_finite
 from diffusion_jax.generation.cascade import then
 from diffusion_jax.generation.description import describe_model
-from diffusion_jax.generation.guides import Labels
+from diffusion_jax.generation.labels import Labels
 from diffusion_jax.generation.networks import Networks
 from diffusion_jax.generation.populations import check_weights
 from diffusion_jax.generation.program import jitted, reporting, run, to_rows
@@ -110,7 +110,8 @@ class Generator:
 
         Raises:
             UserError: an argument is missing, has another shape or type, is out of range or not finite, or
-                is not used. NotFinite: images are not finite.
+                is not used.
+            NotFinite: images are not finite.
         """
         request = self.request(num_images, y, **how)
         recipe, done = request.recipe, 0

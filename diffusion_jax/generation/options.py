@@ -153,6 +153,8 @@ def _given(value: Any) -> str:
 
 def _read_modified(text: str, scale: Any) -> Guidance:
     name, *modifiers = text.split('/')
+    if name.partition(':')[0].strip() in MODIFIERS:
+        raise UserError('guidance', f'got {text!r}', f'must follow another, as in classifier/{name.strip()}')
     guidance = _read_part('guidance', name, GUIDANCES, scale=scale)
     for modifier in modifiers:
         guidance = _read_modifier(_read_part('guidance', modifier, MODIFIERS, guidance=guidance))
@@ -182,8 +184,10 @@ def _read_modifier(modifier: Modifier) -> Modifier:
 
 def _read_part(where: str, text: str, known: Mapping[str, type[Part]], **defaults: Any) -> Any:
     """The part that a text names. defaults: of fields that the text omits and the part has."""
-    name, _, given = (piece.strip() for piece in text.partition(':'))
+    name, colon, given = (piece.strip() for piece in text.partition(':'))
     one_of(where, name, known)
+    if colon and not given.strip(' ,'):
+        raise UserError(where, f'got {text!r}', f'give options after the colon, or only {name}')
     numbers, structure = options(known[name]), choices(known[name])
     names = [field.name for field in dataclasses.fields(known[name])]
     fields = {key: value for key, value in defaults.items() if key in names}

@@ -13,7 +13,7 @@ from diffusion_jax.diffusion.grids import make_grid
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import requests
 from diffusion_jax.generation.arguments import check_array, first_step
-from diffusion_jax.generation.guides import Labels
+from diffusion_jax.generation.labels import Labels
 from diffusion_jax.generation.networks import Networks
 from diffusion_jax.generation.program import jitted
 from diffusion_jax.generation.sampling import Request, make_parts
@@ -39,7 +39,7 @@ def purify(
     Args:
         request: its seed and index give the noise, its recipe the steps.
         done: the steps of the recipe's grid that are skipped; the images are noised to the level after them.
-        remat: see `generate`.
+        remat: recomputes each step in a backward pass, which then keeps one state a step.
     """
     sampler, denoise, grid, noise_at, _ = make_parts(networks, params, request)
     return purification.purify(sampler, denoise, grid, noise_at, images, done, remat=remat)
@@ -58,15 +58,13 @@ def purify_images(
     """Purified images, float32 [B, H, W, C] about in [−1, 1], on the devices (DiffPure, 2205.07460).
 
     It may be jitted and differentiated: images may be traced. The gradient goes through all steps.
+    Raises UserError if an argument is missing, or has another shape or type.
 
     Args:
         images: float [B, H, W, C] in [−1, 1], or uint8.
         start: the seed's noise is added up to the first level of the grid with σ = sigma/alpha at most this.
-        remat: see `generate`.
+        remat: recomputes each step in a backward pass, which then keeps one state a step.
         y, guidance, how: see `request`; by default unguided.
-
-    Raises:
-        UserError: an argument is missing, or has another shape or type.
     """
     shape, is_uint8 = np.shape(images), getattr(images, 'dtype', None) == np.uint8
     size = (*model.unet.image_size, model.unet.image_channels)

@@ -15,10 +15,10 @@ from diffusion_jax.diffusion.guidance import innermost
 from diffusion_jax.diffusion.process import Level
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.errors import UserError
-from diffusion_jax.generation import guides, options, sampling
+from diffusion_jax.generation import arguments, guides, options, sampling
 from diffusion_jax.generation.arguments import check_array, first_step, one_for_each, traced, whole_number
 from diffusion_jax.generation.functions import check_functions
-from diffusion_jax.generation.guides import Labels
+from diffusion_jax.generation.labels import Labels, labels
 from diffusion_jax.generation.measurements import checked
 from diffusion_jax.generation.populations import check_population
 from diffusion_jax.generation.program import jitted
@@ -70,7 +70,7 @@ def make_request(
     request = Request(
         seed=np.uint32(whole_number('seed', seed, below=2**32)),
         index=np.arange(first, first + num_images, dtype=np.int32),
-        y=guides.labels(model, num_images, y, recipe),
+        y=labels(model, num_images, y, recipe),
         recipe=checked(traced(recipe, num_images), images),
         low_res=_low_res_images(model, num_images, low_res),
         x_T=None if x_T is None else full_images(model, 'x_T', x_T, num_images, np.float32),
@@ -85,6 +85,8 @@ def make_request(
 def _low_res_images(model: Generator, num_images: int, low_res: Any) -> np.ndarray | None:
     """The images that an upsampler enlarges, None for any other model."""
     if model.unet.low_res:
+        if low_res is None:
+            raise UserError('low_res', 'got None', 'give the images that this model enlarges')
         size = model.low_res_size or ('h', 'w')
         return check_array('low_res', low_res, (num_images, *size, model.unet.image_channels), np.uint8)
     if low_res is not None:
@@ -187,7 +189,9 @@ def read_recipe(
     recipes, grids = dict(model.recipes), dict(model.grids)
     if not isinstance(recipe, Recipe):
         name = model.recipes[0][0] if recipe is None else recipe
-        one_of('recipe', name, list(recipes))
+        if not isinstance(name, str) or name not in recipes:
+            remedy = f'must be one of {", ".join(recipes)}, or a Recipe'
+            raise UserError('recipe', f'got {arguments.shown(recipe)}', remedy)
         recipe = recipes[name]
     fields = [field.name for field in dataclasses.fields(Recipe)]
     for name in changes.keys() - {*fields}:
@@ -230,4 +234,4 @@ def labels_at(model: Generator, sigma: Any, y: Any, recipe: Recipe) -> Any:
             raise UserError('sigma', f'got {sigma}', 'must be above 0')
     if isinstance(y, jax.core.Tracer):
         return y
-    return guides.labels(model, np.size(y), y, recipe)
+    return labels(model, np.size(y), y, recipe)

@@ -69,13 +69,15 @@ def choose_grid(
         raise UserError('teacher', f'got {teacher!r}', 'must have distinct levels, and no restarts')
     levels = whole_number('levels', levels, 2, len(grid.level.t) + 1)
     how = {'sampler': 'ipndm'} | how
-    x, eps, level = model.sample(num_images, y, respacing=teacher, record=states, **how).records
+    x, eps, level = model.sample(num_images, y, respacing=teacher, record=_teacher_states, **how).records
     sigmas = np.asarray(grid.level.edm_sigma, np.float64)
     scaled = x / np.reshape(level.alpha, (-1, 1, 1, 1, 1))
     return sigma_text(sigmas[cheapest_path(cost_matrix(scaled, eps, sigmas, metric), levels, coefficient)])
 
 
-def states(state: Any, prediction: Prediction, transition: Transition) -> tuple[jax.Array, jax.Array, Level]:
+def _teacher_states(
+    state: Any, prediction: Prediction, transition: Transition
+) -> tuple[jax.Array, jax.Array, Level]:
     """The `record` of the teacher: x_t, the guided eps, and the level."""
     eps, level = prediction.eps, transition.level
     if prediction.gradient is not None:

@@ -19,11 +19,12 @@ from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.errors import UserError
 from diffusion_jax.generation import cascade, loading, requests
 from diffusion_jax.generation.generator import Generator
-from diffusion_jax.generation.guides import number_of_classes
+from diffusion_jax.generation.labels import number_of_classes
 from diffusion_jax.hosts import any_process
 from diffusion_jax.shards import list_shards
 from diffusion_jax.stages import networks, stamps
-from diffusion_jax.stages.drawing import checked_labels, draw_missing, is_complete, requested_labels
+from diffusion_jax.stages.drawing import draw_missing, is_complete
+from diffusion_jax.stages.labels import checked_labels, requested_labels
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.stamps import Results
 from diffusion_jax.stored_networks import CHECKPOINTS, DIFFUSION
@@ -56,7 +57,10 @@ def check(run: Run) -> None:
 
 
 def open_base(run: Run) -> tuple[ImageSet, np.ndarray]:
-    """The images, and their labels [N] (of given ones the first is read). UserError if they do not fit."""
+    """The images, and their labels [N]. Only the first of given images is read.
+
+    Raises UserError if they do not exist, or do not fit the upsampler.
+    """
     if is_sampled(run):
         sampled = open_samples(locate(run).directory)
         assert sampled.labels is not None

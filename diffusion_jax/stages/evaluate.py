@@ -26,7 +26,8 @@ from diffusion_jax.evaluation.extractors import Extractor
 from diffusion_jax.evaluation.feature_stats import LEAST_IMAGES
 from diffusion_jax.evaluation.protocol import report, sampling_protocol
 from diffusion_jax.stages import base, sample
-from diffusion_jax.stages.drawing import is_complete, load_labels
+from diffusion_jax.stages.drawing import is_complete
+from diffusion_jax.stages.labels import load_labels
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.sample import UNGUIDED, sample_classes
 from diffusion_jax.stages.stamps import Results, stamp_difference

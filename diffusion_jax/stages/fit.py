@@ -3,6 +3,8 @@
 import contextlib
 import functools
 import logging
+import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +23,8 @@ from diffusion_jax.models import ClassifierConfig, UNetConfig, describe_network
 from diffusion_jax.models.description import NEWER
 from diffusion_jax.report import MetricsWriter, last_logged_step
 from diffusion_jax.sharding import check_batch_size, put_batch
-from diffusion_jax.stages.networks import check_classes, check_start, load_start, start_stamp
+from diffusion_jax.stages.finetune import check_start, load_start
+from diffusion_jax.stages.networks import check_classes, start_stamp
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.stamps import check_stamp, settings_of
 from diffusion_jax.stored_networks import CHECKPOINTS, CLASSIFIER, DIFFUSION, TRAINED_BY
@@ -83,7 +86,17 @@ def check(run: Run, name: str) -> None:
         problem = 'got True, but the prepared images were cropped to {}×{}'.format(*size)
         remedy = 'prepare them with --size=full, or set it to False'
         raise UserError(f'config.{stage}.random_crop', problem, remedy)
+    _check_batch_fits(run, stage, config.batch_size // jax.process_count())
     run.check_images('train')
+
+
+def _check_batch_fits(run: Run, stage: str, num_images: int) -> None:
+    """Raises UserError if the host cannot hold its part of a batch, as uint8 and as float32."""
+    data, available = run.experiment.data, os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    needed = 5 * num_images * math.prod((*data.image_size, data.image_channels))
+    if needed > available:
+        problem = f'its images need {needed / 1e9:,.0f} GB of the {available / 1e9:,.0f} GB of memory'
+        raise UserError(f'config.{stage}.batch_size', problem, 'lower it')
 
 
 def complete(run: Run, training: Training) -> bool:

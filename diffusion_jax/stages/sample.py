@@ -26,7 +26,8 @@ from diffusion_jax.interruption import interruptible
 from diffusion_jax.sharding import check_batch_size
 from diffusion_jax.shards import SHARDS
 from diffusion_jax.stages import base, networks, stamps
-from diffusion_jax.stages.drawing import draw_missing, is_complete, requested_labels
+from diffusion_jax.stages.drawing import draw_missing, is_complete
+from diffusion_jax.stages.labels import requested_labels
 from diffusion_jax.stages.run import Run
 from diffusion_jax.stages.stamps import Results
 from diffusion_jax.stored_networks import CLASSIFIER, DIFFUSION, TRAINED_BY, describe_stored, stored_classes

@@ -92,5 +92,6 @@ def _complete(name: str, section: Any) -> Any:
 
 def _flatten(tree: dict[str, Any]) -> dict[str, Any]:
     flat = traverse_util.flatten_dict(tree, keep_empty_nodes=True, sep='.')
+    flat = {key: {} if value is traverse_util.empty_node else value for key, value in flat.items()}
     # Older stamps hold paths as they were typed, such as images/.
     return {key: file_path(x) if isinstance(x, str) and '/' in x else x for key, x in flat.items()}

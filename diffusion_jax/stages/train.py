@@ -57,7 +57,10 @@ def main(run: Run, training: fit.Training) -> None:
 
 
 def make_hooks(run: Run, writer: MetricsWriter) -> list[Hook]:
-    """Samples are unguided, from the average that sampling will use; if they are not finite, it is logged."""
+    """Draws grids and evaluates samples: unguided ones, with the average that sampling will use.
+
+    Samples that are not finite are reported and skipped.
+    """
     config = run.experiment.train
 
     def hook(name: str, every: int, call: Call) -> Hook:

@@ -29,12 +29,11 @@ TIMEOUT_SECONDS = 300  # of a host whose write waits for the other hosts
 
 
 class Checkpoints:
-    """The newest checkpoints in a folder, for the one run that writes there.
+    """The `keep` newest checkpoints in a folder (None keeps all), for the one run that writes there.
 
     A failed save, typically because of a full disk, is reported in one line; older checkpoints stay. Hosts
     write together; if one of them fails all do.
 
-    keep: the number of checkpoints that are kept; None keeps all.
     latest_step: the newest step, which may still be being written; None without a checkpoint.
     """
 
@@ -141,7 +140,11 @@ class Checkpoints:
             self._failure = f'step {self.latest_step} could not be saved ({why})'
         elif jax.process_index() == 0 and self._keep:
             for step in sorted(ocp.utils.checkpoint_steps(self.directory))[: -self._keep]:
-                shutil.rmtree(self.directory / str(step), ignore_errors=True)
+                replaced = self.directory / str(step)
+                try:  # a folder that is only half removed must not be a checkpoint
+                    replaced.rename(f'{replaced}{PARTIAL}')
+                except OSError as error:
+                    logger.warning('%s: cannot be removed (%s)', replaced, reason(error))
         self._refresh(agree)
 
     def _refresh(self, agree: Callable[[bool], bool] = any_process) -> None:

@@ -51,7 +51,8 @@ def in_their_names(state: State) -> dict[str, np.ndarray]:
     for key in [key for key in named if key.endswith(('.q.weight', '.q.bias'))]:
         at, _, leaf = key.rpartition('.q.')
         thirds = [f'{at}.{part}.{leaf}' for part in 'qkv']
-        if all(third in named for third in thirds):
+        shapes = {named[third].shape if third in named else () for third in thirds}
+        if len(shapes) == 1 and shapes != {()}:  # otherwise the names and shapes are reported as they are
             named[f'{at}.qkv.{leaf}'] = np.concatenate([named.pop(third) for third in thirds])
     return named
 

@@ -28,9 +28,13 @@ def read_state(path: str | Path) -> dict[str, np.ndarray]:
     path = Path(path)
     if not path.is_file():
         raise UserError(str(path), 'no such file', REMEDY)
-    with open(path, 'rb') as file:
-        if not file.read(2).startswith(STARTS):
-            raise UserError(str(path), 'is no file of weights', REMEDY)
+    try:
+        with open(path, 'rb') as file:
+            start = file.read(2)
+    except OSError as error:
+        raise UserError(str(path), f'cannot be read ({reason(error)})', REMEDY) from error
+    if not start.startswith(STARTS):
+        raise UserError(str(path), 'is no file of weights', REMEDY)
     torch = _import_torch()
     state = _load(torch, path)
     for wrapper in WRAPPERS:

@@ -148,6 +148,8 @@ TWO = {'mu': np.zeros(2), 'sigma': np.eye(2)}
         ({'features': np.array([[0.0], [1.0], [np.nan]])}, ('features', 'finite', 'row 2')),
         ({'mu': np.array([0, np.inf]), 'sigma': np.eye(2)}, ('mu', 'finite', 'row 1')),
         ({'features': np.zeros((9, 0))}, ('features', '[9, 0]')),
+        ({'features': np.full((9, 2), 1e26)}, ('features', '1e+25')),
+        ({'features': np.full((9, 2), -1e26)}, ('features', '1e+25')),
         ({'features': np.array([[1], [None]], object)}, ('numbers',)),
         ({'features': np.zeros((9, 2)), 'mu': np.zeros(3), 'sigma': np.eye(3)}, ('features', '2', 'mu', '3')),
         (TWO | {'sigma': np.eye(2) + 0j}, ('sigma', 'complex128', 'float [D, D]')),

@@ -101,7 +101,7 @@ def test_weights_of_classes(weights, guided_model):
 
 def test_weights_of_classes_that_are_refused(guided_model):
     wrong = {'class': {10: 1.0}, 'zero': {3: 0.0}, 'negative': np.eye(10)[3] - 0.1, 'shape': np.ones(9)}
-    for weights in (*wrong.values(), {'dog': 1.0}, {3: np.nan}):
+    for weights in (*wrong.values(), {'dog': 1.0}, {3: np.nan}, {(3, 4): 1.0}):
         with refused('weights'):
             guided_model.sample(2, 3, guidance=MixtureGuidance(weights), **STEPS)
 

@@ -240,7 +240,9 @@ def test_progress_within_a_batch_and_images_as_floats(model, capfd):
         ('scale', {'scale': [1, np.nan]}, 'nan'),
         ('.scale', {'scale': -1}, -1),
         ('recipe', {'recipe': 'papr'}, 'papr'),
-        ('recipe', {'recipe': 3}, 3),
+        ('recipe', {'recipe': 3}, 'or a Recipe'),
+        ('recipe', {'recipe': np.zeros(3)}, 'or a Recipe'),
+        ('recipe', {'recipe': []}, 'or a Recipe'),
         ('sampler', {'sampler': 'euler'}, 'euler'),
         ('eta', {'sampler': DDIM(eta=1.5)}, 1.5),
         ('respacing', {'respacing': '101'}, 101),
@@ -285,8 +287,12 @@ def test_results_of_broken_networks_are_an_error(model):
 def test_an_upsampler_needs_images_to_enlarge():
     model = make_model(UPSAMPLER, {'diffusion': random_params(UPSAMPLER)}, None, (('plain', Recipe()),))
     black, white = np.zeros((2, 4, 4, 1), np.uint8), np.full((2, 4, 4, 1), 255, np.uint8)
-    for wrong in (None, black[:1], black.astype(np.float32)):
-        with refused('low_res'):
+    for wrong, value in (
+        (None, 'give the images'),
+        (black[:1], 'uint8 (1,'),
+        (black.astype(np.float32), 'float32'),
+    ):
+        with refused('low_res', value):
             model.sample(2, low_res=wrong, **STEPS)
     with refused('model', 'upsampler'):
         model.invert(np.zeros((2, 8, 8, 1), np.uint8), respacing='')

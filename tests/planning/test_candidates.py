@@ -1,5 +1,5 @@
+from diffusion_jax.planning.candidates import candidates
 from diffusion_jax.planning.needs import estimated
-from diffusion_jax.planning.report import candidates
 from tests.planning.test_needs import job
 
 

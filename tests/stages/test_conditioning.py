@@ -9,8 +9,8 @@ from diffusion_jax.generation.shards import draw_samples, join
 from diffusion_jax.report import Progress
 from diffusion_jax.stages import sample
 from diffusion_jax.stages.base import content_digest, open_base
-from diffusion_jax.stages.drawing import load_labels, make_labels
 from diffusion_jax.stages.evaluate import classes_to_sample
+from diffusion_jax.stages.labels import load_labels, make_labels
 from diffusion_jax.stages.sample import make_conditioning
 from tests.stages.runs import make_run
 

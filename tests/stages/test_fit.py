@@ -28,6 +28,11 @@ from tests.errors import refused
 from tests.stages.runs import make_run
 
 
+def test_a_batch_larger_than_memory_is_refused_before_it_is_made():
+    with refused('config.train.batch_size', '640 GB'):
+        train.check(make_run(train__batch_size=2 * 10**9, train__microbatches=1))
+
+
 @pytest.mark.slow
 def test_a_training_that_diverges_names_the_last_good_checkpoint(tmp_path):
     """From step 3 on no loss is a number: Adam moves every parameter by about the learning rate a step."""

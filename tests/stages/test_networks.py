@@ -14,13 +14,12 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.experiment import Pretrained
 from diffusion_jax.sharding import make_mesh
 from diffusion_jax.stages import sample, train_classifier
+from diffusion_jax.stages.finetune import check_start, load_start
 from diffusion_jax.stages.networks import (
     average_of,
     check_classes,
     check_network,
-    check_start,
     find_network,
-    load_start,
     report_unread_images,
     start_stamp,
 )

@@ -45,6 +45,11 @@ def test_a_message_names_a_few_settings(tmp_path):
         assert ('more' in caught.value.problem) == bool(more)
 
 
+def test_an_empty_section_is_shown_as_it_is():
+    assert stamps.stamp_difference({'a': {}}, {'a': {'b': 1}}) == {'a.b': (stamps.NOT_SET, 1)}
+    assert stamps.stamp_difference({'a': {'b': 1}}, {'a': {'b': {}}}) == {'a.b': (1, {})}
+
+
 trees = st.dictionaries(
     st.text('abc', min_size=1, max_size=2),
     st.recursive(

@@ -1,6 +1,7 @@
 import dataclasses
 import errno
 import resource
+import shutil
 import signal
 import time
 
@@ -177,3 +178,25 @@ def test_a_last_write_that_fails_before_another_error_is_logged(small_files, tmp
     small_files()
     (line,) = said(caplog)
     assert 'step 40 could not be saved' in line and line.endswith('none yet')
+
+
+def test_a_folder_that_cannot_be_removed_is_no_checkpoint(copy, monkeypatch, caplog):
+    """Files that another program holds open on NFS keep a folder from being removed."""
+    rmtree = shutil.rmtree
+    monkeypatch.setattr(shutil, 'rmtree', lambda path, **options: '/20' in str(path) or rmtree(path))
+    with Checkpoints(copy, keep=2) as checkpoints:
+        save(checkpoints, small_state(), 40)
+        save(checkpoints, small_state(), 50)
+    assert sorted(path.name for path in copy.iterdir()) == ['20.orbax-checkpoint-tmp', '40', '50']
+    assert said(caplog) == []
+
+
+def test_a_checkpoint_that_cannot_be_replaced_is_reported_and_kept(copy, caplog):
+    """As where a folder of the new name is left on NFS."""
+    with Checkpoints(copy, keep=2) as checkpoints:
+        (copy / '20.orbax-checkpoint-tmp' / 'held').mkdir(parents=True)
+        save(checkpoints, small_state(), 40)
+        checkpoints.poll(wait=True)
+    assert {'20', '40'} <= {path.name for path in copy.iterdir()}
+    (message,) = said(caplog)
+    assert '20' in message and 'cannot be removed' in message

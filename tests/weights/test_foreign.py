@@ -192,6 +192,14 @@ def test_an_incomplete_file_is_one_line(tmp_path, listed):
     assert 'tiny' in text
 
 
+def test_queries_keys_and_values_of_different_widths_are_one_line(tmp_path, listed):
+    state = diffusers_state(random_state(), True)
+    for name in ('mid_block.attentions.0.to_k.weight', 'mid_block.attentions.0.to_v.bias'):
+        state[name] = state[name][..., :-1]
+    with refused('.safetensors', 'middle_block.1.qkv.weight: (192, 64, 1) expected', 'middle_block.1.k.'):
+        describe_stored(write(tmp_path, state, {'attention_head_dim': HEADS}))
+
+
 def test_what_is_damaged_or_not_finite(tmp_path, listed):
     state = diffusers_state(random_state(), True)
     state['conv_out.bias'] = np.full(6, np.nan, np.float32)

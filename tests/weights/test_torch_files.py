@@ -1,6 +1,7 @@
 """PyTorch's files. Most tests need PyTorch, the extra `convert`."""
 
 import argparse
+import errno
 import importlib.util
 import sys
 from collections import OrderedDict
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax.errors import UserError
+from diffusion_jax.weights import torch_files
 from diffusion_jax.weights.torch_files import read_state, write_state
 
 torch = importlib.import_module('torch') if importlib.util.find_spec('torch') else None
@@ -42,6 +44,16 @@ def test_pytorch_is_missing(tmp_path, monkeypatch):
     for path in (tmp_path / 'nothing.pt', tmp_path):
         with pytest.raises(UserError, match='no such file'):
             read_state(path)
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    def denied(*_):
+        raise PermissionError(errno.EACCES, 'Permission denied')
+
+    (tmp_path / 'a.pt').touch()
+    monkeypatch.setattr(torch_files, 'open', denied, raising=False)
+    with pytest.raises(UserError, match=r'a.pt: cannot be read .Permission denied'):
+        read_state(tmp_path / 'a.pt')
 
 
 @needs_torch

@@ -11,7 +11,7 @@ The start is α·ȳ with the noise √(σ² − n_i²) where σ ≥ n_i, else σ
 and its last step of a measurement without noise returns x̂_0.)
 """
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,14 +22,7 @@ from diffusion_jax.diffusion.inverse.measurement import Measurement
 from diffusion_jax.diffusion.inverse.operators import SMALLEST, adjoint
 from diffusion_jax.diffusion.parts import Number, option, static
 from diffusion_jax.diffusion.process import Level, Transition, align
-from diffusion_jax.diffusion.samplers import Noise, Sampler
-
-
-class Started(NamedTuple):
-    """x, and whether a step was made: [] bool."""
-
-    x: Array
-    started: Array
+from diffusion_jax.diffusion.samplers import Noise, Sampler, Started
 
 
 class DDRM(Sampler):

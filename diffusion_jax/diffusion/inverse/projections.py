@@ -10,11 +10,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from diffusion_jax.diffusion.denoiser import Denoiser
-from diffusion_jax.diffusion.inverse.ddrm import Started
 from diffusion_jax.diffusion.inverse.measurement import Measurement
 from diffusion_jax.diffusion.parts import Number, option, static
 from diffusion_jax.diffusion.process import Transition, align, from_x_0, true_posterior
-from diffusion_jax.diffusion.samplers import Image, Noise, Sampler, ancestral_kernel
+from diffusion_jax.diffusion.samplers import Image, Noise, Sampler, Started, ancestral_kernel
 
 
 def renewed(x_0: Array, eps: Array, noise: Array, transition: Transition, share: Any) -> Array:

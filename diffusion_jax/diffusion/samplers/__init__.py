@@ -12,7 +12,7 @@ from diffusion_jax.diffusion.samplers.dpm_solver import (
     DPMSolverPP3S,
 )
 from diffusion_jax.diffusion.samplers.heun import EDM_IMAGENET64, Heun
-from diffusion_jax.diffusion.samplers.loop import Image, Noise, Sampler, sample
+from diffusion_jax.diffusion.samplers.loop import Image, Noise, Sampler, Started, sample
 from diffusion_jax.diffusion.samplers.smc import SMC, Particles, propose
 from diffusion_jax.diffusion.samplers.training_free import TFG
 from diffusion_jax.diffusion.samplers.unipc import UniPC, UniPCBH1

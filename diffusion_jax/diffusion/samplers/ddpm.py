@@ -56,9 +56,9 @@ class EluCD(Sampler):
         x_{t−1} ~ N(μ + (Σ + a_i)·g, Σ),   a_i = γ·max Σ·sin(π·i/N)                  EluCD, 2310.11311
 
     i counts the steps that remain after this one, N those of the grid. The count starts at the first level of
-    the grid, also where the grid goes up again. max Σ is the largest variance of the first pixel so
-    far, for each image; the authors' release takes that of the first image of a process, so that there an
-    image depends on its batch.
+    the grid, also where the grid goes up again. max Σ is the largest variance of the first pixel so far, for
+    each image; the authors' release takes that of the first image of a process, so that there an image
+    depends on its batch.
 
     Attributes:
       gamma: γ.

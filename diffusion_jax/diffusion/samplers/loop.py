@@ -34,6 +34,13 @@ class Image(NamedTuple):
     x: Array
 
 
+class Started(NamedTuple):
+    """The state of a sampler whose first step is another: x, and whether a step was made, [] bool."""
+
+    x: Array
+    started: Array
+
+
 class Sampler(Part):
     """A sampler. A subclass is a frozen dataclass and a pytree; see `Part`.
 
