@@ -27,6 +27,7 @@ from diffusion_jax.diffusion.guidance import (
 from diffusion_jax.diffusion.recipe import Recipe
 from diffusion_jax.diffusion.samplers import DDIM
 from diffusion_jax.generation import load
+from diffusion_jax.generation.guides import with_class_weights
 from diffusion_jax.generation.loading import check_weak
 from diffusion_jax.generation.options import read_guidance
 from diffusion_jax.generation.program import sample_program
@@ -97,6 +98,12 @@ def test_weights_of_classes(weights, guided_model):
     assert closeness(found, free.sample(2, guidance='mixture:7=1,scale=20', **STEPS)) > 1
     one = free.sample(2, 7, guidance='classifier:scale=20', **STEPS)
     assert closeness(free.sample(2, guidance='mixture:7=1,scale=20', **STEPS), one) <= 1
+
+
+def test_weights_of_classes_of_unknown_number_end_at_the_largest_class():
+    recipe = Recipe(guidance=(MixtureGuidance({2: 0.5, 0: 1.0}),))
+    (found,) = with_class_weights(recipe, 2, None).guidance
+    np.testing.assert_array_equal(found.weights, [[1, 0, 0.5]] * 2)
 
 
 def test_weights_of_classes_that_are_refused(guided_model):

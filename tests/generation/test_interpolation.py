@@ -26,6 +26,13 @@ def test_it_follows_the_great_circle_at_a_constant_speed():
         )
 
 
+def test_the_angle_does_not_depend_on_the_lengths():
+    unit_a, unit_b = A / norms(A)[:, None, None, None], B / norms(B)[:, None, None, None]
+    angle = np.arccos(np.sum(unit_a * unit_b, axis=(1, 2, 3)))[:, None, None, None]
+    expected = np.sin(angle / 2) / np.sin(angle) * (A + B)
+    np.testing.assert_allclose(interpolate(A, B, 0.5), expected, atol=1e-5)
+
+
 def test_noises_in_one_direction():
     np.testing.assert_allclose(interpolate(A, A, 0.3), A, atol=1e-6)
     np.testing.assert_allclose(interpolate(A, 3 * A, 0.5), 2 * A, rtol=1e-5)
