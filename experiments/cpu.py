@@ -129,9 +129,7 @@ def main(argv: Sequence[str]) -> int:
         )
         for row in program_rows(worker, options.repeats):
             print(row, flush=True)
-        print(
-            '\n| 3×3 convolution | XLA, GFLOP/s | PyTorch, GFLOP/s | XLA / PyTorch, time |\n|---|---|---|---|'
-        )
+        print('\n| 3×3 convolution | XLA, GFLOP/s | PyTorch, GFLOP/s | theirs / ours |\n|---|---|---|---|')
         for row in convolution_rows(worker, options.repeats):
             print(row, flush=True)
     return 0

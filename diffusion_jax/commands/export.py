@@ -31,7 +31,8 @@ def main(argv: Sequence[str]) -> int:
     if spec.network.rescale_residual:
         raise UserError(args.source, "rescales residual connections, which the authors' code cannot")
     if spec.network.norm_groups != 32:
-        raise UserError(args.source, f"has norm_groups {spec.network.norm_groups}; the authors' code has 32")
+        problem = f'has norm_groups {spec.network.norm_groups}'
+        raise UserError(args.source, problem, "the authors' code has 32: train with norm_groups=32 to export")
     state = to_reference(spec.network, params)
     write_state(args.out, state)
     print(f'{args.out}: {len(state)} arrays of {spec.name or args.source}')

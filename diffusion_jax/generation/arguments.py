@@ -120,8 +120,9 @@ def check_finite(what: str, finite: np.ndarray, index: np.ndarray, remedy: str) 
 
 
 def _rows(name: str, value: Any, ndim: int | None) -> np.ndarray:
-    """An array of a part, float32 with `ndim` axes; the first may be missing."""
-    array = _cast(value, np.float32)
+    """An array of a part, float32 with `ndim` axes; the first may be missing, and bool is 0 and 1."""
+    is_bool = getattr(value, 'dtype', None) in (np.bool_,)
+    array = _cast(np.asarray(value, np.uint8) if is_bool else value, np.float32)
     if array is None:
         raise UserError(name, f'got {shown(value)}', 'must be an array of finite numbers')
     array = array[None] if ndim is not None and array.ndim == ndim - 1 else array

@@ -49,7 +49,7 @@ def labels(model: Generator, num_images: int, y: Labels | None, recipe: Recipe) 
     elif know_no_class(model, recipe):
         allowed += "; −1, no class, needs guidance=''"
     if y is None:
-        raise UserError('y', 'got None', allowed)
+        raise UserError('y', 'got None', f'{allowed}, as in sample(4, {least})')
     array = one_for_each('y', class_numbers(y, model.classes), num_images, np.int32)
     wrong = array[(array < least) | (array >= num_classes)]
     if len(wrong):

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.diffusion.inverse import Blur, Dense, Downsample, Mask, Measurement, adjoint
+from diffusion_jax.diffusion.inverse import Blur, Dense, Downsample, Gray, Mask, Measurement, adjoint
 from diffusion_jax.diffusion.inverse.operators import FunctionOperator, Operator
 from diffusion_jax.diffusion.parts import Part
 from diffusion_jax.errors import UserError, reason
+from diffusion_jax.generation.arguments import shown, whole_number
 
 Images = jax.ShapeDtypeStruct  # float32 [B, H, W, C]
 # What makes operators fit the images.
@@ -59,6 +60,8 @@ def _checked(measurement: Measurement, images: Images, owner: Any) -> Measuremen
         raise UserError('Measurement.y', f'has the shape {y.shape}', f'must be {shapes}')
     if isinstance(operator, Mask) and np.any(np.where(operator.mask == 0, y, 0)):
         raise UserError('Measurement.y', 'is not 0 where the mask is 0', 'multiply it by the mask')
+    if isinstance(operator, (Downsample, Gray, Mask)):  # whose results are pixels, and pixels are in [-1, 1]
+        _check_pixels(y, float(np.max(measurement.noise)))
     needed = getattr(owner, 'needs_operator', '')
     if needed == 'spectrum' and not operator.has_spectrum:
         remedy = 'use Mask, Downsample, Gray or Blur, or dense(function, shape) for small images'
@@ -70,11 +73,27 @@ def _checked(measurement: Measurement, images: Images, owner: Any) -> Measuremen
     return dataclasses.replace(measurement, y=y)
 
 
+def _check_pixels(y: np.ndarray, noise: float) -> None:
+    """UserError if y lies so far outside [-1, 1] that noise cannot be the reason."""
+    largest = float(np.abs(y).max(initial=0))
+    if largest > 2 + 10 * noise:
+        problem = f'has values up to {largest:g}'
+        raise UserError(
+            'Measurement.y', problem, 'must be of images in [−1, 1]: convert uint8 by y / 127.5 − 1'
+        )
+
+
 def _result(operator: Any, images: Images) -> Images:
     """What the operator returns, by its shape. UserError if it cannot act on the images."""
     if not isinstance(operator, Operator):
         remedy = 'must be an Operator, or a linear function of images'
         raise UserError('Measurement.operator', f'got {type(operator).__name__}', remedy)
+    if isinstance(operator, Downsample):
+        whole_number('Downsample.factor', operator.factor, 1)
+    if isinstance(operator, Mask) and np.any(np.abs(operator.mask - 0.5) > 0.5):
+        raise UserError(
+            'Mask.mask', f'got {shown(operator.mask)}', 'must be from 0 to 1: divide uint8 by 255'
+        )
     batch, *size = images.shape
     named, shape = _described(operator), '×'.join(map(str, size))
     remedy = FITTING.get(type(operator), 'must act on images [B, H, W, C]')

@@ -33,7 +33,7 @@ def read_state(path: str | Path) -> dict[str, np.ndarray]:
             start = file.read(2)
     except OSError as error:
         raise UserError(str(path), f'cannot be read ({reason(error)})', REMEDY) from error
-    if not start.startswith(STARTS):
+    if not start.startswith(STARTS) or (zipfile.is_zipfile(path) and not _holds_pickle(path)):
         raise UserError(str(path), 'is no file of weights', REMEDY)
     torch = _import_torch()
     state = _load(torch, path)
@@ -62,6 +62,12 @@ def write_state(path: str | Path, state: Mapping[str, np.ndarray]) -> None:
             torch.save(tensors, file)
     except (OSError, RuntimeError) as error:
         raise UserError(str(path), f'cannot be written ({reason(error)})', 'choose another path') from error
+
+
+def _holds_pickle(path: Path) -> bool:
+    """Whether a zip archive may be of PyTorch, unlike an .npz file."""
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith('.pkl') for name in archive.namelist())
 
 
 def _load(torch: ModuleType, path: Path) -> Any:

@@ -26,6 +26,7 @@ from diffusion_jax.generation import trajectory
 from diffusion_jax.sharding import make_mesh
 from tests.errors import refused
 from tests.generation.shared import assert_equal, closeness, make_model
+from tests.tiers import fast_for
 
 RNG = np.random.default_rng(0)
 MASK = Mask((RNG.random((8, 8, 1)) > 0.5).astype(np.float32))
@@ -44,7 +45,14 @@ SAMPLERS = {
     'repaint': lambda m: {'sampler': RePaint(m), 'respacing': 'repaint:5/2,2'},
     'pigdm': lambda m: {'sampler': 'ddim', 'guidance': PiGDM(m)},
 }
-each_method = pytest.mark.parametrize('how', SAMPLERS.values(), ids=SAMPLERS)
+VARIANTS = ('dps squared', 'ddnm ancestral')
+each_method = pytest.mark.parametrize(
+    'how',
+    [
+        pytest.param(how, id=name, marks=[pytest.mark.slow] * (name in VARIANTS))
+        for name, how in SAMPLERS.items()
+    ],
+)
 
 
 def sample(model, how, measurement, n, **changes):
@@ -80,7 +88,7 @@ def test_one_number_for_each_image(model, compilations):
     assert compilations == [] and np.isfinite(found.images).all()
 
 
-@pytest.mark.parametrize('name', ['dps', 'pigdm'])
+@pytest.mark.parametrize('name', fast_for(['dps', 'pigdm'], ['pigdm']))
 def test_class_guidance_acts_too(model, name):
     how, measurement = SAMPLERS[name], Measurement(MASK, Y, 0.1)
     pigdm = how(measurement).get('guidance')
@@ -189,6 +197,10 @@ def cases():
         'not masked': (dps, Measurement(MASK, TRUTH), 'Measurement.y', 'mask'),
         'not finite': (dps, Measurement(MASK, nan), 'Measurement.y', 'from nan to nan'),
         'too large': (dps, Measurement(MASK, 1e300 * np.ones((4, 8, 8, 1))), 'Measurement.y', 'finite'),
+        'uint8': (dps, Measurement(Downsample(2), np.full((4, 4, 1), 127, np.uint8)), 'Measurement.y', 127),
+        'uint8 mask': (dps, Measurement(Mask(255 * MASK.mask), Y), 'Mask.mask', 255),
+        'no factor': (dps, Measurement(Downsample(0), TRUTH), 'Downsample.factor', 0),
+        'float factor': (dps, Measurement(Downsample(2.0), TRUTH), 'Downsample.factor', 2.0),
         'noise': (dps, Measurement(MASK, Y, -0.1), 'Measurement.noise', -0.1),
         'no noise': (daps, Measurement(MASK, Y), 'Measurement.noise', 'DAPS'),
         'spectrum': (ddrm, Measurement(lambda x: x[:, :4], TRUTH[:, :4]), 'operator', 'dense'),
@@ -205,6 +217,15 @@ def test_bad_input_is_one_line(model, name):
     how, measurement, where, *values = cases()[name]
     with refused(where, *values):
         sample(model, how, measurement, 4)
+
+
+def test_a_mask_may_be_bool_and_y_may_leave_the_range_by_its_noise(model):
+    y = 6 * MASK.mask * np.ones((4, 1, 1, 1))
+    found = [
+        sample(model, SAMPLERS['dps'], Measurement(Mask(mask), y, 0.5), 4)
+        for mask in (MASK.mask, MASK.mask > 0)
+    ]
+    assert_equal(*found)
 
 
 def test_a_nonlinear_operator_is_fine_for_dps_and_daps(model):

@@ -46,7 +46,10 @@ def num_params(*networks):
     return sum(leaf.size for network in networks for leaf in jax.tree.leaves(models.param_shapes(network)))
 
 
-@pytest.mark.parametrize(('stage', 'network'), [('train', UNET), ('train_classifier', CLASSIFIER)])
+@pytest.mark.parametrize(
+    ('stage', 'network'),
+    [('train', UNET), pytest.param('train_classifier', CLASSIFIER, marks=pytest.mark.slow)],
+)
 def test_the_arguments_of_training(stage, network):
     """Parameters, averages and two moments, two images with labels; a weight for each timestep, counters."""
     expected = 4 * num_params(network) * (1 + len(TRAIN.ema_rates) + 2) + 2 * (IMAGE + 4)

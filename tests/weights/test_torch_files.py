@@ -140,6 +140,9 @@ def test_other_files_are_refused_also_without_pytorch(tmp_path, monkeypatch, con
     (tmp_path / 'README.md').write_bytes(content)
     with pytest.raises(UserError, match=r'README.md: is no file of weights'):
         read_state(tmp_path / 'README.md')
+    np.savez(tmp_path / 'images.npz', arr_0=np.zeros(3))
+    with pytest.raises(UserError, match=r'images.npz: is no file of weights'):
+        read_state(tmp_path / 'images.npz')
 
 
 @needs_torch

@@ -57,7 +57,7 @@ class Mask(Operator):
     """mask·x: pixels where the mask is 0 are not measured, and y is 0 there.
 
     Attributes:
-      mask: [1 or B, H, W, 1 or C].
+      mask: [1 or B, H, W, 1 or C], from 0 to 1.
     """
 
     mask: Any = rows(4)
