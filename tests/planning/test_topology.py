@@ -1,4 +1,6 @@
 import importlib.util
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -87,3 +89,10 @@ def test_tpus_are_described_by_libtpu(name, count, hosts):
 def test_an_arrangement_that_libtpu_does_not_have():
     with pytest.raises(UserError, match="--topology: libtpu does not know 'v5e:3x5'"):
         read_topology('v5e:3x5')
+
+
+@needs_libtpu
+def test_two_processes_plan_at_the_same_time():
+    read_topology('v5e')
+    code = "from diffusion_jax.planning.topology import read_topology; read_topology('v5e')"
+    subprocess.run([sys.executable, '-c', code], check=True)
