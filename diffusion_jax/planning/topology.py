@@ -16,8 +16,8 @@ from diffusion_jax.devices import all_devices
 from diffusion_jax.errors import UserError, reason
 
 LOCAL = 'local'
-# Without the first, libtpu asks a server what machine this is; without the second, it refuses a second process,
-# such as a plan beside a training; without the others it prints warnings.
+# Without the first, libtpu asks a server what machine this is; without the second, it refuses a second
+# process, such as a plan beside a training; without the others it prints warnings.
 ENVIRONMENT = {
     'TPU_SKIP_MDS_QUERY': '1',
     'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',

@@ -180,7 +180,7 @@ def test_rows_that_cannot_work_are_named(root, text, where, values):
         ('{"path": "x.png", "label": 1.5}', 'line 1', ['1.5']),
         ('{"path": "x.png", "label": true}', 'line 1', ['True']),
         ('{"path": "\\ud800.png", "label": 1}', 'line 1', []),
-        ('{"path": ', 'x.jsonl', []),
+        ('{"path": ', 'x.jsonl', ['UTF-8']),
     ],
 )
 def test_lines_that_cannot_work_are_named(root, line, where, values):

@@ -146,7 +146,11 @@ def _listed(path: str, modified: int) -> tuple[OpenFile, list[Entry]]:
         entries = _in_zip if start.startswith(b'PK') else _in_tar
         return archive, list(entries(archive.file, path))
     except DAMAGED as error:
-        raise UserError(shown(path), f'cannot be read as a zip or tar file ({reason(error)})') from error
+        problem, remedy = (
+            f'cannot be read as a zip or tar file ({reason(error)})',
+            'copy or download it again',
+        )
+        raise UserError(shown(path), problem, remedy) from error
 
 
 def _in_zip(file: BinaryIO, path: str) -> Iterator[Entry]:

@@ -179,7 +179,11 @@ def _read(table: str) -> list[Row]:
             lines = _csv(file) if table.lower().endswith('.csv') else _jsonl(file)
             return [_row(table, line, cells) for line, cells in lines]
     except (OSError, ValueError, csv.Error) as error:
-        raise UserError(shown(table), f'cannot be read as a table ({reason(error)})') from error
+        problem, remedy = (
+            f'cannot be read as a table ({reason(error)})',
+            'save it as CSV or JSON lines in UTF-8',
+        )
+        raise UserError(shown(table), problem, remedy) from error
 
 
 def _delimiter(table: str) -> str:
