@@ -90,7 +90,7 @@ def _result(operator: Any, images: Images) -> Images:
         raise UserError('Measurement.operator', f'got {type(operator).__name__}', remedy)
     if isinstance(operator, Downsample):
         whole_number('Downsample.factor', operator.factor, 1)
-    if isinstance(operator, Mask) and np.any(np.abs(operator.mask - 0.5) > 0.5):
+    if isinstance(operator, Mask) and np.any((operator.mask < 0) | (operator.mask > 1)):
         raise UserError(
             'Mask.mask', f'got {shown(operator.mask)}', 'must be from 0 to 1: divide uint8 by 255'
         )

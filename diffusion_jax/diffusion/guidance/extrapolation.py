@@ -8,7 +8,7 @@ The relatives differ in the weak denoiser alone:
     icg                a random class                                    2407.02687
     auto               a smaller or less trained network                 2406.02507
     pag                the model whose self-attention is the identity    2403.17377, whose s is w minus 1
-    sag                the image blurred where the model looks             2210.00939, whose s is w minus 1
+    sag                the image blurred where the model looks           2210.00939, whose s is w minus 1
 
 Each costs one more evaluation of a network, sag two. Between two Gaussians the result is affine in x_t; for w
 other than 0 and 1 its law is not p_strong^w·p_weak^(1−w), whatever the sampler.
